@@ -1,0 +1,50 @@
+# Two commands set everything up: `make train` and `make test`. PYTHON must be 3.11 or 3.12.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CONFIG ?= configs/tiny_sudoku.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help install train evaluate test lint format bench register clean clean-runs
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
+	@touch $@
+
+install: $(READY) ## create .venv with the pinned versions
+
+train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
+	$(BIN)/pyflyte run workflows/gdsd.py train --config $(CONFIG)
+
+evaluate: $(READY) ## score the checkpoint folder POLICY
+	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(POLICY)
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## run the benchmarks and the slow learning runs
+	$(BIN)/python -m pytest -m slow -s tests
+
+register: $(READY) ## compile everything that a cluster would be given, without one
+	$(BIN)/pyflyte register --dry-run --copy none --version dry-run -p gdsd -d development workflows
+
+clean: ## remove the environment and caches of the tools
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-runs: ## remove the data and results of local runs
+	rm -rf $${GDSD_HOME:-$$HOME/.flyte/gdsd} $$HOME/.flyte/local-cache

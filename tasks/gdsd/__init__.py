@@ -1,0 +1,20 @@
+"""GDSD: guided denoiser self-distillation for masked diffusion language models (arXiv 2605.29398). No Flyte in here.
+
+Symbols of the paper, and what they are called here:
+
+    psi    guidance            logit shift per token and unit of advantage
+    beta   reference_weight    pull of the target towards the base policy
+    A      advantage           reward of a completion less the mean of its group's others
+    theta, old, ref            the policy in training, the one that made the rollouts, the base
+    M, M'  a mask and its complement: a coupled pair hides every token once
+    d      score               mean over a completion's tokens of their readout
+    TLC    centred readout     a token's logit less the mean logit
+
+Shape letters, everywhere:
+
+    P prompts   G completions per prompt   B = P * G sequences   S prompt tokens   L completion tokens
+    V vocabulary   D hidden width   K mask pairs per sequence   N inner steps   R rows picked out of (B, L)
+
+Reading order: config, seeds, domains, prompts, denoiser, sampler, rollouts, rewards, advantages, masking, readout,
+scoring, objectives, distiller, checkpoint, evaluation, quality, report.
+"""

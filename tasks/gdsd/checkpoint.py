@@ -1,0 +1,99 @@
+"""A policy at rest: a folder with the denoiser's standard files, the optimizer's state and where it came from."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.errors import CheckpointError
+
+RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
+
+
+class CheckpointRecord(BaseModel):
+    """What a checkpoint says of itself. It has no times, so that equal training gives equal bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    family: str
+    round: int  # rounds of distillation behind this policy; 0 for a base
+    updates: int  # optimizer updates that were applied
+    skipped_in_a_row: int  # non-finite updates at the end of the last epoch
+    parent: str | None  # content digest of the checkpoint this one was trained from
+    made_with: dict[str, str]  # versions of the libraries that the weights depend on
+
+
+class PolicyState:
+    """A loaded checkpoint."""
+
+    def __init__(self, denoiser: Denoiser, record: CheckpointRecord, optimizer: dict[str, Tensor]):
+        self.denoiser = denoiser
+        self.record = record
+        self.optimizer = optimizer  # "<parameter>.<slot>" -> tensor; empty before the first update
+
+
+def save(folder: Path, state: PolicyState) -> Path:
+    """Writes a checkpoint beside its final place and renames it, so that a reader never sees half of one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        state.denoiser.save(partial)
+        save_file({name: tensor.contiguous() for name, tensor in state.optimizer.items()}, partial / OPTIMIZER)
+        (partial / RECORD).write_text(state.record.model_dump_json(indent=2) + "\n")
+        os.rename(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return folder
+
+
+def load(folder: Path, device: torch.device) -> PolicyState:
+    """Loads a checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, or does not fit the others.
+    """
+    record = read_record(folder)
+    denoiser = Denoiser.load(folder, record.family, device)
+    try:
+        optimizer = load_file(folder / OPTIMIZER, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
+    return PolicyState(denoiser, record, optimizer)
+
+
+def read_record(folder: Path) -> CheckpointRecord:
+    """Reads what a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: there is no record, or not one of this format.
+    """
+    try:
+        return CheckpointRecord.model_validate_json((folder / RECORD).read_text())
+    except OSError as error:
+        raise CheckpointError(f"{folder} is not a checkpoint: {RECORD} cannot be read ({error})") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / RECORD} is not a checkpoint record: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a policy's weights depend on, without local build labels."""
+    from importlib.metadata import version
+
+    return {name: version(name).split("+")[0] for name in ("torch", "transformers")}
+
+
+def base_state(denoiser: Denoiser) -> PolicyState:
+    """Returns the state of a policy that no distillation has touched."""
+    record = CheckpointRecord(
+        family=denoiser.family, round=0, updates=0, skipped_in_a_row=0, parent=None, made_with=versions()
+    )
+    return PolicyState(denoiser, record, {})

@@ -1,0 +1,293 @@
+"""What a run is made of: one pydantic model per stage.
+
+Every field changes a result, a cost or a record, within a stated range; unknown keys, wrong types and impossible
+combinations are refused with the dotted path, the value, what is allowed and the nearest name.
+"""
+
+import difflib
+import hashlib
+import json
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.gdsd.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Config(BaseModel):
+    """Base of all configuration models: strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: object) -> Self:
+        """Reads a configuration strictly, whatever the caller asks for; flytekit comes through here.
+
+        Whole floats count as integers, because a protobuf Struct (what the Flyte console sends) knows no others.
+
+        Raises:
+            ConfigError: naming each refused field.
+        """
+        plain = json.dumps(json.loads(json_data, parse_float=_whole_if_possible))
+        try:
+            return super().model_validate_json(plain, strict=True)
+        except ValidationError as error:
+            raise ConfigError(explain(cls, error)) from None
+
+
+def _whole_if_possible(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> str:
+    """Turns a validation error into one line per refused field."""
+    lines = []
+    for item in error.errors(include_url=False):
+        if item["type"] == "default_factory_not_called":
+            continue  # follows from another refused field of the same model
+        path = [str(part) for part in item["loc"]]
+        parent = model
+        for part in path[:-1]:
+            parent = _submodel(parent, part)
+        where = ".".join(path) or model.__name__
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(path[-1], parent.model_fields, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            lines.append(f"{where}: unknown key; {hint}allowed: {', '.join(parent.model_fields)}")
+        else:
+            # Cross-checks raise ValueError with a full sentence of their own; pydantic prefixes it.
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "value_error":
+                lines.append(f"{where}: {message}")
+            else:
+                lines.append(f"{where}: got {item['input']!r}; {message[0].lower()}{message[1:]}{_range(parent, path)}")
+    return f"{model.__name__} refused:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _submodel(model: type[BaseModel], name: str) -> type[BaseModel]:
+    field = model.model_fields.get(name)
+    candidates = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+
+
+def _range(model: type[BaseModel], path: list[str]) -> str:
+    """The allowed values of a field, from its own declaration."""
+    schema = model.model_json_schema()["properties"].get(path[-1], {}) if path else {}
+    words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[word]}" for word, sign in words.items() if word in schema]
+    if "enum" in schema:
+        bounds.append("one of " + ", ".join(map(repr, schema["enum"])))
+    kind = schema.get("type", "")
+    return f" (allowed: {kind} {' and '.join(bounds)})".replace("  ", " ") if bounds else ""
+
+
+class PromptFile(Config):
+    """A prompt file, pinned by its content so that an edited file is never answered from the cache."""
+
+    path: str = Field(min_length=1, description="Parquet, JSON lines or CSV; a path or any fsspec URI")
+    sha256: str = Field(
+        default_factory=lambda data: _pin(data["path"]),
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the file; read from the file when the configuration is loaded, if not given",
+    )
+
+
+def _pin(path: str) -> str:
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"prompt file {path!r} cannot be read to pin its content ({error}); "
+            "correct the path, or give its sha256 beside it if only the cluster can read it"
+        ) from None
+
+
+class PromptConfig(Config):
+    """The problems: generated from a seed, or read from files."""
+
+    domain: Literal["sudoku"] = "sudoku"
+    seed: int = Field(0, description="draws the generated puzzles")
+    train_size: Count = Field(2560, description="generated training problems; rounds cycle through them")
+    validation_size: Count = Field(256, description="generated problems that choose the best round")
+    test_size: Count = Field(512, description="generated problems of the final comparison; nothing is chosen on them")
+    min_empty: int = Field(6, ge=1, le=12, description="fewest empty cells of a generated puzzle")
+    max_empty: int = Field(10, ge=1, le=12, description="most empty cells; 12 is the most with one solution")
+    train_file: PromptFile | None = Field(None, description="training problems from a file instead")
+    validation_file: PromptFile | None = Field(None, description="validation problems from a file instead")
+    test_file: PromptFile | None = Field(None, description="test problems from a file instead")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_empty > self.max_empty:
+            raise ValueError(
+                f"min_empty {self.min_empty} exceeds max_empty {self.max_empty}; lower it or raise max_empty"
+            )
+        return self
+
+
+class TinyModelConfig(Config):
+    """Shape of the tiny family's transformer."""
+
+    hidden_size: int = Field(64, ge=8, le=1024)
+    intermediate_size: int = Field(128, ge=8, le=4096)
+    layers: int = Field(3, ge=1, le=48)
+    heads: int = Field(4, ge=1, le=64)
+    rope_theta: float = Field(
+        100.0,
+        gt=1,
+        le=1e7,
+        description="base of the rotary wavelengths; short sequences learn several times faster with a small one",
+    )
+    init_std: float = Field(0.1, gt=0, le=1, description="standard deviation of the initial weight matrices")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of 2 * heads = {2 * self.heads}, "
+                "which rotary attention needs; change either"
+            )
+        return self
+
+
+class WarmStartConfig(Config):
+    """Masked denoising of training problems' answers; short enough to leave the policy weak."""
+
+    steps: int = Field(200, ge=0, le=100_000)
+    batch_size: Count = Field(256, description="answers per step")
+    learning_rate: float = Field(3e-3, gt=0, le=1)
+
+
+class PolicyConfig(Config):
+    """The base policy that training starts from."""
+
+    family: Literal["tiny"] = "tiny"
+    seed: int = Field(0, description="draws the initial weights and the warm start's batches")
+    tiny: TinyModelConfig = TinyModelConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+
+
+class SamplerConfig(Config):
+    """Block-wise low-confidence remasking (LLaDA, arXiv 2502.09992)."""
+
+    length: int = Field(16, ge=1, le=4096, description="completion tokens")
+    block_length: int = Field(16, ge=1, le=4096, description="tokens of a block; blocks are unmasked left to right")
+    steps_per_block: int = Field(8, ge=1, le=4096, description="denoiser calls per block")
+    temperature: float = Field(1.0, ge=0, le=10, description="0 takes the most likely token")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.length % self.block_length:
+            nearest = max(1, round(self.length / self.block_length)) * self.block_length
+            raise ValueError(
+                f"length {self.length} is not a multiple of block_length {self.block_length}; "
+                f"use length {nearest} or another block_length"
+            )
+        if self.steps_per_block > self.block_length:
+            raise ValueError(
+                f"steps_per_block {self.steps_per_block} exceeds block_length {self.block_length}, "
+                f"but a step unmasks at least one token; use at most {self.block_length}"
+            )
+        return self
+
+
+class RolloutConfig(Config):
+    """What is generated in a round, and how the work is cut."""
+
+    prompts_per_round: Count = 32
+    group_size: int = Field(8, ge=2, le=1024, description="completions per prompt; a group of one has no baseline")
+    shards: int = Field(1, ge=1, le=512, description="map-task items per round; changes no token")
+    batch_size: Count = Field(256, description="completions per denoiser call; changes no token")
+    sampler: SamplerConfig = SamplerConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.shards > self.prompts_per_round:
+            raise ValueError(
+                f"shards {self.shards} exceeds prompts_per_round {self.prompts_per_round}, "
+                f"which leaves empty shards; use at most {self.prompts_per_round}"
+            )
+        return self
+
+
+class RewardConfig(Config):
+    """From verdicts to advantages."""
+
+    scale_by_std: bool = Field(False, description="divide leave-one-out advantages by the group's standard deviation")
+
+
+class GdsdConfig(Config):
+    """The regression target and how completions are scored (arXiv 2605.29398)."""
+
+    readout: Literal["log_prob", "centred"] = "log_prob"
+    guidance: float = Field(0.3, gt=0, le=1000, description="psi: logit shift per token and unit of advantage")
+    reference_weight: float = Field(0.0, ge=0, lt=1, description="beta: pull of the target towards the base policy")
+    baseline: Literal["zero", "group"] = Field("zero", description="what is subtracted from a group's residuals")
+    mask_pairs: int = Field(1, ge=1, le=64, description="K: coupled mask pairs per completion")
+    share_masks: bool = Field(True, description="the completions of a group are scored under the same masks")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.baseline == "group" and not self.share_masks:
+            raise ValueError("baseline 'group' compares residuals under the same masks; set share_masks to true")
+        return self
+
+
+class DistillConfig(Config):
+    """One distillation epoch: a few updates on a round's scored completions."""
+
+    objective: GdsdConfig = GdsdConfig()
+    inner_steps: int = Field(4, ge=1, le=1000, description="N: optimizer updates per round")
+    micro_batch: Count = Field(256, description="completions per forward; changes results only by rounding")
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    warmup_steps: int = Field(0, ge=0, le=1_000_000, description="updates over which the learning rate rises linearly")
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.99, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6)
+    max_skipped: int = Field(3, ge=1, le=1000, description="non-finite updates in a row after which the run stops")
+
+
+class EvaluationConfig(Config):
+    """The protocol under which base and trained policy are compared."""
+
+    batch_size: Count = Field(512, description="completions per denoiser call; changes no token")
+    sampler: SamplerConfig = SamplerConfig(steps_per_block=16, temperature=0.0)
+
+
+class JudgeConfig(Config):
+    """When the trained policy is promoted."""
+
+    margin: float = Field(0.0, ge=0, le=1, description="what the interval of the solved difference must clear")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples of the test problems")
+
+
+class TrainConfig(Config):
+    """A whole training run."""
+
+    name: str = Field("tiny_sudoku", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the run in its report")
+    seed: int = Field(0, description="draws rollouts, masks and the order of prompts")
+    rounds: Count = Field(80, description="rounds of rollout, reward and distillation")
+    validate_every: Count = Field(10, description="rounds between validations; the last round is always validated")
+    prompts: PromptConfig = PromptConfig()
+    policy: PolicyConfig = PolicyConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    judge: JudgeConfig = JudgeConfig()
+
+
+class EvaluateConfig(Config):
+    """What an evaluation of a given checkpoint needs."""
+
+    seed: int = Field(0, description="draws the completions where the temperature is not 0")
+    prompts: PromptConfig = PromptConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

@@ -1,0 +1,38 @@
+"""The tiny family: a stock Llama of well under a million parameters that reads without the causal mask.
+
+It is a real policy on the code path of the large models; only its size and its character tokenizer differ.
+"""
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tasks.gdsd import seeds
+from tasks.gdsd.config import TinyModelConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+
+
+def build(config: TinyModelConfig, seed: int) -> Denoiser:
+    """Builds a randomly initialised tiny denoiser; the same seed gives the same weights."""
+    tokenizer = character_tokenizer()
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        use_cache=False,
+    )
+    shape.is_causal = False
+    network = LlamaForCausalLM(shape)
+    with torch.no_grad():
+        for name, parameter in sorted(network.named_parameters()):
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, config.init_std, generator=seeds.generator(seed, "init", name))
+    return Denoiser(network, tokenizer, family="tiny")

@@ -1,0 +1,29 @@
+"""Every error the project raises on purpose.
+
+One base for callers who want "anything that GDSD refused", and a standard error beside it for callers who catch by
+kind.
+"""
+
+
+class GdsdError(Exception):
+    """Base of all errors raised on purpose by this project."""
+
+
+class ConfigError(GdsdError, ValueError):
+    """A configuration was refused: the message has the dotted path, the value, what is allowed and the nearest name."""
+
+
+class DataError(GdsdError, ValueError):
+    """A table, prompt file or data folder does not have the declared schema or content."""
+
+
+class QualityError(DataError):
+    """A critical Great Expectations suite failed: the message has the expectation, the count and the first rows."""
+
+
+class CheckpointError(GdsdError, ValueError):
+    """A checkpoint folder is missing, incomplete, or does not match what it claims to be."""
+
+
+class NonFiniteError(GdsdError, ArithmeticError):
+    """Several updates in a row had a non-finite loss or gradient; the evidence was saved before raising."""

@@ -1,0 +1,277 @@
+"""Whether the tables are fit for training: Great Expectations suites over a run's prompts and over scored rollouts."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from tasks.gdsd.errors import QualityError
+from tasks.gdsd.tables import PROMPTS
+
+if TYPE_CHECKING:  # both take seconds to import
+    import pandas as pd
+    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.expectations.expectation import Expectation
+
+Severity = Literal["critical", "warning"]
+SPLITS = ("train", "validation", "test")
+EXAMPLES = 5
+BLANK = r"^\s*$"
+REMEDIES = {
+    "prompts": "Correct the prompt files, or generate the problems instead, and start the run again.",
+    "rollouts": "Nothing was trained on these rollouts. If the domain is your own, correct its `verify`; "
+    "otherwise this is a defect of the pipeline, so please report it with this message.",
+}
+
+
+class Finding(BaseModel):
+    """What one expectation found in one table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expectation: str  # snake_case name in Great Expectations
+    table: str
+    column: str | None  # None for the table as a whole
+    severity: Severity
+    success: bool
+    unexpected: int  # rows; all of them where the expectation is about the table or an aggregate
+    total: int  # rows the expectation looked at
+    examples: list[str]  # first offending rows, counted from 0; empty where the expectation holds
+
+    @property
+    def where(self) -> str:
+        """The table, and the column if the finding is about one."""
+        return f"{self.table}.{self.column}" if self.column else self.table
+
+    @property
+    def summary(self) -> str:
+        """The finding on one line."""
+        counts = f"{self.where}: {self.expectation}: {self.unexpected} of {self.total} rows"
+        return f"{counts}; {', '.join(self.examples)}" if self.examples else counts
+
+
+class QualityReport(BaseModel):
+    """What a suite found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    findings: list[Finding]
+
+    @property
+    def failures(self) -> list[Finding]:
+        """Critical expectations that failed."""
+        return [finding for finding in self.findings if finding.severity == "critical" and not finding.success]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Expectations that failed without making the table unfit."""
+        return [finding for finding in self.findings if finding.severity == "warning" and not finding.success]
+
+    def html(self) -> str:
+        """Returns the findings as an HTML table, failed ones first; prompts and answers in it are escaped."""
+        passed = [finding for finding in self.findings if finding.success]
+        rows = ["<tr><th>result<th>column<th>expectation<th>unexpected rows<th>first of them</tr>"]
+        for finding in (*self.failures, *self.warnings, *passed):
+            result = "passed" if finding.success else "FAILED" if finding.severity == "critical" else "warning"
+            counts = f"{finding.unexpected} of {finding.total}"
+            cells = [escape(text) for text in (result, finding.where, finding.expectation, counts)]
+            cells.append("<br>".join(map(escape, finding.examples)))
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        counts = f"passed {len(passed)} of {len(self.findings)} expectations; rows are counted from 0"
+        return f"<table><caption>{escape(self.name)}: {counts}</caption>{''.join(rows)}</table>"
+
+    def require(self) -> None:
+        """Refuses tables that are unfit.
+
+        Raises:
+            QualityError: a critical expectation failed; the message names each that did, its count and first rows.
+        """
+        if not (failures := self.failures):
+            return
+        room = max(120, min(600, 2400 // len(failures)))  # characters each, so that even dozens fit on a screen
+        counts = f"{len(failures)} of {len(self.findings)} expectations failed (rows are counted from 0)"
+        lines = [f"  {_shorten(finding.summary, room)}" for finding in failures]
+        raise QualityError("\n".join([f"{self.name}: {counts}:", *lines, REMEDIES.get(self.name, "")]).rstrip())
+
+
+def check_prompts(tables: Mapping[str, pa.Table]) -> QualityReport:
+    """Checks the tables train, validation and test as they were loaded: columns, types, content, leaks between them."""
+    import pandas as pd
+
+    findings = []
+    seen: dict[str, dict[object, str]] = {"id": {}, "problem": {}}  # column -> value -> where it was first
+    for split in SPLITS:
+        table = tables[split]
+        # A name that occurs twice could mean either column, so it counts as missing.
+        present = [name for name in PROMPTS.names if table.column_names.count(name) == 1]
+        # As Python objects: on any other dtype the type expectation compares the dtype's name ("str" since pandas 3,
+        # "object" before) instead of the cells, and can neither count nor show the rows.
+        cells = {name: _cells(table[name]) for name in present}
+        checks = [_expect("expect_table_row_count_to_be_between", min_value=1)]
+        for name in PROMPTS.names:
+            checks.append(_expect("expect_column_to_exist", column=name))
+            if name in present:
+                checks.append(_expect("expect_column_values_to_be_of_type", column=name, type_="str"))
+                checks.append(_expect("expect_column_values_to_not_be_null", column=name))
+        # What needs text is only asked of text: a column of another type has failed already.
+        texts = [name for name in present if all(cell is None or isinstance(cell, str) for cell in cells[name])]
+        if "prompt" in texts:
+            checks.append(_expect("expect_column_values_to_not_match_regex", column="prompt", regex=BLANK))
+        for name in [name for name in seen if name in texts]:
+            values, known = cells[name], seen[name]
+            checks.append(_expect("expect_column_values_to_be_unique", column=name))
+            if split != SPLITS[0]:
+                # A column of its own, because Great Expectations needs 10 s for a value set of 100,000.
+                cells[f"{name}_elsewhere"] = [(known[value], value) if value in known else None for value in values]
+                checks.append(_expect("expect_column_values_to_be_null", column=f"{name}_elsewhere"))
+            for row, value in enumerate(values):
+                if value is not None:
+                    known.setdefault(value, f"row {row} of {split}")
+        series = {name: pd.Series(values, dtype=object) for name, values in cells.items()}
+        findings += _validate(split, pd.DataFrame(series, index=range(table.num_rows)), table.column_names, checks)
+    return QualityReport(name="prompts", findings=findings)
+
+
+def check_scored(table: pa.Table, group_size: int) -> QualityReport:
+    """Checks a round's rollouts, which have the columns of `tables.SCORED`: whole groups, sane rewards, advantages."""
+    import pandas as pd
+
+    with _quiet():
+        from great_expectations.expectations.row_conditions import Column
+
+    # pandas cannot tell NaN from null. A null reward is one left out; a NaN is a defect, so it is put out of range.
+    infinite = pa.scalar(float("inf"), pa.float32())
+    reward = pc.if_else(pc.is_nan(table["reward"]), infinite, table["reward"]).to_pandas()
+    advantage = table["advantage"].to_pandas()
+    prompt_id = pd.Series(table["prompt_id"].to_pylist(), dtype=object)
+    frame = pd.DataFrame(
+        {
+            "prompt_id": prompt_id,
+            "sample": table["sample"].to_pandas(),
+            "reward": reward,
+            "judged_in_group": reward.groupby(prompt_id).transform("count"),
+            "advantage": advantage.where(advantage.abs() != float("inf")),
+            "advantage_size": advantage.abs().fillna(0.0),
+            "completion_tokens": pc.list_value_length(table["completion_ids"]).to_pandas(),
+            "completion": pd.Series(table["completion"].to_pylist(), dtype=object),
+        }
+    )
+    # The only judged completion of a group has a reward, but nothing to be compared with and so rightly no advantage.
+    compared = Column("reward").is_not_null() & (Column("judged_in_group") > 1)
+    whole = max(1, prompt_id.nunique()) * group_size
+    checks = [
+        _expect("expect_column_values_to_not_be_null", column="prompt_id"),
+        _expect("expect_column_values_to_not_be_null", column="sample"),
+        _expect("expect_compound_columns_to_be_unique", column_list=["prompt_id", "sample"]),
+        _expect("expect_column_values_to_be_between", column="sample", min_value=0, max_value=group_size - 1),
+        _expect("expect_table_row_count_to_equal", value=whole),
+        _expect("expect_column_values_to_be_between", column="reward", min_value=0, max_value=1),
+        _expect("expect_column_values_to_not_be_null", column="advantage", row_condition=compared),
+        _expect("expect_column_values_to_be_between", column="completion_tokens", min_value=1),
+        _expect("expect_column_values_to_not_be_null", "warning", column="reward", mostly=0.9),
+        _expect("expect_column_max_to_be_between", "warning", column="advantage_size", min_value=0, strict_min=True),
+        _expect("expect_column_values_to_not_match_regex", "warning", column="completion", regex=BLANK, mostly=0.5),
+    ]
+    return QualityReport(name="rollouts", findings=_validate("rollouts", frame, table.column_names, checks))
+
+
+def _expect(name: str, severity: Severity = "critical", **options: object) -> "Expectation":
+    # A suite that is given plain dicts drops those it does not understand; this raises.
+    with _quiet():
+        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+        from great_expectations.expectations.metadata_types import FailureSeverity
+    return ExpectationConfiguration(name, options, severity=FailureSeverity(severity)).to_domain_obj()
+
+
+def _validate(
+    name: str, frame: "pd.DataFrame", columns: Sequence[str], checks: Sequence["Expectation"]
+) -> list[Finding]:
+    # A fresh context costs 10 ms; one that is kept would also keep every result of the process in its store.
+    with _quiet():
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+        batch = asset.add_batch_definition_whole_dataframe(name)
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=list(checks)))
+        validation = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+        outcome = validation.run(
+            batch_parameters={"dataframe": frame},
+            result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
+        )
+    return [_finding(name, len(frame), columns, result) for result in outcome.results]
+
+
+def _finding(table: str, rows: int, columns: Sequence[str], result: "ExpectationValidationResult") -> Finding:
+    config, seen, success = result.expectation_config, result.result, bool(result.success)
+    assert config is not None  # every result of a run has one
+    options = config.kwargs
+    examples: list[str] = []
+    if success:
+        pass
+    elif "unexpected_count" in seen:
+        for row, value in zip(seen["partial_unexpected_index_list"], seen["partial_unexpected_list"], strict=True):
+            missing = value is None or value != value
+            # repr, because a control character of a hostile file must not reach the terminal
+            examples.append(f"row {row}: {'null' if missing else repr(value)}")
+    elif "observed_value" in seen:
+        floor = f"{'more than' if options.get('strict_min') else 'at least'} {options.get('min_value')}"
+        wanted = f"exactly {options['value']}" if "value" in options else floor
+        examples.append(f"found {seen['observed_value']}, expected {wanted}")
+    elif config.type == "expect_column_to_exist":
+        examples.append(f"the columns are {list(columns)}")
+    else:  # an expectation that raised: one dict about the exception, or one per metric that raised
+        raised = (result.exception_info, *result.exception_info.values())
+        texts = [each["exception_message"] for each in raised if isinstance(each, dict) and "exception_message" in each]
+        examples.append(f"could not be evaluated: {next(filter(None, texts), 'unknown reason')!r}")
+    return Finding(
+        expectation=config.type,
+        table=table,
+        column=options.get("column") or ", ".join(options.get("column_list", [])) or None,
+        severity="warning" if config.severity.value == "warning" else "critical",
+        success=success,
+        unexpected=seen.get("unexpected_count", 0 if success else rows),
+        total=seen.get("element_count", rows),
+        examples=[_shorten(example) for example in examples],
+    )
+
+
+def _cells(column: pa.ChunkedArray) -> list[object]:
+    """Text as it is; anything else as its type and its value in words, since a suite's store cannot hold any object."""
+    kind = _shorten(str(column.type))
+    try:
+        cells: list[object] = column.to_pylist()
+    except (ValueError, OverflowError):  # a date outside Python's years
+        return [(kind,)] * len(column)
+    return [cell if cell is None or isinstance(cell, str) else (kind, _shorten(repr(cell))) for cell in cells]
+
+
+def _shorten(text: str, room: int = 120) -> str:
+    return text if len(text) <= room else text[: room - 3] + "..."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Great Expectations from the network, and its log lines and warnings from the terminal."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+    logger = logging.getLogger("great_expectations")
+    propagate, silence = logger.propagate, logging.NullHandler()
+    logger.propagate = False
+    logger.addHandler(silence)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(silence)
+        logger.propagate = propagate

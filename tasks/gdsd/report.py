@@ -1,0 +1,165 @@
+"""The run report: what happened, how sure, at what cost, answers before and after; one self-contained page."""
+
+import html
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+
+from tasks.gdsd import tables
+from tasks.gdsd.records import RunRecord
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+td, th { padding: .25rem .75rem; border-bottom: 1px solid #8886; text-align: left; font-variant-numeric: tabular-nums; }
+code, pre { font: 14px/1.4 ui-monospace, monospace; } pre { overflow-x: auto; }
+svg { max-width: 100%; height: auto; background: #fff; }
+.headline { font-size: 1.4rem; }
+"""
+SHOWN = 12  # answers in the page; samples.parquet has all
+
+
+def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
+    """Writes report.html, metrics.jsonl, samples.parquet, config.yaml and run.json; returns the page."""
+    page = render(record, samples)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    with (folder / "metrics.jsonl").open("w") as file:
+        for row in record.metrics():
+            file.write(json.dumps(row) + "\n")
+    tables.write(samples, tables.COMPARISON, folder / "samples.parquet")
+    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False))
+    (folder / "run.json").write_text(record.model_dump_json(indent=2) + "\n")
+    return page
+
+
+def pair_samples(base: pa.Table, trained: pa.Table) -> pa.Table:
+    """Puts the two policies' answers to a problem into one row of `tables.COMPARISON`; rows correspond already."""
+    columns = {name: base[name] for name in ("prompt_id", "problem", "reference")}
+    for prefix, table in (("base", base), ("trained", trained)):
+        columns |= {f"{prefix}_{name}": table[name] for name in ("completion", "reward", "solved")}
+    return pa.table(columns, tables.COMPARISON)
+
+
+def render(record: RunRecord, samples: pa.Table) -> str:
+    """Returns the page. Everything that comes from data or configuration is escaped."""
+    decision, config = record.decision, record.config
+    seconds = record.stage_seconds()
+    total = sum(seconds.values())
+    verdict = "Promoted" if decision.promoted else "Not promoted"
+    protocol = record.trained.protocol
+    return "\n".join(
+        [
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            f"<title>{html.escape(config.name)}: GDSD run</title><style>{STYLE}</style></head><body>",
+            f"<h1>{html.escape(config.name)}</h1>",
+            f"<p class='headline'><b>{verdict}</b>: {record.base.solved.percent()} solved before, "
+            f"{record.trained.solved.percent()} after, a gain of {decision.solved_difference.points()} points, "
+            f"in {total:.0f} s of work.</p>",
+            f"<p>{html.escape(decision.reason)}.</p>",
+            _table(
+                ["test problems", "base", f"trained (round {record.trained.round})", "difference"],
+                [
+                    [
+                        "solved, %",
+                        record.base.solved.percent(),
+                        record.trained.solved.percent(),
+                        decision.solved_difference.points(),
+                    ],
+                    [
+                        "reward",
+                        f"{record.base.reward.mean:.3f}",
+                        f"{record.trained.reward.mean:.3f}",
+                        f"{decision.reward_difference.mean:+.3f} "
+                        f"({decision.reward_difference.low:+.3f} to {decision.reward_difference.high:+.3f})",
+                    ],
+                ],
+            ),
+            f"<p>{protocol.problems} {html.escape(protocol.domain)} problems, "
+            f"{protocol.sampler.steps_per_block} steps per block "
+            f"of {protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}; intervals at 95 %, the "
+            f"difference paired by problem at {decision.confidence:.0%}.</p>",
+            "<h2>Training</h2>",
+            _curves(record),
+            "<h2>Time</h2>",
+            _table(
+                ["stage", "seconds", "share"],
+                [[stage, f"{value:.1f}", f"{value / total:.0%}"] for stage, value in seconds.items()],
+            ),
+            "<h2>Answers before and after</h2>",
+            _answers(samples),
+            "<h2>Data quality</h2>",
+            f"<p>{record.prompts.checks} expectations on the prompts. Warnings: {html.escape(_warnings(record))}.</p>",
+            "<h2>Configuration</h2>",
+            f"<pre>{html.escape(yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False))}</pre>",
+            "</body></html>",
+        ]
+    )
+
+
+def _warnings(record: RunRecord) -> str:
+    counts: dict[str, int] = {}
+    for warning in record.prompts.warnings + [name for reward in record.rewards for name in reward.warnings]:
+        counts[warning] = counts.get(warning, 0) + 1
+    return ", ".join(f"{name} in {count} tables" for name, count in counts.items()) or "none"
+
+
+def _answers(samples: pa.Table) -> str:
+    """A few answers: the ones that changed most, either way, then unchanged ones."""
+    rows = samples.to_pylist()
+    rows.sort(key=lambda row: -abs((row["trained_reward"] or 0.0) - (row["base_reward"] or 0.0)))
+    names = ["problem", "reference", "base_completion", "base_reward", "trained_completion", "trained_reward"]
+    cells = [[row[name] if isinstance(row[name], str) else f"{row[name] or 0.0:.2f}" for name in names] for row in rows]
+    return _table([name.replace("_", " ") for name in names], cells[:SHOWN])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    def line(tag: str, cells: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + line("th", head) + "".join(line("td", row) for row in rows) + "</table>"
+
+
+def _curves(record: RunRecord) -> str:
+    """Reward and validation against rounds, and how far an epoch moves the policy, as one inline SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib.figure import Figure
+
+    rounds = [epoch.round for epoch in record.epochs]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(
+        rounds, [reward.reward_mean for reward in record.rewards], color="tab:blue", lw=1, label="reward of rollouts"
+    )
+    left.errorbar(
+        [report.round for report in record.validations],
+        [report.solved.mean for report in record.validations],
+        yerr=[
+            [report.solved.mean - report.solved.low for report in record.validations],
+            [report.solved.high - report.solved.mean for report in record.validations],
+        ],
+        color="tab:orange",
+        fmt="o-",
+        ms=4,
+        capsize=2,
+        label="solved, validation, greedy",
+    )
+    left.set(xlabel="round", ylim=(0, 1))
+    left.legend()
+    rows = record.metrics()
+    for name, colour in (("policy/shift_abs", "tab:green"), ("loss/residual_abs", "tab:red")):
+        right.plot(rounds, [row[name] for row in rows], color=colour, lw=1, label=name)
+    right.set(xlabel="round", ylabel="per token, nats")
+    right.legend()
+    buffer = io.StringIO()
+    # A fixed salt and no date: the same run gives the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "gdsd"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawing = buffer.getvalue()
+    return drawing[drawing.index("<svg") :]  # without the XML prologue, which has no place inside HTML

@@ -1,0 +1,69 @@
+"""Rollouts of a round: which prompts, which completions, which random numbers."""
+
+import time
+from pathlib import Path
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from tasks.gdsd import prompts, sampler, seeds, tables
+from tasks.gdsd.config import SamplerConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.records import RolloutStats
+
+
+def generate_shard(
+    denoiser: Denoiser,
+    train: pa.Table,
+    settings: SamplerConfig,
+    *,
+    prompts_per_round: int,
+    group_size: int,
+    batch_size: int,
+    round_index: int,
+    seed: int,
+    shard: int,
+    shards: int,
+) -> tuple[list[dict[str, object]], RolloutStats]:
+    """Generates one shard of a round's rollouts as rows of `tables.ROLLOUTS`.
+
+    The prompts of a round go to its shards in turn. A completion's random numbers are addressed by (seed, round,
+    prompt, sample), so the shard that makes it changes nothing.
+    """
+    began = time.monotonic()
+    chosen = prompts.round_rows(train.num_rows, prompts_per_round, round_index, seed)[shard::shards]
+    problems = train.take(chosen).to_pylist()
+    tasks = [(problem, sample) for problem in problems for sample in range(group_size)]
+    requests = [
+        sampler.Request(
+            denoiser.encode(problem["prompt"]), seeds.key(seed, "rollout", round_index, problem["id"], sample)
+        )
+        for problem, sample in tasks
+    ]
+    completions: list[list[int]] = []
+    with tqdm(
+        total=len(requests), desc=f"rollouts of round {round_index + 1}", unit="seq", disable=None, leave=False
+    ) as bar:
+        for batch in sampler.generate(denoiser, requests, settings, batch_size):
+            completions += batch
+            bar.update(len(batch))
+    rows: list[dict[str, object]] = [
+        {
+            "prompt_id": problem["id"],
+            "sample": sample,
+            "problem": problem["problem"],
+            "reference": problem["reference"],
+            "prompt_ids": request.prompt_ids,
+            "completion_ids": ids,
+            "completion": denoiser.decode(ids),
+        }
+        for (problem, sample), request, ids in zip(tasks, requests, completions, strict=True)
+    ]
+    seconds = time.monotonic() - began
+    return rows, RolloutStats(completions=len(rows), tokens=len(rows) * settings.length, seconds=seconds)
+
+
+def merge(shards: list[Path]) -> pa.Table:
+    """Joins the shards of a round in one order, whatever their number."""
+    table = pa.concat_tables([tables.read(path, tables.ROLLOUTS) for path in shards])
+    return table.sort_by([("prompt_id", "ascending"), ("sample", "ascending")]).combine_chunks()

@@ -1,0 +1,97 @@
+"""The Arrow tables that travel between stages: their declared schemas, and reading and writing them as Parquet."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.gdsd.errors import DataError
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+PROMPTS = pa.schema(
+    [
+        _required("id", pa.string()),
+        _required("prompt", pa.string()),  # what the policy reads
+        _required("problem", pa.string()),  # what the verifier reads
+        _required("reference", pa.string()),  # the right answer, for the verifier and the warm start
+    ]
+)
+ROLLOUTS = pa.schema(
+    [
+        _required("prompt_id", pa.string()),
+        _required("sample", pa.int32()),
+        _required("problem", pa.string()),
+        _required("reference", pa.string()),
+        _required("prompt_ids", pa.list_(pa.int32())),
+        _required("completion_ids", pa.list_(pa.int32())),
+        _required("completion", pa.string()),
+    ]
+)
+SCORED = pa.schema(
+    [
+        *ROLLOUTS,
+        pa.field("reward", pa.float32()),  # null where the domain cannot judge
+        pa.field("solved", pa.bool_()),
+        pa.field("advantage", pa.float32()),  # null where there is nothing to compare with
+    ]
+)
+SAMPLES = pa.schema(
+    [
+        _required("prompt_id", pa.string()),
+        _required("sample", pa.int32()),
+        _required("problem", pa.string()),
+        _required("reference", pa.string()),
+        _required("completion", pa.string()),
+        pa.field("reward", pa.float32()),
+        pa.field("solved", pa.bool_()),
+    ]
+)
+COMPARISON = pa.schema(
+    [
+        _required("prompt_id", pa.string()),
+        _required("problem", pa.string()),
+        _required("reference", pa.string()),
+        _required("base_completion", pa.string()),
+        pa.field("base_reward", pa.float32()),
+        pa.field("base_solved", pa.bool_()),
+        _required("trained_completion", pa.string()),
+        pa.field("trained_reward", pa.float32()),
+        pa.field("trained_solved", pa.bool_()),
+    ]
+)
+
+
+def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Path) -> Path:
+    """Writes rows as Parquet with a declared schema.
+
+    Raises:
+        DataError: the rows do not fit the schema.
+    """
+    try:
+        table = (
+            rows.select(schema.names).cast(schema) if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema)
+        )
+    except (pa.ArrowException, KeyError) as error:
+        raise DataError(f"{path.name}: rows do not fit the schema {schema.names}: {error}") from error
+    table.validate(full=True)
+    pq.write_table(table, path)
+    return path
+
+
+def read(path: Path, schema: pa.Schema) -> pa.Table:
+    """Reads a Parquet file and refuses one whose columns are not exactly the declared ones.
+
+    Raises:
+        DataError: the file is no Parquet, or a column is missing, surplus or of another type.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+    if not table.schema.equals(schema):
+        raise DataError(f"{path} has the columns\n{table.schema}\nbut these are declared:\n{schema}")
+    return table

@@ -1,0 +1,90 @@
+"""Where a local run keeps its data, and what happens when that data has vanished.
+
+A local Flyte run stores paths in its cache (~/.flyte/local-cache), and by default the data behind them in the system's
+temporary folder, which is cleaned. Here the data lies beside the cache, and a cached path that no longer exists is a
+miss.
+"""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import msgpack
+from flytekit import FlyteContextManager
+from flytekit.core.local_cache import LocalTaskCache
+from flytekit.models.literals import Literal, LiteralMap
+
+logger = logging.getLogger(__name__)
+
+
+def home() -> Path:
+    """Returns the folder of local run data: GDSD_HOME, by default ~/.flyte/gdsd."""
+    return Path(os.environ.get("GDSD_HOME", "~/.flyte/gdsd")).expanduser()
+
+
+def new_folder(name: str) -> Path:
+    """Returns a new empty folder for a task's outputs: under `home()` in a local run, temporary in a pod."""
+    state = FlyteContextManager.current_context().execution_state
+    if state is None or not state.is_local_execution():
+        return Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    home().mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=home()))
+
+
+def keep(folder: Path) -> str:
+    """Stores a folder that is no output of its task, such as the evidence of a failure, and says where it lies."""
+    context = FlyteContextManager.current_context()
+    if context.execution_state is None or not context.execution_state.is_local_execution():
+        return str(context.file_access.put_raw_data(str(folder)))
+    return str(folder)
+
+
+def forget_vanished_results() -> None:
+    """Makes flytekit's local cache treat an entry as a miss when a file or folder it points to is gone.
+
+    flytekit returns the stored paths unchecked, and the next task fails on them.
+    """
+    remembered = LocalTaskCache.get
+
+    def get(name: str, version: str, inputs: LiteralMap, ignored: tuple[str, ...]) -> LiteralMap | None:
+        found = remembered(name, version, inputs, ignored)
+        if found is None:
+            return None
+        missing = [uri for literal in found.literals.values() for uri in _uris(literal) if not _exists(uri)]
+        if missing:
+            logger.warning("a cached result of %s is gone (%s); computing it again", name, missing[0])
+            return None
+        return found
+
+    if remembered.__name__ != get.__name__ or remembered.__module__ != __name__:
+        LocalTaskCache.get = staticmethod(get)  # flytekit has no hook for this
+
+
+def _uris(literal: Literal) -> list[str]:
+    """The files and folders that a literal points to, also from inside a pydantic model."""
+    if literal.collection is not None:
+        return [uri for item in literal.collection.literals for uri in _uris(item)]
+    if literal.map is not None:
+        return [uri for item in literal.map.literals.values() for uri in _uris(item)]
+    if literal.scalar is None:
+        return []
+    if literal.scalar.blob is not None:
+        return [literal.scalar.blob.uri]
+    if literal.scalar.binary is not None:
+        return _paths(msgpack.loads(literal.scalar.binary.value))
+    return []
+
+
+def _paths(value: object) -> list[str]:
+    """The values of every key `path`: how flytekit writes a FlyteFile or FlyteDirectory in a model."""
+    if isinstance(value, list):
+        return [path for item in value for path in _paths(item)]
+    if isinstance(value, dict):
+        inner = [path for key, item in value.items() if key != "path" for path in _paths(item)]
+        return inner + ([value["path"]] if isinstance(value.get("path"), str) else [])
+    return []
+
+
+def _exists(uri: str) -> bool:
+    return "://" in uri or Path(uri).exists()

@@ -1,0 +1,67 @@
+"""Stage `prompts`: the problems of a run, checked before anything is trained on them."""
+
+import logging
+import time
+from datetime import timedelta
+from typing import NamedTuple
+
+from flytekit import Cache, Deck, task
+from flytekit.types.file import FlyteFile
+
+from images import CPU
+from tasks.gdsd.config import PromptConfig
+from tasks.gdsd.records import PromptStats
+from tasks.local import new_folder
+from tasks.sources import SourceVersion
+from tasks.types import Table
+
+logger = logging.getLogger(__name__)
+
+
+class Prompts(NamedTuple):
+    train: Table
+    validation: Table
+    test: Table
+    stats: PromptStats
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=2,
+    timeout=timedelta(hours=1),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def prepare_prompts(config: PromptConfig) -> Prompts:
+    """Makes or loads the training, validation and test problems and checks them with Great Expectations.
+
+    Raises:
+        QualityError: a critical expectation failed; the Deck shows all of them.
+        DataError: a file cannot be read or is not the pinned one, or a problem is not valid in its domain.
+    """
+    from tasks.gdsd import prompts, quality, tables
+
+    began = time.monotonic()
+    made = prompts.make_prompts(config)
+    report = quality.check_prompts(made)
+    Deck("Quality", report.html())
+    Deck.publish()
+    report.require()
+    prompts.check_problems(config.domain, made)
+    folder = new_folder("prompts")
+    files = {split: tables.write(table, tables.PROMPTS, folder / f"{split}.parquet") for split, table in made.items()}
+    stats = PromptStats(
+        train=made["train"].num_rows,
+        validation=made["validation"].num_rows,
+        test=made["test"].num_rows,
+        checks=len(report.findings),
+        warnings=[finding.expectation for finding in report.warnings],
+        seconds=time.monotonic() - began,
+    )
+    logger.info("prompts: %d to train, %d to validate, %d to test", stats.train, stats.validation, stats.test)
+    train, validation, test = (FlyteFile(str(files[split])) for split in ("train", "validation", "test"))
+    return Prompts(train, validation, test, stats)

@@ -1,0 +1,118 @@
+"""Stage `publish`: the run's folder with its report, metrics, samples and policy, and the last word to the console."""
+
+import os
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+from flytekit import Deck, task
+from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
+from pydantic import BaseModel
+
+from images import CPU
+from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.records import (
+    Decision,
+    EpochStats,
+    EvalReport,
+    PolicyStats,
+    PromptStats,
+    RewardStats,
+    RunRecord,
+)
+from tasks.local import new_folder
+from tasks.types import Checkpoint, Table
+
+
+class RunResult(BaseModel):
+    """What a training run came to; printed at its end."""
+
+    record: RunRecord
+    folder: FlyteDirectory
+
+    def __str__(self) -> str:
+        return self.record.summary(str(self.folder.path))
+
+
+class EvalResult(BaseModel):
+    """What an evaluation came to; printed at its end."""
+
+    report: EvalReport
+    samples: FlyteFile
+
+    def __str__(self) -> str:
+        protocol, reward = self.report.protocol, self.report.reward
+        return "\n".join(
+            [
+                "",
+                f"solved    {self.report.solved.percent()} of {protocol.problems} {protocol.domain} problems",
+                f"reward    {reward.mean:.3f} ({reward.low:.3f} to {reward.high:.3f})",
+                f"time      {self.report.seconds:.1f} s",
+                f"samples   {self.samples.path}",
+            ]
+        )
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(hours=1),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def publish_policy(
+    config: TrainConfig,
+    prompts: PromptStats,
+    policy: PolicyStats,
+    rewards: list[RewardStats],
+    epochs: list[EpochStats],
+    validations: list[EvalReport],
+    base_report: EvalReport,
+    base_samples: Table,
+    trained_report: EvalReport,
+    trained_samples: Table,
+    decision: Decision,
+    best: Checkpoint,
+) -> RunResult:
+    """Writes the run's folder: report, metrics, samples, configuration, record and policy."""
+    from tasks.gdsd import report, tables
+
+    record = RunRecord(
+        config=config,
+        prompts=prompts,
+        policy=policy,
+        rewards=rewards,
+        epochs=epochs,
+        validations=validations,
+        base=base_report,
+        trained=trained_report,
+        decision=decision,
+    )
+    folder = new_folder(f"run-{config.name}")
+    samples = report.pair_samples(
+        tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
+        tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
+    )
+    page = report.write(folder, record, samples)
+    shutil.copytree(Path(os.fspath(best)), folder / "policy")
+    Deck("Report", page)
+    return RunResult(record=record, folder=FlyteDirectory(str(folder)))
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+)
+def publish_evaluation(report: EvalReport, samples: Table) -> EvalResult:
+    """Joins an evaluation's report and samples into one result."""
+    return EvalResult(report=report, samples=samples)

@@ -1,0 +1,59 @@
+"""Stage `reward`: verdicts and advantages of a round's completions, checked before anything is trained on them."""
+
+import logging
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from flytekit import Cache, Deck, task
+from flytekit.types.file import FlyteFile
+
+from images import CPU
+from tasks.gdsd.config import RewardConfig
+from tasks.gdsd.records import RewardStats
+from tasks.local import new_folder
+from tasks.rollout import RolloutShard
+from tasks.sources import SourceVersion
+from tasks.types import Table
+
+logger = logging.getLogger(__name__)
+
+
+class Scored(NamedTuple):
+    table: Table
+    stats: RewardStats
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=3,
+    timeout=timedelta(hours=2),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def score_rollouts(shards: list[RolloutShard], domain: str, group_size: int, config: RewardConfig) -> Scored:
+    """Scores a round's completions and turns the rewards into advantages.
+
+    Raises:
+        QualityError: a critical expectation on the scored table failed; the Deck shows all of them.
+    """
+    from tasks.gdsd import quality, rewards, rollouts, tables
+
+    began = time.monotonic()
+    merged = rollouts.merge([Path(os.fspath(shard.table)) for shard in shards])
+    table = rewards.score(merged, domain, group_size, config.scale_by_std)
+    seconds = time.monotonic() - began
+    report = quality.check_scored(table, group_size)
+    Deck("Quality", report.html())
+    Deck.publish()
+    report.require()
+    file = tables.write(table, tables.SCORED, new_folder("scored") / "scored.parquet")
+    warnings = [finding.expectation for finding in report.warnings]
+    stats = rewards.summarise(table, group_size, [shard.stats for shard in shards], warnings, seconds)
+    return Scored(FlyteFile(str(file)), stats)

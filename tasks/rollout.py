@@ -1,0 +1,67 @@
+"""Stage `rollout`: completions of a round's prompts, one map-task item per shard."""
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from flytekit import Cache, task
+from flytekit.types.file import FlyteFile
+from pydantic import BaseModel
+
+from images import GPU
+from tasks.gdsd.config import SamplerConfig
+from tasks.gdsd.records import RolloutStats
+from tasks.local import new_folder
+from tasks.sources import SourceVersion
+from tasks.types import Checkpoint, Table
+
+logger = logging.getLogger(__name__)
+
+
+class RolloutShard(BaseModel):
+    """A shard's completions (schema `tables.ROLLOUTS`) and what they cost."""
+
+    table: FlyteFile
+    stats: RolloutStats
+
+
+@task(
+    container_image=GPU.image,
+    requests=GPU.requests,
+    limits=GPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=3,
+    timeout=timedelta(hours=6),
+    interruptible=True,
+)
+def generate_rollouts(
+    shard: int,
+    shards: int,
+    policy: Checkpoint,
+    train: Table,
+    sampler: SamplerConfig,
+    prompts_per_round: int,
+    group_size: int,
+    batch_size: int,
+    round: int,
+    seed: int,
+) -> RolloutShard:
+    """Generates one shard of a round's rollouts; together the shards are the same, however many there are."""
+    from tasks.gdsd import checkpoint, devices, rollouts, tables
+
+    denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device()).denoiser
+    rows, stats = rollouts.generate_shard(
+        denoiser,
+        tables.read(Path(os.fspath(train)), tables.PROMPTS),
+        sampler,
+        prompts_per_round=prompts_per_round,
+        group_size=group_size,
+        batch_size=batch_size,
+        round_index=round,
+        seed=seed,
+        shard=shard,
+        shards=shards,
+    )
+    file = tables.write(rows, tables.ROLLOUTS, new_folder("rollouts") / "rollouts.parquet")
+    return RolloutShard(table=FlyteFile(str(file)), stats=stats)

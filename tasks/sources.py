@@ -1,0 +1,106 @@
+"""Cache versions that follow the sources, and sources that travel with a remote run.
+
+A task's result depends on the code that it reaches. Both needs start from the same set: the task's own file and every
+file under `tasks/` that it imports, directly or not, at the top of a file or inside a function.
+"""
+
+import ast
+import hashlib
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+from flytekit.core.cache import VersionParameters
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("torch", "transformers")  # their numerics are part of a result
+
+
+class SourceVersion:
+    """A cache version that changes when code behind the task's result changes, and only then.
+
+    Comments, docstrings, formatting and the task's own resources do not count.
+    """
+
+    def get_version(self, salt: str, params: VersionParameters) -> str:
+        """Returns a digest of the sources that the task reaches and of the numerical libraries' versions."""
+        digest = hashlib.sha256(salt.encode())
+        for name in sorted(reach(params.func.__module__)):
+            digest.update(f"{name}\0{_meaning(name)}\0".encode())
+        for library in LIBRARIES:
+            digest.update(f"{library}=={version(library).split('+')[0]}\0".encode())
+        return digest.hexdigest()
+
+
+def reach(module: str) -> frozenset[str]:
+    """Returns the names of the modules under `tasks/` that a module reaches, itself included."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports(name)
+    return frozenset(found)
+
+
+def ship(modules: frozenset[str]) -> None:
+    """Makes modules that are imported only inside task bodies travel with `pyflyte run --remote`.
+
+    flytekit uploads the files of the modules that are loaded. Loading these would import torch for `--help`, so each is
+    announced by a bare module object, under a key that no import can hit, that has nothing but the file's name.
+    """
+    for name in modules:
+        path = _path(name)
+        if path is not None and name not in sys.modules:
+            announced = ModuleType(name)
+            announced.__file__ = str(path)
+            sys.modules[f"{name} (source)"] = announced
+
+
+@cache
+def _path(name: str) -> Path | None:
+    base = ROOT.joinpath(*name.split("."))
+    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    path = _path(name)
+    return ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
+
+
+@cache
+def _imports(name: str) -> frozenset[str]:
+    """The modules under `tasks/` that one module imports, with the packages around them."""
+    named: set[str] = set()
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    inside = {item for item in named if item.split(".")[0] == "tasks" and _path(item) is not None}
+    return frozenset(
+        inside | {item.rsplit(".", depth)[0] for item in inside for depth in range(1, item.count(".") + 1)}
+    )
+
+
+@cache
+def _meaning(name: str) -> str:
+    """The syntax tree of a module without docstrings and without the arguments of `@task`."""
+    tree = ast.parse(ast.unparse(_tree(name)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = [item for item in node.decorator_list if not _is_task(item)]
+        if (
+            isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _is_task(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "task"

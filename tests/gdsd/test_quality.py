@@ -1,0 +1,450 @@
+"""The Great Expectations suites: what they refuse, what they let pass, and what they say."""
+
+import datetime
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tasks.gdsd import tables
+from tasks.gdsd.errors import DataError, QualityError
+from tasks.gdsd.quality import Finding, QualityReport, _expect, _validate, check_prompts, check_scored
+
+GROUP = 4
+Row = dict[str, object]
+Failed = tuple[str, str, str | None]  # table, expectation without its first word, column
+
+
+def prompt_rows(split: str, size: int = 6) -> list[Row]:
+    return [
+        {"id": f"{split}-{i}", "prompt": f"Solve {split} {i}", "problem": f"{split} {i}", "reference": str(i)}
+        for i in range(size)
+    ]
+
+
+def prompt_tables(**changed: pa.Table) -> dict[str, pa.Table]:
+    made = {split: pa.Table.from_pylist(prompt_rows(split)) for split in ("train", "validation", "test")}
+    return made | changed
+
+
+def edited(split: str, row: int, **values: object) -> pa.Table:
+    rows = prompt_rows(split)
+    rows[row] |= values
+    return pa.Table.from_pylist(rows)
+
+
+def scored_rows(groups: int = 6) -> list[Row]:
+    return [
+        {
+            "prompt_id": f"train-{group}",
+            "sample": sample,
+            "problem": "1 2",
+            "reference": "3",
+            "prompt_ids": [1, 2],
+            "completion_ids": [3, 4],
+            "completion": "3",
+            "reward": float(sample == 0),
+            "solved": sample == 0,
+            "advantage": 1.0 if sample == 0 else -1 / 3,
+        }
+        for group in range(groups)
+        for sample in range(GROUP)
+    ]
+
+
+def scored(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, tables.SCORED)
+
+
+def failed(findings: list[Finding]) -> set[Failed]:
+    return {(finding.table, finding.expectation.removeprefix("expect_"), finding.column) for finding in findings}
+
+
+def only(report: QualityReport) -> Finding:
+    assert len(report.failures) == 1, f"expected one failure, got {[finding.summary for finding in report.failures]}"
+    return report.failures[0]
+
+
+def test_good_prompts_pass() -> None:
+    """If this fails, every training run is refused before it starts."""
+    report = check_prompts(prompt_tables())
+    assert report.name == "prompts"
+    assert [finding.summary for finding in (*report.failures, *report.warnings)] == []
+    assert {finding.table for finding in report.findings} == {"train", "validation", "test"}
+    report.require()
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_other_encodings_of_text_pass(kind: pa.DataType) -> None:
+    """If this fails, a Parquet file written by pandas or polars is refused although it holds text."""
+    table = pa.Table.from_pylist(prompt_rows("train"))
+    table = table.set_column(2, "problem", table["problem"].cast(kind))
+    assert check_prompts(prompt_tables(train=table)).failures == []
+
+
+@pytest.mark.parametrize(
+    ("split", "table", "expected", "count", "example"),
+    [
+        ("train", edited("train", 2, id="train-0"), ("column_values_to_be_unique", "id"), 2, "row 0: 'train-0'"),
+        (
+            "train",
+            edited("train", 2, problem="train 1"),
+            ("column_values_to_be_unique", "problem"),
+            2,
+            "row 1: 'train 1'",
+        ),
+        ("train", edited("train", 3, prompt=""), ("column_values_to_not_match_regex", "prompt"), 1, "row 3: ''"),
+        (
+            "test",
+            edited("test", 3, prompt=" \n\u2003"),
+            ("column_values_to_not_match_regex", "prompt"),
+            1,
+            "row 3: ' \\n",
+        ),
+        ("test", edited("test", 5, reference=None), ("column_values_to_not_be_null", "reference"), 1, "row 5: null"),
+        ("train", edited("train", 0, id=None), ("column_values_to_not_be_null", "id"), 1, "row 0: null"),
+        ("train", pa.Table.from_pylist([], tables.PROMPTS), ("table_row_count_to_be_between", None), 0, "at least 1"),
+        (
+            "validation",
+            edited("validation", 4, problem="train 1"),
+            ("column_values_to_be_null", "problem_elsewhere"),
+            1,
+            "row 4: ('row 1 of train', 'train 1')",
+        ),
+        (
+            "test",
+            edited("test", 0, problem="validation 5"),
+            ("column_values_to_be_null", "problem_elsewhere"),
+            1,
+            "row 0: ('row 5 of validation', 'validation 5')",
+        ),
+        (
+            "validation",
+            edited("validation", 4, id="train-1"),
+            ("column_values_to_be_null", "id_elsewhere"),
+            1,
+            "row 4: ('row 1 of train', 'train-1')",
+        ),
+    ],
+)
+def test_bad_prompts_are_refused(
+    split: str, table: pa.Table, expected: tuple[str, str | None], count: int, example: str
+) -> None:
+    """If this fails, a run trains on broken problems, or is tested on problems that it was trained on."""
+    finding = only(check_prompts(prompt_tables(**{split: table})))
+    assert (finding.table, finding.expectation, finding.column) == (split, f"expect_{expected[0]}", expected[1])
+    assert (finding.unexpected, finding.total, finding.severity) == (count, table.num_rows, "critical")
+    assert example in finding.examples[0]
+
+
+def test_missing_column_is_one_finding_and_the_rest_is_still_checked() -> None:
+    """If this fails, a file with two mistakes shows its owner one of them, or a Great Expectations traceback."""
+    table = edited("train", 3, prompt=" ").drop_columns(["id"])
+    report = check_prompts(prompt_tables(train=table))
+    assert failed(report.failures) == {
+        ("train", "column_to_exist", "id"),
+        ("train", "column_values_to_not_match_regex", "prompt"),
+    }
+    assert "['prompt', 'problem', 'reference']" in report.failures[0].examples[0] + report.failures[1].examples[0]
+
+
+def test_a_table_without_any_column_is_refused() -> None:
+    """If this fails, an empty or foreign file ends in a traceback instead of the names of the columns it lacks."""
+    report = check_prompts(prompt_tables(test=pa.table({"question": ["a", "b"]})))
+    names = ("id", "prompt", "problem", "reference")
+    assert failed(report.failures) == {("test", "column_to_exist", name) for name in names}
+
+
+def test_a_column_that_occurs_twice_is_refused() -> None:
+    """If this fails, which of two columns of one name is trained on is left to chance."""
+    table = pa.Table.from_pylist(prompt_rows("train"))
+    report = check_prompts(prompt_tables(train=table.append_column("problem", table["prompt"])))
+    assert failed(report.failures) == {("train", "column_to_exist", "problem")}
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("id", pa.array([1, 2, 3, 4, 5, 6])),
+        ("prompt", pa.array([0.5, 1.5, 2.5, 3.5, 4.5, 5.5])),
+        ("problem", pa.array([[1], [1], [2], [3], [4], [5]])),
+        ("problem", pa.array([{"grid": 1}] * 6)),
+        ("reference", pa.array([b"a"] * 6)),
+        ("reference", pa.array([True] * 6)),
+        ("id", pa.array([datetime.date(2020, 1, 1)] * 6)),
+        ("id", pa.array([datetime.timedelta(1)] * 6)),
+        ("id", pa.array([10**15] * 6, pa.timestamp("s"))),  # beyond the dates that Python can hold
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value.type),
+)
+def test_wrong_types_are_refused(column: str, values: pa.Array) -> None:
+    """If this fails, numbers are cast to text unseen and the answers no longer match the verifier's."""
+    table = pa.Table.from_pylist(prompt_rows("train"))
+    table = table.set_column(table.column_names.index(column), column, values)
+    finding = only(check_prompts(prompt_tables(train=table)))
+    assert (finding.expectation, finding.column) == ("expect_column_values_to_be_of_type", column)
+    assert (finding.unexpected, finding.total, len(finding.examples)) == (6, 6, 5)
+
+
+def test_integers_with_nulls_fail_both_ways() -> None:
+    """If this fails, pandas' turn of such a column to floats hides one of the two mistakes."""
+    table = pa.Table.from_pylist(prompt_rows("train")).set_column(0, "id", pa.array([1, None, 3, 4, 5, 6]))
+    report = check_prompts(prompt_tables(train=table))
+    assert {(finding.expectation, finding.unexpected) for finding in report.failures} == {
+        ("expect_column_values_to_be_of_type", 5),
+        ("expect_column_values_to_not_be_null", 1),
+    }
+    assert "row 0: ('int64', '1')" in [example for finding in report.failures for example in finding.examples]
+
+
+def test_a_column_of_nulls_is_refused() -> None:
+    """If this fails, a file whose answers are all missing is trained on."""
+    table = pa.Table.from_pylist(prompt_rows("train")).set_column(3, "reference", pa.nulls(6))
+    assert only(check_prompts(prompt_tables(train=table))).unexpected == 6
+
+
+def test_nulls_in_two_tables_are_no_leak() -> None:
+    """If this fails, two missing problems are reported as one problem that leaked."""
+    changed = {split: edited(split, 1, problem=None) for split in ("train", "test")}
+    assert {finding.expectation for finding in check_prompts(prompt_tables(**changed)).failures} == {
+        "expect_column_values_to_not_be_null"
+    }
+
+
+def test_hostile_prompts_reach_neither_page_nor_terminal() -> None:
+    """If this fails, a downloaded prompt file runs scripts in the reader's Deck or control codes in his terminal."""
+    hostile = "<script>alert(1)</script>&\x1b[2J"
+    report = check_prompts(
+        prompt_tables(train=edited("train", 2, problem=hostile), test=edited("test", 0, problem=hostile))
+    )
+    page = report.html()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in page
+    assert "\x1b" not in page
+    with pytest.raises(QualityError) as caught:
+        report.require()
+    assert "<script>alert(1)" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_hostile_column_name_is_escaped() -> None:
+    """If this fails, a column's name does what a cell may not."""
+    page = check_prompts(prompt_tables(train=pa.table({"<img src=x>\x1b": ["a"]}))).html()
+    assert "<img" not in page
+    assert "\x1b" not in page
+
+
+def test_page_shows_failures_first_and_counts_what_passed() -> None:
+    """If this fails, the reader of the Deck has to search forty rows for the one that stopped his run."""
+    report = check_prompts(prompt_tables(test=edited("test", 5, prompt=" ")))
+    page = report.html()
+    assert f"passed {len(report.findings) - 1} of {len(report.findings)} expectations" in page
+    assert page.count("FAILED") == 1
+    assert page.index("FAILED") < page.index("test.prompt") < page.index("passed</td>")
+
+
+def test_message_names_what_failed_where_how_often_and_what_to_do() -> None:
+    """If this fails, the user of a cluster sees that his prompts were refused, but not which."""
+    report = check_prompts(prompt_tables(train=edited("train", 4, id="train-0"), test=edited("test", 1, prompt="")))
+    with pytest.raises(QualityError) as caught:
+        report.require()
+    message = str(caught.value)
+    assert f"prompts: 2 of {len(report.findings)} expectations failed" in message
+    assert "train.id: expect_column_values_to_be_unique: 2 of 6 rows; row 0: 'train-0', row 4: 'train-0'" in message
+    assert "test.prompt: expect_column_values_to_not_match_regex: 1 of 6 rows; row 1: ''" in message
+    assert message.endswith("Correct the prompt files, or generate the problems instead, and start the run again.")
+
+
+def test_message_fits_on_a_screen_whatever_failed() -> None:
+    """If this fails, a file of long broken prompts scrolls the reason out of the terminal."""
+    rows: list[Row] = [{"id": "x" * 10_000, "prompt": " " * 10_000, "problem": "y" * 10_000, "reference": None}] * 50
+    report = check_prompts({split: pa.Table.from_pylist(rows) for split in ("train", "validation", "test")})
+    with pytest.raises(QualityError) as caught:
+        report.require()
+    message = str(caught.value)
+    assert all(f"{finding.where}: {finding.expectation}: " in message for finding in report.failures)
+    assert sum(1 + len(line) // 120 for line in message.splitlines()) <= 50
+    assert all(len(example) <= 120 for finding in report.findings for example in finding.examples)
+    assert all(len(finding.examples) <= 5 for finding in report.findings)
+
+
+def test_error_and_report_survive_the_way_between_processes() -> None:
+    """If this fails, Flyte shows a failure to unpickle in place of the reason."""
+    report = check_prompts(prompt_tables(train=edited("train", 4, id="train-0")))
+    with pytest.raises(QualityError) as caught:
+        report.require()
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(copy, QualityError)
+    assert isinstance(copy, DataError)
+    assert str(copy) == str(caught.value)
+    assert QualityReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_good_rollouts_pass() -> None:
+    """If this fails, every round is refused before it trains."""
+    report = check_scored(scored(scored_rows()), GROUP)
+    assert [finding.summary for finding in (*report.failures, *report.warnings)] == []
+    assert report.name == "rollouts"
+    report.require()
+
+
+Edit = Callable[[list[Row]], list[Row]]
+
+
+def changed(row: int, **values: object) -> Edit:
+    return lambda rows: [one | values if index == row else one for index, one in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (changed(0, prompt_id=None), {("column_values_to_not_be_null", "prompt_id")}),
+        (
+            changed(0, sample=None),
+            {("column_values_to_not_be_null", "sample")},
+        ),
+        (changed(1, sample=0), {("compound_columns_to_be_unique", "prompt_id, sample")}),
+        (changed(1, sample=4), {("column_values_to_be_between", "sample")}),
+        (changed(1, sample=-1), {("column_values_to_be_between", "sample")}),
+        (lambda rows: rows[:-1], {("table_row_count_to_equal", None)}),
+        (lambda rows: rows[1:-3], {("table_row_count_to_equal", None)}),  # 20 rows, but of two torn groups
+        (lambda rows: [], {("table_row_count_to_equal", None)}),
+        (changed(2, reward=1.5), {("column_values_to_be_between", "reward")}),
+        (changed(2, reward=-0.1), {("column_values_to_be_between", "reward")}),
+        (changed(2, reward=float("nan")), {("column_values_to_be_between", "reward")}),
+        (changed(2, advantage=None), {("column_values_to_not_be_null", "advantage")}),
+        (changed(2, advantage=float("nan")), {("column_values_to_not_be_null", "advantage")}),
+        (changed(2, advantage=float("-inf")), {("column_values_to_not_be_null", "advantage")}),
+        (changed(2, completion_ids=[]), {("column_values_to_be_between", "completion_tokens")}),
+    ],
+)
+def test_bad_rollouts_are_refused(edit: Edit, expected: set[tuple[str, str | None]]) -> None:
+    """If this fails, a lost shard, a doubled one or a broken reward is trained on."""
+    report = check_scored(scored(edit(scored_rows())), GROUP)
+    assert failed(report.failures) == {("rollouts", *each) for each in expected}
+    assert all(finding.examples for finding in report.failures)
+
+
+def test_a_reward_that_cannot_judge_is_no_defect() -> None:
+    """If this fails, one verifier that timed out stops a run of hours."""
+    rows = changed(3, reward=None, solved=None, advantage=None)(scored_rows())
+    report = check_scored(scored(rows), GROUP)
+    assert report.failures == []
+    assert report.warnings == []
+
+
+def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
+    """If this fails, a group in which three verifiers timed out stops the run, though `leave_one_out` is right."""
+    rows = scored_rows(groups=12)
+    for row in (0, 1, 2, 3):
+        rows = changed(row, advantage=None)(rows)
+    for row in (1, 2, 3):
+        rows = changed(row, reward=None)(rows)
+    assert check_scored(scored(rows), GROUP).failures == []
+    rows = changed(1, reward=0.0)(rows)
+    assert only(check_scored(scored(rows), GROUP)).unexpected == 2
+
+
+@pytest.mark.parametrize(
+    ("edits", "expected"),
+    [
+        ([changed(row, reward=None, advantage=None) for row in (0, 1, 2)], ("column_values_to_not_be_null", "reward")),
+        ([changed(row, advantage=0.0) for row in range(24)], ("column_max_to_be_between", "advantage_size")),
+        ([changed(row, completion=" ") for row in range(13)], ("column_values_to_not_match_regex", "completion")),
+    ],
+)
+def test_a_poor_round_is_a_warning(edits: list[Edit], expected: tuple[str, str]) -> None:
+    """If this fails, a round that teaches nothing stops the run, or passes without a word in the report."""
+    rows = scored_rows()
+    for edit in edits:
+        rows = edit(rows)
+    report = check_scored(scored(rows), GROUP)
+    assert failed(report.warnings) == {("rollouts", *expected)}
+    assert report.failures == []
+    report.require()
+    assert "warning" in report.html()
+
+
+def test_a_round_without_any_verdict_only_warns() -> None:
+    """If this fails, a round whose verifier never answered ends in a traceback."""
+    rows = [row | {"reward": None, "advantage": None, "solved": None} for row in scored_rows()]
+    report = check_scored(scored(rows), GROUP)
+    assert report.failures == []
+    assert {finding.column for finding in report.warnings} == {"reward", "advantage_size"}
+
+
+def test_an_expectation_that_raises_is_a_failed_finding() -> None:
+    """If this fails, an expectation that could not look at its column counts as passed, or hides the others."""
+    import pandas as pd
+
+    checks = [
+        _expect("expect_column_values_to_be_unique", column="b"),
+        _expect("expect_table_row_count_to_equal", value=2),
+    ]
+    findings = _validate("train", pd.DataFrame({"a": [1, 2]}), ["a"], checks)
+    assert failed([finding for finding in findings if not finding.success]) == {
+        ("train", "column_values_to_be_unique", "b")
+    }
+    broken = next(finding for finding in findings if not finding.success)
+    assert "could not be evaluated" in broken.examples[0]
+    assert "unknown reason" not in broken.examples[0]
+
+
+def test_no_word_of_great_expectations_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """If this fails, eighty rounds bury the run's own log."""
+    root = logging.getLogger()
+    handler = logging.StreamHandler(sys.stderr)
+    root.addHandler(handler)
+    try:
+        check_prompts(prompt_tables(train=edited("train", 0, prompt=None).drop_columns(["id"])))
+        check_scored(scored(scored_rows()[:-1]), GROUP)
+    finally:
+        root.removeHandler(handler)
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("great_expectations").propagate
+
+
+def test_importing_is_quick_and_a_run_writes_and_prints_nothing(tmp_path: Path) -> None:
+    """If this fails, `pyflyte run --help` waits for Great Expectations, or a run leaves files or calls home."""
+    code = """
+import os, sys
+sys.path.insert(0, os.environ["REPO"])
+from tasks.gdsd import quality
+heavy = {"great_expectations", "pandas", "flytekit"} & set(sys.modules)
+assert not heavy, heavy
+import pyarrow as pa
+rows = [dict(id="a", prompt="b", problem="c", reference="d")]
+written = []
+def watch(event, args):
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        written.append(args[0])
+    if event == "socket.connect":
+        written.append(args)
+sys.addaudithook(watch)
+quality.check_prompts({split: pa.Table.from_pylist(rows) for split in quality.SPLITS})
+written = [name for name in written if ".pyc" not in str(name) and name != "/dev/null"]
+assert not written, written
+"""
+    environment = os.environ | {"REPO": str(Path(__file__).parents[2]), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checking_a_round_takes_no_noticeable_time() -> None:
+    """If this fails, the eighty checks of a training are felt; they take 90 ms, and the bound is for a busy machine."""
+    table = scored(scored_rows(groups=64))
+    check_scored(table, GROUP)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        check_scored(table, GROUP)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.5, f"a check of 256 rows took {min(seconds):.2f} s"
