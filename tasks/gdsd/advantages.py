@@ -15,14 +15,15 @@ def leave_one_out(
     """
     judged = ~rewards.isnan()
     count = judged.sum(1, keepdim=True)  # (P, 1)
-    known = rewards.nan_to_num(0.0)
-    total = known.sum(1, keepdim=True)
-    others = (total - known) / (count - 1).clamp(min=1)
-    advantage = rewards - others
+    known = rewards.nan_to_num(0.0).double()
+    others = (known.sum(1, keepdim=True) - known) / (count - 1).clamp(min=1)
+    advantage = known - others  # (P, G)
     if scale:
-        mean = total / count.clamp(min=1)
-        variance = torch.where(judged, (known - mean) ** 2, 0.0).sum(1, keepdim=True) / (count - 1).clamp(min=1)
-        deviation = variance.sqrt()
-        advantage = torch.where(deviation > 1e-6, advantage / deviation.clamp(min=1e-6), torch.zeros_like(advantage))
-        advantage = torch.where(judged, advantage, torch.nan)
-    return torch.where(count > 1, advantage, torch.nan)
+        mean = known.sum(1, keepdim=True) / count.clamp(min=1)
+        squares = torch.where(judged, (known - mean) ** 2, 0.0).sum(1, keepdim=True)
+        advantage = advantage / (squares / (count - 1).clamp(min=1)).sqrt()
+    # Without spread the differences are rounding errors, or 0 / 0 when scaled.
+    highest = rewards.nan_to_num(-torch.inf).amax(1, keepdim=True)
+    lowest = rewards.nan_to_num(torch.inf).amin(1, keepdim=True)
+    advantage = torch.where(highest > lowest, advantage, 0.0)
+    return torch.where(judged & (count > 1), advantage, torch.nan).float()

@@ -284,6 +284,15 @@ class TrainConfig(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     judge: JudgeConfig = JudgeConfig()
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.prompts.train_file is None and self.rollout.prompts_per_round > self.prompts.train_size:
+            raise ValueError(
+                f"rollout.prompts_per_round {self.rollout.prompts_per_round} exceeds prompts.train_size "
+                f"{self.prompts.train_size}, but the problems of a round differ; lower one or raise the other"
+            )
+        return self
+
 
 class EvaluateConfig(Config):
     """What an evaluation of a given checkpoint needs."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import torch
 
-from tasks.gdsd import tables
+from tasks.gdsd import seeds, tables
 from tasks.gdsd.config import PromptConfig, PromptFile
 from tasks.gdsd.domains import DOMAINS, Domain
 from tasks.gdsd.errors import DataError
@@ -109,17 +110,18 @@ def check_problems(domain_name: str, split_tables: dict[str, pa.Table]) -> None:
 
 
 def round_rows(rows: int, per_round: int, round_index: int, seed: int) -> list[int]:
-    """Returns which training problems a round uses: passes over a permutation, a new one for each pass."""
-    import torch
+    """Returns which training problems a round uses, all different: the next piece of a permutation of them.
 
-    from tasks.gdsd import seeds
+    A permutation serves as many rounds as it has whole pieces; then a new one begins.
 
-    chosen: list[int] = []
-    first = round_index * per_round
-    orders: dict[int, list[int]] = {}
-    for index in range(first, first + per_round):
-        epoch, place = divmod(index, rows)
-        if epoch not in orders:
-            orders[epoch] = torch.randperm(rows, generator=seeds.generator(seed, "order", epoch)).tolist()
-        chosen.append(orders[epoch][place])
-    return chosen
+    Raises:
+        DataError: a round wants more problems than there are.
+    """
+    if per_round > rows:
+        raise DataError(
+            f"a round wants {per_round} different problems, but there are {rows} to train on; "
+            f"lower rollout.prompts_per_round or give more problems"
+        )
+    epoch, piece = divmod(round_index, rows // per_round)
+    order = torch.randperm(rows, generator=seeds.generator(seed, "order", epoch))
+    return order[piece * per_round : (piece + 1) * per_round].tolist()
