@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgpack
 from flytekit import FlyteContextManager
+from flytekit.core.context_manager import ExecutionState
 from flytekit.core.local_cache import LocalTaskCache
 from flytekit.models.literals import Literal, LiteralMap
 
@@ -25,8 +26,7 @@ def home() -> Path:
 
 def new_folder(name: str) -> Path:
     """Returns a new empty folder for a task's outputs: under `home()` in a local run, temporary in a pod."""
-    state = FlyteContextManager.current_context().execution_state
-    if state is None or not state.is_local_execution():
+    if _in_pod():
         return Path(tempfile.mkdtemp(prefix=f"{name}-"))
     home().mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=home()))
@@ -34,10 +34,14 @@ def new_folder(name: str) -> Path:
 
 def keep(folder: Path) -> str:
     """Stores a folder that is no output of its task, such as the evidence of a failure, and says where it lies."""
-    context = FlyteContextManager.current_context()
-    if context.execution_state is None or not context.execution_state.is_local_execution():
-        return str(context.file_access.put_raw_data(str(folder)))
+    if _in_pod():
+        return str(FlyteContextManager.current_context().file_access.put_raw_data(str(folder)))
     return str(folder)
+
+
+def _in_pod() -> bool:
+    state = FlyteContextManager.current_context().execution_state
+    return state is not None and state.mode == ExecutionState.Mode.TASK_EXECUTION
 
 
 def forget_vanished_results() -> None:

@@ -36,12 +36,13 @@ class Prompts(NamedTuple):
     enable_deck=True,
     deck_fields=(),
 )
-def prepare_prompts(config: PromptConfig) -> Prompts:
+def prepare_prompts(config: PromptConfig, prompts_per_round: int = 1) -> Prompts:
     """Makes or loads the training, validation and test problems and checks them with Great Expectations.
 
     Raises:
         QualityError: a critical expectation failed; the Deck shows all of them.
-        DataError: a file cannot be read or is not the pinned one, or a problem is not valid in its domain.
+        DataError: a file cannot be read or is not the pinned one, a problem is not valid in its domain, or there are
+            fewer training problems than a round uses.
     """
     from tasks.gdsd import prompts, quality, tables
 
@@ -52,6 +53,7 @@ def prepare_prompts(config: PromptConfig) -> Prompts:
     Deck.publish()
     report.require()
     prompts.check_problems(config.domain, made)
+    prompts.round_rows(made["train"].num_rows, prompts_per_round, 0, config.seed)
     folder = new_folder("prompts")
     files = {split: tables.write(table, tables.PROMPTS, folder / f"{split}.parquet") for split, table in made.items()}
     stats = PromptStats(

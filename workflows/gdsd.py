@@ -107,7 +107,7 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
     Args:
         config: the experiment, as a YAML or JSON file or inline JSON; the default is configs/tiny_sudoku.yaml
     """
-    prompts = prepare_prompts(config=config.prompts)
+    prompts = prepare_prompts(config=config.prompts, prompts_per_round=config.rollout.prompts_per_round)
     base = prepare_policy(config=config.policy, train=prompts.train, length=config.rollout.sampler.length)
     before = evaluate_policy(
         policy=base.checkpoint,

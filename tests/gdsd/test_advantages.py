@@ -1,0 +1,93 @@
+"""Leave-one-out advantages against hand calculation."""
+
+import math
+
+import pytest
+import torch
+
+from tasks.gdsd.advantages import leave_one_out
+
+NAN = math.nan
+
+
+def check(rewards: list[list[float]], expected: list[list[float]], scale: bool = False) -> None:
+    found = leave_one_out(torch.tensor(rewards), scale)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
+def test_by_hand() -> None:
+    """If it fails, the policy is pushed towards the wrong answers.
+
+    Rewards 1, 0, 0.5: the others' means are 0.25, 0.75, 0.5. Rewards 0, 0, 1: 0.5, 0.5, 0.
+    """
+    check([[1.0, 0.0, 0.5], [0.0, 0.0, 1.0]], [[0.75, -0.75, 0.0], [-0.5, -0.5, 1.0]])
+
+
+def test_equals_the_scaled_distance_to_the_mean() -> None:
+    """If it fails, guidance means something else than documented.
+
+    r_i - (G m - r_i) / (G - 1) = G / (G - 1) * (r_i - m) for the group's mean m; hence it sums to zero.
+    """
+    rewards = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
+    found = leave_one_out(rewards, False)
+    torch.testing.assert_close(found, 6 / 5 * (rewards - rewards.mean(1, keepdim=True)), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.sum(1), torch.zeros(50), atol=1e-5, rtol=0)
+
+
+def test_scaling_divides_by_the_unbiased_deviation() -> None:
+    """If it fails, `scale_by_std` gives groups another weight than documented.
+
+    Rewards 1, 0, 0.5 have mean 0.5 and variance (0.25 + 0.25 + 0) / 2 = 0.25, deviation 0.5; 0, 0, 0, 1 have variance
+    (3/16 + 9/16) / 3 = 1/4, deviation 0.5, and advantages -1/3, -1/3, -1/3, 1.
+    """
+    check([[1.0, 0.0, 0.5]], [[1.5, -1.5, 0.0]], scale=True)
+    check([[0.0, 0.0, 0.0, 1.0]], [[-2 / 3, -2 / 3, -2 / 3, 2.0]], scale=True)
+
+
+@pytest.mark.parametrize("factor, shift", [(10.0, 0.0), (0.01, 0.0), (1.0, 5.0)])
+def test_scaled_advantages_ignore_the_unit_of_the_reward(factor: float, shift: float) -> None:
+    """If it fails, rescaling a reward changes a training that asked to be free of its scale."""
+    rewards = torch.rand(20, 5, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        leave_one_out(factor * rewards + shift, True), leave_one_out(rewards, True), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_a_row_without_a_verdict_is_left_out() -> None:
+    """If it fails, an answer that could not be judged counts as wrong, and pulls the others' advantages.
+
+    Rewards 1, -, 0: the others' means are 0 and 1. Deviation of 1, 0 is sqrt(0.5).
+    """
+    check([[1.0, NAN, 0.0], [1.0, 0.0, 0.5]], [[1.0, NAN, -1.0], [0.75, -0.75, 0.0]])
+    check([[1.0, NAN, 0.0]], [[math.sqrt(2), NAN, -math.sqrt(2)]], scale=True)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_nothing_to_compare_with(scale: bool) -> None:
+    """If it fails, a lone verdict counts as better than nothing and trains the policy."""
+    check([[0.7, NAN, NAN], [NAN, NAN, NAN]], [[NAN, NAN, NAN], [NAN, NAN, NAN]], scale)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_no_spread_is_exactly_zero(scale: bool) -> None:
+    """If it fails, rounding errors count as a signal: groups of equal rewards are trained on, and when scaled blow up.
+
+    Thirds, sixths and so on are not exact in binary, so sums of them round.
+    """
+    shares = [[part / cells] for cells in range(1, 13) for part in range(cells + 1)]
+    for group in (2, 3, 5, 7, 8, 12, 33):
+        rewards = torch.tensor(shares).expand(-1, group)
+        assert torch.equal(leave_one_out(rewards, scale), torch.zeros_like(rewards)), f"group of {group}"
+    check([[0.1, NAN, 0.1, 0.1]], [[0.0, NAN, 0.0, 0.0]], scale)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_groups_do_not_see_each_other(scale: bool) -> None:
+    """If it fails, sharding or the order of prompts changes advantages."""
+    rewards = torch.rand(6, 4, generator=torch.Generator().manual_seed(2))
+    rewards[1, 2] = NAN
+    alone = torch.cat([leave_one_out(group[None], scale) for group in rewards])
+    torch.testing.assert_close(leave_one_out(rewards, scale), alone, equal_nan=True)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(leave_one_out(rewards[:, order], scale), alone[:, order], equal_nan=True)

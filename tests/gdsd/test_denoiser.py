@@ -1,0 +1,66 @@
+"""The denoiser reads in both directions, ignores padding, and its tokenizer loses nothing."""
+
+import pytest
+import torch
+
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.tokenizer import ALPHABET
+from tasks.gdsd.errors import DataError
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@torch.no_grad()
+def test_every_row_sees_every_token(denoiser: Denoiser, padding: int) -> None:
+    """If it fails, the policy reads causally: a hidden token is predicted without what follows it.
+
+    Without padding no mask is passed, which is the call on which a causal default would slip in.
+    """
+    ids = torch.tensor([[denoiser.pad_id] * padding + denoiser.encode("12.4=")])
+    attention = torch.arange(ids.shape[1])[None] >= padding
+    states = denoiser(ids, attention)[0, padding:]
+    for position in range(5):
+        changed = ids.clone()
+        changed[0, padding + position] = denoiser.encode("7")[0]
+        moved = (denoiser(changed, attention)[0, padding:] - states).abs().amax(1)
+        assert moved.min().item() > 1e-4, f"token {position} is not seen by every row: {moved.tolist()}"
+
+
+@torch.no_grad()
+def test_left_padding_and_its_content_are_not_read(denoiser: Denoiser) -> None:
+    """If it fails, a prompt is understood differently in another batch."""
+    prompt = denoiser.encode("12.4=")
+    alone = denoiser(torch.tensor([prompt]))[0]
+    for filler in (denoiser.pad_id, denoiser.encode("9")[0]):
+        padded = torch.tensor([[filler] * 4 + prompt])
+        states = denoiser(padded, torch.arange(9)[None] >= 4)[0, 4:]
+        torch.testing.assert_close(states, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_text_survives_the_tokenizer(denoiser: Denoiser) -> None:
+    """If it fails, the verifier judges another text than the policy wrote."""
+    for text in (ALPHABET, "1 . 2 , 3 : it 's", "  two  spaces  ", "12..34..=", "x"):
+        assert denoiser.decode(denoiser.encode(text)) == text
+        assert len(denoiser.encode(text)) == len(text)
+
+
+def test_decoding_stops_at_the_first_end_token(denoiser: Denoiser) -> None:
+    """If it fails, what a policy emits after its answer counts as part of it."""
+    first, second = denoiser.encode("12"), denoiser.encode("34")
+    assert denoiser.decode([*first, denoiser.end_id, *second, denoiser.end_id]) == "12"
+    assert denoiser.decode([denoiser.end_id, *first]) == ""
+    assert denoiser.decode(first) == "12"
+
+
+@pytest.mark.parametrize("text", ["A", "1\n2", "<mask>", "<end>", "<pad>", "é", "１", "a\x00b", "\t"])
+def test_unknown_characters_are_refused(denoiser: Denoiser, text: str) -> None:
+    """If it fails, a prompt is silently read as padding, or a prompt can contain the mask."""
+    with pytest.raises(DataError, match="tokenizer does not know"):
+        denoiser.encode(f"1{text}2")
+
+
+def test_equal_seeds_build_equal_policies(denoiser: Denoiser, other_denoiser: Denoiser) -> None:
+    """If it fails, a run is not reproducible from its first weights on, or all seeds give the same run."""
+    own, other = denoiser.state_dict(), other_denoiser.state_dict()
+    rebuilt = type(denoiser)(denoiser.network, denoiser.tokenizer, "tiny").state_dict()
+    assert all(torch.equal(own[name], rebuilt[name]) for name in own)
+    assert any(not torch.equal(own[name], other[name]) for name in own)

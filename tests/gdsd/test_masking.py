@@ -1,0 +1,117 @@
+"""Coupled masks: every size equally often, every set of a size equally often, and nothing but the key counts."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.gdsd import seeds
+from tasks.gdsd.masking import coupled_masks
+
+
+def keys(count: int, *address: int | str) -> Tensor:
+    return torch.tensor([seeds.key("test", *address, index) for index in range(count)])
+
+
+def chi_square(counts: Tensor) -> float:
+    expected = counts.sum() / len(counts)
+    return ((counts - expected) ** 2 / expected).sum().item()
+
+
+def test_a_pair_hides_every_token_once_and_sizes_run_over_the_whole_range() -> None:
+    """If it fails, some tokens never train the policy, or only when much or little else is hidden."""
+    masks = coupled_masks(keys(500), 6, 2)
+    assert masks.shape == (2, 500, 6) and masks.dtype == torch.bool
+    hidden = masks.sum(2)
+    assert hidden.unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert bool((hidden + (~masks).sum(2) == 6).all())
+
+
+@pytest.mark.parametrize("length", [1, 4, 15])
+def test_hidden_counts_are_stratified(length: int) -> None:
+    """If it fails, gradients are noisier: a batch may by chance hide few tokens everywhere.
+
+    With U = m (L + 1) distinct keys, key of rank k hides floor((k + jitter) / U * (L + 1)) = floor((k + jitter) / m)
+    tokens, jitter in [0, 1): each size of 0..L exactly m times, in every pair.
+    """
+    masks = coupled_masks(keys(3 * (length + 1)), length, 4)
+    for pair in masks:
+        assert torch.bincount(pair.sum(1), minlength=length + 1).tolist() == [3] * (length + 1)
+
+
+def test_hidden_counts_are_uniform_for_a_single_key() -> None:
+    """If it fails, small batches prefer some sizes.
+
+    One distinct key alone has the whole range as its stratum: x = floor(jitter * (L + 1)) is uniform over 0..L. Over
+    4,000 keys the counts of the 5 sizes are chi-square with 4 degrees of freedom; 25 is exceeded once in 20,000.
+    """
+    sizes = torch.cat([coupled_masks(key[None], 4, 1).sum(2).flatten() for key in keys(4000, "single")])
+    assert chi_square(torch.bincount(sizes, minlength=5).double()) < 25
+
+
+def test_hidden_counts_fill_partial_strata_evenly() -> None:
+    """If it fails, a batch whose size is no multiple of L + 1 prefers some sizes.
+
+    Three keys share sizes 0..4: each size has probability 1/5 per key, so over 1,500 batches the counts of 4,500
+    draws are near 900 each. Stratified draws vary less than independent ones, so 25 is a generous limit.
+    """
+    sizes = torch.cat([coupled_masks(keys(3, "partial", batch), 4, 1).sum(2).flatten() for batch in range(1500)])
+    assert chi_square(torch.bincount(sizes, minlength=5).double()) < 25
+
+
+def test_sets_of_a_size_are_equally_likely() -> None:
+    """If it fails, some tokens are always predicted together, and the score is no fair estimate.
+
+    Given x of 4 hidden tokens, each of the C(4, x) sets has the same probability. 3,000 keys give 600 draws of each x;
+    chi-square limits of about 1 in 10,000 for C(4, x) - 1 = 3 or 5 degrees of freedom.
+    """
+    masks = coupled_masks(keys(3000, "sets"), 4, 1)[0]
+    codes = (masks * torch.tensor([1, 2, 4, 8])).sum(1)
+    for size, limit in ((1, 21.1), (2, 25.7), (3, 21.1)):
+        sets = [sum(1 << position for position in chosen) for chosen in combinations(range(4), size)]
+        counts = torch.tensor([(codes == code).sum().item() for code in sets]).double()
+        assert counts.sum() == 600
+        assert chi_square(counts) < limit, f"{size} hidden: {counts.tolist()}"
+
+
+def test_size_and_set_do_not_follow_the_order_of_keys() -> None:
+    """If it fails, the first prompts of a batch are always scored with few tokens hidden.
+
+    Sizes are drawn independently of the place in the batch: the correlation has standard error 1/sqrt(n).
+    """
+    sizes = coupled_masks(keys(4000, "order"), 9, 1)[0].sum(1).double()
+    pair = torch.stack([sizes, torch.arange(4000).double()])
+    assert abs(torch.corrcoef(pair)[0, 1].item()) < 4 / math.sqrt(4000)
+
+
+def test_equal_keys_get_equal_masks() -> None:
+    """If it fails, `share_masks` does not share, and the baseline `group` compares scores under different masks."""
+    three = keys(3)
+    masks = coupled_masks(three.repeat_interleave(4), 8, 3)
+    assert torch.equal(masks, coupled_masks(three, 8, 3).repeat_interleave(4, dim=1))
+
+
+def test_permuting_the_batch_permutes_the_masks() -> None:
+    """If it fails, the order of rollouts changes the training."""
+    many = keys(30)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(coupled_masks(many[order], 8, 2), coupled_masks(many, 8, 2)[:, order])
+
+
+def test_draws_are_reproducible_and_pairs_and_keys_differ() -> None:
+    """If it fails, several mask pairs cost time and add nothing, or a rerun trains differently.
+
+    Two independent masks of 32 tokens coincide with probability below 1/32 (the sizes must agree), so among 100 keys
+    nearly all pairs differ.
+    """
+    masks = coupled_masks(keys(100), 32, 2)
+    assert torch.equal(masks, coupled_masks(keys(100), 32, 2))
+    assert (masks[0] != masks[1]).any(1).sum() >= 90
+    assert len({tuple(mask.tolist()) for mask in masks[0]}) >= 90
+
+
+def test_more_pairs_leave_the_first_as_they_were() -> None:
+    """If it fails, `mask_pairs` changes more than the number of pairs, and runs cannot be compared."""
+    assert torch.equal(coupled_masks(keys(10), 8, 4)[:2], coupled_masks(keys(10), 8, 2))

@@ -1,0 +1,63 @@
+"""Where local runs keep their data, and what a vanished result does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import local
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import os, pathlib, sys
+from flytekit import Cache, task, workflow
+from flytekit.types.file import FlyteFile
+from pydantic import BaseModel
+from tasks.local import forget_vanished_results, new_folder
+
+class Box(BaseModel):
+    file: FlyteFile
+
+forget_vanished_results()
+forget_vanished_results()  # twice: importing the workflow again must not stack wrappers
+
+@task(cache=Cache(version="1"))
+def make(n: int) -> Box:
+    print("computed")
+    path = new_folder("made") / "file"
+    path.write_text(str(n))
+    return Box(file=FlyteFile(str(path)))
+
+@workflow
+def run(n: int) -> Box:
+    return make(n=n)
+
+print("value", pathlib.Path(run(n=3).file.path).read_text())
+"""
+
+
+def run(folder: Path) -> list[str]:
+    """Runs the program in a process of its own, with its own home, and returns what it printed."""
+    (folder / "program.py").write_text(PROGRAM)
+    env = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    out = subprocess.run([sys.executable, "program.py"], cwd=folder, env=env, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    return out.stdout.splitlines()
+
+
+def test_a_vanished_result_is_computed_again(tmp_path: Path) -> None:
+    """After a clean-up of the data folder, flytekit's local cache would hand out paths that lead nowhere."""
+    assert run(tmp_path) == ["computed", "value 3"]
+    assert run(tmp_path) == ["value 3"]
+    (made,) = (tmp_path / ".flyte/gdsd").glob("made-*/file")
+    made.unlink()
+    assert run(tmp_path) == ["computed", "value 3"]
+    assert run(tmp_path) == ["value 3"]
+
+
+def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A small home disk must not stop a run: the data can lie elsewhere."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "elsewhere"))
+    assert local.home() == tmp_path / "elsewhere"
+    assert local.new_folder("x").parent == tmp_path / "elsewhere"

@@ -1,0 +1,80 @@
+"""Cache versions follow the sources that a result depends on, and those sources travel."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import sources
+
+ROOT = Path(__file__).resolve().parents[2]
+PRINT_VERSIONS = """
+import sys
+from workflows import gdsd
+for name in sys.argv[1:]:
+    print(name, getattr(gdsd, name).metadata.cache_version)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the sources that a test may edit."""
+    for name in ("tasks", "workflows", "images"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def versions(project: Path, *tasks: str) -> dict[str, str]:
+    out = subprocess.run(
+        [sys.executable, "-c", PRINT_VERSIONS, *tasks], cwd=project, capture_output=True, text=True, check=True
+    )
+    return dict(line.split() for line in out.stdout.splitlines())
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_an_edited_algorithm_changes_only_the_tasks_that_reach_it(project: Path) -> None:
+    """Otherwise an edit is answered from the cache with the old result, or retrains what it does not touch."""
+    tasks = ("prepare_prompts", "generate_rollouts", "distill_epoch", "evaluate_policy")
+    before = versions(project, *tasks)
+    edit(project / "tasks/gdsd/objectives/gdsd.py", "residual.square().sum()", "residual.abs().sum()")
+    after = versions(project, *tasks)
+    changed = {name for name in tasks if before[name] != after[name]}
+    assert changed == {"distill_epoch"}
+
+
+def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
+    """Otherwise correcting a spelling mistake, or asking for more memory, costs a training run."""
+    before = versions(project, "distill_epoch")
+    edit(project / "tasks/gdsd/distiller.py", '"""The update loop', '"""# The loop of updates')
+    edit(project / "tasks/gdsd/scoring.py", "import torch\n", "# a remark\n\n\nimport torch\n")
+    edit(project / "tasks/distill.py", "retries=3", "retries=5")
+    edit(project / "images/__init__.py", '"16Gi"', '"24Gi"')
+    (project / "README.md").write_text("edited")
+    assert versions(project, "distill_epoch") == before
+
+
+def test_reach_follows_imports_inside_functions() -> None:
+    """Heavy modules are imported inside task bodies; missing them would give stale results and broken remote runs."""
+    reached = sources.reach("tasks.distill")
+    assert {"tasks.distill", "tasks.gdsd.distiller", "tasks.gdsd.objectives.gdsd", "tasks.gdsd.masking"} <= reached
+    assert "tasks.gdsd.quality" not in reached
+
+
+def test_everything_the_workflow_reaches_is_announced_for_upload() -> None:
+    """flytekit uploads the files of loaded modules only; a missing one fails in the pod with `No module named`."""
+    code = (
+        "import sys; from workflows import gdsd; from tasks.sources import reach\n"
+        "files = {getattr(module, '__file__', None) for module in list(sys.modules.values())}\n"
+        "import tasks.sources as s\n"
+        "missing = [name for name in reach('workflows.gdsd') if str(s._path(name)) not in files]\n"
+        "print(missing, 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["[]", "False"]

@@ -1,0 +1,107 @@
+"""Bad input through the command line: refused before any training, with a message that says what, where and why."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tasks.gdsd.config import PromptConfig
+from tasks.gdsd.prompts import make_prompts
+from tests.workflows.conftest import SMOKE, Pyflyte
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('{"ronds": 3}', ["ronds", "did you mean 'rounds'"]),
+        ('{"rounds": "many"}', ["rounds", "'many'", "integer", ">= 1"]),
+        ('{"rounds": 0}', ["rounds", "got 0", ">= 1 and <= 1000000"]),
+        ('{"rollout": {"group_size": 1}}', ["rollout.group_size", "got 1", ">= 2"]),
+        ('{"rollout": {"sampler": {"length": 15, "block_length": 4}}}', ["rollout.sampler", "15", "multiple", "16"]),
+        ('{"distill": {"objective": {"guidence": 1}}}', ["distill.objective.guidence", "did you mean 'guidance'"]),
+        ('{"prompts": {"train_file": {"path": "nowhere.parquet"}}}', ["nowhere.parquet", "cannot be read"]),
+    ],
+)
+def test_a_bad_config_is_refused_at_once(change: str, words: list[str], pyflyte: Pyflyte, tmp_path: Path) -> None:
+    """A typo must not run the defaults, and a wrong number must not fail an hour later."""
+    outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", change, home=tmp_path)
+    text = " ".join(outcome.text.split())
+    assert outcome.code != 0 and "ConfigError" in text
+    assert all(word in text for word in words), outcome.text
+    assert not (tmp_path / ".flyte/gdsd").exists()
+
+
+def rows(count: int) -> list[dict[str, object]]:
+    """Good training problems as a person would write them: id, prompt, reference."""
+    table = make_prompts(PromptConfig(seed=5, train_size=count, validation_size=1, test_size=1))["train"]
+    return [{"id": row["id"], "prompt": row["problem"], "reference": row["reference"]} for row in table.to_pylist()]
+
+
+def duplicate_id(table: list[dict[str, object]]) -> None:
+    table[3]["id"] = table[1]["id"]
+
+
+def empty_prompt(table: list[dict[str, object]]) -> None:
+    table[2]["prompt"] = ""
+
+
+def leaked(table: list[dict[str, object]]) -> None:
+    prompts = yaml.safe_load(SMOKE.read_text())["prompts"]
+    test = make_prompts(PromptConfig(**prompts))["test"].to_pylist()[0]
+    table[4] |= {"prompt": test["problem"], "reference": test["reference"]}
+
+
+def wrong_type(table: list[dict[str, object]]) -> None:
+    for index, row in enumerate(table):
+        row["id"] = index
+
+
+def not_unique(table: list[dict[str, object]]) -> None:
+    table[0]["prompt"] = "." * 15 + "1"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (duplicate_id, ["expect_column_values_to_be_unique", "id", "2 of 20", "train-000001"]),
+        (empty_prompt, ["prompt", "1 of 20", "row 2"]),
+        (leaked, ["problem", "1 of", "test"]),
+        (wrong_type, ["type", "id", "20 of 20"]),
+        (not_unique, ["1 of 20", "solutions, not one"]),
+    ],
+)
+def test_a_bad_prompt_file_stops_the_pipeline_before_training(
+    spoil: object, words: list[str], pyflyte: Pyflyte, tmp_path: Path
+) -> None:
+    """Data faults found after the training cost the training."""
+    table = rows(20)
+    spoil(table)  # type: ignore[operator]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "train.parquet")
+    config = yaml.safe_load(SMOKE.read_text())
+    config["prompts"]["train_file"] = {"path": str(tmp_path / "train.parquet")}
+    outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", json.dumps(config), home=tmp_path / "home")
+    text = " ".join(outcome.text.split())
+    assert outcome.code != 0 and "base policy" not in text
+    assert all(word in text for word in words), outcome.text
+    if "expect" in words[0]:
+        decks = [path.read_text() for path in (tmp_path / "home/tmp").rglob("deck.html")]
+        assert any(words[0] in deck for deck in decks), "the Deck of the failed task shows the report"
+
+
+def test_a_good_prompt_file_trains_and_an_edited_one_is_not_served_from_the_cache(
+    pyflyte: Pyflyte, tmp_path: Path
+) -> None:
+    """The file is pinned by content: the same path with other problems is another experiment."""
+    config = yaml.safe_load(SMOKE.read_text()) | {"rounds": 1}
+    config["prompts"]["train_file"] = {"path": str(tmp_path / "train.jsonl")}
+    numbers = []
+    for count in (20, 30):
+        (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
+        outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", json.dumps(config), home=tmp_path / "home")
+        assert outcome.code == 0, outcome.text
+        assert f"prompts: {count} to train" in outcome.text
+        numbers.append(outcome.numbers())
+    assert numbers[0] != numbers[1]

@@ -1,0 +1,164 @@
+"""What a cluster is given: the compiled tasks, asserted field by field."""
+
+from collections import OrderedDict
+from datetime import timedelta
+
+import pytest
+from flyteidl.core.tasks_pb2 import Resources as ResourcesIdl
+from flytekit.configuration import Image, ImageConfig, SerializationSettings
+from flytekit.tools.translator import get_serializable
+
+from workflows import gdsd
+
+SETTINGS = SerializationSettings(
+    image_config=ImageConfig(Image("default", "unused", "tag")), project="p", domain="d", version="v"
+)
+CPU = {ResourcesIdl.CPU: ("2", "4"), ResourcesIdl.MEMORY: ("4Gi", "8Gi")}
+GPU = {ResourcesIdl.CPU: ("4", "8"), ResourcesIdl.MEMORY: ("16Gi", "32Gi"), ResourcesIdl.GPU: ("1", "1")}
+# name: (image, resources, retries, timeout, cached, inputs, outputs)
+TASKS = {
+    "prepare_prompts": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(hours=1),
+        True,
+        ["config", "prompts_per_round"],
+        ["stats", "test", "train", "validation"],
+    ),
+    "prepare_policy": (
+        "gdsd:gpu",
+        GPU,
+        2,
+        timedelta(hours=2),
+        True,
+        ["config", "length", "train"],
+        ["checkpoint", "stats"],
+    ),
+    "generate_rollouts": (
+        "gdsd:gpu",
+        GPU,
+        3,
+        timedelta(hours=6),
+        True,
+        [
+            "batch_size",
+            "group_size",
+            "policy",
+            "prompts_per_round",
+            "round",
+            "sampler",
+            "seed",
+            "shard",
+            "shards",
+            "train",
+        ],
+        ["o0"],
+    ),
+    "score_rollouts": (
+        "gdsd:cpu",
+        CPU,
+        3,
+        timedelta(hours=2),
+        True,
+        ["config", "domain", "group_size", "shards"],
+        ["stats", "table"],
+    ),
+    "distill_epoch": (
+        "gdsd:gpu",
+        GPU,
+        3,
+        timedelta(hours=6),
+        True,
+        ["base", "config", "group_size", "policy", "round", "scored", "seed"],
+        ["checkpoint", "stats"],
+    ),
+    "evaluate_policy": (
+        "gdsd:gpu",
+        GPU,
+        3,
+        timedelta(hours=4),
+        True,
+        ["config", "domain", "policy", "problems", "seed"],
+        ["report", "samples"],
+    ),
+    "select_best": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["policies", "validations"], ["o0"]),
+    "judge": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["base", "config", "trained"], ["o0"]),
+    "publish_policy": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(hours=1),
+        False,
+        [
+            "base_report",
+            "base_samples",
+            "best",
+            "config",
+            "decision",
+            "epochs",
+            "policy",
+            "prompts",
+            "rewards",
+            "trained_report",
+            "trained_samples",
+            "validations",
+        ],
+        ["o0"],
+    ),
+    "publish_evaluation": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["report", "samples"], ["o0"]),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_task_compiles_to_what_is_documented(name: str) -> None:
+    """A cluster would otherwise run a stage on the wrong machine, never retry it, or serve a stale result."""
+    image, resources, retries, timeout, cached, inputs, outputs = TASKS[name]
+    template = get_serializable(OrderedDict(), SETTINGS, getattr(gdsd, name)).to_flyte_idl().template
+    assert template.container.image == image
+    assert {entry.name: entry.value for entry in template.container.resources.requests} == {
+        kind: request for kind, (request, _) in resources.items()
+    }
+    assert {entry.name: entry.value for entry in template.container.resources.limits} == {
+        kind: limit for kind, (_, limit) in resources.items()
+    }
+    assert template.metadata.retries.retries == retries
+    assert template.metadata.timeout.ToTimedelta() == timeout
+    assert template.metadata.interruptible is True
+    assert template.metadata.discoverable is cached
+    assert template.metadata.cache_serializable is cached
+    assert len(template.metadata.discovery_version) == (64 if cached else 0)
+    assert sorted(template.interface.inputs.variables) == inputs
+    assert sorted(template.interface.outputs.variables) == outputs
+
+
+def test_every_task_of_the_workflow_is_in_the_table() -> None:
+    """A new stage without stated resources, retries and cache decision would go unnoticed."""
+    from flytekit import PythonFunctionTask
+
+    named = {
+        name for name, value in vars(gdsd).items() if isinstance(value, PythonFunctionTask) and name != "run_rounds"
+    }
+    assert named == set(TASKS)
+
+
+def test_rounds_are_a_dynamic_task_on_cpu() -> None:
+    """The task that unrolls the rounds computes nothing; it must not hold a GPU while they run."""
+    template = get_serializable(OrderedDict(), SETTINGS, gdsd.run_rounds).to_flyte_idl().template
+    assert template.container.image == "gdsd:cpu"
+    assert {entry.name for entry in template.container.resources.requests} == set(CPU)
+    assert not template.metadata.discoverable
+
+
+def test_images_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team's registry and tag come from its environment, not from an edit of the sources."""
+    import importlib
+
+    import images
+
+    monkeypatch.setenv("GDSD_GPU_IMAGE", "example/gdsd-gpu:7")
+    try:
+        assert importlib.reload(images).GPU.image == "example/gdsd-gpu:7"
+    finally:
+        monkeypatch.undo()
+        importlib.reload(images)

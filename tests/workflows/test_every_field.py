@@ -1,0 +1,203 @@
+"""No dead switches: every field of every config changes something that a run shows, or does not exist.
+
+The workflow runs in this process, uncached and very small, once with a base config and once per field with only it
+changed. What is compared is the run's record without times, its sample table and the number of denoiser calls.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel
+
+from tasks.gdsd.config import EvaluateConfig, PromptConfig, TrainConfig
+from tests.workflows.conftest import without_times
+
+BASE: dict[str, object] = {
+    "name": "base",
+    "rounds": 2,
+    "validate_every": 1,
+    "prompts": {"train_size": 24, "validation_size": 8, "test_size": 8},
+    "policy": {
+        "tiny": {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2},
+        "warm_start": {"steps": 40, "batch_size": 32, "learning_rate": 0.02},
+    },
+    "rollout": {"prompts_per_round": 4, "group_size": 4, "sampler": {"steps_per_block": 4}},
+    "evaluation": {"sampler": {"steps_per_block": 4, "temperature": 0.5}},
+    "distill": {"inner_steps": 3},
+}
+# A changed value per field; where one field alone would be refused, its companions are in the dictionary too.
+CHANGES: dict[str, object] = {
+    "name": "other",
+    "seed": 1,
+    "rounds": 1,
+    "validate_every": 2,
+    "prompts.seed": 1,
+    "prompts.train_size": 20,
+    "prompts.validation_size": 9,
+    "prompts.test_size": 9,
+    "prompts.min_empty": 9,
+    "prompts.max_empty": 7,
+    "policy.seed": 1,
+    "policy.tiny.hidden_size": 24,
+    "policy.tiny.intermediate_size": 24,
+    "policy.tiny.layers": 2,
+    "policy.tiny.heads": 4,
+    "policy.tiny.rope_theta": 10.0,
+    "policy.tiny.init_std": 0.2,
+    "policy.warm_start.steps": 41,
+    "policy.warm_start.batch_size": 33,
+    "policy.warm_start.learning_rate": 0.01,
+    "rollout.prompts_per_round": 5,
+    "rollout.group_size": 5,
+    "rollout.shards": 2,
+    "rollout.batch_size": 4,
+    "rollout.sampler.length": {"rollout.sampler.length": 32},
+    "rollout.sampler.block_length": {"rollout.sampler.block_length": 8},
+    "rollout.sampler.steps_per_block": 5,
+    "rollout.sampler.temperature": 0.7,
+    "reward.scale_by_std": True,
+    "distill.inner_steps": 2,
+    "distill.micro_batch": 4,
+    "distill.learning_rate": 0.01,
+    "distill.warmup_steps": 3,
+    "distill.weight_decay": 0.5,
+    "distill.adam_beta1": 0.5,
+    "distill.adam_beta2": 0.5,
+    "distill.max_grad_norm": 1e-4,
+    "distill.objective.readout": "centred",
+    "distill.objective.guidance": 2.0,
+    "distill.objective.reference_weight": 0.5,
+    "distill.objective.baseline": {"distill.objective.baseline": "group", "distill.objective.share_masks": True},
+    "distill.objective.mask_pairs": 2,
+    "distill.objective.share_masks": False,
+    "evaluation.batch_size": 3,
+    "evaluation.sampler.length": 32,
+    "evaluation.sampler.block_length": 8,
+    "evaluation.sampler.steps_per_block": 5,
+    "evaluation.sampler.temperature": 0.0,
+    "judge.margin": 0.9,
+    "judge.confidence": 0.8,
+    "judge.resamples": 100,
+}
+# One value so far: anything else is refused, which the test below checks. And what other tests show.
+SINGLE_VALUED = {"prompts.domain": "chess", "policy.family": "huge"}
+ELSEWHERE = {
+    "prompts.train_file": "test_a_file_replaces_generated_problems",
+    "prompts.validation_file": "test_a_file_replaces_generated_problems",
+    "prompts.test_file": "test_a_file_replaces_generated_problems",
+    "distill.max_skipped": "tests/gdsd/test_distiller.py",
+}
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_every_field_is_covered() -> None:
+    """A new field must show here what it changes."""
+    assert {*CHANGES, *SINGLE_VALUED, *ELSEWHERE} == set(leaves(TrainConfig))
+    assert set(leaves(EvaluateConfig)) <= set(leaves(TrainConfig))
+
+
+def configure(**changes: object) -> TrainConfig:
+    config = json.loads(json.dumps(BASE))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place = config
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return TrainConfig.model_validate_json(json.dumps(config))
+
+
+@dataclass
+class Run:
+    record: object
+    samples: list[dict[str, object]]
+    calls: int
+    report: str
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """Runs the workflow in this process and counts denoiser calls."""
+    from tasks.gdsd.denoiser.denoiser import Denoiser
+    from workflows import gdsd
+
+    patch = pytest.MonkeyPatch()
+    patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
+    patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
+    calls = 0
+    forward = Denoiser.forward
+
+    def counted(self, *arguments):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        return forward(self, *arguments)
+
+    patch.setattr(Denoiser, "forward", counted)
+
+    def go(config: TrainConfig) -> Run:
+        nonlocal calls
+        calls = 0
+        result = gdsd.train(config=config)
+        folder = Path(os.fspath(result.folder.path))
+        record = json.loads((folder / "run.json").read_text())
+        title = (folder / "report.html").read_text().split("<h1>")[1].split("</h1>")[0]
+        return Run(
+            without_times({key: value for key, value in record.items() if key != "config"}),
+            pq.read_table(folder / "samples.parquet").to_pylist(),
+            calls,
+            title,
+        )
+
+    yield go
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def base(train) -> Run:  # type: ignore[no-untyped-def]
+    return train(configure())
+
+
+def test_the_same_config_gives_the_same_run(train, base: Run) -> None:  # type: ignore[no-untyped-def]
+    """Without this, the comparison below would show nothing."""
+    assert train(configure()) == base
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_the_field_changes_something(field: str, train, base: Run) -> None:  # type: ignore[no-untyped-def]
+    """A switch without effect misleads whoever turns it."""
+    value = CHANGES[field]
+    changes = value if isinstance(value, dict) else {field: value}
+    assert train(configure(**changes)) != base
+
+
+@pytest.mark.parametrize("field", SINGLE_VALUED)
+def test_single_valued_fields_refuse_the_rest(field: str) -> None:
+    """An unknown domain or family must not run the default one."""
+    with pytest.raises(ValueError, match=field):
+        configure(**{field: SINGLE_VALUED[field]})
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_file_replaces_generated_problems(split: str, tmp_path: Path) -> None:
+    """A file that is named must be what is trained or tested on."""
+    from tasks.gdsd.prompts import make_prompts
+
+    other = make_prompts(PromptConfig(seed=9, train_size=4, validation_size=4, test_size=4))["train"]
+    path = tmp_path / "problems.parquet"
+    pq.write_table(other, path)
+    loaded = make_prompts(PromptConfig(**{f"{split}_file": {"path": str(path)}}, train_size=5))  # type: ignore[arg-type]
+    assert loaded[split]["problem"].to_pylist() == other["problem"].to_pylist()
+    assert all(table.num_rows != 4 for name, table in loaded.items() if name != split)

@@ -1,0 +1,154 @@
+"""The main job as its user meets it: run, run again, extend, kill, clean up."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tasks.gdsd import tables
+from tasks.gdsd.config import TrainConfig
+from tests.workflows.conftest import PYFLYTE, ROOT, SMOKE, Outcome, Pyflyte, environment
+
+
+def variant(folder: Path, **changes: object) -> Path:
+    """Writes the smoke config with some keys changed."""
+    config = yaml.safe_load(SMOKE.read_text())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = config
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def test_a_run_says_what_happened_and_where_everything_lies(smoke: Outcome) -> None:
+    """The last lines are what a person reads; each path in them must exist and hold what it says."""
+    lines = [line.split(None, 1) for line in smoke.text.splitlines()[-9:]]
+    words = ["base", "trained", "gain", "decision", "seconds", "report", "metrics", "samples", "policy"]
+    assert [line[0] for line in lines] == words
+    said = dict(lines)
+    assert "not promoted" in said["decision"] and "prompts" in said["seconds"]
+    assert Path(said["report"]).read_text().startswith("<!doctype html>")
+    rows = [json.loads(line) for line in Path(said["metrics"]).read_text().splitlines()]
+    assert [row["round"] for row in rows] == [1, 2] and all("validation/solved" in row for row in rows)
+    assert pq.read_table(said["samples"]).schema.equals(tables.COMPARISON)
+    assert {"config.json", "gdsd.json", "model.safetensors"} <= set(os.listdir(said["policy"]))
+
+
+def test_the_same_command_again_is_served_from_the_cache(smoke: Outcome, pyflyte: Pyflyte, home: Path) -> None:
+    """A second run that computes anything again costs a person the whole training."""
+    again = pyflyte("run", "workflows/gdsd.py", "train", "--config", SMOKE, home=home)
+    assert again.code == 0, again.text
+    assert "rollouts" not in again.text and "evaluation" not in again.text and again.rounds_computed() == []
+    assert again.numbers() == smoke.numbers()
+
+
+def test_more_rounds_compute_only_those(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
+    """Extending a run must not start it again."""
+    longer = pyflyte("run", "workflows/gdsd.py", "train", "--config", variant(tmp_path, rounds=3), home=home)
+    assert longer.code == 0, longer.text
+    assert longer.rounds_computed() == [3]
+
+
+def test_shards_and_batches_change_no_number(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
+    """A cluster with more machines would otherwise train another policy."""
+    config = variant(tmp_path, rollout__shards=3, rollout__batch_size=5)
+    resharded = pyflyte("run", "workflows/gdsd.py", "train", "--config", config, home=home)
+    assert resharded.code == 0, resharded.text
+    assert resharded.numbers() == smoke.numbers()
+    # The completions are the same, so what follows them is still in the cache.
+    assert resharded.rounds_computed() == []
+
+
+def test_a_killed_run_continues_and_ends_with_the_same_numbers(
+    smoke: Outcome, pyflyte: Pyflyte, tmp_path: Path
+) -> None:
+    """After kill -9 inside a round only what is missing is computed, and nothing else comes out."""
+    command = [str(PYFLYTE), "run", "workflows/gdsd.py", "train", "--config", str(SMOKE)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if " round 1: " in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    resumed = pyflyte(*command[1:], home=tmp_path)
+    assert resumed.code == 0, resumed.text
+    assert "base policy" not in resumed.text and resumed.rounds_computed() in ([2], [1, 2])
+    assert resumed.numbers() == smoke.numbers()
+
+
+def test_vanished_data_is_computed_again(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
+    """Cleaning up the data folder must cost time, not the run."""
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    first = pyflyte("run", "workflows/gdsd.py", "train", "--config", SMOKE, home=copy)
+    # The copied cache still points to the original's data; drop all of it and see it come back in the copy.
+    assert first.code == 0, first.text
+    shutil.rmtree(copy / ".flyte/gdsd")
+    hidden = home / ".flyte/gdsd"
+    moved = hidden.rename(hidden.with_name("gdsd-hidden"))
+    try:
+        again = pyflyte("run", "workflows/gdsd.py", "train", "--config", SMOKE, home=copy)
+    finally:
+        moved.rename(hidden)
+    assert again.code == 0, again.text
+    assert "is gone" in again.text and again.rounds_computed() == [1, 2]
+    assert again.numbers() == smoke.numbers()
+
+
+def test_evaluate_scores_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
+    """A policy can be scored without its run, from any directory, under the same protocol."""
+    prompts = yaml.safe_load(SMOKE.read_text())["prompts"]
+    config = json.dumps({"prompts": prompts})
+    workflow, policy = ROOT / "workflows/gdsd.py", smoke.folder() / "policy"
+    outcome = pyflyte("run", workflow, "evaluate", "--policy", policy, "--config", config, home=home, cwd=tmp_path)
+    assert outcome.code == 0, outcome.text
+    solved = next(line for line in outcome.text.splitlines() if line.startswith("solved"))
+    assert smoke.text.split("trained")[1].split("solved")[0].strip() in solved
+
+
+def test_a_folder_that_is_no_policy_is_refused(pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
+    """The message names the folder and what it lacks."""
+    (tmp_path / "empty").mkdir()
+    outcome = pyflyte("run", "workflows/gdsd.py", "evaluate", "--policy", tmp_path / "empty", home=home)
+    assert outcome.code != 0 and "is not a checkpoint" in outcome.text and "gdsd.json" in outcome.text
+
+
+def test_the_default_is_the_shipped_config() -> None:
+    """`train` without --config and with configs/tiny_sudoku.yaml are one experiment."""
+    shipped = yaml.safe_load((ROOT / "configs/tiny_sudoku.yaml").read_text())
+    assert TrainConfig.model_validate_json(json.dumps(shipped)) == TrainConfig()
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(config: Path) -> None:
+    """A recipe that does not load is worse than none."""
+    TrainConfig.model_validate_json(json.dumps(yaml.safe_load(config.read_text())))
+
+
+def test_everything_registers_without_a_cluster(pyflyte: Pyflyte, tmp_path: Path) -> None:
+    """The offline gate before a real registration."""
+    outcome = pyflyte(
+        *("register", "--dry-run", "--copy", "none", "--version", "v1", "-p", "p", "-d", "d", "workflows"),
+        home=tmp_path,
+    )
+    assert outcome.code == 0, outcome.text
+    assert "workflows.gdsd.train" in outcome.text and "workflows.gdsd.evaluate" in outcome.text
+
+
+def test_help_explains_the_inputs(pyflyte: Pyflyte, tmp_path: Path) -> None:
+    """The first thing a newcomer types."""
+    outcome = pyflyte("run", "workflows/gdsd.py", "train", "--help", home=tmp_path)
+    assert outcome.code == 0 and "the experiment, as a YAML or JSON file" in " ".join(outcome.text.split())
