@@ -172,12 +172,12 @@ def test_the_draw_has_the_softmax_distribution() -> None:
 def test_the_draw_inverts_the_cumulative_distribution() -> None:
     """If it fails, tokens at the ends of the vocabulary are drawn too often or never, even those of no mass.
 
-    Probabilities 0, 1/4, 1/2, 0, 1/4, 0: u in [0, 1/4) gives token 1, [1/4, 3/4) token 2, [3/4, 1) token 4.
+    Four tokens of equal mass, 1, 2, 4 and 5, own a quarter of [0, 1) each, closed below and open above.
     """
-    logits = torch.tensor([0.0, 0.25, 0.5, 0.0, 0.25, 0.0]).log()
-    uniform = torch.tensor([0.0, 0.2, 0.25, 0.7, 0.75, 1 - 2.0**-53], dtype=torch.float64)
-    drawn = draw(logits.expand(1, 6, -1), 1.0, uniform[None])
-    assert drawn.tolist() == [[1, 1, 2, 2, 4, 4]]
+    logits = torch.tensor([-math.inf, 0.0, 0.0, -math.inf, 0.0, 0.0, -math.inf])
+    uniform = torch.tensor([0.0, 0.2, 0.25, 0.49, 0.5, 0.7, 0.75, 1 - 2.0**-53], dtype=torch.float64)
+    drawn = draw(logits.expand(1, len(uniform), -1), 1.0, uniform[None])
+    assert drawn.tolist() == [[1, 1, 2, 2, 4, 4, 5, 5]]
 
 
 def test_rare_tokens_are_drawn() -> None:

@@ -1,0 +1,65 @@
+"""Runs an experiment locally and, unmodified, through a stand-in Flyte backend, and compares every number.
+
+    .venv/bin/python .ci/remote.py FOLDER_OF_THE_STAND_IN CONFIG
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgpack
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+def without_times(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if "seconds" not in key}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def local(config: str, home: Path) -> object:
+    """Returns the record of a local run."""
+    command = [str(BIN / "pyflyte"), "run", "workflows/gdsd.py", "train", "--config", config]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"HOME": str(home)}, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"the local run failed:\n{done.stdout}{done.stderr}")
+    (record,) = home.glob(".flyte/gdsd/run-*/run.json")
+    return json.loads(record.read_text())
+
+
+def remote(double: Path, config: str, folder: Path) -> object:
+    """Returns the record of a remote run, from the workflow's output literal."""
+    sys.path.insert(0, str(double.resolve()))
+    from admin import FlyteDouble
+
+    with FlyteDouble(str(folder), bin_dirs=[str(BIN)], workers=2) as backend:
+        command = [str(BIN / "pyflyte"), "-c", backend.config, "run", "--remote", "--wait", "--poll-interval", "1"]
+        done = subprocess.run(
+            [*command, "workflows/gdsd.py", "train", "--config", config], cwd=ROOT, capture_output=True, text=True
+        )
+        (execution,) = backend.store.executions.values()
+        for attempt in execution.attempts:
+            print(f"{attempt.node:60.60s} try {attempt.attempt} {attempt.seconds:6.1f} s {attempt.outcome}")
+        if done.returncode or execution.phase != "SUCCEEDED":
+            sys.exit(f"the remote run failed: {execution.error}\n{done.stdout}{done.stderr}")
+        literal = execution.outputs.literals["o0"]
+        return msgpack.loads(literal.scalar.binary.value)["record"]
+
+
+def main() -> None:
+    double, config = Path(sys.argv[1]), sys.argv[2]
+    with tempfile.TemporaryDirectory(prefix="gdsd-remote-") as folder:
+        here = without_times(local(config, Path(folder, "home")))
+        there = without_times(remote(double, config, Path(folder, "backend")))
+    if here != there:
+        sys.exit(f"local and remote run differ:\n{json.dumps(here)}\n{json.dumps(there)}")
+    print(f"the remote run of {config} gives the numbers of the local one")
+
+
+if __name__ == "__main__":
+    main()

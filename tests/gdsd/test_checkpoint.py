@@ -1,0 +1,288 @@
+"""Checkpoints: nothing is lost, equal training gives equal bytes, and damage is refused by name."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tasks.gdsd import checkpoint
+from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.digests import digest
+from tasks.gdsd.errors import CheckpointError
+
+CPU = torch.device("cpu")
+ALL_FILES = [
+    "config.json",
+    "gdsd.json",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+
+
+def trained(denoiser: Denoiser, steps: int = 2) -> PolicyState:
+    """A policy after a few updates on a made-up loss, with its optimizer's state."""
+    optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-2)
+    ids = torch.tensor([denoiser.encode("12.4=")])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        denoiser(ids).square().sum().backward()
+        denoiser.network.lm_head.weight.sum().backward()
+        optimizer.step()
+    slots = {
+        f"{name}.{slot}": optimizer.state[parameter][slot]
+        for name, parameter in denoiser.named_parameters()
+        for slot in ("exp_avg", "exp_avg_sq", "step")
+    }
+    record = CheckpointRecord(
+        family="tiny", round=3, updates=steps, skipped_in_a_row=1, parent="ab" * 32, made_with=checkpoint.versions()
+    )
+    return PolicyState(denoiser, record, slots)
+
+
+@pytest.fixture
+def folder(denoiser: Denoiser, tmp_path: Path) -> Path:
+    return checkpoint.save(tmp_path / "policy", trained(denoiser))
+
+
+def edit_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def edit_tensors(path: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_a_round_trip_loses_nothing(denoiser: Denoiser, tmp_path: Path) -> None:
+    """If it fails, a run that continues from a checkpoint is not the run that was interrupted."""
+    state = trained(denoiser)
+    loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", state), CPU)
+    assert loaded.record == state.record == checkpoint.read_record(tmp_path / "policy")
+    weights, found = state.denoiser.state_dict(), loaded.denoiser.state_dict()
+    assert weights.keys() == found.keys() and all(torch.equal(weights[name], found[name]) for name in weights)
+    assert state.optimizer.keys() == loaded.optimizer.keys()
+    for name, tensor in state.optimizer.items():
+        assert torch.equal(tensor, loaded.optimizer[name]) and tensor.dtype == loaded.optimizer[name].dtype
+    ids = torch.tensor([denoiser.encode("1.34=")])
+    assert torch.equal(denoiser(ids), loaded.denoiser(ids))
+    text = "12.4 abc"
+    assert loaded.denoiser.encode(text) == denoiser.encode(text)
+    assert loaded.denoiser.decode(denoiser.encode(text)) == text
+    assert loaded.denoiser.never_sampled == denoiser.never_sampled and loaded.denoiser.end_id == denoiser.end_id
+
+
+def test_a_base_policy_round_trips_without_optimizer_state(denoiser: Denoiser, tmp_path: Path) -> None:
+    """If it fails, the first epoch of every run fails to load its policy."""
+    loaded = checkpoint.load(checkpoint.save(tmp_path / "base", checkpoint.base_state(denoiser)), CPU)
+    assert loaded.optimizer == {} and loaded.record.round == 0 and loaded.record.parent is None
+
+
+def test_equal_training_gives_equal_bytes(
+    denoiser: Denoiser, other_denoiser: Denoiser, tmp_path: Path
+) -> None:
+    """If it fails, the cache takes equal policies for different ones and computes everything after them again."""
+    other_denoiser.load_state_dict(denoiser.state_dict())
+    first = checkpoint.save(tmp_path / "first", trained(denoiser))
+    second = checkpoint.save(tmp_path / "elsewhere" / "second", trained(other_denoiser))
+    assert digest(first) == digest(second)
+    again = checkpoint.save(tmp_path / "again", checkpoint.load(second, CPU))
+    assert digest(again) == digest(first), "loading and saving changes nothing"
+    longer = checkpoint.save(tmp_path / "longer", trained(denoiser, steps=1))
+    assert digest(longer) != digest(first)
+
+
+def test_the_files_are_the_standard_ones(folder: Path) -> None:
+    """If it fails, other tools cannot read a trained policy, or it is stored as pickle."""
+    assert {path.name for path in folder.iterdir()} - {"generation_config.json"} == set(ALL_FILES)
+
+
+@pytest.mark.parametrize("step", ["optimizer", "record", "rename"])
+def test_a_failed_save_leaves_nothing(
+    step: str, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a full disk leaves half a checkpoint, which a resumed run takes for a whole one."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    if step == "optimizer":
+        monkeypatch.setattr(checkpoint, "save_file", full)
+    elif step == "record":
+        monkeypatch.setattr(Path, "write_text", full)
+    else:
+        monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path / "policy", trained(denoiser))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_checkpoint_is_not_touched(folder: Path, other_denoiser: Denoiser) -> None:
+    """If it fails, saving twice to one place mixes two policies."""
+    before = digest(folder)
+    with pytest.raises(OSError):
+        checkpoint.save(folder, checkpoint.base_state(other_denoiser))
+    assert digest(folder) == before and list(folder.parent.iterdir()) == [folder]
+
+
+def test_others_may_read_a_checkpoint(folder: Path) -> None:
+    """If it fails, a policy in a shared folder can be listed and read by nobody but the user who trained it.
+
+    The folder must have the permissions that any new folder gets under the umask, not those of a temporary one.
+    """
+    (folder.parent / "plain").mkdir()
+    assert oct(folder.stat().st_mode) == oct((folder.parent / "plain").stat().st_mode)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", ALL_FILES)
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "garbage"])
+def test_a_damaged_file_is_refused_by_name(name: str, damage: str, folder: Path) -> None:
+    """If it fails, a half-copied checkpoint ends in a stack trace of another library, or worse, loads."""
+    path = folder / name
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "garbage": b"\xff\0no" * 99}[damage])
+    # The folder is given as it is in the message, so that a name inside tmp_path does not match by accident.
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        checkpoint.load(folder, CPU)
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    """If it fails, a mistyped path ends in a stack trace, or is looked up on the network."""
+    with pytest.raises(CheckpointError, match=r"nowhere is not a checkpoint"):
+        checkpoint.load(tmp_path / "nowhere", CPU)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.update({"lm_head.weight": tensors["lm_head.weight"][:-1].clone()}),
+        lambda tensors: tensors.pop("model.norm.weight"),
+        lambda tensors: tensors.update({"model.extra.weight": torch.zeros(3)}),
+    ],
+    ids=["shape", "lacking", "surplus"],
+)
+def test_weights_that_do_not_fit_are_refused(change: Callable[[dict[str, Tensor]], object], folder: Path) -> None:
+    """If it fails, a policy is partly random: layers that do not fit are silently initialised anew or dropped."""
+    edit_tensors(folder / "model.safetensors", change)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(folder, CPU)
+
+
+@pytest.mark.parametrize("values", [{"hidden_size": 32}, {"vocab_size": 60}, {"num_hidden_layers": 3}])
+def test_a_configuration_that_does_not_fit_is_refused(values: dict[str, int], folder: Path) -> None:
+    """If it fails, config.json of another policy turns this one into noise."""
+    edit_json(folder / "config.json", **values)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(folder, CPU)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.update({"network.lm_head.weight.exp_avg": torch.zeros(2, 2)}),
+        lambda tensors: tensors.pop("network.lm_head.weight.exp_avg_sq"),
+        lambda tensors: tensors.update({"network.no_such.weight.step": torch.zeros(())}),
+    ],
+    ids=["shape", "lacking", "surplus"],
+)
+def test_optimizer_state_that_does_not_fit_is_refused(
+    change: Callable[[dict[str, Tensor]], object], folder: Path
+) -> None:
+    """If it fails, an epoch dies of a KeyError or a shape in its first update, far from the cause, or forgets moments."""
+    edit_tensors(folder / "optimizer.safetensors", change)
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors"):
+        checkpoint.load(folder, CPU)
+
+
+def test_a_causal_network_is_refused(folder: Path) -> None:
+    """If it fails, an ordinary language model loads and is read without the mask that it was trained with."""
+    edit_json(folder / "config.json", is_causal=True)
+    with pytest.raises(CheckpointError, match="is_causal"):
+        checkpoint.load(folder, CPU)
+
+
+def test_a_network_that_does_not_say_is_refused(folder: Path) -> None:
+    """If it fails, a stock checkpoint of an ordinary language model loads, or ends in an AttributeError."""
+    values = json.loads((folder / "config.json").read_text())
+    del values["is_causal"]
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="is_causal"):
+        checkpoint.load(folder, CPU)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"round": "three"}, {"updates": None}, {"surplus": 1}, {"format": 2}],
+    ids=["type", "null", "surplus", "later format"],
+)
+def test_a_record_of_another_form_is_refused(values: dict[str, object], folder: Path) -> None:
+    """If it fails, a checkpoint of a later version is read as if nothing had changed."""
+    edit_json(folder / "gdsd.json", **values)
+    with pytest.raises(CheckpointError, match=r"gdsd\.json"):
+        checkpoint.load(folder, CPU)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (os.environ["BOMB"],)
+
+
+def test_pickles_in_the_folder_are_not_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a downloaded checkpoint can run code."""
+    crater = tmp_path / "crater"
+    monkeypatch.setenv("BOMB", str(crater))
+    for name in ("pytorch_model.bin", "optimizer.pt", "training_args.bin", "tokenizer.pkl"):
+        (folder / name).write_bytes(pickle.dumps(Bomb()))
+    checkpoint.load(folder, CPU)
+    assert not crater.exists()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        checkpoint.load(folder, CPU)
+    assert not crater.exists(), "not even where the safe file is missing"
+    shutil.rmtree(folder)
+    pickle.loads(pickle.dumps(Bomb()))
+    assert crater.exists(), "the bomb works, so the test means something"
+
+
+def test_code_in_the_folder_is_not_run(folder: Path) -> None:
+    """If it fails, a downloaded checkpoint can run code."""
+    edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.Evil"})
+    edit_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
+    (folder / "evil.py").write_text("raise SystemExit('code of the checkpoint was run')\n")
+    assert checkpoint.load(folder, CPU).record.round == 3
+
+
+# Digests
+
+
+def test_a_digest_sees_names_and_bytes(tmp_path: Path) -> None:
+    """If it fails, `parent` does not tell which checkpoint a policy was trained from."""
+
+    def made(name: str, files: dict[str, str]) -> str:
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+        return digest(tmp_path / name)
+
+    first = made("one", {"a": "x", "b/c": "y"})
+    assert first == made("two", {"b/c": "y", "a": "x"})
+    others = [{"a": "x", "b/c": "z"}, {"a": "x", "b/d": "y"}, {"a": "x"}, {"a": "y", "b/c": "x"}, {"a": "xb/cy"}]
+    assert len({first, *(made(f"other{index}", files) for index, files in enumerate(others))}) == 6
