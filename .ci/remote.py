@@ -1,6 +1,6 @@
 """Runs an experiment locally and, unmodified, through a stand-in Flyte backend, and compares every number.
 
-    .venv/bin/python .ci/remote.py FOLDER_OF_THE_STAND_IN CONFIG
+.venv/bin/python .ci/remote.py FOLDER_OF_THE_STAND_IN CONFIG
 """
 
 import json

@@ -2,8 +2,9 @@
 
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,7 +23,7 @@ class CheckpointRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = 1
+    format: Literal[1] = 1
     family: str
     round: int  # rounds of distillation behind this policy; 0 for a base
     updates: int  # optimizer updates that were applied
@@ -43,7 +44,9 @@ class PolicyState:
 def save(folder: Path, state: PolicyState) -> Path:
     """Writes a checkpoint beside its final place and renames it, so that a reader never sees half of one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # Not mkdtemp, which would keep other users of a shared disk from reading the result.
+    partial = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
+    partial.mkdir()
     try:
         state.denoiser.save(partial)
         save_file({name: tensor.contiguous() for name, tensor in state.optimizer.items()}, partial / OPTIMIZER)
@@ -67,7 +70,18 @@ def load(folder: Path, device: torch.device) -> PolicyState:
         optimizer = load_file(folder / OPTIMIZER, device=str(device))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
+    shapes = {name: parameter.shape for name, parameter in denoiser.named_parameters()}
+    expected = {f"{name}.{slot}": size for name, shape in shapes.items() for slot, size in _slots(shape).items()}
+    found = {name: tensor.shape for name, tensor in optimizer.items()}
+    if optimizer and found != expected:
+        wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise CheckpointError(f"{folder / OPTIMIZER} does not fit the weights: {len(wrong)} entries, first {wrong[:3]}")
     return PolicyState(denoiser, record, optimizer)
+
+
+def _slots(shape: torch.Size) -> dict[str, torch.Size]:
+    """What AdamW keeps for a parameter."""
+    return {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size()}
 
 
 def read_record(folder: Path) -> CheckpointRecord:

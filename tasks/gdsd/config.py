@@ -113,11 +113,11 @@ class PromptConfig(Config):
 
     domain: Literal["sudoku"] = "sudoku"
     seed: int = Field(0, description="draws the generated puzzles")
-    train_size: Count = Field(2560, description="generated training problems; rounds cycle through them")
+    train_size: Count = Field(8192, description="generated training problems; rounds cycle through them")
     validation_size: Count = Field(256, description="generated problems that choose the best round")
     test_size: Count = Field(512, description="generated problems of the final comparison; nothing is chosen on them")
-    min_empty: int = Field(6, ge=1, le=12, description="fewest empty cells of a generated puzzle")
-    max_empty: int = Field(10, ge=1, le=12, description="most empty cells; 12 is the most with one solution")
+    min_empty: int = Field(3, ge=1, le=12, description="fewest empty cells of a generated puzzle")
+    max_empty: int = Field(5, ge=1, le=12, description="most empty cells; 12 is the most with one solution")
     train_file: PromptFile | None = Field(None, description="training problems from a file instead")
     validation_file: PromptFile | None = Field(None, description="validation problems from a file instead")
     test_file: PromptFile | None = Field(None, description="test problems from a file instead")
@@ -159,7 +159,7 @@ class TinyModelConfig(Config):
 class WarmStartConfig(Config):
     """Masked denoising of training problems' answers; short enough to leave the policy weak."""
 
-    steps: int = Field(200, ge=0, le=100_000)
+    steps: int = Field(60, ge=0, le=100_000)
     batch_size: Count = Field(256, description="answers per step")
     learning_rate: float = Field(3e-3, gt=0, le=1)
 
@@ -178,7 +178,7 @@ class SamplerConfig(Config):
 
     length: int = Field(16, ge=1, le=4096, description="completion tokens")
     block_length: int = Field(16, ge=1, le=4096, description="tokens of a block; blocks are unmasked left to right")
-    steps_per_block: int = Field(8, ge=1, le=4096, description="denoiser calls per block")
+    steps_per_block: int = Field(5, ge=1, le=4096, description="denoiser calls per block")
     temperature: float = Field(1.0, ge=0, le=10, description="0 takes the most likely token")
 
     @model_validator(mode="after")
@@ -200,8 +200,8 @@ class SamplerConfig(Config):
 class RolloutConfig(Config):
     """What is generated in a round, and how the work is cut."""
 
-    prompts_per_round: Count = 32
-    group_size: int = Field(8, ge=2, le=1024, description="completions per prompt; a group of one has no baseline")
+    prompts_per_round: Count = 192
+    group_size: int = Field(4, ge=2, le=1024, description="completions per prompt; a group of one has no baseline")
     shards: int = Field(1, ge=1, le=512, description="map-task items per round; changes no token")
     batch_size: Count = Field(256, description="completions per denoiser call; changes no token")
     sampler: SamplerConfig = SamplerConfig()
@@ -226,16 +226,24 @@ class GdsdConfig(Config):
     """The regression target and how completions are scored (arXiv 2605.29398)."""
 
     readout: Literal["log_prob", "centred"] = "log_prob"
-    guidance: float = Field(0.3, gt=0, le=1000, description="psi: logit shift per token and unit of advantage")
+    guidance: float = Field(0.5, gt=0, le=1000, description="psi: logit shift per token and unit of advantage")
     reference_weight: float = Field(0.0, ge=0, lt=1, description="beta: pull of the target towards the base policy")
     baseline: Literal["zero", "group"] = Field("zero", description="what is subtracted from a group's residuals")
     mask_pairs: int = Field(1, ge=1, le=64, description="K: coupled mask pairs per completion")
-    share_masks: bool = Field(True, description="the completions of a group are scored under the same masks")
+    mask_source: Literal["trajectory", "random"] = Field(
+        "trajectory", description="states that the sampler visited, or subsets of uniform size"
+    )
+    share_masks: bool = Field(
+        True, description="the completions of a group are scored under the same masks, or at the same step"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.baseline == "group" and not self.share_masks:
-            raise ValueError("baseline 'group' compares residuals under the same masks; set share_masks to true")
+        if self.baseline == "group" and not (self.share_masks and self.mask_source == "random"):
+            raise ValueError(
+                "baseline 'group' cancels normalisers only between completions under the same masks; "
+                "set share_masks to true and mask_source to 'random', or use baseline 'zero'"
+            )
         return self
 
 
@@ -243,12 +251,12 @@ class DistillConfig(Config):
     """One distillation epoch: a few updates on a round's scored completions."""
 
     objective: GdsdConfig = GdsdConfig()
-    inner_steps: int = Field(4, ge=1, le=1000, description="N: optimizer updates per round")
-    micro_batch: Count = Field(256, description="completions per forward; changes results only by rounding")
+    inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")
+    micro_batch: Count = Field(1024, description="completions per forward; changes results only by rounding")
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    warmup_steps: int = Field(0, ge=0, le=1_000_000, description="updates over which the learning rate rises linearly")
+    warmup_steps: int = Field(10, ge=0, le=1_000_000, description="updates over which the learning rate rises linearly")
     weight_decay: float = Field(0.0, ge=0, le=1)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta1: float = Field(0.95, ge=0, lt=1)
     adam_beta2: float = Field(0.99, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0, le=1e6)
     max_skipped: int = Field(3, ge=1, le=1000, description="non-finite updates in a row after which the run stops")
@@ -274,7 +282,7 @@ class TrainConfig(Config):
 
     name: str = Field("tiny_sudoku", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the run in its report")
     seed: int = Field(0, description="draws rollouts, masks and the order of prompts")
-    rounds: Count = Field(80, description="rounds of rollout, reward and distillation")
+    rounds: Count = Field(150, description="rounds of rollout, reward and distillation")
     validate_every: Count = Field(10, description="rounds between validations; the last round is always validated")
     prompts: PromptConfig = PromptConfig()
     policy: PolicyConfig = PolicyConfig()

@@ -134,18 +134,25 @@ def collate(
     lengths = {len(row["completion_ids"]) for row in rows}
     if len(lengths) != 1:
         raise DataError(f"completions of one round must have one length, but these occur: {sorted(lengths)}")
-    device = denoiser.device
+    device, objective = denoiser.device, config.objective
     prompts, attention = left_pad([row["prompt_ids"] for row in rows], denoiser.pad_id, device)
-    share = config.objective.share_masks
-    keys = [seeds.key(seed, "masks", round_index, row["prompt_id"], -1 if share else row["sample"]) for row in rows]
-    judged = [row["advantage"] is not None for row in rows]
+    share = objective.share_masks
+    keys = torch.tensor(
+        [seeds.key(seed, "masks", round_index, row["prompt_id"], -1 if share else row["sample"]) for row in rows],
+        device=device,
+    )
+    if objective.mask_source == "trajectory":
+        unmasked_at = torch.tensor([row["unmasked_at"] for row in rows], device=device)
+        masks = masking.trajectory_masks(keys, unmasked_at, objective.mask_pairs)
+    else:
+        masks = masking.random_masks(keys, lengths.pop(), objective.mask_pairs)
     return Batch(
         prompts=prompts,
         attention=attention,
         completions=torch.tensor([row["completion_ids"] for row in rows], device=device),
         advantages=torch.tensor([row["advantage"] or 0.0 for row in rows], dtype=torch.float32, device=device),
-        judged=torch.tensor(judged, device=device),
-        masks=masking.coupled_masks(torch.tensor(keys, device=device), lengths.pop(), config.objective.mask_pairs),
+        judged=torch.tensor([row["advantage"] is not None for row in rows], device=device),
+        masks=masks,
     )
 
 

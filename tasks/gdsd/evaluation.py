@@ -26,15 +26,15 @@ def evaluate(
     domain, denoiser = DOMAINS[domain_name], policy.denoiser
     rows = problems.to_pylist()
     requests = [sampler.Request(denoiser.encode(row["prompt"]), seeds.key(seed, "evaluate", row["id"])) for row in rows]
-    completions: list[list[int]] = []
+    completions: list[sampler.Completion] = []
     with tqdm(total=len(rows), desc="evaluating", unit="seq", disable=None, leave=False) as bar:
         for batch in sampler.generate(denoiser, requests, config.sampler, config.batch_size):
             completions += batch
             bar.update(len(batch))
     samples: list[dict[str, object]] = []
     rewards, solved = [], []
-    for row, ids in zip(rows, completions, strict=True):
-        answer = denoiser.decode(ids)
+    for row, completion in zip(rows, completions, strict=True):
+        answer = denoiser.decode(completion.ids)
         verdict = domain.verify(row["problem"], row["reference"], answer)
         samples.append(
             {
@@ -87,7 +87,7 @@ def compare(base: pa.Table, trained: pa.Table, config: JudgeConfig) -> Decision:
     Raises:
         DataError: the tables are not answers to the same problems.
     """
-    keys = ["prompt_id", "sample"]
+    keys = ["prompt_id", "sample", "problem", "reference"]
     if not base.select(keys).equals(trained.select(keys)):
         raise DataError("base and trained policy were not evaluated on the same problems, so they cannot be paired")
     both = [
@@ -132,7 +132,8 @@ def wilson(successes: int, trials: int, confidence: float) -> Estimate:
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Estimate(mean=share, low=max(0.0, centre - half), high=min(1.0, centre + half))
+    # At 0 and at 1 an end of the interval is the share itself, which rounding would miss.
+    return Estimate(mean=share, low=max(0.0, min(share, centre - half)), high=min(1.0, max(share, centre + half)))
 
 
 def normal(values: list[float], confidence: float) -> Estimate:

@@ -45,7 +45,7 @@ class RewardStats(Record):
 
     reward_mean: float
     reward_std: float
-    solved: float  # share of completions
+    solved: float  # share of the judged completions
     judged: float  # share of completions with a verdict
     frac_zero_std: float  # share of groups without spread, which carry no signal
     warnings: list[str]  # expectations that failed without stopping the run

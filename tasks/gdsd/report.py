@@ -113,8 +113,14 @@ def _answers(samples: pa.Table) -> str:
     rows = samples.to_pylist()
     rows.sort(key=lambda row: -abs((row["trained_reward"] or 0.0) - (row["base_reward"] or 0.0)))
     names = ["problem", "reference", "base_completion", "base_reward", "trained_completion", "trained_reward"]
-    cells = [[row[name] if isinstance(row[name], str) else f"{row[name] or 0.0:.2f}" for name in names] for row in rows]
+    cells = [[_cell(row[name]) for name in names] for row in rows]
     return _table([name.replace("_", " ") for name in names], cells[:SHOWN])
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "not judged"
+    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -20,10 +21,12 @@ def score(rollouts: pa.Table, domain_name: str, group_size: int, scale_by_std: b
     """
     domain = DOMAINS[domain_name]
     rows = rollouts.to_pylist()
-    groups = {row["prompt_id"] for row in rows}
-    if len(rows) != len(groups) * group_size:
+    prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))
+    expected = [(prompt, sample) for prompt in prompts for sample in range(group_size)]
+    if [(row["prompt_id"], row["sample"]) for row in rows] != expected:
         raise DataError(
-            f"{len(rows)} rollouts of {len(groups)} prompts are not groups of {group_size}: a shard is missing or twice"
+            f"{len(rows)} rollouts of {len(prompts)} prompts are not groups of {group_size}, with each sample once: "
+            "completions are missing or doubled"
         )
     verdicts = [domain.verify(row["problem"], row["reference"], row["completion"]) for row in rows]
     rewards = torch.tensor([torch.nan if verdict.reward is None else verdict.reward for verdict in verdicts])
@@ -43,11 +46,12 @@ def summarise(
 ) -> RewardStats:
     """Describes a round's rewards; groups without a verdict count as groups without spread."""
     rewards = scored["reward"].drop_null().to_numpy()
+    solved = scored["solved"].drop_null().to_pylist()
     advantages = scored["advantage"].fill_null(0.0).to_numpy().reshape(-1, group_size)
     return RewardStats(
         reward_mean=float(rewards.mean()) if len(rewards) else 0.0,
         reward_std=float(rewards.std()) if len(rewards) else 0.0,
-        solved=sum(scored["solved"].fill_null(False).to_pylist()) / scored.num_rows,
+        solved=float(np.mean(solved)) if solved else 0.0,
         judged=len(rewards) / scored.num_rows,
         frac_zero_std=float((abs(advantages).max(1) == 0).mean()),
         warnings=warnings,

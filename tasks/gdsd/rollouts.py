@@ -40,7 +40,7 @@ def generate_shard(
         )
         for problem, sample in tasks
     ]
-    completions: list[list[int]] = []
+    completions: list[sampler.Completion] = []
     with tqdm(
         total=len(requests), desc=f"rollouts of round {round_index + 1}", unit="seq", disable=None, leave=False
     ) as bar:
@@ -54,10 +54,11 @@ def generate_shard(
             "problem": problem["problem"],
             "reference": problem["reference"],
             "prompt_ids": request.prompt_ids,
-            "completion_ids": ids,
-            "completion": denoiser.decode(ids),
+            "completion_ids": completion.ids,
+            "unmasked_at": completion.unmasked_at,
+            "completion": denoiser.decode(completion.ids),
         }
-        for (problem, sample), request, ids in zip(tasks, requests, completions, strict=True)
+        for (problem, sample), request, completion in zip(tasks, requests, completions, strict=True)
     ]
     seconds = time.monotonic() - began
     return rows, RolloutStats(completions=len(rows), tokens=len(rows) * settings.length, seconds=seconds)

@@ -25,13 +25,21 @@ class Request:
     key: int
 
 
+@dataclass(frozen=True)
+class Completion:
+    """What the sampler made of a request."""
+
+    ids: list[int]  # L tokens
+    unmasked_at: list[int]  # the step, over all blocks, that unmasked each of them
+
+
 @torch.no_grad()
 def generate(
     denoiser: Denoiser,
     requests: Sequence[Request],
     config: SamplerConfig,
     batch_size: int,
-) -> Iterator[list[list[int]]]:
+) -> Iterator[list[Completion]]:
     """Yields completions, `config.length` tokens each, batch by batch in the order of the requests.
 
     Raises:
@@ -44,7 +52,8 @@ def generate(
         batch = requests[start : start + batch_size]
         prompts, attention = left_pad([request.prompt_ids for request in batch], denoiser.pad_id, denoiser.device)
         keys = torch.tensor([request.key for request in batch], device=denoiser.device)
-        yield unmask(denoiser, prompts, attention, keys, config).tolist()
+        tokens, unmasked_at = unmask(denoiser, prompts, attention, keys, config)
+        yield [Completion(*pair) for pair in zip(tokens.tolist(), unmasked_at.tolist(), strict=True)]
 
 
 def unmask(
@@ -53,11 +62,12 @@ def unmask(
     attention: Tensor,  # (B, S) bool
     keys: Tensor,  # (B,) int64
     config: SamplerConfig,
-) -> Tensor:  # (B, L) int64
-    """Unmasks one batch of completions."""
+) -> tuple[Tensor, Tensor]:  # (B, L) int64, (B, L) int64
+    """Unmasks one batch; returns the tokens and the step that unmasked each."""
     batch, start = prompts.shape
     canvas = torch.full((batch, config.length), denoiser.mask_id, device=prompts.device)
     ids = torch.cat([prompts, canvas], dim=1)  # (B, S + L)
+    unmasked_at = torch.zeros_like(canvas)
     attention = torch.cat([attention, torch.ones_like(canvas, dtype=torch.bool)], dim=1)
     head = denoiser.head()
     banned = torch.tensor(denoiser.never_sampled, device=prompts.device)
@@ -76,10 +86,12 @@ def unmask(
             # A stable sort breaks ties by position, on every device alike.
             order = confidence.argsort(dim=1, descending=True, stable=True)  # (B, R)
             kept = order[:, :share]
-            ids.scatter_(1, hidden_at.gather(1, kept), tokens.gather(1, kept))
+            kept_at = hidden_at.gather(1, kept)
+            ids.scatter_(1, kept_at, tokens.gather(1, kept))
+            unmasked_at.scatter_(1, kept_at - start, step)
             hidden_at = hidden_at.gather(1, order[:, share:].sort(dim=1).values)
             step += 1
-    return ids[:, start:]
+    return ids[:, start:], unmasked_at
 
 
 def draw(

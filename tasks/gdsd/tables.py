@@ -28,6 +28,7 @@ ROLLOUTS = pa.schema(
         _required("reference", pa.string()),
         _required("prompt_ids", pa.list_(pa.int32())),
         _required("completion_ids", pa.list_(pa.int32())),
+        _required("unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each token
         _required("completion", pa.string()),
     ]
 )
@@ -72,13 +73,13 @@ def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Pat
         DataError: the rows do not fit the schema.
     """
     try:
-        table = (
-            rows.select(schema.names).cast(schema) if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema)
-        )
-    except (pa.ArrowException, KeyError) as error:
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema)
+        table = table.select(schema.names).cast(schema)
+        table.validate(full=True)
+        pq.write_table(table, path)
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        path.unlink(missing_ok=True)
         raise DataError(f"{path.name}: rows do not fit the schema {schema.names}: {error}") from error
-    table.validate(full=True)
-    pq.write_table(table, path)
     return path
 
 

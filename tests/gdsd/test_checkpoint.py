@@ -88,18 +88,22 @@ def test_a_base_policy_round_trips_without_optimizer_state(denoiser: Denoiser, t
     assert loaded.optimizer == {} and loaded.record.round == 0 and loaded.record.parent is None
 
 
-def test_equal_training_gives_equal_bytes(
-    denoiser: Denoiser, other_denoiser: Denoiser, tmp_path: Path
-) -> None:
+def test_equal_training_gives_equal_bytes(denoiser: Denoiser, other_denoiser: Denoiser, tmp_path: Path) -> None:
     """If it fails, the cache takes equal policies for different ones and computes everything after them again."""
     other_denoiser.load_state_dict(denoiser.state_dict())
     first = checkpoint.save(tmp_path / "first", trained(denoiser))
     second = checkpoint.save(tmp_path / "elsewhere" / "second", trained(other_denoiser))
     assert digest(first) == digest(second)
-    again = checkpoint.save(tmp_path / "again", checkpoint.load(second, CPU))
-    assert digest(again) == digest(first), "loading and saving changes nothing"
     longer = checkpoint.save(tmp_path / "longer", trained(denoiser, steps=1))
     assert digest(longer) != digest(first)
+
+
+def test_loading_and_saving_changes_no_byte(folder: Path, tmp_path: Path) -> None:
+    """If it fails, one policy has two digests, depending on whether it was built in the process that saved it."""
+    again = checkpoint.save(tmp_path / "again", checkpoint.load(folder, CPU))
+    changed = [path.name for path in sorted(folder.iterdir()) if path.read_bytes() != (again / path.name).read_bytes()]
+    assert changed == []
+    assert digest(again) == digest(folder)
 
 
 def test_the_files_are_the_standard_ones(folder: Path) -> None:
@@ -204,7 +208,7 @@ def test_a_configuration_that_does_not_fit_is_refused(values: dict[str, int], fo
 def test_optimizer_state_that_does_not_fit_is_refused(
     change: Callable[[dict[str, Tensor]], object], folder: Path
 ) -> None:
-    """If it fails, an epoch dies of a KeyError or a shape in its first update, far from the cause, or forgets moments."""
+    """If it fails, an epoch dies of a KeyError or a shape, far from the cause, or goes on without its moments."""
     edit_tensors(folder / "optimizer.safetensors", change)
     with pytest.raises(CheckpointError, match=r"optimizer\.safetensors"):
         checkpoint.load(folder, CPU)
@@ -243,9 +247,7 @@ class Bomb:
         return os.mkdir, (os.environ["BOMB"],)
 
 
-def test_pickles_in_the_folder_are_not_opened(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pickles_in_the_folder_are_not_opened(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a downloaded checkpoint can run code."""
     crater = tmp_path / "crater"
     monkeypatch.setenv("BOMB", str(crater))

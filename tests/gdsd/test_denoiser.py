@@ -53,7 +53,9 @@ def test_decoding_stops_at_the_first_end_token(denoiser: Denoiser) -> None:
     assert denoiser.decode(first) == "12"
 
 
-@pytest.mark.parametrize("text", ["A", "1\n2", "<mask>", "<end>", "<pad>", "é", "１", "a\x00b", "\t"])
+@pytest.mark.parametrize(
+    "text", ["A", "1\n2", "<mask>", "<end>", "<pad>", "é", "\N{FULLWIDTH DIGIT ONE}", "a\x00b", "\t"]
+)
 def test_unknown_characters_are_refused(denoiser: Denoiser, text: str) -> None:
     """If it fails, a prompt is silently read as padding, or a prompt can contain the mask."""
     with pytest.raises(DataError, match="tokenizer does not know"):

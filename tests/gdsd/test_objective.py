@@ -16,7 +16,9 @@ BASELINES: list[Baseline] = ["zero", "group"]
 
 
 def settings(baseline: Baseline = "zero", guidance: float = 0.5, reference_weight: float = 0.0) -> GdsdConfig:
-    return GdsdConfig(guidance=guidance, reference_weight=reference_weight, baseline=baseline)
+    return GdsdConfig(
+        guidance=guidance, reference_weight=reference_weight, baseline=baseline, mask_source="random", share_masks=True
+    )
 
 
 def scores(

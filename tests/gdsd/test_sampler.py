@@ -11,7 +11,7 @@ from tasks.gdsd import seeds
 from tasks.gdsd.config import SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.readout import Head
-from tasks.gdsd.sampler import Request, draw, generate, left_pad, shares, unmask
+from tasks.gdsd.sampler import Completion, Request, draw, generate, left_pad, shares, unmask
 
 TEXTS = ["1.34341.2143.321=", "12=", "a sum of 3 and 4 is", "x", "12343412....4321=", "(1+2)*3="]
 FREE = SamplerConfig(length=12, block_length=6, steps_per_block=4, temperature=1.0)
@@ -24,18 +24,19 @@ def requests(denoiser: Denoiser, count: int = 24) -> list[Request]:
     ]
 
 
-def sample(denoiser: Denoiser, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[list[int]]:
-    return [tokens for batch in generate(denoiser, asked, config, batch_size) for tokens in batch]
+def sample(denoiser: Denoiser, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[Completion]:
+    return [completion for batch in generate(denoiser, asked, config, batch_size) for completion in batch]
 
 
 @torch.no_grad()
-def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig) -> list[int]:
+def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig) -> Completion:
     """One sequence, no padding, all logits, one position at a time.
 
     In each step every hidden position of the block takes the token at which the running sum of probabilities first
     exceeds the uniform number of (key, step, position); the most probable of these tokens stay.
     """
     completion = [denoiser.mask_id] * config.length
+    unmasked_at = [-1] * config.length
     step = 0
     for first in range(0, config.length, config.block_length):
         for turn in range(config.steps_per_block):
@@ -60,9 +61,9 @@ def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig) -
             share = config.block_length // config.steps_per_block
             share += turn < config.block_length % config.steps_per_block
             for _, position, token in sorted(candidates)[:share]:
-                completion[position] = token
+                completion[position], unmasked_at[position] = token, step
             step += 1
-    return completion
+    return Completion(completion, unmasked_at)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
@@ -89,7 +90,7 @@ def test_batches_come_in_order_and_as_large_as_asked_for(denoiser: Denoiser) -> 
     """If it fails, memory is not bounded by `batch_size`, or completions go to other prompts."""
     batches = list(generate(denoiser, requests(denoiser, 11), GREEDY, 4))
     assert [len(batch) for batch in batches] == [4, 4, 3]
-    assert {len(tokens) for batch in batches for tokens in batch} == {12}
+    assert {len(completion.ids) for batch in batches for completion in batch} == {12}
 
 
 def test_left_padding_changes_nothing(denoiser: Denoiser) -> None:
@@ -101,9 +102,10 @@ def test_left_padding_changes_nothing(denoiser: Denoiser) -> None:
     with torch.no_grad():
         narrow = unmask(denoiser, ids, attention, keys, FREE)
         wide = unmask(denoiser, wider, torch.cat([torch.zeros(6, 5, dtype=torch.bool), attention], dim=1), keys, FREE)
-    assert torch.equal(narrow, wide)
+    assert torch.equal(narrow[0], wide[0]) and torch.equal(narrow[1], wide[1])
     alone = [sample(denoiser, [request], FREE)[0] for request in asked]  # no padding at all
-    assert narrow.tolist() == alone
+    assert narrow[0].tolist() == [completion.ids for completion in alone]
+    assert narrow[1].tolist() == [completion.unmasked_at for completion in alone]
 
 
 def test_left_pad_by_hand() -> None:
@@ -120,7 +122,7 @@ def test_mask_and_padding_are_never_emitted(denoiser: Denoiser) -> None:
     At temperature 10 all 51 tokens are nearly equally likely: of 64 * 12 draws about 30 would be mask or padding.
     """
     config = FREE.model_copy(update={"temperature": 10.0})
-    emitted = {token for tokens in sample(denoiser, requests(denoiser, 64), config) for token in tokens}
+    emitted = {token for made in sample(denoiser, requests(denoiser, 64), config) for token in made.ids}
     assert len(emitted) == len(denoiser.tokenizer) - 2
     assert emitted.isdisjoint({denoiser.mask_id, denoiser.pad_id})
 
@@ -208,9 +210,12 @@ def test_temperature_zero_takes_the_first_of_equal_logits() -> None:
 
 
 class Scripted(Denoiser):
-    """Predicts token 3 everywhere, position i with the logit `confidence[i]`, and keeps what it was shown."""
+    """Predicts token 3 everywhere, position i with the logit `confidence[i]`, and keeps what it was shown.
 
-    def __init__(self, source: Denoiser, confidence: list[float], start: int):
+    Several rows of confidence are for as many calls; the last one stays.
+    """
+
+    def __init__(self, source: Denoiser, confidence: list[list[float]], start: int):
         super().__init__(source.network, source.tokenizer, source.family)
         self.confidence, self.start = torch.tensor(confidence), start
         self.seen: list[list[int]] = []  # hidden positions of the completion, call by call
@@ -219,7 +224,7 @@ class Scripted(Denoiser):
         assert ids.shape[0] == 1
         self.seen.append((ids[0, self.start :] == self.mask_id).nonzero().flatten().tolist())
         states = torch.zeros(1, ids.shape[1], 1)
-        states[0, self.start :, 0] = self.confidence
+        states[0, self.start :, 0] = self.confidence[min(len(self.seen), len(self.confidence)) - 1]
         return states
 
     def head(self) -> Head:
@@ -231,13 +236,16 @@ class Scripted(Denoiser):
             yield sorted(set(before) - set(after))
 
 
-def unmasking_order(denoiser: Denoiser, confidence: list[float], block_length: int, steps: int) -> list[list[int]]:
-    config = SamplerConfig(
-        length=len(confidence), block_length=block_length, steps_per_block=steps, temperature=0.0
-    )
-    scripted = Scripted(denoiser, confidence, start=2)
-    assert sample(scripted, [Request([5, 6], 0)], config) == [[3] * len(confidence)]
-    return list(scripted.order())
+def unmasking_order(denoiser: Denoiser, *confidence: list[float], block_length: int, steps: int) -> list[list[int]]:
+    length = len(confidence[0])
+    config = SamplerConfig(length=length, block_length=block_length, steps_per_block=steps, temperature=0.0)
+    scripted = Scripted(denoiser, list(confidence), start=2)
+    (made,) = sample(scripted, [Request([5, 6], 0)], config)
+    assert made.ids == [3] * length
+    order = list(scripted.order())
+    # What the completion says of its own making is what the denoiser was shown.
+    assert [[i for i, at in enumerate(made.unmasked_at) if at == step] for step in range(len(order))] == order
+    return order
 
 
 def test_the_most_confident_tokens_come_first(denoiser: Denoiser) -> None:
@@ -253,8 +261,12 @@ def test_blocks_are_unmasked_left_to_right(denoiser: Denoiser) -> None:
 def test_ties_are_broken_by_position(denoiser: Denoiser) -> None:
     """If it fails, equally confident tokens are kept in an order that depends on the device."""
     assert unmasking_order(denoiser, [2.0] * 20, block_length=20, steps=7) == [
-        list(range(start, start + count)) for start, count in ((0, 3), (3, 3), (6, 3), (9, 3), (12, 3), (15, 3), (18, 2))
+        list(range(start, start + count))
+        for start, count in ((0, 3), (3, 3), (6, 3), (9, 3), (12, 3), (15, 3), (18, 2))
     ]
+    # Also where an earlier step saw the positions in another order.
+    order = unmasking_order(denoiser, [1, 2, 3, 4, 5], [2.0] * 5, block_length=5, steps=5)
+    assert order == [[4], [0], [1], [2], [3]]
 
 
 def test_shares() -> None:

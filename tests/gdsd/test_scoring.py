@@ -23,7 +23,7 @@ def example(denoiser: Denoiser) -> Example:
 
 
 def dense_scores(denoiser: Denoiser, completions: Tensor, masks: Tensor, readout: str) -> Tensor:
-    """d = 1/L sum over both halves of a pair, over the tokens hidden in it, of z[y] - logsumexp(z) or z[y] - mean(z)."""
+    """1/L times the sum over both halves, over the tokens hidden in it, of z[y] - logsumexp(z) or z[y] - mean(z)."""
     found = torch.zeros(PAIRS, len(TEXTS), dtype=torch.float64)
     for pair in range(PAIRS):
         for row, text in enumerate(TEXTS):

@@ -24,7 +24,9 @@ def valid(grid: str) -> bool:
     """Every row, column and box holds 1 to 4."""
     cells = [(row, column) for row in range(4) for column in range(4)]
     units = [[(i, j) for j in range(4)] for i in range(4)] + [[(j, i) for j in range(4)] for i in range(4)]
-    units += [[cell for cell in cells if (cell[0] // 2, cell[1] // 2) == box] for box in itertools.product(range(2), repeat=2)]
+    units += [
+        [cell for cell in cells if (cell[0] // 2, cell[1] // 2) == box] for box in itertools.product(range(2), repeat=2)
+    ]
     return all({grid[4 * row + column] for row, column in unit} == set("1234") for unit in units)
 
 

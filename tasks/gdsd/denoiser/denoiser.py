@@ -1,12 +1,14 @@
 """A policy: a bidirectional transformer that predicts hidden tokens, with its tokenizer."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from tasks.gdsd.errors import CheckpointError, DataError
@@ -85,21 +87,55 @@ class Denoiser(torch.nn.Module):
         Raises:
             CheckpointError: the folder lacks a file, or its tensors do not fit the configuration.
         """
-        for name in ("config.json", "model.safetensors", "tokenizer.json"):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} is not a checkpoint: {name} is missing.")
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        shape = _read_shape(folder)
         try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
             loaded = LlamaForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                folder,
+                config=shape,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
+        except Exception as error:  # a damaged file surfaces as whatever its parser raises
+            raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
         # The stubs know only the form without loading info.
         network, report = cast(tuple[LlamaForCausalLM, dict[str, list[str]]], loaded)
         problems = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
         if problems:
             raise CheckpointError(f"{folder} does not fit its config.json: {problems}")
-        if network.config.is_causal is not False:
-            raise CheckpointError(f"{folder}/config.json has no is_causal=false: a denoiser reads in both directions.")
+        special = (tokenizer.mask_token, tokenizer.eos_token, tokenizer.pad_token)
+        if not {str(token) for token in special} <= set(tokenizer.get_vocab()):
+            raise CheckpointError(f"{folder}: tokenizer_config.json names no mask, end and padding token: {special}")
+        for key in ("is_local", "local_files_only"):
+            tokenizer.init_kwargs.pop(key, None)  # how it was loaded is no part of what is saved
         return cls(network, tokenizer, family).to(device)
+
+
+def _read_shape(folder: Path) -> LlamaConfig:
+    """Checks that the files can be read, and config.json's content, before anything of its size is built."""
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is not a checkpoint: {name} is missing.")
+    parsed: dict[str, object] = {}
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        try:
+            parsed[name] = json.loads((folder / name).read_text())
+        except ValueError as error:
+            raise CheckpointError(f"{folder}/{name} is damaged: {error}") from error
+    try:
+        with safe_open(folder / "model.safetensors", framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}/model.safetensors is damaged: {error}") from error
+    values = parsed["config.json"]
+    needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    if not isinstance(values, dict) or values.get("model_type") != "llama" or any(key not in values for key in needed):
+        raise CheckpointError(f"{folder}/config.json does not describe a Llama with {', '.join(needed)}.")
+    if values.get("is_causal") is not False:
+        raise CheckpointError(f"{folder}/config.json has no is_causal=false: a denoiser reads in both directions.")
+    try:
+        return LlamaConfig.from_pretrained(folder)
+    except Exception as error:  # its validation has errors of its own
+        raise CheckpointError(f"{folder}/config.json is refused: {error}") from error

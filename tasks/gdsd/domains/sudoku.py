@@ -7,10 +7,12 @@ from itertools import permutations
 
 from tasks.gdsd.config import PromptConfig
 from tasks.gdsd.domains.base import Verdict
+from tasks.gdsd.errors import DataError
 
 SIDE, BOX = 4, 2
 CELLS = SIDE * SIDE
 EMPTY = "."
+PATIENCE = 50_000  # draws without a new puzzle after which there are none left; at 12 empty cells 1 in 100 is new
 
 
 class Sudoku:
@@ -21,16 +23,28 @@ class Sudoku:
     """
 
     def problems(self, config: PromptConfig) -> Iterator[tuple[str, str]]:
-        """Yields distinct puzzles with exactly one solution, and the solution, without end."""
+        """Yields distinct puzzles with exactly one solution, and the solution.
+
+        Raises:
+            DataError: no new puzzle turns up.
+        """
         source = random.Random(f"sudoku:{config.seed}")
-        seen = set()
-        while True:
+        seen: set[str] = set()
+        misses = 0
+        while misses < PATIENCE:
+            misses += 1
             solution = source.choice(all_solutions())
             empty = set(source.sample(range(CELLS), source.randint(config.min_empty, config.max_empty)))
             puzzle = "".join(EMPTY if cell in empty else digit for cell, digit in enumerate(solution))
             if puzzle not in seen and len(solutions(puzzle)) == 1:
                 seen.add(puzzle)
+                misses = 0
                 yield puzzle, solution
+        raise DataError(
+            f"there are hardly more than {len(seen)} puzzles with {config.min_empty} to {config.max_empty} empty cells "
+            f"and one solution ({PATIENCE} draws gave no new one); ask for fewer problems, or for others by "
+            "prompts.min_empty and max_empty"
+        )
 
     def phrase(self, problem: str) -> str:
         """Returns the puzzle and `=`, which anchors the positions of an answer."""

@@ -1,0 +1,498 @@
+"""The update loop: what a step does, what is left out, and that nothing but the configuration decides."""
+
+import copy
+import math
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tasks.gdsd import checkpoint, distiller, tables
+from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.config import DistillConfig, GdsdConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.distiller import collate, distill
+from tasks.gdsd.errors import DataError, NonFiniteError
+from tasks.gdsd.objectives import LossMetrics, Scores, gdsd_loss
+from tasks.gdsd.records import EpochStats
+from tasks.gdsd.scoring import score_completions
+
+GROUP, LENGTH = 4, 8
+# One prompt of each kind; the last two groups have nothing to compare.
+ADVANTAGES: list[list[float | None]] = [
+    [1.0, -1 / 3, -1 / 3, -1 / 3],
+    [0.5, None, -0.5, 0.0],
+    [0.2, 0.3, -0.6, 0.1],
+    [0.0, 0.0, 0.0, 0.0],
+    [None, None, None, None],
+]
+PROMPTS = ["1.34341.2143.321=", "12=", "12343412....4321=", "x=", "(1+2)*3="]
+SIGNAL = [0, 1, 2]
+
+
+def scored(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float = 1.0) -> pa.Table:
+    source = torch.Generator().manual_seed(0)
+    completions = torch.randint(3, len(denoiser.tokenizer), (5, GROUP, LENGTH), generator=source).tolist()
+    orders = torch.rand(5, GROUP, LENGTH, generator=source).argsort(2).tolist()  # one token per step
+    rows = [
+        {
+            "prompt_id": f"train-{group:06d}",
+            "sample": sample,
+            "problem": "p",
+            "reference": "r",
+            "prompt_ids": denoiser.encode(PROMPTS[group]),
+            "completion_ids": completions[group][sample],
+            "unmasked_at": orders[group][sample],
+            "completion": denoiser.decode(completions[group][sample]),
+            "reward": advantage,
+            "solved": False,
+            "advantage": None if advantage is None else factor * advantage,
+        }
+        for group in groups
+        for sample, advantage in enumerate(ADVANTAGES[group])
+    ]
+    return pa.Table.from_pylist(rows, tables.SCORED)
+
+
+OBJECTIVE = GdsdConfig(
+    readout="log_prob",
+    guidance=0.5,
+    reference_weight=0.0,
+    baseline="zero",
+    mask_pairs=2,
+    mask_source="random",
+    share_masks=True,
+)
+CONFIG = DistillConfig(
+    objective=OBJECTIVE,
+    inner_steps=3,
+    micro_batch=64,
+    learning_rate=1e-3,
+    warmup_steps=0,
+    weight_decay=0.0,
+    adam_beta1=0.9,
+    adam_beta2=0.99,
+    max_grad_norm=10.0,
+    max_skipped=3,
+)
+
+
+def configured(objective: dict[str, object] | None = None, **changed: object) -> DistillConfig:
+    return CONFIG.model_copy(update={"objective": OBJECTIVE.model_copy(update=objective or {}), **changed})
+
+
+def run(
+    state: PolicyState,
+    table: pa.Table,
+    config: DistillConfig = CONFIG,
+    base: PolicyState | None = None,
+    round_index: int = 0,
+    evidence: Path = Path("/dev/null/evidence"),  # where nothing can be written
+) -> tuple[PolicyState, EpochStats]:
+    """One epoch from a copy of the state, because training changes the denoiser that it is given."""
+    return distill(
+        PolicyState(copy.deepcopy(state.denoiser), state.record, state.optimizer),
+        base,
+        table,
+        config,
+        round_index=round_index,
+        group_size=GROUP,
+        seed=7,
+        parent=f"parent of round {round_index + 1}",
+        evidence=evidence,
+    )
+
+
+def weights(state: PolicyState) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in state.denoiser.parameters()])
+
+
+def same(first: PolicyState, second: PolicyState) -> bool:
+    """Whether two states are equal bit for bit."""
+    assert first.optimizer.keys() == second.optimizer.keys()
+    moments = all(torch.equal(first.optimizer[name], second.optimizer[name]) for name in first.optimizer)
+    return moments and torch.equal(weights(first), weights(second)) and first.record == second.record
+
+
+def apart(first: PolicyState, second: PolicyState, start: PolicyState) -> float:
+    """Distance between two trained policies, as a share of the way that training went."""
+    return float((weights(first) - weights(second)).norm() / (weights(first) - weights(start)).norm())
+
+
+@pytest.fixture
+def start(denoiser: Denoiser) -> PolicyState:
+    return checkpoint.base_state(denoiser)
+
+
+@pytest.fixture
+def table(denoiser: Denoiser) -> pa.Table:
+    return scored(denoiser)
+
+
+def mean_scores(state: PolicyState, table: pa.Table, config: DistillConfig) -> Tensor:
+    """Scores of the completions that carry a signal, under the masks of the epoch; mean over pairs."""
+    batch = collate(table, state.denoiser, config, group_size=GROUP, round_index=0, seed=7)
+    assert batch is not None
+    with torch.no_grad():
+        return score_completions(
+            state.denoiser, batch.prompts, batch.attention, batch.completions, batch.masks, config.objective.readout
+        ).mean(0)
+
+
+# What a step does
+
+
+@pytest.mark.parametrize("baseline", ["zero", "group"])
+def test_the_first_step_by_hand(start: PolicyState, table: pa.Table, baseline: str) -> None:
+    """If it fails, the old scores are not those of the policy that made the rollouts, or the mean is over other terms.
+
+    In the first step theta = old, so a residual is -psi A, less its group's mean -psi mean(A) with the baseline
+    `group`, for every pair. The mean is over pairs and the 11 judged completions of the 3 groups with a signal.
+    """
+    groups = [[value for value in ADVANTAGES[index] if value is not None] for index in SIGNAL]
+    centre = [math.fsum(group) / len(group) if baseline == "group" else 0.0 for group in groups]
+    residuals = [0.5 * (value - mean) for group, mean in zip(groups, centre, strict=True) for value in group]
+    _, stats = run(start, table, configured({"baseline": baseline}))
+    first = stats.steps[0]
+    assert first.loss == pytest.approx(sum(value**2 for value in residuals) / 11, rel=1e-5)
+    assert first.residual_abs == pytest.approx(sum(map(abs, residuals)) / 11, rel=1e-5)
+    assert first.shift_abs == 0
+    assert stats.sequences == 12 and len(stats.steps) == 3 and not any(step.skipped for step in stats.steps)
+
+
+@pytest.mark.parametrize("readout", ["log_prob", "centred"])
+def test_steps_move_the_scores_towards_the_target(start: PolicyState, table: pa.Table, readout: str) -> None:
+    """If it fails, training does nothing, or makes good answers less likely."""
+    config = configured({"readout": readout}, inner_steps=20)
+    trained, stats = run(start, table, config)
+    last = stats.steps[-1]
+    assert last.residual_abs is not None and stats.steps[0].residual_abs is not None
+    assert last.residual_abs < 0.5 * stats.steps[0].residual_abs
+    shift = mean_scores(trained, table, config) - mean_scores(start, table, config)
+    wanted = torch.tensor([value or 0.0 for index in SIGNAL for value in ADVANTAGES[index]])
+    clear = wanted.abs() > 0.25
+    assert torch.equal(shift[clear].sign(), wanted[clear].sign()), f"moved by {shift} for advantages {wanted}"
+
+
+def test_the_record_says_what_happened(start: PolicyState, table: pa.Table) -> None:
+    """If it fails, a policy does not know how it came about, and a continued run counts wrongly."""
+    trained, stats = run(start, table, round_index=4)
+    assert (trained.record.round, trained.record.updates, trained.record.skipped_in_a_row) == (5, 3, 0)
+    assert trained.record.parent == "parent of round 5" and trained.record.family == "tiny"
+    assert stats.round == 5
+    assert set(trained.optimizer) == {
+        f"{name}.{slot}" for name, _ in start.denoiser.named_parameters() for slot in ("exp_avg", "exp_avg_sq", "step")
+    }
+
+
+def test_the_learning_rate_rises_over_updates_across_epochs(start: PolicyState, table: pa.Table) -> None:
+    """If it fails, warm-up starts again in every round, or never ends.
+
+    Update n, counted from 0, has lr * min(1, (n + 1) / (warmup + 1)).
+    """
+    config = configured(warmup_steps=4, learning_rate=1e-3)
+    middle, first = run(start, table, config)
+    _, second = run(middle, table, config, round_index=1)
+    rates = [step.learning_rate for step in first.steps + second.steps]
+    assert rates == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3, 1e-3])
+
+
+def test_equal_epochs_are_equal(start: PolicyState, table: pa.Table) -> None:
+    """If it fails, a rerun gives another policy, and a cached result is not what computing it anew would give."""
+    torch.manual_seed(1)
+    first, _ = run(start, table)
+    torch.manual_seed(2)
+    assert same(first, run(start, table)[0])
+    assert not torch.equal(weights(first), weights(run(start, table, round_index=1)[0])), "masks change by round"
+
+
+def test_dropout_stays_off(start: PolicyState, table: pa.Table) -> None:
+    """If it fails, old and new scores differ by noise, which the loss takes for a difference to remove."""
+    noisy = PolicyState(copy.deepcopy(start.denoiser), start.record, {})
+    for layer in noisy.denoiser.network.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    noisy.denoiser.train()
+    assert torch.equal(weights(run(noisy, table)[0]), weights(run(start, table)[0]))
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 8, 12])
+@pytest.mark.parametrize("changed", [{}, {"baseline": "group"}, {"mask_source": "trajectory"}], ids=str)
+def test_micro_batches_change_only_rounding(
+    start: PolicyState, table: pa.Table, size: int, changed: dict[str, object]
+) -> None:
+    """If it fails, a smaller GPU trains another policy.
+
+    Micro-batches are whole groups, at least one, so 1, 4 and 5 are one group each, 8 is two and a remainder.
+    """
+    whole, expected = run(start, table, configured(changed))
+    parts, stats = run(start, table, configured(changed, micro_batch=size))
+    for step, wanted in zip(stats.steps, expected.steps, strict=True):
+        assert step.loss == pytest.approx(wanted.loss, rel=1e-3)
+        assert step.residual_abs == pytest.approx(wanted.residual_abs, rel=1e-3)
+        assert step.grad_norm == pytest.approx(wanted.grad_norm, rel=1e-3)
+    assert apart(whole, parts, start) < 2e-3
+
+
+def test_micro_batches_do_not_change_the_reference(
+    start: PolicyState, other_denoiser: Denoiser, table: pa.Table
+) -> None:
+    """If it fails, reference scores go to the wrong completions once a batch is cut."""
+    base = checkpoint.base_state(other_denoiser)
+    whole, _ = run(start, table, configured({"reference_weight": 0.5}), base)
+    parts, _ = run(start, table, configured({"reference_weight": 0.5}, micro_batch=4), base)
+    assert apart(whole, parts, start) < 2e-3
+
+
+def test_the_order_of_groups_changes_only_rounding(start: PolicyState, denoiser: Denoiser) -> None:
+    """If it fails, the order in which shards finish changes the training."""
+    first, _ = run(start, scored(denoiser, [0, 1, 2]))
+    second, _ = run(start, scored(denoiser, [2, 0, 1]))
+    assert apart(first, second, start) < 2e-3
+
+
+OTHER = {
+    "objective.readout": "centred",
+    "objective.guidance": 0.6,
+    "objective.reference_weight": 0.2,
+    "objective.baseline": "group",
+    "objective.mask_pairs": 3,
+    "objective.mask_source": "trajectory",
+    "objective.share_masks": False,
+    "inner_steps": 4,
+    "learning_rate": 2e-3,
+    "warmup_steps": 5,
+    "weight_decay": 0.1,
+    "adam_beta1": 0.5,
+    "adam_beta2": 0.9,
+    "max_grad_norm": 0.01,
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_option_changes_the_policy(
+    start: PolicyState, other_denoiser: Denoiser, table: pa.Table, name: str
+) -> None:
+    """If it fails, a documented option is a dead switch."""
+    base = checkpoint.base_state(other_denoiser)
+    part = name.removeprefix("objective.")
+    config = configured({part: OTHER[name]}) if part != name else configured(**{part: OTHER[name]})
+    # A second epoch, so that options that act through the optimizer's moments show as well.
+    reference, _ = run(run(start, table)[0], table, round_index=1)
+    changed, _ = run(run(start, table, config, base)[0], table, config, base, round_index=1)
+    assert apart(reference, changed, start) > 1e-4
+
+
+def test_no_option_is_forgotten_above() -> None:
+    """If it fails, a new option of the update has no test that it does anything; add it to OTHER."""
+    known = {name.split(".")[-1] for name in OTHER} | {"objective", "micro_batch", "max_skipped"}
+    assert set(DistillConfig.model_fields) | set(GdsdConfig.model_fields) == known
+
+
+# What is left out
+
+
+def test_groups_without_a_signal_are_left_out(start: PolicyState, denoiser: Denoiser) -> None:
+    """If it fails, groups that carry no signal hold the policy where it is, or change the masks of the others."""
+    everything, stats = run(start, scored(denoiser))
+    signal, _ = run(start, scored(denoiser, SIGNAL))
+    assert same(everything, signal)
+    assert stats.sequences == len(SIGNAL) * GROUP
+
+
+def test_nothing_to_learn_changes_nothing(start: PolicyState, denoiser: Denoiser) -> None:
+    """If it fails, a round of equal answers stops the run, or its decayed weights and moments drift."""
+    before, _ = run(start, scored(denoiser))
+    after, stats = run(before, scored(denoiser, [3, 4]), configured(weight_decay=0.5), round_index=1)
+    assert torch.equal(weights(before), weights(after))
+    assert all(torch.equal(before.optimizer[name], after.optimizer[name]) for name in before.optimizer)
+    assert stats.steps == [] and stats.sequences == 0
+    assert (after.record.round, after.record.updates) == (2, 3)
+    untouched, _ = run(start, scored(denoiser, [3, 4]))
+    assert untouched.optimizer == {} and torch.equal(weights(untouched), weights(start))
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_trajectory_masks_come_from_the_rows(denoiser: Denoiser, table: pa.Table, share: bool) -> None:
+    """If it fails, a completion is scored in states of another one's trajectory.
+
+    With one token per step, the state before step s hides LENGTH - s tokens: those with unmasked_at >= s. Shared masks
+    take one step per group.
+    """
+    config = configured({"mask_source": "trajectory", "share_masks": share, "mask_pairs": 8})
+    batch = collate(table, denoiser, config, group_size=GROUP, round_index=0, seed=7)
+    assert batch is not None
+    rows = [row for row in table.to_pylist() if int(row["prompt_id"].split("-")[1]) in SIGNAL]
+    unmasked_at = torch.tensor([row["unmasked_at"] for row in rows])
+    steps = LENGTH - batch.masks.sum(2)  # (K, B)
+    assert torch.equal(batch.masks, unmasked_at >= steps[:, :, None])
+    groups = steps.view(8, len(SIGNAL), GROUP)
+    assert bool((groups == groups[:, :, :1]).all()) is share
+
+
+def test_completions_of_several_lengths_are_refused(start: PolicyState, denoiser: Denoiser) -> None:
+    """If it fails, rollouts of two configurations are mixed and end in an error about tensors."""
+    rows = scored(denoiser).to_pylist()
+    rows[1]["completion_ids"] = rows[1]["completion_ids"][:-2]
+    with pytest.raises(DataError, match=r"these occur: \[6, 8\]"):
+        run(start, pa.Table.from_pylist(rows, tables.SCORED))
+
+
+# Continuing
+
+
+def test_a_continued_run_is_the_uninterrupted_one(start: PolicyState, table: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a run that was stopped and resumed ends with another policy."""
+    config = configured(warmup_steps=4)
+    middle, _ = run(start, table, config)
+    uninterrupted, expected = run(middle, table, config, round_index=1)
+    loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", middle), torch.device("cpu"))
+    resumed, stats = run(loaded, table, config, round_index=1)
+    assert same(resumed, uninterrupted)
+    assert stats.steps == expected.steps
+    forgetful, _ = run(PolicyState(middle.denoiser, middle.record, {}), table, config, round_index=1)
+    assert not torch.equal(weights(forgetful), weights(resumed)), "the moments matter, so the test means something"
+
+
+# The base policy
+
+
+def test_the_reference_is_the_base_policy(start: PolicyState, other_denoiser: Denoiser, table: pa.Table) -> None:
+    """If it fails, `reference_weight` pulls towards another policy than the base, or not at all.
+
+    With the starting policy itself as base, ref = old, so (1 - beta) old + beta ref = old and nothing changes but
+    rounding. With another base, scores end nearer to that base's than without the pull.
+    """
+    free, _ = run(start, table)
+    own, _ = run(start, table, configured({"reference_weight": 0.5}), start)
+    assert apart(free, own, start) < 2e-3
+    base = checkpoint.base_state(other_denoiser)
+    config = configured({"reference_weight": 0.5}, inner_steps=10)
+    pulled, _ = run(start, table, config, base)
+    free, _ = run(start, table, configured(inner_steps=10))
+    wanted = mean_scores(base, table, config)
+    distances = [(mean_scores(state, table, config) - wanted).abs().mean() for state in (pulled, free)]
+    assert distances[0] < distances[1]
+
+
+def test_the_base_is_only_read(start: PolicyState, other_denoiser: Denoiser, table: pa.Table) -> None:
+    """If it fails, the base moves, and the pull towards it with it."""
+    base = checkpoint.base_state(other_denoiser)
+    before = weights(base).clone()
+    run(start, table, configured({"reference_weight": 0.5}), base)
+    assert torch.equal(weights(base), before)
+    assert all(parameter.grad is None for parameter in base.denoiser.parameters())
+
+
+def test_without_reference_weight_the_base_has_no_say(
+    start: PolicyState, other_denoiser: Denoiser, table: pa.Table
+) -> None:
+    """If it fails, a run pays for scoring a base policy that it does not use, or is changed by it."""
+    assert same(run(start, table)[0], run(start, table, base=checkpoint.base_state(other_denoiser))[0])
+
+
+def test_a_missing_base_is_refused(start: PolicyState, table: pa.Table) -> None:
+    """If it fails, a run that asks for a pull towards its base trains silently without one."""
+    with pytest.raises(ValueError, match="no base policy was given"):
+        run(start, table, configured({"reference_weight": 0.5}))
+
+
+# Non-finite updates
+
+Loss = Callable[[Scores, Tensor, GdsdConfig], tuple[Tensor, LossMetrics]]
+
+
+def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind: str) -> None:
+    """Makes the loss, or only its gradient, non-finite in the given updates, counted over epochs; one part each."""
+    calls = iter(range(10_000))
+
+    def broken(scores: Scores, advantages: Tensor, config: GdsdConfig) -> tuple[Tensor, LossMetrics]:
+        loss, metrics = gdsd_loss(scores, advantages, config)
+        if next(calls) in steps:
+            if kind == "gradient":  # 0 with the gradient 0 * inf
+                loss = loss + (scores.theta - scores.theta.detach()).square().sqrt().sum()
+            else:
+                loss = loss * float(kind)
+        return loss, metrics
+
+    monkeypatch.setattr(distiller, "gdsd_loss", broken)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+def test_a_non_finite_update_is_skipped(
+    start: PolicyState, table: pa.Table, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """If it fails, one bad batch destroys the policy, or its optimizer's moments.
+
+    Skipping the first of three updates must leave what two updates give: old scores are taken in the first step all
+    the same, and neither weights, nor moments, nor the count of updates may move.
+    """
+    expected, _ = run(start, table, configured(inner_steps=2, warmup_steps=3))
+    break_updates(monkeypatch, {0}, kind)
+    found, stats = run(start, table, configured(inner_steps=3, warmup_steps=3))
+    assert [step.skipped for step in stats.steps] == [True, False, False]
+    assert same(found, expected)
+    assert bool(weights(found).isfinite().all())
+    assert (stats.steps[0].loss is None) == (kind != "gradient")
+    assert stats.steps[0].grad_norm is None
+    assert stats.model_validate_json(stats.model_dump_json()) == stats
+
+
+def test_skipped_updates_in_a_row_are_counted(
+    start: PolicyState, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run stops over a few scattered bad updates, or never stops."""
+    break_updates(monkeypatch, {0, 1, 3, 4, 7}, "nan")
+    trained, stats = run(start, table, configured(inner_steps=8, max_skipped=3))
+    assert sum(step.skipped for step in stats.steps) == 5
+    assert (trained.record.updates, trained.record.skipped_in_a_row) == (3, 1)
+
+
+def test_too_many_in_a_row_stop_the_run_and_leave_evidence(
+    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run goes on for hours without learning, or stops without anything to find the cause from."""
+    before, _ = run(start, table, configured(inner_steps=2))
+    break_updates(monkeypatch, range(2, 100), "inf")
+    with pytest.raises(NonFiniteError, match=r"3 updates in a row were not finite in round 1 .* Lower"):
+        run(start, table, configured(inner_steps=50), evidence=tmp_path / "evidence")
+    saved = load_file(tmp_path / "evidence" / "batch.safetensors")
+    expected = collate(table, start.denoiser, CONFIG, group_size=GROUP, round_index=0, seed=7)
+    assert expected is not None
+    for name in ("prompts", "attention", "completions", "advantages", "judged", "masks"):
+        assert torch.equal(saved[name], getattr(expected, name))
+    policy = Denoiser.load(tmp_path / "evidence", "tiny", torch.device("cpu"))
+    assert torch.equal(weights(PolicyState(policy, start.record, {})), weights(before)), "as they were at the failure"
+
+
+def test_a_row_of_skipped_updates_may_span_epochs(
+    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, runs with few updates per round never stop, however long nothing works."""
+    break_updates(monkeypatch, range(100), "nan")
+    config = configured(inner_steps=2, max_skipped=3)
+    first, stats = run(start, table, config)
+    assert [step.skipped for step in stats.steps] == [True, True]
+    assert first.record.skipped_in_a_row == 2 and first.record.updates == 0
+    loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", first), torch.device("cpu"))
+    with pytest.raises(NonFiniteError, match="3 updates in a row were not finite in round 2"):
+        run(loaded, table, config, round_index=1, evidence=tmp_path / "evidence")
+    assert (tmp_path / "evidence" / "batch.safetensors").is_file()
+
+
+def test_an_overflowing_reward_is_caught(start: PolicyState, denoiser: Denoiser, tmp_path: Path) -> None:
+    """If it fails, the guard works on made-up losses only. Advantages of 1e30 have squares beyond float32."""
+    with pytest.raises(NonFiniteError):
+        run(start, scored(denoiser, factor=1e30), evidence=tmp_path / "evidence")
+
+
+def test_a_policy_of_nan_is_caught(start: PolicyState, table: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a broken checkpoint trains on, and its answers are noise."""
+    broken = PolicyState(copy.deepcopy(start.denoiser), start.record, {})
+    with torch.no_grad():
+        broken.denoiser.network.lm_head.weight[5] = math.nan
+    with pytest.raises(NonFiniteError):
+        run(broken, table, evidence=tmp_path / "evidence")

@@ -1,0 +1,142 @@
+"""Rollouts: the way work is cut changes no token."""
+
+from itertools import product
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tasks.gdsd import rollouts, tables
+from tasks.gdsd.config import SamplerConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.errors import DataError
+
+SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=2, temperature=1.0)
+GROUP = 3
+Rows = list[dict[str, object]]
+
+
+def shard_rows(
+    denoiser: Denoiser,
+    train: pa.Table,
+    shard: int = 0,
+    shards: int = 1,
+    batch_size: int = 64,
+    round_index: int = 2,
+    seed: int = 0,
+) -> Rows:
+    rows, stats = rollouts.generate_shard(
+        denoiser,
+        train,
+        SETTINGS,
+        prompts_per_round=4,
+        group_size=GROUP,
+        batch_size=batch_size,
+        round_index=round_index,
+        seed=seed,
+        shard=shard,
+        shards=shards,
+    )
+    assert stats.completions == len(rows) and stats.tokens == 16 * len(rows) and stats.seconds > 0
+    return rows
+
+
+def merged(folder: Path, parts: list[Rows]) -> pa.Table:
+    folder.mkdir()
+    return rollouts.merge(
+        [tables.write(rows, tables.ROLLOUTS, folder / f"{index}.parquet") for index, rows in enumerate(parts)]
+    )
+
+
+def test_shards_and_batches_change_no_token(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a run on more machines, or with less memory, is another experiment."""
+    expected = merged(tmp_path / "whole", [shard_rows(denoiser, puzzles)])
+    assert expected.num_rows == 4 * GROUP
+    for shards, batch_size in product((1, 2, 3, 4), (1, 5)):
+        parts = [shard_rows(denoiser, puzzles, shard, shards, batch_size) for shard in range(shards)]
+        found = merged(tmp_path / f"{shards}-{batch_size}", parts)
+        assert found.equals(expected), f"{shards} shards, batches of {batch_size}"
+
+
+def test_the_order_of_shards_does_not_matter(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
+    """If it fails, training depends on which machine finished first."""
+    parts = [shard_rows(denoiser, puzzles, shard, 3) for shard in range(3)]
+    forward, backward = merged(tmp_path / "forward", parts), merged(tmp_path / "backward", parts[::-1])
+    assert forward.equals(backward)
+    order = list(zip(forward["prompt_id"].to_pylist(), forward["sample"].to_pylist(), strict=True))
+    assert order == sorted(order) and len(set(order)) == len(order)
+    assert forward["prompt_id"].num_chunks == 1
+
+
+def test_samples_are_numbered_numerically(tmp_path: Path) -> None:
+    """If it fails, sample 10 comes before sample 2, and groups are in another order than their masks."""
+    row = {
+        "prompt_id": "a",
+        "problem": "p",
+        "reference": "r",
+        "prompt_ids": [1],
+        "completion_ids": [1],
+        "unmasked_at": [0],
+    }
+    rows: Rows = [row | {"sample": sample, "completion": str(sample)} for sample in (10, 2, 11, 0)]
+    assert merged(tmp_path / "m", [rows])["sample"].to_pylist() == [0, 2, 10, 11]
+
+
+def test_rows_say_what_was_asked_and_answered(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, an answer is judged against another problem's solution."""
+    known = {row["id"]: row for row in puzzles.to_pylist()}
+    rows = shard_rows(denoiser, puzzles)
+    assert len({row["prompt_id"] for row in rows}) == 4
+    for row in rows:
+        problem = known[row["prompt_id"]]
+        assert (row["problem"], row["reference"]) == (problem["problem"], problem["reference"])
+        assert row["prompt_ids"] == denoiser.encode(problem["prompt"])
+        ids = row["completion_ids"]
+        assert isinstance(ids, list) and len(ids) == 16 and row["completion"] == denoiser.decode(ids)
+        # Two blocks of 8 tokens, two steps each, 4 tokens per step.
+        assert isinstance(row["unmasked_at"], list)
+        assert sorted(row["unmasked_at"][:8]) == [0] * 4 + [1] * 4
+        assert sorted(row["unmasked_at"][8:]) == [2] * 4 + [3] * 4
+
+
+def test_samples_rounds_and_seeds_differ(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, a group holds one answer many times, or rounds repeat each other: nothing is left to learn from."""
+
+    def answers(rows: Rows) -> dict[object, set[str]]:
+        found: dict[object, set[str]] = {}
+        for row in rows:
+            found.setdefault(row["prompt_id"], set()).add(str(row["completion_ids"]))
+        return found
+
+    first = answers(shard_rows(denoiser, puzzles))
+    assert all(len(group) == GROUP for group in first.values())
+    for other in (shard_rows(denoiser, puzzles, round_index=3), shard_rows(denoiser, puzzles, seed=1)):
+        for prompt, group in answers(other).items():
+            assert group.isdisjoint(first.get(prompt, set()))
+
+
+def test_rounds_that_do_not_divide_the_problems_work(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a run stops at the round in which its problems run out: 5 problems, 4 per round."""
+    for index in range(4):
+        rows = merged(tmp_path / str(index), [shard_rows(denoiser, puzzles, round_index=index)])
+        assert rows.num_rows == 4 * GROUP and len(set(rows["prompt_id"].to_pylist())) == 4
+
+
+def test_a_file_that_is_no_shard_is_refused(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a truncated upload ends in a stack trace, or a table of other columns is taken for rollouts."""
+    good = tables.write(shard_rows(denoiser, puzzles), tables.ROLLOUTS, tmp_path / "good.parquet")
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(good.read_bytes()[:-20])
+    other = tables.write(puzzles, tables.PROMPTS, tmp_path / "other.parquet")
+    for path in (cut, other, tmp_path / "missing.parquet"):
+        with pytest.raises(DataError, match=path.name):
+            rollouts.merge([good, path])
+
+
+def test_rows_without_a_required_value_are_refused(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a missing value ends in a stack trace of Arrow, and leaves half a file."""
+    rows = shard_rows(denoiser, puzzles)
+    rows[3]["completion"] = None
+    with pytest.raises(DataError, match="completion"):
+        tables.write(rows, tables.ROLLOUTS, tmp_path / "rollouts.parquet")
+    assert not (tmp_path / "rollouts.parquet").exists()

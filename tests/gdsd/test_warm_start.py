@@ -1,0 +1,59 @@
+"""The warm start teaches the references, reproducibly."""
+
+import copy
+
+import pyarrow as pa
+import pytest
+import torch
+
+from tasks.gdsd.config import WarmStartConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.errors import DataError
+from tasks.gdsd.sampler import left_pad
+from tasks.gdsd.scoring import score_completions
+from tasks.gdsd.warm_start import warm_start
+
+CONFIG = WarmStartConfig(steps=30, batch_size=16, learning_rate=1e-2)
+LENGTH = 18  # two more than a reference has
+
+
+def score_references(denoiser: Denoiser, puzzles: pa.Table) -> torch.Tensor:
+    """Mean log-probability per token of each reference and its two end tokens, everything hidden."""
+    rows = puzzles.to_pylist()
+    prompts, attention = left_pad([denoiser.encode(row["prompt"]) for row in rows], denoiser.pad_id, denoiser.device)
+    answers = torch.tensor([denoiser.encode(row["reference"]) + [denoiser.end_id] * 2 for row in rows])
+    with torch.no_grad():
+        everything = torch.ones(1, *answers.shape, dtype=torch.bool)
+        return score_completions(denoiser, prompts, attention, answers, everything, "log_prob")[0]
+
+
+def test_references_and_their_end_become_likely(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, a run starts from a policy that never answers right, and has nothing to reinforce."""
+    before = score_references(denoiser, puzzles)
+    warm_start(denoiser, puzzles, CONFIG, LENGTH, seed=0)
+    assert bool((score_references(denoiser, puzzles) > before + 1).all())
+
+
+def test_it_follows_from_the_seed(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, two runs of one configuration start from different policies."""
+
+    def warmed(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed + 17)
+        policy = copy.deepcopy(denoiser)
+        warm_start(policy, puzzles, CONFIG.model_copy(update={"steps": 3}), LENGTH, seed)
+        return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
+
+    assert torch.equal(warmed(0), warmed(0)) and not torch.equal(warmed(0), warmed(1))
+
+
+def test_no_steps_change_nothing(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, a run cannot start from the initial weights."""
+    before = copy.deepcopy(denoiser.state_dict())
+    warm_start(denoiser, puzzles, CONFIG.model_copy(update={"steps": 0}), LENGTH, seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in denoiser.state_dict().items())
+
+
+def test_answers_longer_than_a_completion_are_refused(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, the policy learns answers that it can never complete."""
+    with pytest.raises(DataError, match=r"has 16 tokens, but a completion has 15; raise rollout\.sampler\.length"):
+        warm_start(denoiser, puzzles, CONFIG, 15, seed=0)
