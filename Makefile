@@ -1,5 +1,5 @@
 # Two commands set everything up: `make train` and `make test`. PYTHON must be 3.11 or 3.12.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -22,6 +22,7 @@ train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
 	$(BIN)/pyflyte run workflows/gdsd.py train --config $(CONFIG)
 
 evaluate: $(READY) ## score the checkpoint folder POLICY
+	$(if $(POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
 	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(POLICY)
 
 test: $(READY) ## run the tests
@@ -46,5 +47,5 @@ clean: ## remove the environment and caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-runs: ## remove the data and results of local runs
-	rm -rf $${GDSD_HOME:-$$HOME/.flyte/gdsd} $$HOME/.flyte/local-cache
+clean-runs: ## remove the data of local runs; what is still wanted is computed again
+	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* prompts-* policy-* rollouts-* scored-* samples-* evidence-*

@@ -25,7 +25,8 @@ def without_times(value: object) -> object:
 def local(config: str, home: Path) -> object:
     """Returns the record of a local run."""
     command = [str(BIN / "pyflyte"), "run", "workflows/gdsd.py", "train", "--config", config]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"HOME": str(home)}, capture_output=True, text=True)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLYTE", "GDSD"))}
+    done = subprocess.run(command, cwd=ROOT, env=kept | {"HOME": str(home)}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"the local run failed:\n{done.stdout}{done.stderr}")
     (record,) = home.glob(".flyte/gdsd/run-*/run.json")
@@ -42,6 +43,8 @@ def remote(double: Path, config: str, folder: Path) -> object:
         done = subprocess.run(
             [*command, "workflows/gdsd.py", "train", "--config", config], cwd=ROOT, capture_output=True, text=True
         )
+        if not backend.store.executions:
+            sys.exit(f"nothing was submitted:\n{done.stdout}{done.stderr}")
         (execution,) = backend.store.executions.values()
         for attempt in execution.attempts:
             print(f"{attempt.node:60.60s} try {attempt.attempt} {attempt.seconds:6.1f} s {attempt.outcome}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flytekit import Cache, task
-from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from images import CPU, GPU
@@ -67,9 +66,7 @@ def evaluate_policy(policy: Checkpoint, problems: Table, domain: str, config: Ev
     interruptible=True,
 )
 def select_best(policies: list[Checkpoint], validations: list[EvalReport]) -> Checkpoint:
-    """Returns the policy with the highest solved share on the validation problems, the later one of equals."""
+    """Returns the policy with the highest solved share on the validation problems, by address; reward breaks ties."""
     from tasks.gdsd import evaluation
 
-    best = policies[evaluation.best(validations)]
-    # The address of a policy in an object store, not a copy of it.
-    return FlyteDirectory(str(best.remote_source or best.path))
+    return policies[evaluation.best(validations)]

@@ -8,6 +8,8 @@ miss.
 import logging
 import os
 import tempfile
+import uuid
+from datetime import datetime
 from pathlib import Path
 
 import msgpack
@@ -21,15 +23,16 @@ logger = logging.getLogger(__name__)
 
 def home() -> Path:
     """Returns the folder of local run data: GDSD_HOME, by default ~/.flyte/gdsd."""
-    return Path(os.environ.get("GDSD_HOME", "~/.flyte/gdsd")).expanduser()
+    return Path(os.environ.get("GDSD_HOME") or "~/.flyte/gdsd").expanduser().absolute()
 
 
 def new_folder(name: str) -> Path:
     """Returns a new empty folder for a task's outputs: under `home()` in a local run, temporary in a pod."""
     if _in_pod():
         return Path(tempfile.mkdtemp(prefix=f"{name}-"))
-    home().mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=home()))
+    folder = home() / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def keep(folder: Path) -> str:
@@ -91,4 +94,6 @@ def _paths(value: object) -> list[str]:
 
 
 def _exists(uri: str) -> bool:
-    return "://" in uri or Path(uri).exists()
+    """Whether data is still there; cleaners of temporary folders take files and may leave the folders."""
+    path = Path(uri)
+    return "://" in uri or path.is_file() or any(item.is_file() for item in path.rglob("*"))

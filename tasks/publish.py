@@ -19,8 +19,8 @@ from tasks.gdsd.records import (
     PolicyStats,
     PromptStats,
     RewardStats,
-    RunRecord,
 )
+from tasks.gdsd.run_record import RunRecord
 from tasks.local import new_folder
 from tasks.types import Checkpoint, Table
 

@@ -1,6 +1,5 @@
 """Stage `reward`: verdicts and advantages of a round's completions, checked before anything is trained on them."""
 
-import logging
 import os
 import time
 from datetime import timedelta
@@ -17,8 +16,6 @@ from tasks.local import new_folder
 from tasks.rollout import RolloutShard
 from tasks.sources import SourceVersion
 from tasks.types import Table
-
-logger = logging.getLogger(__name__)
 
 
 class Scored(NamedTuple):

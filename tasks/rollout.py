@@ -1,6 +1,5 @@
 """Stage `rollout`: completions of a round's prompts, one map-task item per shard."""
 
-import logging
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +14,6 @@ from tasks.gdsd.records import RolloutStats
 from tasks.local import new_folder
 from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table
-
-logger = logging.getLogger(__name__)
 
 
 class RolloutShard(BaseModel):

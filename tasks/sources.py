@@ -79,7 +79,9 @@ def _imports(name: str) -> frozenset[str]:
     for node in ast.walk(_tree(name)):
         if isinstance(node, ast.Import):
             named |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                raise ImportError(f"{name} has a relative import, which cache versions do not follow; make it absolute")
             named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     inside = {item for item in named if item.split(".")[0] == "tasks" and _path(item) is not None}
     return frozenset(
@@ -94,12 +96,18 @@ def _meaning(name: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             node.decorator_list = [item for item in node.decorator_list if not _is_task(item)]
-        if (
-            isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:]
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            node.body = [item for item in node.body if not _is_text(item)]
     return ast.dump(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is a docstring, of a function, class or field."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _is_task(decorator: ast.expr) -> bool:

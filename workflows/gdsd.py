@@ -16,6 +16,7 @@
 | publish  | `publish_policy`    | CPU     | not cached                               |
 """
 
+from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
@@ -49,7 +50,15 @@ class Rounds(NamedTuple):
     validations: list[EvalReport]
 
 
-@dynamic(container_image=CPU.image, requests=CPU.requests, limits=CPU.limits, retries=2)
+@dynamic(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(days=30),
+    interruptible=False,
+)
 def run_rounds(config: TrainConfig, train: Table, validation: Table, base: Checkpoint) -> Rounds:
     """Unrolls the rounds of rollout, reward and distillation, with a validation every few rounds.
 

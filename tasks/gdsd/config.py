@@ -23,9 +23,9 @@ class Config(BaseModel):
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: object) -> Self:
-        """Reads a configuration strictly, whatever the caller asks for; flytekit comes through here.
+        """Reads a configuration strictly, whatever the caller asks for.
 
-        Whole floats count as integers, because a protobuf Struct (what the Flyte console sends) knows no others.
+        Whole floats count as integers: some senders of JSON write 3 as 3.0.
 
         Raises:
             ConfigError: naming each refused field.
@@ -167,7 +167,6 @@ class WarmStartConfig(Config):
 class PolicyConfig(Config):
     """The base policy that training starts from."""
 
-    family: Literal["tiny"] = "tiny"
     seed: int = Field(0, description="draws the initial weights and the warm start's batches")
     tiny: TinyModelConfig = TinyModelConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
@@ -202,8 +201,8 @@ class RolloutConfig(Config):
 
     prompts_per_round: Count = 192
     group_size: int = Field(4, ge=2, le=1024, description="completions per prompt; a group of one has no baseline")
-    shards: int = Field(1, ge=1, le=512, description="map-task items per round; changes no token")
-    batch_size: Count = Field(256, description="completions per denoiser call; changes no token")
+    shards: int = Field(1, ge=1, le=512, description="map-task items per round; changes tokens by rounding at most")
+    batch_size: Count = Field(256, description="completions per denoiser call; changes tokens by rounding at most")
     sampler: SamplerConfig = SamplerConfig()
 
     @model_validator(mode="after")
@@ -212,6 +211,10 @@ class RolloutConfig(Config):
             raise ValueError(
                 f"shards {self.shards} exceeds prompts_per_round {self.prompts_per_round}, "
                 f"which leaves empty shards; use at most {self.prompts_per_round}"
+            )
+        if self.sampler.temperature == 0:
+            raise ValueError(
+                "sampler.temperature 0 makes all completions of a group alike, which carries no signal; use more than 0"
             )
         return self
 
@@ -254,7 +257,10 @@ class DistillConfig(Config):
     inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")
     micro_batch: Count = Field(1024, description="completions per forward; changes results only by rounding")
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    warmup_steps: int = Field(10, ge=0, le=1_000_000, description="updates over which the learning rate rises linearly")
+    warmup_steps: int = Field(10, ge=0, le=1_000_000, description="updates before the full learning rate")
+    decay_after: int = Field(
+        150, ge=1, le=1_000_000, description="updates after which the learning rate falls as 1 / sqrt(updates)"
+    )
     weight_decay: float = Field(0.0, ge=0, le=1)
     adam_beta1: float = Field(0.95, ge=0, lt=1)
     adam_beta2: float = Field(0.99, ge=0, lt=1)
@@ -262,11 +268,18 @@ class DistillConfig(Config):
     max_skipped: int = Field(3, ge=1, le=1000, description="non-finite updates in a row after which the run stops")
 
 
+class EvaluationSamplerConfig(SamplerConfig):
+    """The same sampler with the defaults of an evaluation: one token per step, and the most likely one."""
+
+    steps_per_block: int = Field(16, ge=1, le=4096, description="denoiser calls per block")
+    temperature: float = Field(0.0, ge=0, le=10, description="0 takes the most likely token")
+
+
 class EvaluationConfig(Config):
     """The protocol under which base and trained policy are compared."""
 
-    batch_size: Count = Field(512, description="completions per denoiser call; changes no token")
-    sampler: SamplerConfig = SamplerConfig(steps_per_block=16, temperature=0.0)
+    batch_size: Count = Field(512, description="completions per denoiser call; changes tokens by rounding at most")
+    sampler: EvaluationSamplerConfig = EvaluationSamplerConfig()
 
 
 class JudgeConfig(Config):

@@ -1,6 +1,5 @@
 """The update loop of a distillation epoch: the scored completions of a round, a few optimizer steps."""
 
-import dataclasses
 import logging
 import math
 import time
@@ -89,7 +88,7 @@ def distill(
         ref = _reference_scores(base, batch, parts, config)
         old: list[Tensor] = []  # per part, filled by the first step
         for _ in tqdm(range(config.inner_steps), desc=f"distilling round {round_index + 1}", disable=None, leave=False):
-            rate = config.learning_rate * min(1.0, (updates + 1) / (config.warmup_steps + 1))
+            rate = learning_rate(config, updates)
             stats = _update(accelerator, denoiser, optimizer, batch, parts, old, ref, config, group_size, rate)
             steps.append(stats)
             in_a_row = in_a_row + 1 if stats.skipped else 0
@@ -116,6 +115,16 @@ def distill(
         seconds=time.monotonic() - began,
     )
     return PolicyState(denoiser, record, _slots(optimizer, denoiser)), stats_of_epoch
+
+
+def learning_rate(config: DistillConfig, updates: int) -> float:
+    """Returns the rate of the next update: a linear rise, a plateau, then a fall as 1 / sqrt(updates).
+
+    It depends on the updates so far and never on the length of the run, so a run can be extended.
+    """
+    rise = min(1.0, (updates + 1) / (config.warmup_steps + 1))
+    fall = min(1.0, math.sqrt(config.decay_after / max(updates, 1)))
+    return config.learning_rate * rise * fall
 
 
 def collate(
@@ -252,5 +261,5 @@ def _save_evidence(folder: Path, denoiser: Denoiser, batch: Batch) -> None:
     """Keeps what is needed to reproduce a non-finite update."""
     folder.mkdir(parents=True, exist_ok=True)
     denoiser.save(folder)
-    tensors = {field.name: getattr(batch, field.name).contiguous() for field in dataclasses.fields(batch)}
+    tensors = {name: tensor.contiguous() for name, tensor in vars(batch).items()}
     save_file(tensors, folder / "batch.safetensors")

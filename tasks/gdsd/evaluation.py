@@ -103,7 +103,7 @@ def compare(base: pa.Table, trained: pa.Table, config: JudgeConfig) -> Decision:
     promoted = solved.low > config.margin
     verb = "clears" if promoted else "does not clear"
     reason = (
-        f"the {config.confidence:.0%} interval of the gain in solved problems, {100 * solved.low:+.1f} to "
+        f"the {100 * config.confidence:g} % interval of the gain in solved problems, {100 * solved.low:+.1f} to "
         f"{100 * solved.high:+.1f} points, {verb} the margin of {100 * config.margin:.1f} points"
     )
     return Decision(

@@ -116,7 +116,7 @@ def check_problems(domain_name: str, split_tables: dict[str, pa.Table]) -> None:
         faults = []
         for row in table.select(["id", "problem", "reference"]).to_pylist():
             if (fault := domain.fault(row["problem"], row["reference"])) is not None:
-                faults.append(f"{row['id']}: {fault}")
+                faults.append(f"{row['id']!r}: {fault}"[:200])
         if faults:
             listing = "\n  ".join(faults[:5])
             raise DataError(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import yaml
 
 from tasks.gdsd import tables
-from tasks.gdsd.records import RunRecord
+from tasks.gdsd.run_record import RunRecord
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -27,12 +27,12 @@ def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
     """Writes report.html, metrics.jsonl, samples.parquet, config.yaml and run.json; returns the page."""
     page = render(record, samples)
     (folder / "report.html").write_text(page, encoding="utf-8")
-    with (folder / "metrics.jsonl").open("w") as file:
+    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
         for row in record.metrics():
             file.write(json.dumps(row) + "\n")
     tables.write(samples, tables.COMPARISON, folder / "samples.parquet")
-    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False))
-    (folder / "run.json").write_text(record.model_dump_json(indent=2) + "\n")
+    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False), "utf-8")
+    (folder / "run.json").write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
     return page
 
 
@@ -82,7 +82,8 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             f"<p>{protocol.problems} {html.escape(protocol.domain)} problems, "
             f"{protocol.sampler.steps_per_block} steps per block "
             f"of {protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}; intervals at 95 %, the "
-            f"difference paired by problem at {decision.confidence:.0%}.</p>",
+            f"difference paired by problem at {100 * decision.confidence:g} %.</p>",
+            f"<p>Policy: {record.policy.parameters:,} parameters.</p>",
             "<h2>Training</h2>",
             _curves(record),
             "<h2>Time</h2>",

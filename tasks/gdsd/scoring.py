@@ -17,9 +17,9 @@ def score_completions(
 ) -> Tensor:  # (K, B) float32
     """Returns d = s / L, the mean readout of a completion's tokens, each predicted once under a mask or its complement.
 
-    Both halves of a pair go through the denoiser as one batch, and only hidden tokens are read out. Weights are
-    uniform: with every token counted once, a guidance psi shifts each by psi on average, as the `elbo` weights do in
-    expectation.
+    Both halves of a pair go through the denoiser as one batch, and only hidden tokens are read out. Every token counts
+    once, so a guidance psi shifts each token by psi on average, as ELBO weights do in expectation. (Halving the sum of
+    both halves, as the paper writes a pair's score, would make psi mean half as much.)
     """
     pairs, batch, length = masks.shape
     hidden = torch.cat([masks, ~masks], dim=1).flatten(

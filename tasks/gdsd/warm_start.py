@@ -1,7 +1,5 @@
 """The warm start of a tiny policy: masked denoising of the answers to training problems."""
 
-import logging
-
 import pyarrow as pa
 import torch
 from tqdm import trange
@@ -13,7 +11,6 @@ from tasks.gdsd.errors import DataError
 from tasks.gdsd.readout import log_prob
 from tasks.gdsd.sampler import left_pad
 
-logger = logging.getLogger(__name__)
 RISE = 20  # steps over which the learning rate rises; Adam's first steps are otherwise too long
 
 

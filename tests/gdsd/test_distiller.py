@@ -265,6 +265,7 @@ OTHER = {
     "inner_steps": 4,
     "learning_rate": 2e-3,
     "warmup_steps": 5,
+    "decay_after": 1,
     "weight_decay": 0.1,
     "adam_beta1": 0.5,
     "adam_beta2": 0.9,
@@ -496,3 +497,13 @@ def test_a_policy_of_nan_is_caught(start: PolicyState, table: pa.Table, tmp_path
         broken.denoiser.network.lm_head.weight[5] = math.nan
     with pytest.raises(NonFiniteError):
         run(broken, table, evidence=tmp_path / "evidence")
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    """If it fails, the first updates overshoot, or the last ones never settle.
+
+    With a rise of 3, a fall from 100 on and a rate of 1: 1/4, 2/4, 3/4, 1, ..., 1; at 400 updates sqrt(100/400) = 1/2.
+    """
+    config = DistillConfig(learning_rate=1.0, warmup_steps=3, decay_after=100)
+    assert [distiller.learning_rate(config, updates) for updates in (0, 1, 2, 3, 99, 100)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert distiller.learning_rate(config, 400) == 0.5

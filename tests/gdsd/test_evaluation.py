@@ -8,14 +8,14 @@ import pytest
 
 from tasks.gdsd import evaluation, tables
 from tasks.gdsd.checkpoint import base_state
-from tasks.gdsd.config import EvaluationConfig, JudgeConfig, PromptConfig, SamplerConfig
+from tasks.gdsd.config import EvaluationConfig, EvaluationSamplerConfig, JudgeConfig, PromptConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.domains import DOMAINS, Verdict
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import Estimate, EvalReport, Protocol
 
-FREE = SamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=1.0)
-GREEDY = SamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=0.0)
+FREE = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=1.0)
+GREEDY = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=0.0)
 JUDGE = JudgeConfig(margin=0.0, confidence=0.95, resamples=2000)
 PROTOCOL = Protocol(domain="sudoku", sampler=GREEDY, seed=0, problems=10, prompts_sha256="0" * 64)
 
@@ -258,7 +258,7 @@ def test_batches_change_no_answer(denoiser: Denoiser, puzzles: pa.Table) -> None
 def test_the_seed_matters_only_where_there_is_a_draw(denoiser: Denoiser, puzzles: pa.Table) -> None:
     """If it fails, a greedy evaluation is not a property of the policy."""
 
-    def completions(sampler: SamplerConfig, seed: int) -> list[object]:
+    def completions(sampler: EvaluationSamplerConfig, seed: int) -> list[object]:
         _, samples = evaluation.evaluate(
             base_state(denoiser), puzzles, "sudoku", EvaluationConfig(batch_size=8, sampler=sampler), seed
         )

@@ -19,9 +19,9 @@ from tasks.gdsd.records import (
     PromptStats,
     Protocol,
     RewardStats,
-    RunRecord,
     StepStats,
 )
+from tasks.gdsd.run_record import RunRecord
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 SAMPLER = SamplerConfig(length=16, block_length=16, steps_per_block=8, temperature=0.0)

@@ -140,3 +140,38 @@ def test_rows_without_a_required_value_are_refused(denoiser: Denoiser, puzzles: 
     with pytest.raises(DataError, match="completion"):
         tables.write(rows, tables.ROLLOUTS, tmp_path / "rollouts.parquet")
     assert not (tmp_path / "rollouts.parquet").exists()
+
+
+def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
+    """If it fails, the number of machines, or their memory, decides which policy is trained."""
+    from tasks.gdsd import prompts, warm_start
+    from tasks.gdsd.config import TrainConfig, WarmStartConfig
+    from tasks.gdsd.denoiser import tiny
+
+    config = TrainConfig()
+    train = prompts.make_prompts(config.prompts)["train"]
+    policy = tiny.build(config.policy.tiny, config.policy.seed)
+    warm_start.warm_start(policy, train, WarmStartConfig(steps=10), config.rollout.sampler.length, 0)
+
+    def completions(shards: int, batch_size: int) -> dict[tuple[object, object], object]:
+        rows = [
+            row
+            for shard in range(shards)
+            for row in rollouts.generate_shard(
+                policy,
+                train,
+                config.rollout.sampler,
+                prompts_per_round=config.rollout.prompts_per_round,
+                group_size=config.rollout.group_size,
+                batch_size=batch_size,
+                round_index=0,
+                seed=config.seed,
+                shard=shard,
+                shards=shards,
+            )[0]
+        ]
+        return {(row["prompt_id"], row["sample"]): row for row in rows}
+
+    whole = completions(1, config.rollout.batch_size)
+    assert len(whole) == config.rollout.prompts_per_round * config.rollout.group_size
+    assert completions(5, 100) == whole

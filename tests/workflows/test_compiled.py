@@ -147,7 +147,9 @@ def test_rounds_are_a_dynamic_task_on_cpu() -> None:
     template = get_serializable(OrderedDict(), SETTINGS, gdsd.run_rounds).to_flyte_idl().template
     assert template.container.image == "gdsd:cpu"
     assert {entry.name for entry in template.container.resources.requests} == set(CPU)
-    assert not template.metadata.discoverable
+    assert not template.metadata.discoverable and not template.metadata.interruptible
+    assert template.metadata.retries.retries == 2
+    assert template.metadata.timeout.ToTimedelta() == timedelta(days=30)
 
 
 def test_images_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ CHANGES: dict[str, object] = {
     "prompts.train_size": 20,
     "prompts.validation_size": 9,
     "prompts.test_size": 9,
-    "prompts.min_empty": 9,
+    "prompts.min_empty": 4,
     "prompts.max_empty": 7,
     "policy.seed": 1,
     "policy.tiny.hidden_size": 24,
@@ -65,6 +65,7 @@ CHANGES: dict[str, object] = {
     "distill.micro_batch": 4,
     "distill.learning_rate": 0.01,
     "distill.warmup_steps": 3,
+    "distill.decay_after": 2,
     "distill.weight_decay": 0.5,
     "distill.adam_beta1": 0.5,
     "distill.adam_beta2": 0.5,
@@ -90,7 +91,7 @@ CHANGES: dict[str, object] = {
     "judge.resamples": 100,
 }
 # One value so far: anything else is refused, which the test below checks. And what other tests show.
-SINGLE_VALUED = {"prompts.domain": "chess", "policy.family": "huge"}
+SINGLE_VALUED = {"prompts.domain": "chess"}
 ELSEWHERE = {
     "prompts.train_file": "test_a_file_replaces_generated_problems",
     "prompts.validation_file": "test_a_file_replaces_generated_problems",

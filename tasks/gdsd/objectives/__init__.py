@@ -1,4 +1,4 @@
-"""Training objectives, by name: pure functions from scores and advantages to a loss. One file each."""
+"""Training objectives: pure functions from scores and advantages to a loss. One file each."""
 
 from tasks.gdsd.objectives.base import LossMetrics, Scores
 from tasks.gdsd.objectives.gdsd import gdsd_loss
