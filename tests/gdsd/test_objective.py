@@ -229,10 +229,10 @@ def minimise(name: str, baseline: Baseline, guidance: float) -> Tensor:
         loss, _ = gdsd_loss(
             scores(readout(name, logits), old, group_size=16), ADVANTAGE[TOKENS], settings(baseline, guidance)
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.item()
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return logits.detach().softmax(0)
 
 

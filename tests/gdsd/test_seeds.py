@@ -112,7 +112,7 @@ def test_keys_are_64_bit_and_stay_the_same() -> None:
 def test_different_addresses_have_different_keys() -> None:
     """If it fails, two purposes of a run share their random numbers."""
     addresses = [(seed, purpose, part) for seed in range(20) for purpose in ("a", "b", "ab") for part in range(20)]
-    addresses += [(seed, purpose) for seed in range(20) for purpose in ("a", "b", "ab")]  # type: ignore[misc]
+    addresses += [(seed, purpose) for seed in range(20) for purpose in ("a", "b", "ab")]
     assert len({seeds.key(*address) for address in addresses}) == len(addresses)
 
 

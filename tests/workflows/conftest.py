@@ -38,7 +38,7 @@ class Outcome:
         return [int(words[words.index("round") + 1].rstrip(":")) for words in lines]
 
 
-def without_times(value: object) -> object:  # type: ignore[misc]
+def without_times(value: object) -> object:
     if isinstance(value, dict):
         return {key: without_times(item) for key, item in value.items() if "seconds" not in key}
     return [without_times(item) for item in value] if isinstance(value, list) else value

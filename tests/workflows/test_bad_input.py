@@ -78,7 +78,7 @@ def test_a_bad_prompt_file_stops_the_pipeline_before_training(
 ) -> None:
     """Data faults found after the training cost the training."""
     table = rows(20)
-    spoil(table)  # type: ignore[operator]
+    spoil(table)
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "train.parquet")
     config = yaml.safe_load(SMOKE.read_text())
     config["prompts"]["train_file"] = {"path": str(tmp_path / "train.parquet")}

@@ -135,7 +135,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def train(tmp_path_factory: pytest.TempPathFactory):
     """Runs the workflow in this process and counts denoiser calls."""
     from tasks.gdsd.denoiser.denoiser import Denoiser
     from workflows import gdsd
@@ -146,7 +146,7 @@ def train(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-
     calls = 0
     forward = Denoiser.forward
 
-    def counted(self, *arguments):  # type: ignore[no-untyped-def]
+    def counted(self, *arguments):
         nonlocal calls
         calls += 1
         return forward(self, *arguments)
@@ -172,17 +172,17 @@ def train(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-
 
 
 @pytest.fixture(scope="module")
-def base(train) -> Run:  # type: ignore[no-untyped-def]
+def base(train) -> Run:
     return train(configure())
 
 
-def test_the_same_config_gives_the_same_run(train, base: Run) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_config_gives_the_same_run(train, base: Run) -> None:
     """Without this, the comparison below would show nothing."""
     assert train(configure()) == base
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_the_field_changes_something(field: str, train, base: Run) -> None:  # type: ignore[no-untyped-def]
+def test_the_field_changes_something(field: str, train, base: Run) -> None:
     """A switch without effect misleads whoever turns it."""
     value = CHANGES[field]
     changes = value if isinstance(value, dict) else {field: value}
@@ -204,6 +204,6 @@ def test_a_file_replaces_generated_problems(split: str, tmp_path: Path) -> None:
     other = make_prompts(PromptConfig(seed=9, train_size=4, validation_size=4, test_size=4))["train"]
     path = tmp_path / "problems.parquet"
     pq.write_table(other, path)
-    loaded = make_prompts(PromptConfig(**{f"{split}_file": {"path": str(path)}}, train_size=5))  # type: ignore[arg-type]
+    loaded = make_prompts(PromptConfig(**{f"{split}_file": {"path": str(path)}}, train_size=5))
     assert loaded[split]["problem"].to_pylist() == other["problem"].to_pylist()
     assert all(table.num_rows != 4 for name, table in loaded.items() if name != split)
