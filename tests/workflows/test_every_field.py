@@ -21,7 +21,7 @@ BASE: dict[str, object] = {
     "name": "base",
     "rounds": 2,
     "validate_every": 1,
-    "prompts": {"train_size": 24, "validation_size": 8, "test_size": 8},
+    "prompts": {"train_size": 24, "validation_size": 8, "test_size": 40},
     "policy": {
         "tiny": {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2},
         "warm_start": {"steps": 40, "batch_size": 32, "learning_rate": 0.02},
@@ -39,7 +39,7 @@ CHANGES: dict[str, object] = {
     "prompts.seed": 1,
     "prompts.train_size": 20,
     "prompts.validation_size": 9,
-    "prompts.test_size": 9,
+    "prompts.test_size": 41,
     "prompts.min_empty": 4,
     "prompts.max_empty": 7,
     "policy.seed": 1,
