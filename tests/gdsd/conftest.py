@@ -4,10 +4,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.gdsd import tables
+from tasks.gdsd import checkpoint, tables
+from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.config import TinyModelConfig
 from tasks.gdsd.denoiser import tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tests.gdsd.epochs import scored
 
 PUZZLES = {
     "1234341221434321": [".23434122143432.", "1.34341.2143.321", "12343412....4321"],
@@ -48,3 +50,15 @@ def puzzles() -> pa.Table:
         for index, (puzzle, solution) in enumerate(pairs)
     ]
     return pa.Table.from_pylist(rows, tables.PROMPTS)
+
+
+@pytest.fixture
+def start(denoiser: Denoiser) -> PolicyState:
+    """A policy that no distillation has touched."""
+    return checkpoint.base_state(denoiser)
+
+
+@pytest.fixture
+def table(denoiser: Denoiser) -> pa.Table:
+    """A scored round with a group of each kind."""
+    return scored(denoiser)

@@ -2,146 +2,31 @@
 
 import copy
 import math
-from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from tasks.gdsd import checkpoint, distiller, tables
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.config import DistillConfig, GdsdConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distiller import collate, distill
-from tasks.gdsd.errors import DataError, NonFiniteError
-from tasks.gdsd.objectives import LossMetrics, Scores, gdsd_loss
-from tasks.gdsd.records import EpochStats
-from tasks.gdsd.scoring import score_completions
-
-GROUP, LENGTH = 4, 8
-# One prompt of each kind; the last two groups have nothing to compare.
-ADVANTAGES: list[list[float | None]] = [
-    [1.0, -1 / 3, -1 / 3, -1 / 3],
-    [0.5, None, -0.5, 0.0],
-    [0.2, 0.3, -0.6, 0.1],
-    [0.0, 0.0, 0.0, 0.0],
-    [None, None, None, None],
-]
-PROMPTS = ["1.34341.2143.321=", "12=", "12343412....4321=", "x=", "(1+2)*3="]
-SIGNAL = [0, 1, 2]
-
-
-def scored(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float = 1.0) -> pa.Table:
-    source = torch.Generator().manual_seed(0)
-    completions = torch.randint(3, len(denoiser.tokenizer), (5, GROUP, LENGTH), generator=source).tolist()
-    orders = torch.rand(5, GROUP, LENGTH, generator=source).argsort(2).tolist()  # one token per step
-    rows = [
-        {
-            "prompt_id": f"train-{group:06d}",
-            "sample": sample,
-            "problem": "p",
-            "reference": "r",
-            "prompt_ids": denoiser.encode(PROMPTS[group]),
-            "completion_ids": completions[group][sample],
-            "unmasked_at": orders[group][sample],
-            "completion": denoiser.decode(completions[group][sample]),
-            "reward": advantage,
-            "solved": False,
-            "advantage": None if advantage is None else factor * advantage,
-        }
-        for group in groups
-        for sample, advantage in enumerate(ADVANTAGES[group])
-    ]
-    return pa.Table.from_pylist(rows, tables.SCORED)
-
-
-OBJECTIVE = GdsdConfig(
-    readout="log_prob",
-    guidance=0.5,
-    reference_weight=0.0,
-    baseline="zero",
-    mask_pairs=2,
-    mask_source="random",
-    share_masks=True,
+from tasks.gdsd.distiller import collate
+from tasks.gdsd.errors import DataError
+from tests.gdsd.epochs import (
+    ADVANTAGES,
+    GROUP,
+    LENGTH,
+    SIGNAL,
+    apart,
+    configured,
+    mean_scores,
+    run,
+    same,
+    scored,
+    weights,
 )
-CONFIG = DistillConfig(
-    objective=OBJECTIVE,
-    inner_steps=3,
-    micro_batch=64,
-    learning_rate=1e-3,
-    warmup_steps=0,
-    weight_decay=0.0,
-    adam_beta1=0.9,
-    adam_beta2=0.99,
-    max_grad_norm=10.0,
-    max_skipped=3,
-)
-
-
-def configured(objective: dict[str, object] | None = None, **changed: object) -> DistillConfig:
-    return CONFIG.model_copy(update={"objective": OBJECTIVE.model_copy(update=objective or {}), **changed})
-
-
-def run(
-    state: PolicyState,
-    table: pa.Table,
-    config: DistillConfig = CONFIG,
-    base: PolicyState | None = None,
-    round_index: int = 0,
-    evidence: Path = Path("/dev/null/evidence"),  # where nothing can be written
-) -> tuple[PolicyState, EpochStats]:
-    """One epoch from a copy of the state, because training changes the denoiser that it is given."""
-    return distill(
-        PolicyState(copy.deepcopy(state.denoiser), state.record, state.optimizer),
-        base,
-        table,
-        config,
-        round_index=round_index,
-        group_size=GROUP,
-        seed=7,
-        parent=f"parent of round {round_index + 1}",
-        evidence=evidence,
-    )
-
-
-def weights(state: PolicyState) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in state.denoiser.parameters()])
-
-
-def same(first: PolicyState, second: PolicyState) -> bool:
-    """Whether two states are equal bit for bit."""
-    assert first.optimizer.keys() == second.optimizer.keys()
-    moments = all(torch.equal(first.optimizer[name], second.optimizer[name]) for name in first.optimizer)
-    return moments and torch.equal(weights(first), weights(second)) and first.record == second.record
-
-
-def apart(first: PolicyState, second: PolicyState, start: PolicyState) -> float:
-    """Distance between two trained policies, as a share of the way that training went."""
-    return float((weights(first) - weights(second)).norm() / (weights(first) - weights(start)).norm())
-
-
-@pytest.fixture
-def start(denoiser: Denoiser) -> PolicyState:
-    return checkpoint.base_state(denoiser)
-
-
-@pytest.fixture
-def table(denoiser: Denoiser) -> pa.Table:
-    return scored(denoiser)
-
-
-def mean_scores(state: PolicyState, table: pa.Table, config: DistillConfig) -> Tensor:
-    """Scores of the completions that carry a signal, under the masks of the epoch; mean over pairs."""
-    batch = collate(table, state.denoiser, config, group_size=GROUP, round_index=0, seed=7)
-    assert batch is not None
-    with torch.no_grad():
-        return score_completions(
-            state.denoiser, batch.prompts, batch.attention, batch.completions, batch.masks, config.objective.readout
-        ).mean(0)
-
 
 # What a step does
 
@@ -399,104 +284,6 @@ def test_a_missing_base_is_refused(start: PolicyState, table: pa.Table) -> None:
     """If it fails, a run that asks for a pull towards its base trains silently without one."""
     with pytest.raises(ValueError, match="no base policy was given"):
         run(start, table, configured({"reference_weight": 0.5}))
-
-
-# Non-finite updates
-
-Loss = Callable[[Scores, Tensor, GdsdConfig], tuple[Tensor, LossMetrics]]
-
-
-def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind: str) -> None:
-    """Makes the loss, or only its gradient, non-finite in the given updates, counted over epochs; one part each."""
-    calls = iter(range(10_000))
-
-    def broken(scores: Scores, advantages: Tensor, config: GdsdConfig) -> tuple[Tensor, LossMetrics]:
-        loss, metrics = gdsd_loss(scores, advantages, config)
-        if next(calls) in steps:
-            if kind == "gradient":  # 0 with the gradient 0 * inf
-                loss = loss + (scores.theta - scores.theta.detach()).square().sqrt().sum()
-            else:
-                loss = loss * float(kind)
-        return loss, metrics
-
-    monkeypatch.setattr(distiller, "gdsd_loss", broken)
-
-
-@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
-def test_a_non_finite_update_is_skipped(
-    start: PolicyState, table: pa.Table, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """If it fails, one bad batch destroys the policy, or its optimizer's moments.
-
-    Skipping the first of three updates must leave what two updates give: old scores are taken in the first step all
-    the same, and neither weights, nor moments, nor the count of updates may move.
-    """
-    expected, _ = run(start, table, configured(inner_steps=2, warmup_steps=3))
-    break_updates(monkeypatch, {0}, kind)
-    found, stats = run(start, table, configured(inner_steps=3, warmup_steps=3))
-    assert [step.skipped for step in stats.steps] == [True, False, False]
-    assert same(found, expected)
-    assert bool(weights(found).isfinite().all())
-    assert (stats.steps[0].loss is None) == (kind != "gradient")
-    assert stats.steps[0].grad_norm is None
-    assert stats.model_validate_json(stats.model_dump_json()) == stats
-
-
-def test_skipped_updates_in_a_row_are_counted(
-    start: PolicyState, table: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it fails, a run stops over a few scattered bad updates, or never stops."""
-    break_updates(monkeypatch, {0, 1, 3, 4, 7}, "nan")
-    trained, stats = run(start, table, configured(inner_steps=8, max_skipped=3))
-    assert sum(step.skipped for step in stats.steps) == 5
-    assert (trained.record.updates, trained.record.skipped_in_a_row) == (3, 1)
-
-
-def test_too_many_in_a_row_stop_the_run_and_leave_evidence(
-    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it fails, a run goes on for hours without learning, or stops without anything to find the cause from."""
-    before, _ = run(start, table, configured(inner_steps=2))
-    break_updates(monkeypatch, range(2, 100), "inf")
-    with pytest.raises(NonFiniteError, match=r"3 updates in a row were not finite in round 1 .* Lower"):
-        run(start, table, configured(inner_steps=50), evidence=tmp_path / "evidence")
-    saved = load_file(tmp_path / "evidence" / "batch.safetensors")
-    expected = collate(table, start.denoiser, CONFIG, group_size=GROUP, round_index=0, seed=7)
-    assert expected is not None
-    for name in ("prompts", "attention", "completions", "advantages", "judged", "masks"):
-        assert torch.equal(saved[name], getattr(expected, name))
-    policy = Denoiser.load(tmp_path / "evidence", "tiny", torch.device("cpu"))
-    assert torch.equal(weights(PolicyState(policy, start.record, {})), weights(before)), "as they were at the failure"
-
-
-def test_a_row_of_skipped_updates_may_span_epochs(
-    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it fails, runs with few updates per round never stop, however long nothing works."""
-    break_updates(monkeypatch, range(100), "nan")
-    config = configured(inner_steps=2, max_skipped=3)
-    first, stats = run(start, table, config)
-    assert [step.skipped for step in stats.steps] == [True, True]
-    assert first.record.skipped_in_a_row == 2 and first.record.updates == 0
-    loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", first), torch.device("cpu"))
-    with pytest.raises(NonFiniteError, match="3 updates in a row were not finite in round 2"):
-        run(loaded, table, config, round_index=1, evidence=tmp_path / "evidence")
-    assert (tmp_path / "evidence" / "batch.safetensors").is_file()
-
-
-def test_an_overflowing_reward_is_caught(start: PolicyState, denoiser: Denoiser, tmp_path: Path) -> None:
-    """If it fails, the guard works on made-up losses only. Advantages of 1e30 have squares beyond float32."""
-    with pytest.raises(NonFiniteError):
-        run(start, scored(denoiser, factor=1e30), evidence=tmp_path / "evidence")
-
-
-def test_a_policy_of_nan_is_caught(start: PolicyState, table: pa.Table, tmp_path: Path) -> None:
-    """If it fails, a broken checkpoint trains on, and its answers are noise."""
-    broken = PolicyState(copy.deepcopy(start.denoiser), start.record, {})
-    with torch.no_grad():
-        broken.denoiser.network.lm_head.weight[5] = math.nan
-    with pytest.raises(NonFiniteError):
-        run(broken, table, evidence=tmp_path / "evidence")
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:

@@ -1,0 +1,124 @@
+"""Updates that are not finite: skipped, counted, and stopped with evidence when they persist."""
+
+import copy
+import math
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tasks.gdsd import checkpoint, distiller
+from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.config import GdsdConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.distiller import collate
+from tasks.gdsd.errors import NonFiniteError
+from tasks.gdsd.objectives import LossMetrics, Scores, gdsd_loss
+from tests.gdsd.epochs import (
+    CONFIG,
+    GROUP,
+    configured,
+    run,
+    same,
+    scored,
+    weights,
+)
+
+Loss = Callable[[Scores, Tensor, GdsdConfig], tuple[Tensor, LossMetrics]]
+
+
+def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind: str) -> None:
+    """Makes the loss, or only its gradient, non-finite in the given updates, counted over epochs; one part each."""
+    calls = iter(range(10_000))
+
+    def broken(scores: Scores, advantages: Tensor, config: GdsdConfig) -> tuple[Tensor, LossMetrics]:
+        loss, metrics = gdsd_loss(scores, advantages, config)
+        if next(calls) in steps:
+            if kind == "gradient":  # 0 with the gradient 0 * inf
+                loss = loss + (scores.theta - scores.theta.detach()).square().sqrt().sum()
+            else:
+                loss = loss * float(kind)
+        return loss, metrics
+
+    monkeypatch.setattr(distiller, "gdsd_loss", broken)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+def test_a_non_finite_update_is_skipped(
+    start: PolicyState, table: pa.Table, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """If it fails, one bad batch destroys the policy, or its optimizer's moments.
+
+    Skipping the first of three updates must leave what two updates give: old scores are taken in the first step all
+    the same, and neither weights, nor moments, nor the count of updates may move.
+    """
+    expected, _ = run(start, table, configured(inner_steps=2, warmup_steps=3))
+    break_updates(monkeypatch, {0}, kind)
+    found, stats = run(start, table, configured(inner_steps=3, warmup_steps=3))
+    assert [step.skipped for step in stats.steps] == [True, False, False]
+    assert same(found, expected)
+    assert bool(weights(found).isfinite().all())
+    assert (stats.steps[0].loss is None) == (kind != "gradient")
+    assert stats.steps[0].grad_norm is None
+    assert stats.model_validate_json(stats.model_dump_json()) == stats
+
+
+def test_skipped_updates_in_a_row_are_counted(
+    start: PolicyState, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run stops over a few scattered bad updates, or never stops."""
+    break_updates(monkeypatch, {0, 1, 3, 4, 7}, "nan")
+    trained, stats = run(start, table, configured(inner_steps=8, max_skipped=3))
+    assert sum(step.skipped for step in stats.steps) == 5
+    assert (trained.record.updates, trained.record.skipped_in_a_row) == (3, 1)
+
+
+def test_too_many_in_a_row_stop_the_run_and_leave_evidence(
+    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run goes on for hours without learning, or stops without anything to find the cause from."""
+    before, _ = run(start, table, configured(inner_steps=2))
+    break_updates(monkeypatch, range(2, 100), "inf")
+    with pytest.raises(NonFiniteError, match=r"3 updates in a row were not finite in round 1 .* Lower"):
+        run(start, table, configured(inner_steps=50), evidence=tmp_path / "evidence")
+    saved = load_file(tmp_path / "evidence" / "batch.safetensors")
+    expected = collate(table, start.denoiser, CONFIG, group_size=GROUP, round_index=0, seed=7)
+    assert expected is not None
+    for name in ("prompts", "attention", "completions", "advantages", "judged", "masks"):
+        assert torch.equal(saved[name], getattr(expected, name))
+    policy = Denoiser.load(tmp_path / "evidence", "tiny", torch.device("cpu"))
+    assert torch.equal(weights(PolicyState(policy, start.record, {})), weights(before)), "as they were at the failure"
+
+
+def test_a_row_of_skipped_updates_may_span_epochs(
+    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, runs with few updates per round never stop, however long nothing works."""
+    break_updates(monkeypatch, range(100), "nan")
+    config = configured(inner_steps=2, max_skipped=3)
+    first, stats = run(start, table, config)
+    assert [step.skipped for step in stats.steps] == [True, True]
+    assert first.record.skipped_in_a_row == 2 and first.record.updates == 0
+    loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", first), torch.device("cpu"))
+    with pytest.raises(NonFiniteError, match="3 updates in a row were not finite in round 2"):
+        run(loaded, table, config, round_index=1, evidence=tmp_path / "evidence")
+    assert (tmp_path / "evidence" / "batch.safetensors").is_file()
+
+
+def test_an_overflowing_reward_is_caught(start: PolicyState, denoiser: Denoiser, tmp_path: Path) -> None:
+    """If it fails, the guard works on made-up losses only. Advantages of 1e30 have squares beyond float32."""
+    with pytest.raises(NonFiniteError):
+        run(start, scored(denoiser, factor=1e30), evidence=tmp_path / "evidence")
+
+
+def test_a_policy_of_nan_is_caught(start: PolicyState, table: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a broken checkpoint trains on, and its answers are noise."""
+    broken = PolicyState(copy.deepcopy(start.denoiser), start.record, {})
+    with torch.no_grad():
+        broken.denoiser.network.lm_head.weight[5] = math.nan
+    with pytest.raises(NonFiniteError):
+        run(broken, table, evidence=tmp_path / "evidence")
