@@ -15,7 +15,7 @@ from types import ModuleType
 from flytekit.core.cache import VersionParameters
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("torch", "transformers")  # their numerics are part of a result
+LIBRARIES = ("peft", "torch", "transformers")  # their numerics are part of a result
 
 
 class SourceVersion:
