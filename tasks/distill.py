@@ -1,4 +1,4 @@
-"""Stage `distill`: one epoch of GDSD on a round's scored completions."""
+"""Stage `distill`: one epoch of an objective, GDSD by default, on a round's scored completions."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ class Distilled(NamedTuple):
 def distill_epoch(
     policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
 ) -> Distilled:
-    """Regresses the policy's scores onto their advantage-guided targets, for a few updates.
+    """Trains the policy on a round's scored completions, for a few updates.
 
     Raises:
         NonFiniteError: several updates in a row were not finite; the evidence was saved.
@@ -47,11 +47,12 @@ def distill_epoch(
 
     device = devices.device()
     folder, evidence = Path(os.fspath(policy)), new_folder("evidence")
-    needs_base = config.objective.reference_weight > 0
     table = tables.read(Path(os.fspath(scored)), tables.SCORED)
+    state = checkpoint.load(folder, device)
+    needs_base = config.objective.needs_reference and not state.denoiser.has_adapter
     try:
-        state, stats = distiller.distill(
-            checkpoint.load(folder, device),
+        trained, stats = distiller.distill(
+            state,
             checkpoint.load(Path(os.fspath(base)), device) if needs_base else None,
             table,
             config,
@@ -64,7 +65,7 @@ def distill_epoch(
     except NonFiniteError as error:
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     evidence.rmdir()
-    saved = checkpoint.save(new_folder("policy") / "checkpoint", state)
+    saved = checkpoint.save(new_folder("policy") / "checkpoint", trained)
     rewards = table["reward"].drop_null().to_numpy()
     logger.info(
         "round %d: reward %.3f, %d of %d completions with a signal, %d updates (%.1f s)",

@@ -35,7 +35,7 @@ class Policy(NamedTuple):
     interruptible=True,
 )
 def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
-    """Builds the base policy and gives it its warm start on the answers to the training problems.
+    """Builds the base policy, warm-starts it on the answers to the training problems, and adds the adapter if any.
 
     Raises:
         DataError: a prompt or answer does not fit the tokenizer or the completion length.
@@ -47,10 +47,17 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
     problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
     denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
     warm_start.warm_start(denoiser, problems, config.warm_start, length, config.seed)
+    if config.adapter is not None:
+        denoiser.attach_adapter(config.adapter, config.seed)
     state = checkpoint.base_state(denoiser)
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
     stats = PolicyStats(
         parameters=sum(parameter.numel() for parameter in denoiser.parameters()), seconds=time.monotonic() - began
     )
-    logger.info("base policy: %s parameters, %d warm-start steps", f"{stats.parameters:,}", config.warm_start.steps)
+    logger.info(
+        "base policy: %s parameters, of which %s will be trained, %d warm-start steps",
+        f"{stats.parameters:,}",
+        f"{sum(parameter.numel() for _, parameter in denoiser.trainable()):,}",
+        config.warm_start.steps,
+    )
     return Policy(FlyteDirectory(str(folder)), stats)

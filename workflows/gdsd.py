@@ -2,6 +2,7 @@
 
     pyflyte run workflows/gdsd.py train                                        # the default experiment, on this machine
     pyflyte run workflows/gdsd.py train --config configs/tiny_sudoku.yaml      # any experiment
+    pyflyte run workflows/gdsd.py compare                                      # GDSD and its rivals, over seeds
     pyflyte run --remote workflows/gdsd.py train --config configs/smoke.yaml   # the same on a cluster
 
 | stage    | task                | runs on | cached by                                |
@@ -14,6 +15,8 @@
 | evaluate | `evaluate_policy`   | GPU     | policy, problems, protocol               |
 | gate     | `judge`             | CPU     | not cached                               |
 | publish  | `publish_policy`    | CPU     | not cached                               |
+| compare  | `record_series`, `choose_learning_rate` | CPU | inputs                   |
+|          | `publish_comparison`| CPU     | not cached                               |
 """
 
 from datetime import timedelta
@@ -23,11 +26,20 @@ from typing import NamedTuple
 from flytekit import dynamic, map_task, workflow
 
 from images import CPU
+from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
 from tasks.console import speak
 from tasks.distill import distill_epoch
 from tasks.evaluate import evaluate_policy, select_best
-from tasks.gdsd.config import EvaluateConfig, TrainConfig
-from tasks.gdsd.records import EpochStats, EvalReport, RewardStats
+from tasks.gdsd.compare_config import CompareConfig
+from tasks.gdsd.config import (
+    DistillConfig,
+    EvaluateConfig,
+    EvaluationConfig,
+    RewardConfig,
+    RolloutConfig,
+    TrainConfig,
+)
+from tasks.gdsd.records import EpochStats, EvalReport, RewardStats, Series, Tuning
 from tasks.judge import judge
 from tasks.local import forget_vanished_results
 from tasks.policy import prepare_policy
@@ -50,6 +62,11 @@ class Rounds(NamedTuple):
     validations: list[EvalReport]
 
 
+class Contest(NamedTuple):
+    tunings: list[Tuning]
+    series: list[Series]
+
+
 @dynamic(
     container_image=CPU.image,
     requests=CPU.requests,
@@ -59,50 +76,54 @@ class Rounds(NamedTuple):
     timeout=timedelta(days=30),
     interruptible=False,
 )
-def run_rounds(config: TrainConfig, train: Table, validation: Table, base: Checkpoint) -> Rounds:
+def run_rounds(
+    train: Table,
+    validation: Table,
+    base: Checkpoint,
+    domain: str,
+    rounds: int,
+    validate_every: int,
+    rollout: RolloutConfig,
+    reward: RewardConfig,
+    distill: DistillConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+) -> Rounds:
     """Unrolls the rounds of rollout, reward and distillation, with a validation every few rounds.
 
     Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
     """
     policy = base
     rewards, epochs, candidates, validations = [], [], [], []
-    for index in range(config.rounds):
+    for index in range(rounds):
         generate_shard = partial(
             generate_rollouts,
-            shards=config.rollout.shards,
+            shards=rollout.shards,
             policy=policy,
             train=train,
-            sampler=config.rollout.sampler,
-            prompts_per_round=config.rollout.prompts_per_round,
-            group_size=config.rollout.group_size,
-            batch_size=config.rollout.batch_size,
+            sampler=rollout.sampler,
+            prompts_per_round=rollout.prompts_per_round,
+            group_size=rollout.group_size,
+            batch_size=rollout.batch_size,
             round=index,
-            seed=config.seed,
+            seed=seed,
         )
-        shards = map_task(generate_shard)(shard=list(range(config.rollout.shards)))
-        scored = score_rollouts(
-            shards=shards, domain=config.prompts.domain, group_size=config.rollout.group_size, config=config.reward
-        )
+        shards = map_task(generate_shard)(shard=list(range(rollout.shards)))
+        scored = score_rollouts(shards=shards, domain=domain, group_size=rollout.group_size, config=reward)
         distilled = distill_epoch(
             policy=policy,
             base=base,
             scored=scored.table,
-            config=config.distill,
-            group_size=config.rollout.group_size,
+            config=distill,
+            group_size=rollout.group_size,
             round=index,
-            seed=config.seed,
+            seed=seed,
         )
         policy = distilled.checkpoint
         rewards.append(scored.stats)
         epochs.append(distilled.stats)
-        if (index + 1) % config.validate_every == 0 or index + 1 == config.rounds:
-            evaluated = evaluate_policy(
-                policy=policy,
-                problems=validation,
-                domain=config.prompts.domain,
-                config=config.evaluation,
-                seed=config.seed,
-            )
+        if (index + 1) % validate_every == 0 or index + 1 == rounds:
+            evaluated = evaluate_policy(policy=policy, problems=validation, domain=domain, config=evaluation, seed=seed)
             candidates.append(policy)
             validations.append(evaluated.report)
     best = select_best(policies=candidates, validations=validations)
@@ -125,7 +146,19 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         config=config.evaluation,
         seed=config.seed,
     )
-    rounds = run_rounds(config=config, train=prompts.train, validation=prompts.validation, base=base.checkpoint)
+    rounds = run_rounds(
+        train=prompts.train,
+        validation=prompts.validation,
+        base=base.checkpoint,
+        domain=config.prompts.domain,
+        rounds=config.rounds,
+        validate_every=config.validate_every,
+        rollout=config.rollout,
+        reward=config.reward,
+        distill=config.distill,
+        evaluation=config.evaluation,
+        seed=config.seed,
+    )
     after = evaluate_policy(
         policy=rounds.best,
         problems=prompts.test,
@@ -163,3 +196,77 @@ def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> E
         policy=policy, problems=prompts.test, domain=config.prompts.domain, config=config.evaluation, seed=config.seed
     )
     return publish_evaluation(report=evaluated.report, samples=evaluated.samples)
+
+
+@dynamic(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(days=30),
+    interruptible=False,
+)
+def run_contest(config: CompareConfig, train: Table, validation: Table, test: Table, base: Checkpoint) -> Contest:
+    """Unrolls the runs of all contestants: those that choose the learning rates, then one per seed at the chosen rate.
+
+    All share the base, the prompts and the rollouts' random numbers; only what is distilled differs.
+    """
+
+    def run(contestant: str, distill: DistillConfig, problems: Table, seed: int) -> Series:
+        rounds = run_rounds(
+            train=train,
+            validation=problems,
+            base=base,
+            domain=config.prompts.domain,
+            rounds=config.rounds,
+            validate_every=config.evaluate_every,
+            rollout=config.rollout,
+            reward=config.reward,
+            distill=distill,
+            evaluation=config.evaluation,
+            seed=seed,
+        )
+        return record_series(
+            contestant=contestant,
+            distill=distill,
+            seed=seed,
+            rewards=rounds.rewards,
+            epochs=rounds.epochs,
+            validations=rounds.validations,
+        )
+
+    tunings, series = [], []
+    for name, distill in config.contestants.items():
+        if config.tuning is not None:
+            factors = config.tuning.factors
+            rates = [distill.model_copy(update={"learning_rate": distill.learning_rate * factor}) for factor in factors]
+            tried = [run(name, rate, validation, seed) for rate in rates for seed in config.tuning.seeds]
+            chosen = choose_learning_rate(contestant=name, distill=distill, factors=factors, series=tried)
+            tunings.append(chosen.tuning)
+            distill = chosen.distill
+        series += [run(name, distill, test, seed) for seed in config.seeds]
+    return Contest(tunings, series)
+
+
+@workflow
+def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
+    """Trains several objectives and seeds from one base on the same prompts, and compares what they reach.
+
+    Args:
+        config: contestants, seeds and learning rates, as a YAML or JSON file or inline JSON; the default is
+            configs/compare_tiny.yaml
+    """
+    prompts = prepare_prompts(config=config.prompts, prompts_per_round=config.rollout.prompts_per_round)
+    base = prepare_policy(config=config.policy, train=prompts.train, length=config.rollout.sampler.length)
+    before = evaluate_policy(
+        policy=base.checkpoint,
+        problems=prompts.test,
+        domain=config.prompts.domain,
+        config=config.evaluation,
+        seed=0,
+    )
+    contest = run_contest(
+        config=config, train=prompts.train, validation=prompts.validation, test=prompts.test, base=base.checkpoint
+    )
+    return publish_comparison(config=config, base=before.report, tunings=contest.tunings, series=contest.series)

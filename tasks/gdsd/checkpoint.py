@@ -28,6 +28,7 @@ class CheckpointRecord(BaseModel):
     round: int  # rounds of distillation behind this policy; 0 for a base
     updates: int  # optimizer updates that were applied
     skipped_in_a_row: int  # non-finite updates at the end of the last epoch
+    adapter: bool = False  # whether the weights are a frozen base and an adapter beside it
     parent: str | None  # content digest of the checkpoint this one was trained from
     made_with: dict[str, str]  # versions of the libraries that the weights depend on
 
@@ -38,7 +39,7 @@ class PolicyState:
     def __init__(self, denoiser: Denoiser, record: CheckpointRecord, optimizer: dict[str, Tensor]):
         self.denoiser = denoiser
         self.record = record
-        self.optimizer = optimizer  # "<parameter>.<slot>" -> tensor; empty before the first update
+        self.optimizer = optimizer  # "<trainable parameter>.<slot>" -> tensor; empty before the first update
 
 
 def save(folder: Path, state: PolicyState) -> Path:
@@ -70,7 +71,10 @@ def load(folder: Path, device: torch.device) -> PolicyState:
         optimizer = load_file(folder / OPTIMIZER, device=str(device))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
-    shapes = {name: parameter.shape for name, parameter in denoiser.named_parameters()}
+    if denoiser.has_adapter != record.adapter:
+        what = "an" if denoiser.has_adapter else "no"
+        raise CheckpointError(f"{folder} has {what} adapter, but {RECORD} says that adapter is {record.adapter}")
+    shapes = {name: parameter.shape for name, parameter in denoiser.trainable()}
     expected = {f"{name}.{slot}": size for name, shape in shapes.items() for slot, size in _slots(shape).items()}
     found = {name: tensor.shape for name, tensor in optimizer.items()}
     if optimizer and found != expected:
@@ -102,12 +106,18 @@ def versions() -> dict[str, str]:
     """Returns the versions that a policy's weights depend on, without local build labels."""
     from importlib.metadata import version
 
-    return {name: version(name).split("+")[0] for name in ("torch", "transformers")}
+    return {name: version(name).split("+")[0] for name in ("peft", "torch", "transformers")}
 
 
 def base_state(denoiser: Denoiser) -> PolicyState:
     """Returns the state of a policy that no distillation has touched."""
     record = CheckpointRecord(
-        family=denoiser.family, round=0, updates=0, skipped_in_a_row=0, parent=None, made_with=versions()
+        family=denoiser.family,
+        round=0,
+        updates=0,
+        skipped_in_a_row=0,
+        adapter=denoiser.has_adapter,
+        parent=None,
+        made_with=versions(),
     )
     return PolicyState(denoiser, record, {})

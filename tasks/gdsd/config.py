@@ -4,84 +4,16 @@ Every field changes a result, a cost or a record, within a stated range; unknown
 combinations are refused with the dotted path, the value, what is allowed and the nearest name.
 """
 
-import difflib
 import hashlib
-import json
-from typing import Annotated, Literal, Self, get_args
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from tasks.gdsd.config_base import Config, Count
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.objective_config import GdsdConfig, Objective
 
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class Config(BaseModel):
-    """Base of all configuration models: strict, frozen, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
-
-    @classmethod
-    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: object) -> Self:
-        """Reads a configuration strictly, whatever the caller asks for.
-
-        Whole floats count as integers: some senders of JSON write 3 as 3.0.
-
-        Raises:
-            ConfigError: naming each refused field.
-        """
-        plain = json.dumps(json.loads(json_data, parse_float=_whole_if_possible))
-        try:
-            return super().model_validate_json(plain, strict=True)
-        except ValidationError as error:
-            raise ConfigError(explain(cls, error)) from None
-
-
-def _whole_if_possible(text: str) -> int | float:
-    number = float(text)
-    return int(number) if number.is_integer() else number
-
-
-def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """Turns a validation error into one line per refused field."""
-    lines = []
-    for item in error.errors(include_url=False):
-        if item["type"] == "default_factory_not_called":
-            continue  # follows from another refused field of the same model
-        path = [str(part) for part in item["loc"]]
-        parent = model
-        for part in path[:-1]:
-            parent = _submodel(parent, part)
-        where = ".".join(path) or model.__name__
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], parent.model_fields, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            lines.append(f"{where}: unknown key; {hint}allowed: {', '.join(parent.model_fields)}")
-        else:
-            # Cross-checks raise ValueError with a full sentence of their own; pydantic prefixes it.
-            message = item["msg"].removeprefix("Value error, ")
-            if item["type"] == "value_error":
-                lines.append(f"{where}: {message}")
-            else:
-                lines.append(f"{where}: got {item['input']!r}; {message[0].lower()}{message[1:]}{_range(parent, path)}")
-    return f"{model.__name__} refused:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def _submodel(model: type[BaseModel], name: str) -> type[BaseModel]:
-    field = model.model_fields.get(name)
-    candidates = (field.annotation, *get_args(field.annotation)) if field is not None else ()
-    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
-
-
-def _range(model: type[BaseModel], path: list[str]) -> str:
-    """The allowed values of a field, from its own declaration."""
-    schema = model.model_json_schema()["properties"].get(path[-1], {}) if path else {}
-    words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[word]}" for word, sign in words.items() if word in schema]
-    if "enum" in schema:
-        bounds.append("one of " + ", ".join(map(repr, schema["enum"])))
-    kind = schema.get("type", "")
-    return f" (allowed: {kind} {' and '.join(bounds)})".replace("  ", " ") if bounds else ""
+AdapterTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class PromptFile(Config):
@@ -164,12 +96,32 @@ class WarmStartConfig(Config):
     learning_rate: float = Field(3e-3, gt=0, le=1)
 
 
+class AdapterConfig(Config):
+    """A LoRA adapter (arXiv 2106.09685): a target's weight W counts as W + alpha / rank * B A, and W stays as it is."""
+
+    rank: int = Field(16, ge=1, le=1024, description="rows of A and columns of B")
+    alpha: float = Field(32.0, gt=0, le=65_536, description="alpha / rank scales what the adapter adds")
+    targets: list[AdapterTarget] = Field(  # flytekit has no tuples
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        min_length=1,
+        description="the linear maps of each transformer block that are adapted",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        twice = sorted({name for name in self.targets if self.targets.count(name) > 1})
+        if twice:
+            raise ValueError(f"targets has {', '.join(twice)} more than once, but a map has one adapter; name it once")
+        return self
+
+
 class PolicyConfig(Config):
     """The base policy that training starts from."""
 
-    seed: int = Field(0, description="draws the initial weights and the warm start's batches")
+    seed: int = Field(0, description="draws the initial weights, the warm start's batches and the adapter's weights")
     tiny: TinyModelConfig = TinyModelConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
+    adapter: AdapterConfig | None = Field(None, description="what distillation trains instead of all weights")
 
 
 class SamplerConfig(Config):
@@ -225,35 +177,10 @@ class RewardConfig(Config):
     scale_by_std: bool = Field(False, description="divide leave-one-out advantages by the group's standard deviation")
 
 
-class GdsdConfig(Config):
-    """The regression target and how completions are scored (arXiv 2605.29398)."""
-
-    readout: Literal["log_prob", "centred"] = "log_prob"
-    guidance: float = Field(0.5, gt=0, le=1000, description="psi: logit shift per token and unit of advantage")
-    reference_weight: float = Field(0.0, ge=0, lt=1, description="beta: pull of the target towards the base policy")
-    baseline: Literal["zero", "group"] = Field("zero", description="what is subtracted from a group's residuals")
-    mask_pairs: int = Field(1, ge=1, le=64, description="K: coupled mask pairs per completion")
-    mask_source: Literal["trajectory", "random"] = Field(
-        "trajectory", description="states that the sampler visited, or subsets of uniform size"
-    )
-    share_masks: bool = Field(
-        True, description="the completions of a group are scored under the same masks, or at the same step"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.baseline == "group" and not (self.share_masks and self.mask_source == "random"):
-            raise ValueError(
-                "baseline 'group' cancels normalisers only between completions under the same masks; "
-                "set share_masks to true and mask_source to 'random', or use baseline 'zero'"
-            )
-        return self
-
-
 class DistillConfig(Config):
     """One distillation epoch: a few updates on a round's scored completions."""
 
-    objective: GdsdConfig = GdsdConfig()
+    objective: Objective = GdsdConfig()
     inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")
     micro_batch: Count = Field(1024, description="completions per forward; changes results only by rounding")
     learning_rate: float = Field(1e-3, gt=0, le=1)
@@ -266,6 +193,15 @@ class DistillConfig(Config):
     adam_beta2: float = Field(0.99, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0, le=1e6)
     max_skipped: int = Field(3, ge=1, le=1000, description="non-finite updates in a row after which the run stops")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.objective, GdsdConfig) and self.objective.trust_region is not None and self.inner_steps == 1:
+            raise ValueError(
+                "objective.trust_region never acts in the first update of a round, and inner_steps is 1; "
+                "raise inner_steps, or leave trust_region out"
+            )
+        return self
 
 
 class EvaluationSamplerConfig(SamplerConfig):
@@ -307,11 +243,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.prompts.train_file is None and self.rollout.prompts_per_round > self.prompts.train_size:
-            raise ValueError(
-                f"rollout.prompts_per_round {self.rollout.prompts_per_round} exceeds prompts.train_size "
-                f"{self.prompts.train_size}, but the problems of a round differ; lower one or raise the other"
-            )
+        check_supply(self.prompts, self.rollout)
         return self
 
 
@@ -321,3 +253,12 @@ class EvaluateConfig(Config):
     seed: int = Field(0, description="draws the completions where the temperature is not 0")
     prompts: PromptConfig = PromptConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
+    """Refuses a round that wants more different problems than will be generated."""
+    if prompts.train_file is None and rollout.prompts_per_round > prompts.train_size:
+        raise ValueError(
+            f"rollout.prompts_per_round {rollout.prompts_per_round} exceeds prompts.train_size "
+            f"{prompts.train_size}, but the problems of a round differ; lower one or raise the other"
+        )

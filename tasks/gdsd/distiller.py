@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,40 +14,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tasks.gdsd import checkpoint, masking, seeds
+from tasks.gdsd import checkpoint
+from tasks.gdsd.batch import Batch, collate
 from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.errors import DataError, NonFiniteError
-from tasks.gdsd.objectives import Scores, gdsd_loss
+from tasks.gdsd.errors import ConfigError, NonFiniteError
+from tasks.gdsd.objective_config import ObjectiveConfig
+from tasks.gdsd.objectives import Scores, objective_loss
+from tasks.gdsd.readout import log_prob, read, top_tokens
 from tasks.gdsd.records import EpochStats, StepStats
-from tasks.gdsd.sampler import left_pad
-from tasks.gdsd.scoring import score_completions
+from tasks.gdsd.scoring import hidden_states, spread
 
 logger = logging.getLogger(__name__)
 SLOTS = ("exp_avg", "exp_avg_sq", "step")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Whole groups of completions on the device."""
-
-    prompts: Tensor  # (B, S) int64, left-padded
-    attention: Tensor  # (B, S) bool
-    completions: Tensor  # (B, L) int64
-    advantages: Tensor  # (B,) float32, 0 where there is none
-    judged: Tensor  # (B,) bool, False where there is no advantage: such a completion is left out of the loss
-    masks: Tensor  # (K, B, L) bool
-
-    def part(self, rows: slice) -> "Batch":
-        return Batch(
-            self.prompts[rows],
-            self.attention[rows],
-            self.completions[rows],
-            self.advantages[rows],
-            self.judged[rows],
-            self.masks[:, rows],
-        )
 
 
 def distill(
@@ -63,33 +44,36 @@ def distill(
 ) -> tuple[PolicyState, EpochStats]:
     """Trains a policy on a round's scored completions and returns its new state.
 
-    Masks are drawn once per epoch and shared by all inner steps, so the first step's scores, detached, are the old
-    policy's and no second forward is needed. Groups without spread carry no signal and are left out.
+    Views are drawn once per epoch and shared by all inner steps, so the first step's readouts, detached, are the old
+    policy's and no second forward is needed. Groups without spread carry no signal and are left out. `base` is read
+    where the objective needs a reference and the policy has no adapter to switch off.
 
     Raises:
+        ConfigError: `top_k` exceeds the vocabulary.
         DataError: the table's completions differ in length.
         NonFiniteError: `max_skipped` updates in a row were not finite; weights and batch are then in `evidence`.
     """
     began = time.monotonic()
-    accelerator = Accelerator(cpu=state.denoiser.device.type == "cpu")
-    denoiser = state.denoiser.eval()  # no dropout, neither in old nor in new scores
+    denoiser, objective = state.denoiser.eval(), config.objective  # no dropout, neither in old nor in new scores
+    if (objective.candidates or 0) > denoiser.vocabulary_size:
+        raise ConfigError(
+            f"distill.objective.top_k {objective.candidates} exceeds the {denoiser.vocabulary_size} tokens of the "
+            "policy's vocabulary; lower it, or use the readout 'centred'"
+        )
     optimizer = torch.optim.AdamW(
-        denoiser.parameters(),
+        [parameter for _, parameter in denoiser.trainable()],
         config.learning_rate,
         (config.adam_beta1, config.adam_beta2),
         weight_decay=config.weight_decay,
     )
     _restore(optimizer, denoiser, state.optimizer)
-    batch = collate(scored, denoiser, config, group_size=group_size, round_index=round_index, seed=seed)
+    batch = collate(scored, denoiser, objective, group_size=group_size, round_index=round_index, seed=seed)
     updates, in_a_row = state.record.updates, state.record.skipped_in_a_row
     steps: list[StepStats] = []
     if batch is not None:
-        parts = _parts(len(batch.advantages), config.micro_batch, group_size)
-        ref = _reference_scores(base, batch, parts, config)
-        old: list[Tensor] = []  # per part, filled by the first step
+        epoch = _Epoch(denoiser, None if base is None else base.denoiser.eval(), optimizer, batch, config, group_size)
         for _ in tqdm(range(config.inner_steps), desc=f"distilling round {round_index + 1}", disable=None, leave=False):
-            rate = learning_rate(config, updates)
-            stats = _update(accelerator, denoiser, optimizer, batch, parts, old, ref, config, group_size, rate)
+            stats = epoch.update(learning_rate(config, updates))
             steps.append(stats)
             in_a_row = in_a_row + 1 if stats.skipped else 0
             updates += not stats.skipped
@@ -97,14 +81,15 @@ def distill(
                 _save_evidence(evidence, denoiser, batch)
                 raise NonFiniteError(
                     f"{in_a_row} updates in a row were not finite in round {round_index + 1} (loss {stats.loss}, "
-                    f"gradient norm {stats.grad_norm}). Lower distill.learning_rate ({config.learning_rate}) or "
-                    f"distill.objective.guidance ({config.objective.guidance})."
+                    f"gradient norm {stats.grad_norm}). Lower distill.learning_rate ({config.learning_rate}) or the "
+                    f"strength of distill.objective ({objective})."
                 )
     record = CheckpointRecord(
         family=denoiser.family,
         round=round_index + 1,
         updates=updates,
         skipped_in_a_row=in_a_row,
+        adapter=denoiser.has_adapter,
         parent=parent,
         made_with=checkpoint.versions(),
     )
@@ -127,123 +112,131 @@ def learning_rate(config: DistillConfig, updates: int) -> float:
     return config.learning_rate * rise * fall
 
 
-def collate(
-    scored: pa.Table, denoiser: Denoiser, config: DistillConfig, *, group_size: int, round_index: int, seed: int
-) -> Batch | None:
-    """Puts the groups that carry a signal on the device and draws their masks; None where no group does.
-
-    Raises:
-        DataError: the completions differ in length.
-    """
-    rows = scored.to_pylist()
-    groups = [rows[start : start + group_size] for start in range(0, len(rows), group_size)]
-    rows = [row for group in groups if any(row["advantage"] for row in group) for row in group]
-    if not rows:
-        return None
-    lengths = {len(row["completion_ids"]) for row in rows}
-    if len(lengths) != 1:
-        raise DataError(f"completions of one round must have one length, but these occur: {sorted(lengths)}")
-    device, objective = denoiser.device, config.objective
-    prompts, attention = left_pad([row["prompt_ids"] for row in rows], denoiser.pad_id, device)
-    share = objective.share_masks
-    keys = torch.tensor(
-        [seeds.key(seed, "masks", round_index, row["prompt_id"], -1 if share else row["sample"]) for row in rows],
-        device=device,
-    )
-    if objective.mask_source == "trajectory":
-        unmasked_at = torch.tensor([row["unmasked_at"] for row in rows], device=device)
-        masks = masking.trajectory_masks(keys, unmasked_at, objective.mask_pairs)
-    else:
-        masks = masking.random_masks(keys, lengths.pop(), objective.mask_pairs)
-    return Batch(
-        prompts=prompts,
-        attention=attention,
-        completions=torch.tensor([row["completion_ids"] for row in rows], device=device),
-        advantages=torch.tensor([row["advantage"] or 0.0 for row in rows], dtype=torch.float32, device=device),
-        judged=torch.tensor([row["advantage"] is not None for row in rows], device=device),
-        masks=masks,
-    )
-
-
 def _parts(sequences: int, micro_batch: int, group_size: int) -> list[slice]:
     """Cuts a batch into micro-batches of whole groups, at least one group each."""
     size = max(micro_batch // group_size, 1) * group_size
     return [slice(start, min(start + size, sequences)) for start in range(0, sequences, size)]
 
 
-def _update(
-    accelerator: Accelerator,
-    denoiser: Denoiser,
-    optimizer: torch.optim.AdamW,
-    batch: Batch,
-    parts: list[slice],
-    old: list[Tensor],
-    ref: list[Tensor | None],
-    config: DistillConfig,
-    group_size: int,
-    learning_rate: float,
-) -> StepStats:
-    """Takes one optimizer step, or skips it when the loss or the gradient is not finite. Fills `old` the first time."""
-    optimizer.zero_grad(set_to_none=True)
-    terms = config.objective.mask_pairs * int(batch.judged.sum())
-    loss_sum = torch.zeros((), device=denoiser.device)
-    residual_sum, shift_sum = loss_sum.clone(), loss_sum.clone()
-    for index, rows in enumerate(parts):
-        part = batch.part(rows)
-        theta = _scores(denoiser, part, config)
-        if index == len(old):
-            old.append(theta.detach())
-        scores = Scores(theta=theta, old=old[index], ref=ref[index], judged=part.judged, group_size=group_size)
-        loss, metrics = gdsd_loss(scores, part.advantages, config.objective)
-        accelerator.backward(loss / terms)
-        loss_sum += loss.detach()
-        residual_sum += metrics.residual_abs
-        shift_sum += metrics.shift_abs
-    norm = torch.nn.utils.clip_grad_norm_(denoiser.parameters(), config.max_grad_norm)
-    finite = bool(torch.isfinite(loss_sum) & torch.isfinite(norm))
-    if finite:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-    else:
-        logger.warning("an update was skipped: loss %s, gradient norm %s", loss_sum.item() / terms, norm.item())
-    return StepStats(
-        loss=_finite(loss_sum.item() / terms),
-        residual_abs=_finite(residual_sum.item() / terms),
-        shift_abs=_finite(shift_sum.item() / terms),
-        grad_norm=_finite(norm.item()),
-        learning_rate=learning_rate,
-        skipped=not finite,
-    )
+@dataclass(frozen=True)
+class _Fixed:
+    """What the first update reads of a micro-batch and the later ones keep."""
+
+    candidates: Tensor | None  # (R, k): the old policy's likeliest tokens
+    old: Tensor  # (C, B, L)
+    ref: Tensor | None  # (C, B, L)
+    ref_log_prob: Tensor | None  # (C, B, L)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+class _Epoch:
+    """The updates on one batch, in micro-batches."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        base: Denoiser | None,
+        optimizer: torch.optim.AdamW,
+        batch: Batch,
+        config: DistillConfig,
+        group_size: int,
+    ):
+        self.accelerator = Accelerator(cpu=denoiser.device.type == "cpu")
+        self.denoiser, self.base, self.optimizer, self.config = denoiser, base, optimizer, config
+        self.group_size = group_size
+        self.judged = int(batch.judged.sum())
+        self.parts = [batch.part(rows) for rows in _parts(len(batch.advantages), config.micro_batch, group_size)]
+        self.fixed: list[_Fixed | None] = [None] * len(self.parts)
+
+    def update(self, learning_rate: float) -> StepStats:
+        """Takes one optimizer step, or skips it when the loss or the gradient is not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for index, part in enumerate(self.parts):
+            loss, metrics = objective_loss(self._scores(index), part.advantages, self.config.objective)
+            self.accelerator.backward(loss / self.judged)
+            for name, value in {"loss": loss.detach(), **vars(metrics)}.items():
+                if value is not None:
+                    sums[name] = sums.get(name, 0.0) + float(value)
+        trainable = [parameter for _, parameter in self.denoiser.trainable()]
+        norm = float(torch.nn.utils.clip_grad_norm_(trainable, self.config.max_grad_norm))
+        means = {name: total / self.judged for name, total in sums.items()}
+        finite = math.isfinite(means["loss"]) and math.isfinite(norm)
+        if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        else:
+            logger.warning("an update was skipped: loss %s, gradient norm %s", means["loss"], norm)
+        return StepStats(
+            loss=_finite(means["loss"]),
+            residual_abs=_finite(means.get("residual_abs")),
+            shift_abs=_finite(means["shift_abs"]),
+            clipped=_finite(means.get("clipped")),
+            kl_ref=_finite(means.get("kl_ref")),
+            grad_norm=_finite(norm),
+            learning_rate=learning_rate,
+            skipped=not finite,
+        )
+
+    def _scores(self, index: int) -> Scores:
+        """Reads a micro-batch. The first time, the policy in training is the old one: its readouts serve as both."""
+        part, objective, fixed = self.parts[index], self.config.objective, self.fixed[index]
+        states, tokens = hidden_states(self.denoiser, part.prompts, part.attention, part.completions, part.views)
+        head, hidden = self.denoiser.head(), part.views.hidden
+        candidates = None if fixed is None else fixed.candidates
+        if fixed is None and objective.candidates is not None:
+            candidates = top_tokens(states, head, objective.candidates)
+        theta = spread(read(objective.reads, states, head, tokens, candidates), hidden)
+        theta_log_prob = spread(log_prob(states, head, tokens), hidden) if objective.needs_log_prob else None
+        if fixed is None:
+            ref, ref_log_prob = _reference(self.denoiser, self.base, part, candidates, objective)
+            fixed = self.fixed[index] = _Fixed(candidates, theta.detach(), ref, ref_log_prob)
+        return Scores(
+            theta=theta,
+            old=fixed.old,
+            ref=fixed.ref,
+            theta_log_prob=theta_log_prob,
+            ref_log_prob=fixed.ref_log_prob,
+            hidden=hidden,
+            lengths=part.views.counted.sum(1),
+            judged=part.judged,
+            group_size=self.group_size,
+        )
 
 
-def _scores(denoiser: Denoiser, part: Batch, config: DistillConfig) -> Tensor:  # (K, B)
-    return score_completions(
-        denoiser, part.prompts, part.attention, part.completions, part.masks, config.objective.readout
-    )
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 @torch.no_grad()
-def _reference_scores(
-    base: PolicyState | None, batch: Batch, parts: list[slice], config: DistillConfig
-) -> list[Tensor | None]:
-    """Scores of the base policy under the same masks, one entry per part; None where it does not count."""
-    if config.objective.reference_weight == 0:
-        return [None] * len(parts)
-    if base is None:
-        raise ValueError(f"reference_weight is {config.objective.reference_weight}, but no base policy was given")
-    return [_scores(base.denoiser.eval(), batch.part(rows), config) for rows in parts]
+def _reference(
+    denoiser: Denoiser, base: Denoiser | None, part: Batch, candidates: Tensor | None, objective: ObjectiveConfig
+) -> tuple[Tensor | None, Tensor | None]:  # (C, B, L) each
+    """Reads the base policy in the same views: the policy without its adapter, or a second model; None if not needed.
+
+    Raises:
+        ValueError: it is needed, but the policy has no adapter and no base was given.
+    """
+    if not objective.needs_reference:
+        return None, None
+    if base is None and not denoiser.has_adapter:
+        raise ValueError(
+            f"{type(objective).__name__} reads the base policy, but the policy has no adapter and no base was given"
+        )
+    with denoiser.base_only() if base is None else nullcontext():
+        model = denoiser if base is None else base
+        states, tokens = hidden_states(model, part.prompts, part.attention, part.completions, part.views)
+        ref = spread(read(objective.reads, states, model.head(), tokens, candidates), part.views.hidden)
+        if not objective.needs_log_prob:
+            return ref, None
+        return ref, spread(log_prob(states, model.head(), tokens), part.views.hidden)
 
 
 def _restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:
     """Gives a fresh optimizer the moments of the previous epoch."""
     if not tensors:
         return
-    for name, parameter in denoiser.named_parameters():
+    for name, parameter in denoiser.trainable():
         optimizer.state[parameter] = {slot: tensors[f"{name}.{slot}"].clone() for slot in SLOTS}
 
 
@@ -251,7 +244,7 @@ def _slots(optimizer: torch.optim.AdamW, denoiser: Denoiser) -> dict[str, Tensor
     """Returns the optimizer's moments under the names of their parameters; empty before the first update."""
     return {
         f"{name}.{slot}": optimizer.state[parameter][slot]
-        for name, parameter in denoiser.named_parameters()
+        for name, parameter in denoiser.trainable()
         if parameter in optimizer.state
         for slot in SLOTS
     }
@@ -261,5 +254,4 @@ def _save_evidence(folder: Path, denoiser: Denoiser, batch: Batch) -> None:
     """Keeps what is needed to reproduce a non-finite update."""
     folder.mkdir(parents=True, exist_ok=True)
     denoiser.save(folder)
-    tensors = {name: tensor.contiguous() for name, tensor in vars(batch).items()}
-    save_file(tensors, folder / "batch.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in batch.tensors().items()}, folder / "batch.safetensors")

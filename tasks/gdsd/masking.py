@@ -1,33 +1,73 @@
-"""Coupled mask draws: which completion tokens are hidden when a completion is scored."""
+"""Which tokens are hidden when a completion is scored: coupled masks, and prompts with some tokens hidden."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
 
+LONGEST_PROMPT = 2**20  # counters per draw, so that a longer prompt in the batch changes no other's numbers
+
+
+@dataclass(frozen=True)
+class Views:
+    """Copies of prompt and completion in which some tokens are hidden."""
+
+    hidden: Tensor  # (C, B, L) bool: completion tokens that are hidden and read out
+    counted: Tensor  # (B, L) bool: the others of a completion are hidden in every view and never read out
+    prompt_hidden: Tensor | None  # (C, B, S) bool; None where prompts stay as they are
+
+    def part(self, rows: slice) -> "Views":
+        prompt_hidden = None if self.prompt_hidden is None else self.prompt_hidden[:, rows]
+        return Views(self.hidden[:, rows], self.counted[rows], prompt_hidden)
+
+
+def counted_tokens(
+    completions: Tensor,  # (B, L) int64
+    end_id: int | None,
+) -> Tensor:  # (B, L) bool
+    """Marks the tokens up to the first end token, which is included; all of them where `end_id` is None."""
+    if end_id is None:
+        return torch.ones_like(completions, dtype=torch.bool)
+    ends = (completions == end_id).long()
+    return ends.cumsum(1) - ends == 0  # no end token before
+
+
+def couple(
+    masks: Tensor,  # (K, B, L) bool
+    counted: Tensor,  # (B, L) bool
+) -> Views:
+    """Makes two views of each mask, one that hides it and one that hides its complement: 2K in all."""
+    pairs = torch.stack([masks, ~masks], dim=1) & counted  # (K, 2, B, L)
+    return Views(pairs.flatten(0, 1), counted, None)
+
 
 def random_masks(
     keys: Tensor,  # (B,) int64: one key per sequence; equal keys get equal masks
-    length: int,
+    counted: Tensor,  # (B, L) bool: only these are hidden
     pairs: int,
 ) -> Tensor:  # (K, B, L) bool
     """Draws K masks per sequence; the complement of each is its partner, so a pair hides every token exactly once.
 
-    The number of hidden tokens x is uniform over 0..L and stratified over the distinct keys. Given x, the set is
-    uniform among those of that size. Source: arXiv 2605.29398 (coupled sampling as in arXiv 2506.20639).
+    The number of hidden tokens x is uniform over 0..L and stratified over the distinct keys, where L counts the
+    sequence's own tokens. Given x, the set is uniform among those of that size. Source: arXiv 2605.29398 (coupled
+    sampling as in arXiv 2506.20639).
     """
     distinct, which = torch.unique(keys, return_inverse=True)  # (U,), (B,)
-    block = _blocks(pairs, length, keys.device)  # (K, 1)
-    hidden_count = (_strata(distinct, block) * (length + 1)).long()  # (K, U) in 0..L
-    positions = torch.arange(length, device=keys.device)
-    order = seeds.uniform(distinct[:, None], (block + 2)[:, :, None] + positions)  # (K, U, L)
-    ranks = order.argsort(dim=2).argsort(dim=2)
-    return (ranks < hidden_count[:, :, None])[:, which]  # (K, B, L)
+    block = _blocks(pairs, counted)  # (K, 1)
+    quantile = _strata(distinct, block)[:, which]  # (K, B)
+    hidden_count = (quantile * (counted.sum(1) + 1)).long()  # (K, B) in 0..L
+    positions = torch.arange(counted.shape[1], device=keys.device)
+    order = seeds.uniform(distinct[:, None], (block + 2)[:, :, None] + positions)[:, which]  # (K, B, L)
+    ranks = order.masked_fill(~counted, 2.0).argsort(dim=2).argsort(dim=2)
+    return ranks < hidden_count[:, :, None]  # (K, B, L)
 
 
 def trajectory_masks(
     keys: Tensor,  # (B,) int64: one key per sequence; equal keys get the same step of their own trajectories
     unmasked_at: Tensor,  # (B, L) int64: the sampler's step that unmasked each token
+    counted: Tensor,  # (B, L) bool: only these are hidden
     pairs: int,
 ) -> Tensor:  # (K, B, L) bool
     """Picks K states per sequence that the sampler really visited: hidden is what was still hidden before a step.
@@ -36,14 +76,32 @@ def trajectory_masks(
     contexts that sampling never meets; these do not. The partner of a state is again its complement.
     """
     distinct, which = torch.unique(keys, return_inverse=True)  # (U,), (B,)
-    block = _blocks(pairs, unmasked_at.shape[1], keys.device)  # (K, 1)
+    block = _blocks(pairs, counted)  # (K, 1)
     step = (_strata(distinct, block) * (unmasked_at.max() + 1)).long()[:, which]  # (K, B)
-    return unmasked_at >= step[:, :, None]  # (K, B, L)
+    return (unmasked_at >= step[:, :, None]) & counted  # (K, B, L)
 
 
-def _blocks(pairs: int, length: int, device: torch.device) -> Tensor:  # (K, 1)
+def prompt_views(
+    keys: Tensor,  # (B,) int64: one key per sequence; equal keys hide the same prompt tokens
+    attention: Tensor,  # (B, S) bool, False on left padding
+    counted: Tensor,  # (B, L) bool
+    draws: int,
+    rate: float,
+) -> Views:
+    """Hides whole completions, and each prompt token with a probability, in C = `draws` views.
+
+    Source: the one-step estimate of d1 (arXiv 2504.12216, section 3.1).
+    """
+    width = attention.shape[1]
+    from_end = width - 1 - torch.arange(width, device=keys.device)  # so that padding on the left moves nothing
+    draw = torch.arange(draws, device=keys.device)[:, None, None]
+    noise = seeds.uniform(keys[:, None], draw * LONGEST_PROMPT + from_end)  # (C, B, S)
+    return Views(counted.expand(draws, -1, -1), counted, (noise < rate) & attention)
+
+
+def _blocks(pairs: int, counted: Tensor) -> Tensor:  # (K, 1)
     """First counter of each pair: one number ranks a key among the strata, one jitters within, L order the tokens."""
-    return torch.arange(pairs, device=device)[:, None] * (length + 2)
+    return torch.arange(pairs, device=counted.device)[:, None] * (counted.shape[1] + 2)
 
 
 def _strata(

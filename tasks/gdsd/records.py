@@ -5,7 +5,7 @@ Seconds are wall-clock time of the work itself, without process starts and trans
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.gdsd.config import SamplerConfig
+from tasks.gdsd.config import DistillConfig, SamplerConfig
 
 
 class Record(BaseModel):
@@ -56,11 +56,13 @@ class RewardStats(Record):
 
 
 class StepStats(Record):
-    """One optimizer update; means over mask pairs and judged completions."""
+    """One optimizer update; means over the judged completions. None where not finite, or not the objective's."""
 
-    loss: float | None  # squared residual; None when it was not finite
-    residual_abs: float | None  # |d_theta - target|
-    shift_abs: float | None  # |d_theta - d_old|
+    loss: float | None
+    residual_abs: float | None  # |score - target| per token: GDSD
+    shift_abs: float | None  # |score - old score| per token
+    clipped: float | None  # share of the gradient that a clip or trust region stops
+    kl_ref: float | None  # estimated divergence from the base policy, per token
     grad_norm: float | None  # before clipping
     learning_rate: float
     skipped: bool
@@ -120,3 +122,22 @@ class Decision(Record):
     solved_difference: Estimate  # trained less base, paired bootstrap over problems
     reward_difference: Estimate
     confidence: float
+
+
+class Series(Record):
+    """One run of a comparison, evaluated every few rounds."""
+
+    contestant: str
+    learning_rate: float
+    seed: int
+    reports: list[EvalReport]
+    rollout_rewards: list[float]  # mean reward of each round's rollouts
+    seconds: float  # of rollouts, scoring and distillation
+
+
+class Tuning(Record):
+    """The choice of a contestant's learning rate on the validation problems."""
+
+    contestant: str
+    distill: DistillConfig  # with the chosen rate
+    series: list[Series]

@@ -61,7 +61,7 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             f"{record.trained.solved.percent()} after, a gain of {decision.solved_difference.points()} points, "
             f"in {total:.0f} s of work.</p>",
             f"<p>{html.escape(decision.reason)}.</p>",
-            _table(
+            table_html(
                 ["test problems", "base", f"trained (round {record.trained.round})", "difference"],
                 [
                     [
@@ -87,7 +87,7 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             "<h2>Training</h2>",
             _curves(record),
             "<h2>Time</h2>",
-            _table(
+            table_html(
                 ["stage", "seconds", "share"],
                 [[stage, f"{value:.1f}", f"{value / total:.0%}"] for stage, value in seconds.items()],
             ),
@@ -115,7 +115,7 @@ def _answers(samples: pa.Table) -> str:
     rows.sort(key=lambda row: -abs((row["trained_reward"] or 0.0) - (row["base_reward"] or 0.0)))
     names = ["problem", "reference", "base_completion", "base_reward", "trained_completion", "trained_reward"]
     cells = [[_cell(row[name]) for name in names] for row in rows]
-    return _table([name.replace("_", " ") for name in names], cells[:SHOWN])
+    return table_html([name.replace("_", " ") for name in names], cells[:SHOWN])
 
 
 def _cell(value: str | float | None) -> str:
@@ -124,7 +124,9 @@ def _cell(value: str | float | None) -> str:
     return value if isinstance(value, str) else f"{value:.2f}"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table_html(head: list[str], rows: list[list[str]]) -> str:
+    """Returns an HTML table with every cell escaped."""
+
     def line(tag: str, cells: list[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 

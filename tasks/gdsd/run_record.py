@@ -46,6 +46,8 @@ class RunRecord(Record):
                 "loss/last": last.loss if last else None,
                 "loss/residual_abs": last.residual_abs if last else None,
                 "policy/shift_abs": last.shift_abs if last else None,
+                "clip/frac": last.clipped if last else None,
+                "kl/ref": last.kl_ref if last else None,
                 "grad/norm": last.grad_norm if last else None,
                 "update/learning_rate": last.learning_rate if last else None,
                 "update/skipped": len(epoch.steps) - len(applied),

@@ -64,6 +64,20 @@ COMPARISON = pa.schema(
         pa.field("trained_solved", pa.bool_()),
     ]
 )
+CURVES = pa.schema(
+    [
+        _required("contestant", pa.string()),
+        _required("learning_rate", pa.float64()),
+        _required("seed", pa.int64()),
+        _required("split", pa.string()),  # validation where a learning rate was chosen, else test
+        _required("round", pa.int32()),
+        _required("problems", pa.int32()),
+        _required("solved", pa.float64()),  # share
+        _required("reward", pa.float64()),
+        _required("rollout_reward", pa.float64()),  # mean reward of the round's own rollouts
+        _required("seconds", pa.float64()),  # of the whole run's rollouts, scoring and distillation
+    ]
+)
 
 
 def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Path) -> Path:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.gdsd import checkpoint
-from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
+from tasks.gdsd.config import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.digests import digest
 from tasks.gdsd.errors import CheckpointError
+from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained
 
-CPU = torch.device("cpu")
 ALL_FILES = [
     "config.json",
     "gdsd.json",
@@ -29,46 +28,26 @@ ALL_FILES = [
 ]
 
 
-def trained(denoiser: Denoiser, steps: int = 2) -> PolicyState:
-    """A policy after a few updates on a made-up loss, with its optimizer's state."""
-    optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-2)
-    ids = torch.tensor([denoiser.encode("12.4=")])
-    for _ in range(steps):
-        optimizer.zero_grad()
-        denoiser(ids).square().sum().backward()
-        denoiser.network.lm_head.weight.sum().backward()
-        optimizer.step()
-    slots = {
-        f"{name}.{slot}": optimizer.state[parameter][slot]
-        for name, parameter in denoiser.named_parameters()
-        for slot in ("exp_avg", "exp_avg_sq", "step")
-    }
-    record = CheckpointRecord(
-        family="tiny", round=3, updates=steps, skipped_in_a_row=1, parent="ab" * 32, made_with=checkpoint.versions()
-    )
-    return PolicyState(denoiser, record, slots)
-
-
 @pytest.fixture
 def folder(denoiser: Denoiser, tmp_path: Path) -> Path:
     return checkpoint.save(tmp_path / "policy", trained(denoiser))
 
 
-def edit_json(path: Path, **values: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+@pytest.fixture(params=[False, True], ids=["all weights", "adapter"])
+def adapted(request: pytest.FixtureRequest, denoiser: Denoiser, other_denoiser: Denoiser) -> bool:
+    """Gives both policies an adapter, or neither."""
+    if request.param:
+        for policy in (denoiser, other_denoiser):
+            policy.attach_adapter(AdapterConfig(rank=2, alpha=4.0, targets=["v_proj", "up_proj"]), seed=0)
+    return request.param
 
 
-def edit_tensors(path: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def test_a_round_trip_loses_nothing(denoiser: Denoiser, tmp_path: Path) -> None:
+def test_a_round_trip_loses_nothing(denoiser: Denoiser, adapted: bool, tmp_path: Path) -> None:
     """If it fails, a run that continues from a checkpoint is not the run that was interrupted."""
     state = trained(denoiser)
     loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", state), CPU)
     assert loaded.record == state.record == checkpoint.read_record(tmp_path / "policy")
+    assert loaded.denoiser.has_adapter == loaded.record.adapter == adapted
     weights, found = state.denoiser.state_dict(), loaded.denoiser.state_dict()
     assert weights.keys() == found.keys() and all(torch.equal(weights[name], found[name]) for name in weights)
     assert state.optimizer.keys() == loaded.optimizer.keys()
@@ -88,6 +67,7 @@ def test_a_base_policy_round_trips_without_optimizer_state(denoiser: Denoiser, t
     assert loaded.optimizer == {} and loaded.record.round == 0 and loaded.record.parent is None
 
 
+@pytest.mark.usefixtures("adapted")
 def test_equal_training_gives_equal_bytes(denoiser: Denoiser, other_denoiser: Denoiser, tmp_path: Path) -> None:
     """If it fails, the cache takes equal policies for different ones and computes everything after them again."""
     other_denoiser.load_state_dict(denoiser.state_dict())
@@ -98,11 +78,12 @@ def test_equal_training_gives_equal_bytes(denoiser: Denoiser, other_denoiser: De
     assert digest(longer) != digest(first)
 
 
+@pytest.mark.usefixtures("adapted")
 def test_loading_and_saving_changes_no_byte(folder: Path, tmp_path: Path) -> None:
     """If it fails, one policy has two digests, depending on whether it was built in the process that saved it."""
     again = checkpoint.save(tmp_path / "again", checkpoint.load(folder, CPU))
-    changed = [path.name for path in sorted(folder.iterdir()) if path.read_bytes() != (again / path.name).read_bytes()]
-    assert changed == []
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert [name for name in names if (folder / name).read_bytes() != (again / name).read_bytes()] == []
     assert digest(again) == digest(folder)
 
 
@@ -152,15 +133,10 @@ def test_others_may_read_a_checkpoint(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
-@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "garbage"])
-def test_a_damaged_file_is_refused_by_name(name: str, damage: str, folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "garbage"])
+def test_a_damaged_file_is_refused_by_name(name: str, kind: str, folder: Path) -> None:
     """If it fails, a half-copied checkpoint ends in a stack trace of another library, or worse, loads."""
-    path = folder / name
-    content = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "garbage": b"\xff\0no" * 99}[damage])
+    damage(folder / name, kind)
     # The folder is given as it is in the message, so that a name inside tmp_path does not match by accident.
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
         checkpoint.load(folder, CPU)

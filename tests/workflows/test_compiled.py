@@ -106,6 +106,33 @@ TASKS = {
         ],
         ["o0"],
     ),
+    "record_series": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(hours=1),
+        True,
+        ["contestant", "distill", "epochs", "rewards", "seed", "validations"],
+        ["o0"],
+    ),
+    "choose_learning_rate": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(hours=1),
+        True,
+        ["contestant", "distill", "factors", "series"],
+        ["distill", "tuning"],
+    ),
+    "publish_comparison": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(hours=1),
+        False,
+        ["base", "config", "series", "tunings"],
+        ["o0"],
+    ),
     "publish_evaluation": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["report", "samples"], ["o0"]),
 }
 
@@ -136,15 +163,17 @@ def test_every_task_of_the_workflow_is_in_the_table() -> None:
     """A new stage without stated resources, retries and cache decision would go unnoticed."""
     from flytekit import PythonFunctionTask
 
-    named = {
-        name for name, value in vars(gdsd).items() if isinstance(value, PythonFunctionTask) and name != "run_rounds"
-    }
-    assert named == set(TASKS)
+    named = {name for name, value in vars(gdsd).items() if isinstance(value, PythonFunctionTask)}
+    assert named == {*TASKS, *DYNAMIC}
 
 
-def test_rounds_are_a_dynamic_task_on_cpu() -> None:
-    """The task that unrolls the rounds computes nothing; it must not hold a GPU while they run."""
-    template = get_serializable(OrderedDict(), SETTINGS, gdsd.run_rounds).to_flyte_idl().template
+DYNAMIC = ("run_rounds", "run_contest")
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_rounds_and_runs_are_dynamic_tasks_on_cpu(name: str) -> None:
+    """The tasks that unroll rounds and runs compute nothing; they must not hold a GPU meanwhile."""
+    template = get_serializable(OrderedDict(), SETTINGS, getattr(gdsd, name)).to_flyte_idl().template
     assert template.container.image == "gdsd:cpu"
     assert {entry.name for entry in template.container.resources.requests} == set(CPU)
     assert not template.metadata.discoverable and not template.metadata.interruptible

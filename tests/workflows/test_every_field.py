@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
-from tasks.gdsd.config import EvaluateConfig, PromptConfig, TrainConfig
+from tasks.gdsd.config import AdapterConfig, EvaluateConfig, PromptConfig, TrainConfig
 from tests.workflows.conftest import without_times
 
 BASE: dict[str, object] = {
@@ -52,6 +52,7 @@ CHANGES: dict[str, object] = {
     "policy.warm_start.steps": 41,
     "policy.warm_start.batch_size": 33,
     "policy.warm_start.learning_rate": 0.01,
+    "policy.adapter": {"policy.adapter": {}},
     "rollout.prompts_per_round": 5,
     "rollout.group_size": 5,
     "rollout.shards": 2,
@@ -70,7 +71,19 @@ CHANGES: dict[str, object] = {
     "distill.adam_beta1": 0.5,
     "distill.adam_beta2": 0.5,
     "distill.max_grad_norm": 1e-4,
+    "distill.objective.name": {"distill.objective": {"name": "espo"}},
     "distill.objective.readout": "centred",
+    "distill.objective.top_k": {"distill.objective.readout": "centred_topk", "distill.objective.top_k": 4},
+    "distill.objective.weights": {
+        "distill.objective.weights": "elbo",
+        "distill.objective.mask_source": "random",
+    },
+    "distill.objective.form": {
+        "distill.objective.form": "penalty",
+        "distill.objective.reference_weight": 0.5,
+    },
+    "distill.objective.trust_region": 1e-4,
+    "distill.objective.after_end": "ignored",
     "distill.objective.guidance": 2.0,
     "distill.objective.reference_weight": 0.5,
     "distill.objective.baseline": {
@@ -90,6 +103,12 @@ CHANGES: dict[str, object] = {
     "judge.confidence": 0.8,
     "judge.resamples": 100,
 }
+# Compared with a run that has the default adapter.
+ADAPTER_CHANGES: dict[str, object] = {
+    "policy.adapter.rank": 4,
+    "policy.adapter.alpha": 4.0,
+    "policy.adapter.targets": ["v_proj", "up_proj"],
+}
 # One value so far: anything else is refused, which the test below checks. And what other tests show.
 SINGLE_VALUED = {"prompts.domain": "chess"}
 ELSEWHERE = {
@@ -102,16 +121,20 @@ ELSEWHERE = {
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
-        kind = field.annotation
+        kind, path = field.annotation, f"{prefix}{name}"
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from leaves(kind, f"{prefix}{name}.")
+            yield from leaves(kind, f"{path}.")
+        elif isinstance(field.default, BaseModel):  # one of several: the default's fields here, the rivals' elsewhere
+            yield from leaves(type(field.default), f"{path}.")
         else:
-            yield f"{prefix}{name}"
+            yield path
+        if path == "policy.adapter":  # its own fields count where it is not None
+            yield from leaves(AdapterConfig, f"{path}.")
 
 
 def test_every_field_is_covered() -> None:
     """A new field must show here what it changes."""
-    assert {*CHANGES, *SINGLE_VALUED, *ELSEWHERE} == set(leaves(TrainConfig))
+    assert {*CHANGES, *ADAPTER_CHANGES, *SINGLE_VALUED, *ELSEWHERE} == set(leaves(TrainConfig))
     assert set(leaves(EvaluateConfig)) <= set(leaves(TrainConfig))
 
 
@@ -187,6 +210,17 @@ def test_the_field_changes_something(field: str, train, base: Run) -> None:
     value = CHANGES[field]
     changes = value if isinstance(value, dict) else {field: value}
     assert train(configure(**changes)) != base
+
+
+@pytest.fixture(scope="module")
+def adapted(train) -> Run:
+    return train(configure(**{"policy.adapter": {}}))
+
+
+@pytest.mark.parametrize("field", ADAPTER_CHANGES)
+def test_the_field_changes_something_in_an_adapter(field: str, train, adapted: Run) -> None:
+    """A switch without effect misleads whoever turns it."""
+    assert train(configure(**{field: ADAPTER_CHANGES[field]})) != adapted
 
 
 @pytest.mark.parametrize("field", SINGLE_VALUED)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tasks.gdsd import tables
+from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import TrainConfig
 from tests.workflows.conftest import PYFLYTE, ROOT, SMOKE, Outcome, Pyflyte, environment
 
@@ -135,7 +136,9 @@ def test_the_default_is_the_shipped_config() -> None:
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid(config: Path) -> None:
     """A recipe that does not load is worse than none."""
-    TrainConfig.model_validate_json(json.dumps(yaml.safe_load(config.read_text())))
+    written = yaml.safe_load(config.read_text())
+    model = CompareConfig if "contestants" in written else TrainConfig
+    model.model_validate_json(json.dumps(written))
 
 
 def test_everything_registers_without_a_cluster(pyflyte: Pyflyte, tmp_path: Path) -> None:
@@ -146,6 +149,7 @@ def test_everything_registers_without_a_cluster(pyflyte: Pyflyte, tmp_path: Path
     )
     assert outcome.code == 0, outcome.text
     assert "workflows.gdsd.train" in outcome.text and "workflows.gdsd.evaluate" in outcome.text
+    assert "workflows.gdsd.compare" in outcome.text
 
 
 def test_help_explains_the_inputs(pyflyte: Pyflyte, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A policy: a bidirectional transformer that predicts hidden tokens, with its tokenizer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.denoiser import adapter
 from tasks.gdsd.errors import CheckpointError, DataError
 from tasks.gdsd.readout import Head
 
@@ -19,7 +22,10 @@ logging.disable_progress_bar()
 
 
 class Denoiser(torch.nn.Module):
-    """A masked diffusion language model behind the few calls that sampling and training need."""
+    """A masked diffusion language model behind the few calls that sampling and training need.
+
+    With an adapter only the adapter is trained, and the base policy is the same denoiser under `base_only`.
+    """
 
     def __init__(self, network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, family: str):
         super().__init__()
@@ -31,10 +37,50 @@ class Denoiser(torch.nn.Module):
         self.end_id = vocabulary[str(tokenizer.eos_token)]
         self.pad_id = vocabulary[str(tokenizer.pad_token)]
         self.never_sampled = (self.mask_id, self.pad_id)
+        self._adapter: AdapterConfig | None = None
+        self._frozen_head: tuple[tuple[int, int], Head] | None = None
 
     @property
     def device(self) -> torch.device:
         return self.network.lm_head.weight.device
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V: rows of the head."""
+        return self.network.lm_head.weight.shape[0]
+
+    @property
+    def has_adapter(self) -> bool:
+        return self._adapter is not None
+
+    def attach_adapter(self, config: AdapterConfig, seed: int) -> None:
+        """Freezes all weights and puts a fresh adapter on them, which adds nothing until it is trained.
+
+        Raises:
+            ValueError: there is an adapter already.
+        """
+        if self.has_adapter:
+            raise ValueError("the denoiser has an adapter already, and a second one would take its place as the base")
+        adapter.inject(self.network, config)
+        adapter.draw(self.network, seed)
+        self._adapter = config
+
+    @contextmanager
+    def base_only(self) -> Iterator[None]:
+        """Switches the adapter off: inside, the denoiser is the base policy bit for bit.
+
+        Raises:
+            ValueError: there is no adapter, hence no base inside this denoiser.
+        """
+        if not self.has_adapter:
+            raise ValueError("the denoiser has no adapter to switch off; load the base policy from its own checkpoint")
+        with adapter.switched_off(self.network):
+            yield
+
+    def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Returns the parameters that training changes, by name: the adapter's, or all where there is none."""
+        chosen = set(adapter.parameters(self.network).values()) if self.has_adapter else set(self.parameters())
+        return [(name, parameter) for name, parameter in self.named_parameters() if parameter in chosen]
 
     def forward(
         self,
@@ -49,8 +95,17 @@ class Denoiser(torch.nn.Module):
         return self.network.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
 
     def head(self) -> Head:
-        """Returns the map from hidden states to logits, differentiable while the head is trained."""
-        return Head(self.network.lm_head.weight.float())
+        """Returns the map from hidden states to logits, differentiable while the head is trained.
+
+        A frozen head is one and the same object until its weights move or change, so that what it remembers is kept.
+        """
+        weight = self.network.lm_head.weight
+        if weight.requires_grad:
+            return Head(weight.float())
+        content = (weight.data_ptr(), weight._version)
+        if self._frozen_head is None or self._frozen_head[0] != content:
+            self._frozen_head = content, Head(weight.float())
+        return self._frozen_head[1]
 
     def encode(self, text: str) -> list[int]:
         """Tokenises a prompt.
@@ -76,9 +131,14 @@ class Denoiser(torch.nn.Module):
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def save(self, folder: Path) -> None:
-        """Writes the standard files: config.json, model.safetensors, tokenizer.json, tokenizer_config.json."""
-        self.network.save_pretrained(folder)
+        """Writes the standard files: config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
+
+        They hold the base; an adapter is beside them in the folder `adapter`, in the form of the peft library.
+        """
+        self.network.save_pretrained(folder, state_dict=adapter.base_weights(self.network))
         self.tokenizer.save_pretrained(folder)
+        if self._adapter is not None:
+            adapter.save(self.network, self._adapter, folder / adapter.FOLDER)
 
     @classmethod
     def load(cls, folder: Path, family: str, device: torch.device) -> "Denoiser":
@@ -110,7 +170,10 @@ class Denoiser(torch.nn.Module):
             raise CheckpointError(f"{folder}: tokenizer_config.json names no mask, end and padding token: {special}")
         for key in ("is_local", "local_files_only"):
             tokenizer.init_kwargs.pop(key, None)  # how it was loaded is no part of what is saved
-        return cls(network, tokenizer, family).to(device)
+        denoiser = cls(network, tokenizer, family)
+        if (folder / adapter.FOLDER).exists():
+            denoiser._adapter = adapter.load(network, folder / adapter.FOLDER)
+        return denoiser.to(device)
 
 
 def _read_shape(folder: Path) -> LlamaConfig:
@@ -118,6 +181,8 @@ def _read_shape(folder: Path) -> LlamaConfig:
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is not a checkpoint: {name} is missing.")
+    if (folder / adapter.CONFIG).exists():  # transformers would follow it to weights that nothing here checks
+        raise CheckpointError(f"{folder}/{adapter.CONFIG} is out of place: an adapter lies in {adapter.FOLDER}/.")
     parsed: dict[str, object] = {}
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         try:

@@ -1,27 +1,73 @@
 """What objectives take and give."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-token scores d = s / L of the same completions under the same mask pairs, in float32.
+    """What the denoiser says of the hidden tokens of the same completions in the same views, in float32.
 
-    The sequences are whole groups, one after another.
+    A view is a copy of prompt and completion in which some tokens are hidden; every readout is 0 where the completion's
+    token is not. Coupled masks give C = 2 * K views: 2k hides a mask, 2k + 1 its complement. The sequences are whole
+    groups, one after another.
     """
 
-    theta: Tensor  # (K, B) of the policy in training
-    old: Tensor  # (K, B) of the policy that generated the completions
-    ref: Tensor | None  # (K, B) of the base policy; None where its weight is zero
+    theta: Tensor  # (C, B, L) readouts of the policy in training
+    old: Tensor  # (C, B, L) of the policy that generated the completions
+    ref: Tensor | None  # (C, B, L) of the base policy; None where the objective does not need it
+    theta_log_prob: Tensor | None  # (C, B, L) beside a centred readout; None where the objective does not need it
+    ref_log_prob: Tensor | None  # (C, B, L)
+    hidden: Tensor  # (C, B, L) bool: what is read out
+    lengths: Tensor  # (B,) int64: tokens of each completion that count
     judged: Tensor  # (B,) bool: False where there is no advantage; such a sequence adds nothing
     group_size: int  # G, with B = P * G
 
 
 @dataclass(frozen=True)
 class LossMetrics:
-    """What an objective reports beside its loss; sums over pairs and sequences, so that micro-batches add up."""
+    """What an objective reports beside its loss: sums over the judged sequences, so that micro-batches add up."""
 
-    residual_abs: Tensor  # () sum of |d_theta - target|
-    shift_abs: Tensor  # () sum of |d_theta - d_old|
+    shift_abs: Tensor  # () of |score - old score| per token, mean over pairs or draws
+    residual_abs: Tensor | None = None  # () of |score - target| per token, mean over pairs; GDSD only
+    clipped: Tensor | None = None  # () of the share whose gradient the clip or trust region stops
+    kl_ref: Tensor | None = None  # () of the estimated divergence from the base policy, per token
+
+
+def pair_scores(
+    readouts: Tensor,  # (2K, B, L), 0 where not hidden
+    hidden: Tensor,  # (2K, B, L) bool
+    lengths: Tensor,  # (B,) int64
+    weights: Literal["uniform", "elbo"],
+) -> Tensor:  # (K, B)
+    """Returns the per-token score d = s / L of each completion under each pair of masks.
+
+    `uniform` sums the readouts of a pair, in which every token occurs once. `elbo` weighs a half that hides x of L
+    tokens by (L + 1) / x and averages both halves: for x uniform over 0..L, each half is then an unbiased estimate of
+    the ELBO when the readout is `log_prob`.
+    """
+    halves = readouts.unflatten(0, (-1, 2)).sum(3)  # (K, 2, B)
+    if weights == "elbo":
+        sizes = hidden.unflatten(0, (-1, 2)).sum(3)  # (K, 2, B)
+        halves = halves * (lengths + 1) / sizes.clamp(min=1) / 2
+    return halves.sum(1) / lengths
+
+
+def group_mean(
+    values: Tensor,  # (..., B)
+    judged: Tensor,  # (B,) bool
+    group_size: int,
+) -> Tensor:  # (..., B): the mean over the judged sequences of each group, repeated over the group
+    groups = values.where(judged, 0.0).unflatten(-1, (-1, group_size))  # (..., P, G)
+    count = judged.unflatten(0, (-1, group_size)).sum(1, keepdim=True).clamp(min=1)  # (P, 1)
+    return (groups.sum(-1, keepdim=True) / count).expand_as(groups).flatten(-2)
+
+
+def judged_sum(
+    values: Tensor,  # (N, B)
+    judged: Tensor,  # (B,) bool
+) -> Tensor:  # ()
+    """Sums over the judged sequences the mean over N pairs or draws."""
+    return values.where(judged, 0.0).mean(0).sum()

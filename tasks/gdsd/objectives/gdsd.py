@@ -2,7 +2,8 @@
 
 The target of a completion with advantage A, on the per-token scale, is
 
-    t = (1 - beta) * d_old + beta * d_ref + psi * A
+    t = (1 - beta) * d_old + beta * d_ref + psi * A                       form `optimum`
+    t = d_old + psi * A,   beside a KL penalty beta * k2 towards ref      form `penalty`
 
 and the loss is the squared residual (d_theta - t)^2, whose gradient vanishes at the target. With the baseline `group`
 the mean residual of each group is subtracted first: the loss becomes the variance of log-ratios, in which every
@@ -10,41 +11,79 @@ normaliser cancels, the teacher's and the softmax's alike. With `zero` the norma
 centred advantages.
 """
 
+import torch
 from torch import Tensor
 
-from tasks.gdsd.config import GdsdConfig
-from tasks.gdsd.objectives.base import LossMetrics, Scores
+from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.objectives.base import LossMetrics, Scores, group_mean, judged_sum, pair_scores
 
 
 def gdsd_loss(
     scores: Scores,
     advantages: Tensor,  # (B,) float32
     config: GdsdConfig,
-) -> tuple[Tensor, LossMetrics]:  # () sum over pairs and sequences
-    """Returns the sum of squared residuals over mask pairs and sequences, and its metrics.
+) -> tuple[Tensor, LossMetrics]:  # () sum over sequences
+    """Returns the sum over sequences of squared residuals, averaged over mask pairs, and its metrics.
 
     Raises:
         ValueError: `reference_weight` is positive but there are no reference scores.
     """
-    teacher = scores.old  # (K, B)
+    judged = scores.judged
+    theta = pair_scores(scores.theta, scores.hidden, scores.lengths, config.weights)  # (K, B)
+    old = pair_scores(scores.old, scores.hidden, scores.lengths, config.weights)
+    teacher, penalty = old, None
     if config.reference_weight > 0:
         if scores.ref is None:
             raise ValueError(f"reference_weight is {config.reference_weight}, but no reference scores were computed")
-        teacher = (1 - config.reference_weight) * scores.old + config.reference_weight * scores.ref
-    residual = scores.theta - (teacher + config.guidance * advantages)  # (K, B)
+        if config.form == "optimum":
+            ref = pair_scores(scores.ref, scores.hidden, scores.lengths, config.weights)
+            teacher = (1 - config.reference_weight) * old + config.reference_weight * ref
+        else:
+            penalty = _k2(scores, config)
+    target = teacher + config.guidance * advantages  # (K, B)
+    stopped = torch.zeros_like(judged)
+    if config.trust_region is not None:
+        stopped = _stopped(theta, old, target, config.trust_region, scores, config)
+        theta = torch.where(stopped, theta.detach(), theta)
+    residual = _residual(theta, target, scores, config)
+    loss = judged_sum(residual.square(), judged)
+    if penalty is not None:
+        loss = loss + config.reference_weight * judged_sum(penalty, judged)
+    return loss, LossMetrics(
+        shift_abs=judged_sum((theta.detach() - old).abs(), judged),
+        residual_abs=judged_sum(residual.detach().abs(), judged),
+        clipped=None if config.trust_region is None else judged_sum(stopped.float(), judged),
+        kl_ref=None if penalty is None else judged_sum(penalty.detach(), judged),
+    )
+
+
+def _residual(theta: Tensor, target: Tensor, scores: Scores, config: GdsdConfig) -> Tensor:  # (K, B)
+    residual = theta - target
     if config.baseline == "group":
-        residual = residual - _group_mean(residual, scores.judged, scores.group_size)
-    residual = residual.where(scores.judged, 0.0)
-    shift = (scores.theta.detach() - scores.old).where(scores.judged, 0.0)
-    metrics = LossMetrics(residual_abs=residual.detach().abs().sum(), shift_abs=shift.abs().sum())
-    return residual.square().sum(), metrics
+        residual = residual - group_mean(residual, scores.judged, scores.group_size)
+    # Before it is squared: an advantage that is not a number would otherwise spoil the gradient of its neighbours.
+    return residual.where(scores.judged, 0.0)
 
 
-def _group_mean(
-    values: Tensor,  # (K, B)
-    judged: Tensor,  # (B,) bool
-    group_size: int,
-) -> Tensor:  # (K, B): the mean over the judged sequences of each group, repeated over the group
-    groups = values.where(judged, 0.0).unflatten(1, (-1, group_size))  # (K, P, G)
-    count = judged.unflatten(0, (-1, group_size)).sum(1, keepdim=True).clamp(min=1)  # (P, 1)
-    return (groups.sum(2, keepdim=True) / count).expand_as(groups).flatten(1)
+def _stopped(
+    theta: Tensor, old: Tensor, target: Tensor, allowed: float, scores: Scores, config: GdsdConfig
+) -> Tensor:  # (K, B) bool
+    """Which scores have moved further than the trust region allows and would be pulled further yet.
+
+    One-sided: a score that drifted away from its target, or past it, keeps the gradient that brings it back.
+    """
+    shift = theta.detach() - old
+    pull = -_residual(theta.detach(), target, scores, config)
+    return (shift.abs() > allowed) & (pull * shift > 0)
+
+
+def _k2(scores: Scores, config: GdsdConfig) -> Tensor:  # (K, B)
+    """The estimate 1/2 (log-ratio to the base policy)^2 of the divergence, per token.
+
+    Always on log-probabilities: with a centred readout, whose scores are not normalised, it would grow with L^2.
+    """
+    theta = scores.theta if scores.theta_log_prob is None else scores.theta_log_prob
+    ref = scores.ref if scores.ref_log_prob is None else scores.ref_log_prob
+    assert ref is not None
+    ratio = pair_scores(theta - ref, scores.hidden, scores.lengths, config.weights) * scores.lengths  # (K, B), summed
+    return ratio.square() / (2 * scores.lengths)

@@ -1,0 +1,111 @@
+"""Stage `compare`: the learning rate of each contestant, and the table and figure of all runs."""
+
+import logging
+from datetime import timedelta
+from typing import NamedTuple
+
+from flytekit import Cache, Deck, task
+from flytekit.types.directory import FlyteDirectory
+from pydantic import BaseModel
+
+from images import CPU
+from tasks.gdsd.compare_config import CompareConfig
+from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.records import EpochStats, EvalReport, RewardStats, Series, Tuning
+from tasks.local import new_folder
+from tasks.sources import SourceVersion
+
+logger = logging.getLogger(__name__)
+
+
+class Chosen(NamedTuple):
+    tuning: Tuning
+    distill: DistillConfig
+
+
+class CompareResult(BaseModel):
+    """What a comparison came to; printed at its end."""
+
+    summary: str
+    folder: FlyteDirectory
+
+    def __str__(self) -> str:
+        return self.summary
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=2,
+    timeout=timedelta(hours=1),
+    interruptible=True,
+)
+def record_series(
+    contestant: str,
+    distill: DistillConfig,
+    seed: int,
+    rewards: list[RewardStats],
+    epochs: list[EpochStats],
+    validations: list[EvalReport],
+) -> Series:
+    """Joins what the stages of a run say into one curve."""
+    seconds = sum(reward.rollout_seconds + reward.reward_seconds for reward in rewards)
+    series = Series(
+        contestant=contestant,
+        learning_rate=distill.learning_rate,
+        seed=seed,
+        reports=validations,
+        rollout_rewards=[reward.reward_mean for reward in rewards],
+        seconds=seconds + sum(epoch.seconds for epoch in epochs),
+    )
+    last = validations[-1]
+    logger.info(
+        "%s at learning rate %g, seed %d: %s solved", contestant, distill.learning_rate, seed, last.solved.percent()
+    )
+    return series
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=2,
+    timeout=timedelta(hours=1),
+    interruptible=True,
+)
+def choose_learning_rate(contestant: str, distill: DistillConfig, factors: list[float], series: list[Series]) -> Chosen:
+    """Gives a contestant the learning rate whose runs end highest on the validation problems."""
+    from tasks.gdsd import comparison
+
+    chosen = comparison.choose(distill, factors, [run.reports for run in series])
+    tuned = distill.model_copy(update={"learning_rate": distill.learning_rate * factors[chosen]})
+    logger.info("%s: learning rate %g chosen", contestant, tuned.learning_rate)
+    return Chosen(Tuning(contestant=contestant, distill=tuned, series=series), tuned)
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(hours=1),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def publish_comparison(
+    config: CompareConfig, base: EvalReport, tunings: list[Tuning], series: list[Series]
+) -> CompareResult:
+    """Writes the comparison's folder: report, figure, numbers, table and configuration."""
+    from tasks.gdsd import comparison_report
+    from tasks.gdsd.comparison import ComparisonRecord
+
+    record = ComparisonRecord(config=config, base=base, tunings=tunings, series=series)
+    folder = new_folder(f"compare-{config.name}")
+    page = comparison_report.write(folder, record)
+    Deck("Comparison", page)
+    return CompareResult(summary=comparison_report.summary(record, str(folder)), folder=FlyteDirectory(str(folder)))

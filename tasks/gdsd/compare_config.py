@@ -1,0 +1,86 @@
+"""What a comparison of objectives is made of."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tasks.gdsd.config import (
+    DistillConfig,
+    EvaluationConfig,
+    PolicyConfig,
+    PromptConfig,
+    RewardConfig,
+    RolloutConfig,
+    check_supply,
+)
+from tasks.gdsd.config_base import Config, Count
+from tasks.gdsd.objective_config import (
+    DiffuGrpoConfig,
+    EspoConfig,
+    GdsdConfig,
+    Objective,
+    SpgConfig,
+    Wd1Config,
+)
+
+
+def _contestants() -> dict[str, DistillConfig]:
+    """The objectives of the default comparison, each as its paper states it, with the same masks and optimizer."""
+    objectives: dict[str, Objective] = {
+        "gdsd": GdsdConfig(mask_source="random"),
+        "gdsd_tlc": GdsdConfig(mask_source="random", readout="centred"),
+        "espo": EspoConfig(),
+        "spg": SpgConfig(),
+        "wd1": Wd1Config(),
+        "diffu_grpo": DiffuGrpoConfig(),
+    }
+    return {name: DistillConfig(objective=objective) for name, objective in objectives.items()}
+
+
+def _refuse_repeats(name: str, values: list[int] | list[float]) -> None:
+    if len(set(values)) != len(values):
+        raise ValueError(f"{name} {values} has a value twice, which would count one run as two; leave it out")
+
+
+Seeds = Annotated[list[int], Field(min_length=1)]
+
+
+class TuningConfig(Config):
+    """How a contestant's learning rate is chosen: all have the same budget, and no test problem takes part."""
+
+    factors: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
+        [0.1, 0.3, 1.0],
+        min_length=2,
+        description="multiples of its learning rate that a contestant tries; the best on validation problems is used",
+    )
+    seeds: Seeds = Field([0], description="a run of each factor per seed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _refuse_repeats("factors", self.factors)
+        _refuse_repeats("seeds", self.seeds)
+        return self
+
+
+class CompareConfig(Config):
+    """Several objectives trained from one base on the same prompts, each at the learning rate that suits it best."""
+
+    name: str = Field("compare_tiny", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the comparison")
+    seeds: Seeds = Field([0, 1, 2, 3, 4], description="a run of each contestant per seed, on the test problems")
+    tuning: TuningConfig | None = Field(TuningConfig(), description="null: each contestant has its own learning rate")
+    rounds: Count = Field(40, description="rounds of every run")
+    evaluate_every: Count = Field(10, description="rounds between the points of a curve; the last round is always one")
+    prompts: PromptConfig = PromptConfig()
+    policy: PolicyConfig = PolicyConfig()
+    rollout: RolloutConfig = RolloutConfig(prompts_per_round=64)
+    reward: RewardConfig = RewardConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    contestants: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], DistillConfig] = Field(
+        default_factory=_contestants, min_length=1, description="what is compared, by name"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _refuse_repeats("seeds", self.seeds)
+        check_supply(self.prompts, self.rollout)
+        return self

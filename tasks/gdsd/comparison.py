@@ -1,0 +1,134 @@
+"""Comparing objectives: the choice of a learning rate, and what their runs over several seeds amount to."""
+
+import statistics
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pyarrow as pa
+from scipy.stats import t as student
+
+from tasks.gdsd import tables
+from tasks.gdsd.compare_config import CompareConfig
+from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.records import Estimate, EvalReport, Record, Series, Tuning
+
+CONFIDENCE = 0.95
+
+
+class Standing(Record):
+    """What a contestant's runs amount to; shares of test problems solved, over seeds."""
+
+    contestant: str
+    learning_rate: float
+    final: Estimate  # after the last round: mean and Student t interval over seeds
+    reward: Estimate  # likewise, mean reward
+    area: Estimate  # under the curve from round 0, as a share of the rounds: likewise
+    worst_drop: float  # the deepest fall of any seed's curve below its best point so far
+    final_drop: float  # the deepest fall of any seed's last point below its best
+    seconds: float  # of rollouts, scoring and distillation, mean over seeds
+
+
+class ComparisonRecord(Record):
+    """A whole comparison, from which its report is made."""
+
+    config: CompareConfig
+    base: EvalReport  # on the test problems
+    tunings: list[Tuning]
+    series: list[Series]  # on the test problems
+
+    def standings(self) -> list[Standing]:
+        """Returns one row per contestant, the highest final share first."""
+        found = [self._standing(name) for name in self.config.contestants]
+        return sorted(found, key=lambda standing: (-standing.final.mean, -standing.area.mean))
+
+    def runs(self, contestant: str) -> list[Series]:
+        """Returns a contestant's runs, by seed."""
+        return [series for series in self.series if series.contestant == contestant]
+
+    def curve(self, series: Series) -> list[tuple[int, float]]:
+        """Returns (round, share solved) of a run, from the base on."""
+        return [(0, self.base.solved.mean), *((report.round, report.solved.mean) for report in series.reports)]
+
+    def _standing(self, contestant: str) -> Standing:
+        runs = self.runs(contestant)
+        curves = [self.curve(series) for series in runs]
+        return Standing(
+            contestant=contestant,
+            learning_rate=runs[0].learning_rate,
+            final=over_seeds([curve[-1][1] for curve in curves]),
+            reward=over_seeds([series.reports[-1].reward.mean for series in runs]),
+            area=over_seeds([area(curve) for curve in curves]),
+            worst_drop=max(map(worst_drop, curves)),
+            final_drop=max(max(share for _, share in curve) - curve[-1][1] for curve in curves),
+            seconds=statistics.fmean(series.seconds for series in runs),
+        )
+
+
+def choose(distill: DistillConfig, factors: Sequence[float], validations: Sequence[Sequence[EvalReport]]) -> int:
+    """Returns the index of the factor whose runs end highest on the validation problems.
+
+    `validations` has the runs factor by factor, each with the same number of tuning seeds. What counts is the mean over
+    seeds of the last point's solved share; the area under the curve breaks ties, then the smaller rate.
+
+    Raises:
+        ValueError: the runs are not a whole number per factor.
+    """
+    if not validations or len(validations) % len(factors):
+        raise ValueError(f"{len(validations)} tuning runs are not a whole number for each of {len(factors)} factors")
+    seeds = len(validations) // len(factors)
+
+    def merit(index: int) -> tuple[float, float, float]:
+        runs = validations[index * seeds : (index + 1) * seeds]
+        final = statistics.fmean(run[-1].solved.mean for run in runs)
+        curve = statistics.fmean(report.solved.mean for run in runs for report in run)
+        return final, curve, -factors[index] * distill.learning_rate
+
+    return max(range(len(factors)), key=merit)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Returns a mean over seeds with its Student t interval; one seed has none, so its ends are the value itself."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return Estimate(mean=mean, low=mean, high=mean)
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    half = quantile * statistics.stdev(values) / len(values) ** 0.5
+    return Estimate(mean=mean, low=mean - half, high=mean + half)
+
+
+def area(curve: Sequence[tuple[int, float]]) -> float:
+    """Returns the mean height of a curve over its rounds, by trapezoids."""
+    whole = sum((right - left) * (low + high) / 2 for (left, low), (right, high) in pairwise(curve))
+    return whole / (curve[-1][0] - curve[0][0])
+
+
+def worst_drop(curve: Sequence[tuple[int, float]]) -> float:
+    """Returns the deepest fall of a curve below its best point so far."""
+    best, drop = curve[0][1], 0.0
+    for _, share in curve:
+        best = max(best, share)
+        drop = max(drop, best - share)
+    return drop
+
+
+def points(record: ComparisonRecord) -> pa.Table:
+    """Returns every evaluation of every run as rows of `tables.CURVES`: the tuning's on validation, others on test."""
+    tuned = [("validation", tuning.series) for tuning in record.tunings]
+    rows: list[dict[str, object]] = [
+        {
+            "contestant": series.contestant,
+            "learning_rate": series.learning_rate,
+            "seed": series.seed,
+            "split": split,
+            "round": report.round,
+            "problems": report.protocol.problems,
+            "solved": report.solved.mean,
+            "reward": report.reward.mean,
+            "rollout_reward": series.rollout_rewards[report.round - 1],
+            "seconds": series.seconds,
+        }
+        for split, runs in (*tuned, ("test", record.series))
+        for series in runs
+        for report in series.reports
+    ]
+    return pa.Table.from_pylist(rows, tables.CURVES)

@@ -1,0 +1,129 @@
+"""The page, figure and tables of a comparison."""
+
+import html
+import io
+from pathlib import Path
+
+import yaml
+
+from tasks.gdsd import tables
+from tasks.gdsd.comparison import ComparisonRecord, points
+from tasks.gdsd.report import STYLE, table_html
+
+HEAD = ["objective", "learning rate", "solved, %", "area under the curve, %", "worst drop", "end below best", "seconds"]
+TRIED = ["objective", "learning rate", "seed", "solved at the end, validation", ""]
+FILES = (("report", "report.html"), ("figure", "curves.svg"), ("numbers", "curves.parquet"), ("table", "table.md"))
+
+
+def write(folder: Path, record: ComparisonRecord) -> str:
+    """Writes report.html, curves.svg, curves.parquet, table.md, config.yaml and comparison.json; returns the page."""
+    drawing = curves(record)
+    page = render(record, drawing)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "curves.svg").write_text(drawing, encoding="utf-8")
+    (folder / "table.md").write_text(markdown(record), encoding="utf-8")
+    tables.write(points(record), tables.CURVES, folder / "curves.parquet")
+    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False), "utf-8")
+    (folder / "comparison.json").write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
+    return page
+
+
+def rows(record: ComparisonRecord) -> list[list[str]]:
+    """Returns the cells of the table under `HEAD`, the best contestant first."""
+    return [
+        [
+            standing.contestant,
+            f"{standing.learning_rate:g}",
+            standing.final.percent(),
+            standing.area.percent(),
+            f"{100 * standing.worst_drop:.1f}",
+            f"{100 * standing.final_drop:.1f}",
+            f"{standing.seconds:.0f}",
+        ]
+        for standing in record.standings()
+    ]
+
+
+def markdown(record: ComparisonRecord) -> str:
+    """Returns the table for a README."""
+    lines = [HEAD, ["---"] * len(HEAD), *rows(record)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def summary(record: ComparisonRecord, folder: str) -> str:
+    """Returns the last lines of a comparison: who came where, and where everything lies."""
+    cells = [HEAD, *rows(record)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    files = [f"{name:<9} {folder}/{file}" for name, file in FILES]
+    return "\n".join(["", *lines, "", _protocol(record), *files])
+
+
+def _protocol(record: ComparisonRecord) -> str:
+    config, protocol = record.config, record.base.protocol
+    rates = "" if config.tuning is None else f"; rates out of {len(config.tuning.factors)} by validation"
+    return (
+        f"base {record.base.solved.percent()}; {len(config.seeds)} seeds, {config.rounds} rounds of "
+        f"{config.rollout.prompts_per_round * config.rollout.group_size} rollouts; {protocol.problems} "
+        f"{protocol.domain} test problems, temperature {protocol.sampler.temperature:g}; 95 % Student t intervals over "
+        f"seeds{rates}"
+    )
+
+
+def render(record: ComparisonRecord, drawing: str) -> str:
+    """Returns the page. Everything that comes from data or configuration is escaped."""
+    tuned = [
+        [
+            tuning.contestant,
+            f"{series.learning_rate:g}",
+            str(series.seed),
+            series.reports[-1].solved.percent(),
+            "chosen" if series.learning_rate == tuning.distill.learning_rate else "",
+        ]
+        for tuning in record.tunings
+        for series in tuning.series
+    ]
+    title = html.escape(record.config.name)
+    return "\n".join(
+        [
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            f"<title>{title}: comparison of objectives</title><style>{STYLE}</style></head><body>",
+            f"<h1>{title}</h1>",
+            table_html(HEAD, rows(record)),
+            f"<p>{html.escape(_protocol(record))}. Drops are in points solved, the worst of all seeds.</p>",
+            drawing,
+            *(["<h2>Learning rates</h2>", table_html(TRIED, tuned)] if tuned else []),
+            "<h2>Configuration</h2>",
+            f"<pre>{html.escape(yaml.safe_dump(record.config.model_dump(mode='json'), sort_keys=False))}</pre>",
+            "</body></html>",
+        ]
+    )
+
+
+def curves(record: ComparisonRecord) -> str:
+    """Draws the share solved against rounds: each contestant's mean over seeds, and its seeds thinly."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    palette = matplotlib.colormaps["tab10"]
+    for index, standing in enumerate(record.standings()):
+        runs = [record.curve(series) for series in record.runs(standing.contestant)]
+        colour = palette(index % 10)
+        rounds = [at for at, _ in runs[0]]
+        for run in runs:
+            axes.plot(rounds, [100 * share for _, share in run], color=colour, lw=0.5, alpha=0.5)
+        means = [100 * sum(run[at][1] for run in runs) / len(runs) for at in range(len(rounds))]
+        axes.plot(rounds, means, "o-", color=colour, ms=3, label=standing.contestant)
+    axes.set(xlabel="round", ylabel="test problems solved, %", ylim=(0, None))
+    axes.legend(loc="upper left")
+    buffer = io.StringIO()
+    # A fixed salt and no date: the same comparison gives the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "gdsd"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawing = buffer.getvalue()
+    return drawing[drawing.index("<svg") :]  # without the XML prologue, which has no place inside HTML

@@ -1,0 +1,107 @@
+"""The base of all configuration models: strict, with errors that say what, where and what is allowed instead."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from tasks.gdsd.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Config(BaseModel):
+    """Base of all configuration models: strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: object) -> Self:
+        """Reads a configuration strictly, whatever the caller asks for.
+
+        Whole floats count as integers: some senders of JSON write 3 as 3.0.
+
+        Raises:
+            ConfigError: naming each refused field.
+        """
+        plain = json.dumps(json.loads(json_data, parse_float=_whole_if_possible))
+        try:
+            return super().model_validate_json(plain, strict=True)
+        except ValidationError as error:
+            raise ConfigError(explain(cls, error)) from None
+
+
+def _whole_if_possible(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> str:
+    """Turns a validation error into one line per refused field."""
+    lines = []
+    for item in error.errors(include_url=False):
+        if item["type"] == "default_factory_not_called":
+            continue  # follows from another refused field of the same model
+        path, parent = _locate(model, item["loc"])
+        where = ".".join(path) or model.__name__
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(path[-1], parent.model_fields, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            lines.append(f"{where}: unknown key; {hint}allowed: {', '.join(parent.model_fields)}")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{where}: got {item['input']!r}; it should be a mapping with a name")
+        elif item["type"] == "union_tag_invalid":
+            context = item["ctx"]
+            near = difflib.get_close_matches(context["tag"], context["expected_tags"].replace("'", "").split(", "), n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            lines.append(f"{where}.name: got {context['tag']!r}; {hint}allowed: {context['expected_tags']}")
+        else:
+            # Cross-checks raise ValueError with a full sentence of their own; pydantic prefixes it.
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "value_error":
+                lines.append(f"{where}: {message}")
+            else:
+                lines.append(f"{where}: got {item['input']!r}; {message[0].lower()}{message[1:]}{_range(parent, path)}")
+    return f"{model.__name__} refused:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], type[BaseModel]]:
+    """Returns the dotted path of an error, and the model that its last part is a field of.
+
+    pydantic's location also names the chosen member of a union, which nobody wrote in the configuration.
+    """
+    path: list[str] = []
+    parents, kinds = [model], [model]
+    for part in map(str, location):
+        named = [kind for kind in kinds if kind.model_fields.get("name", FieldInfo()).default == part]
+        if len(kinds) > 1 and named:
+            kinds = named
+            continue
+        path.append(part)
+        field = kinds[0].model_fields.get(part)
+        parents = kinds
+        if field is not None:
+            kinds = _submodels(field.annotation) or kinds
+    return path, parents[0]
+
+
+def _submodels(annotation: object) -> list[type[BaseModel]]:
+    """The models inside an annotation: itself, or the members of an optional, a union or a container."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in _submodels(part)]
+
+
+def _range(model: type[BaseModel], path: list[str]) -> str:
+    """The allowed values of a field, from its own declaration."""
+    schema = model.model_json_schema()["properties"].get(path[-1], {}) if path else {}
+    schema = next((option for option in schema.get("anyOf", []) if len(option) > 1), schema)  # of an optional field
+    words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[word]}" for word, sign in words.items() if word in schema]
+    if "enum" in schema:
+        bounds.append("one of " + ", ".join(map(repr, schema["enum"])))
+    kind = schema.get("type", "")
+    return f" (allowed: {kind} {' and '.join(bounds)})".replace("  ", " ") if bounds else ""

@@ -1,0 +1,172 @@
+"""`compare` as its user meets it: run, run again, kill, add a seed; and each of its fields."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tasks.gdsd.compare_config import CompareConfig, TuningConfig
+from tests.workflows.conftest import PYFLYTE, ROOT, Outcome, Pyflyte, environment, without_times
+
+MICRO: dict[str, object] = {
+    "name": "micro",
+    "seeds": [0, 1],
+    "tuning": {"factors": [0.3, 1.0], "seeds": [0]},
+    "rounds": 2,
+    "evaluate_every": 1,
+    "prompts": {"train_size": 32, "validation_size": 16, "test_size": 24},
+    "policy": {
+        "tiny": {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2},
+        "warm_start": {"steps": 20, "batch_size": 32, "learning_rate": 0.02},
+    },
+    "rollout": {"prompts_per_round": 8, "group_size": 4, "sampler": {"steps_per_block": 4}},
+    "evaluation": {"sampler": {"steps_per_block": 4}},
+    "contestants": {
+        "gdsd": {"objective": {"mask_source": "random"}},
+        "spg": {"objective": {"name": "spg"}},
+        "wd1": {"objective": {"name": "wd1"}},
+    },
+}
+
+
+def config(**changes: object) -> str:
+    return json.dumps(MICRO | changes)
+
+
+def record(outcome: Outcome) -> dict[str, object]:
+    found = without_times(json.loads((outcome.folder() / "comparison.json").read_text()))
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def compared(pyflyte: Pyflyte, home: Path) -> Outcome:
+    """The micro comparison, undisturbed."""
+    outcome = pyflyte("run", "workflows/gdsd.py", "compare", "--config", config(), home=home)
+    assert outcome.code == 0, outcome.text
+    return outcome
+
+
+def test_a_comparison_ranks_every_contestant(compared: Outcome) -> None:
+    """The table, the figure and the raw numbers are what a comparison is for."""
+    table = (compared.folder() / "table.md").read_text()
+    assert all(f"| {name} |" in table for name in ("gdsd", "spg", "wd1"))
+    rows = pq.read_table(compared.folder() / "curves.parquet").to_pylist()
+    # Per contestant 2 factors x 1 seed on validation and 2 seeds on test problems, each with 2 points.
+    assert len(rows) == 3 * (2 + 2) * 2
+    assert {(row["split"], row["problems"]) for row in rows} == {("validation", 16), ("test", 24)}
+    for name in ("gdsd", "spg", "wd1"):
+        tested = {row["learning_rate"] for row in rows if row["contestant"] == name and row["split"] == "test"}
+        assert len(tested) == 1 and tested < {0.3 * 1e-3, 1e-3} | tested
+
+
+def test_all_contestants_start_from_the_same_rollouts(compared: Outcome) -> None:
+    """If it fails, objectives are compared on different data: round 1's rollouts are made by the base with one seed."""
+    rows = pq.read_table(compared.folder() / "curves.parquet").to_pylist()
+    first = {row["rollout_reward"] for row in rows if row["round"] == 1 and row["seed"] == 0}
+    assert len(first) == 1
+
+
+def test_the_same_comparison_again_trains_nothing(compared: Outcome, pyflyte: Pyflyte, home: Path) -> None:
+    """A comparison costs most of an hour; looking at it again must not."""
+    again = pyflyte("run", "workflows/gdsd.py", "compare", "--config", config(), home=home)
+    assert again.code == 0, again.text
+    assert again.rounds_computed() == [] and record(again) == record(compared)
+
+
+def test_a_further_seed_trains_only_that_seed(compared: Outcome, pyflyte: Pyflyte, home: Path) -> None:
+    """If it fails, a wider comparison starts from nothing."""
+    wider = pyflyte("run", "workflows/gdsd.py", "compare", "--config", config(seeds=[0, 1, 2]), home=home)
+    assert wider.code == 0, wider.text
+    assert wider.rounds_computed() == [1, 2] * 3
+
+
+def test_a_killed_comparison_continues(compared: Outcome, pyflyte: Pyflyte, tmp_path: Path) -> None:
+    """After kill -9 only what is missing is computed, and the same numbers come out."""
+    command = [str(PYFLYTE), "run", "workflows/gdsd.py", "compare", "--config", config()]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "spg at learning rate" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    resumed = pyflyte(*command[1:], home=tmp_path)
+    assert resumed.code == 0, resumed.text
+    # gdsd's three distinct runs and spg's first are done; spg's others and wd1's at most are left, two rounds each.
+    assert len(resumed.rounds_computed()) <= 2 * (3 + 3)
+    assert record(resumed) == record(compared)
+
+
+def test_the_default_is_the_shipped_config() -> None:
+    """`compare` without --config and with configs/compare_tiny.yaml are one comparison."""
+    shipped = yaml.safe_load((ROOT / "configs/compare_tiny.yaml").read_text())
+    assert CompareConfig.model_validate_json(json.dumps(shipped)) == CompareConfig()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [1, 1]}, "has a value twice"),
+        ({"seeds": []}, "seeds: got"),
+        ({"tuning": {"factors": [1.0]}}, "tuning.factors"),
+        ({"tuning": {"factors": [1.0, 1.0]}}, "has a value twice"),
+        ({"contestants": {}}, "contestants"),
+        ({"contestants": {"x": {"objective": {"name": "grpo"}}}}, r"contestants.x.objective.name: got 'grpo'"),
+        (
+            {"contestants": {"x": {"objective": {"name": "wd1", "clip": 1}}}},
+            "contestants.x.objective.clip: unknown key",
+        ),
+        ({"contestants": {"X y": {}}}, "contestants"),
+        ({"rollout": {"prompts_per_round": 9999}}, "exceeds prompts.train_size"),
+        ({"seed": [1]}, "did you mean 'seeds'"),
+    ],
+)
+def test_impossible_comparisons_are_refused(change: dict[str, object], message: str) -> None:
+    """An hour of training must not end in the error that could have been its first line."""
+    with pytest.raises(ValueError, match=message):
+        CompareConfig.model_validate_json(json.dumps(change))
+
+
+# A changed value per field of a comparison's own; the others are those of `train`, which test_every_field.py covers.
+CHANGES = {
+    "name": "other",
+    "seeds": [2],
+    "tuning": None,
+    "tuning.factors": {"factors": [0.1, 0.2], "seeds": [0]},
+    "tuning.seeds": {"factors": [0.3, 1.0], "seeds": [1]},
+    "rounds": 1,
+    "evaluate_every": 2,
+    "contestants": {"gdsd": {"objective": {"mask_source": "random", "guidance": 5.0}}},
+}
+SHARED = {"prompts", "policy", "rollout", "reward", "evaluation"}
+
+
+def test_every_field_is_covered() -> None:
+    """A new field must show here what it changes."""
+    own = {*CompareConfig.model_fields, *(f"tuning.{name}" for name in TuningConfig.model_fields)}
+    assert own == {*CHANGES, *SHARED}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_the_field_changes_something(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switch without effect misleads whoever turns it."""
+    from workflows import gdsd
+
+    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path))
+    quick = {"contestants": {"gdsd": {"objective": {"mask_source": "random"}}}, "seeds": [0]}
+    pages = []
+    for changes in (quick, quick | {field.split(".")[0]: CHANGES[field]}):
+        result = gdsd.compare(config=CompareConfig.model_validate_json(config(**changes)))
+        found = json.loads((Path(os.fspath(result.folder.path)) / "comparison.json").read_text())
+        title = result.summary.splitlines()[-1] if field == "name" else ""
+        pages.append((without_times({key: found[key] for key in ("base", "tunings", "series")}), title))
+    assert pages[0] != pages[1]
