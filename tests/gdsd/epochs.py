@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import tables
+from tasks.gdsd.batch import collate
 from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import DistillConfig, GdsdConfig
+from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distiller import collate, distill
+from tasks.gdsd.distiller import distill
+from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.records import EpochStats
-from tasks.gdsd.scoring import score_completions
+from tests.gdsd.readings import readings
 
 GROUP, LENGTH = 4, 8
 # One prompt of each kind; the last two groups have nothing to compare.
@@ -51,6 +54,16 @@ def scored(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float
         for sample, advantage in enumerate(ADVANTAGES[group])
     ]
     return pa.Table.from_pylist(rows, tables.SCORED)
+
+
+def ended(table: pa.Table, end_id: int) -> pa.Table:
+    """The same round with an end token in all but every ninth completion, each time one place later."""
+    rows = table.to_pylist()
+    for index, row in enumerate(rows):
+        place = index % (LENGTH + 1)
+        if place < LENGTH:
+            row["completion_ids"][place] = end_id
+    return pa.Table.from_pylist(rows, table.schema)
 
 
 OBJECTIVE = GdsdConfig(
@@ -120,9 +133,12 @@ def apart(first: PolicyState, second: PolicyState, start: PolicyState) -> float:
 
 def mean_scores(state: PolicyState, table: pa.Table, config: DistillConfig) -> Tensor:
     """Scores of the completions that carry a signal, under the masks of the epoch; mean over pairs."""
-    batch = collate(table, state.denoiser, config, group_size=GROUP, round_index=0, seed=7)
+    assert isinstance(config.objective, GdsdConfig)
+    batch = collate(table, state.denoiser, config.objective, group_size=GROUP, round_index=0, seed=7)
     assert batch is not None
     with torch.no_grad():
-        return score_completions(
-            state.denoiser, batch.prompts, batch.attention, batch.completions, batch.masks, config.objective.readout
-        ).mean(0)
+        read = readings(
+            state.denoiser, batch.prompts, batch.attention, batch.completions, batch.views, config.objective.readout
+        )
+    lengths = batch.views.counted.sum(1)
+    return pair_scores(read, batch.views.hidden, lengths, config.objective.weights).mean(0)

@@ -7,12 +7,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import seeds
-from tasks.gdsd.masking import random_masks, trajectory_masks
+from tasks.gdsd import masking, seeds
 
 
 def keys(count: int, *address: int | str) -> Tensor:
     return torch.tensor([seeds.key("test", *address, index) for index in range(count)])
+
+
+def everything(count: int, length: int) -> Tensor:
+    """Completions of which all tokens count."""
+    return torch.ones(count, length, dtype=torch.bool)
+
+
+def random_masks(keys: Tensor, length: int, pairs: int) -> Tensor:
+    return masking.random_masks(keys, everything(len(keys), length), pairs)
+
+
+def trajectory_masks(keys: Tensor, unmasked_at: Tensor, pairs: int) -> Tensor:
+    return masking.trajectory_masks(keys, unmasked_at, everything(*unmasked_at.shape), pairs)
 
 
 def chi_square(counts: Tensor) -> float:
@@ -24,9 +36,12 @@ def test_a_pair_hides_every_token_once_and_sizes_run_over_the_whole_range() -> N
     """If it fails, some tokens never train the policy, or only when much or little else is hidden."""
     masks = random_masks(keys(500), 6, 2)
     assert masks.shape == (2, 500, 6) and masks.dtype == torch.bool
-    hidden = masks.sum(2)
-    assert hidden.unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert bool((hidden + (~masks).sum(2) == 6).all())
+    assert masks.sum(2).unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    views = masking.couple(masks, everything(500, 6))
+    assert views.hidden.shape == (4, 500, 6) and views.counted.all() and views.prompt_hidden is None
+    for pair in range(2):
+        assert torch.equal(views.hidden[2 * pair], masks[pair])
+        assert torch.equal(views.hidden[2 * pair + 1], ~masks[pair])
 
 
 @pytest.mark.parametrize("length", [1, 4, 15])

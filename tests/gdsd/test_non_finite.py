@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tasks.gdsd import checkpoint, distiller
+from tasks.gdsd.batch import collate
 from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import GdsdConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distiller import collate
 from tasks.gdsd.errors import NonFiniteError
-from tasks.gdsd.objectives import LossMetrics, Scores, gdsd_loss
+from tasks.gdsd.objective_config import ObjectiveConfig
+from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
 from tests.gdsd.epochs import (
     CONFIG,
     GROUP,
@@ -28,15 +28,13 @@ from tests.gdsd.epochs import (
     weights,
 )
 
-Loss = Callable[[Scores, Tensor, GdsdConfig], tuple[Tensor, LossMetrics]]
-
 
 def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind: str) -> None:
     """Makes the loss, or only its gradient, non-finite in the given updates, counted over epochs; one part each."""
     calls = iter(range(10_000))
 
-    def broken(scores: Scores, advantages: Tensor, config: GdsdConfig) -> tuple[Tensor, LossMetrics]:
-        loss, metrics = gdsd_loss(scores, advantages, config)
+    def broken(scores: Scores, advantages: Tensor, config: ObjectiveConfig) -> tuple[Tensor, LossMetrics]:
+        loss, metrics = objective_loss(scores, advantages, config)
         if next(calls) in steps:
             if kind == "gradient":  # 0 with the gradient 0 * inf
                 loss = loss + (scores.theta - scores.theta.detach()).square().sqrt().sum()
@@ -44,7 +42,7 @@ def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind:
                 loss = loss * float(kind)
         return loss, metrics
 
-    monkeypatch.setattr(distiller, "gdsd_loss", broken)
+    monkeypatch.setattr(distiller, "objective_loss", broken)
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
@@ -86,10 +84,11 @@ def test_too_many_in_a_row_stop_the_run_and_leave_evidence(
     with pytest.raises(NonFiniteError, match=r"3 updates in a row were not finite in round 1 .* Lower"):
         run(start, table, configured(inner_steps=50), evidence=tmp_path / "evidence")
     saved = load_file(tmp_path / "evidence" / "batch.safetensors")
-    expected = collate(table, start.denoiser, CONFIG, group_size=GROUP, round_index=0, seed=7)
+    expected = collate(table, start.denoiser, CONFIG.objective, group_size=GROUP, round_index=0, seed=7)
     assert expected is not None
-    for name in ("prompts", "attention", "completions", "advantages", "judged", "masks"):
-        assert torch.equal(saved[name], getattr(expected, name))
+    names = {"prompts", "attention", "completions", "advantages", "judged", "views.hidden", "views.counted"}
+    assert saved.keys() == names == expected.tensors().keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.tensors().items())
     policy = Denoiser.load(tmp_path / "evidence", "tiny", torch.device("cpu"))
     assert torch.equal(weights(PolicyState(policy, start.record, {})), weights(before)), "as they were at the failure"
 

@@ -1,12 +1,17 @@
 """Scores of completions against a plain computation, one sequence and one mask at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.masking import Views, counted_tokens, couple, prompt_views
+from tasks.gdsd.objective_config import Readout
+from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.sampler import left_pad
-from tasks.gdsd.scoring import score_completions
+from tests.gdsd.readings import readings
 
 TEXTS = ["1.34341.2143.321=", "12=", "a sum is", "x"]
 LENGTH, PAIRS = 6, 3
@@ -20,6 +25,19 @@ def example(denoiser: Denoiser) -> Example:
     masks = torch.rand(PAIRS, len(TEXTS), LENGTH, generator=source) < 0.5
     masks[0, 0], masks[0, 1] = True, False  # all hidden, nothing hidden
     return prompts, attention, completions, masks
+
+
+def score_completions(
+    denoiser: Denoiser,
+    prompts: Tensor,  # (B, S)
+    attention: Tensor,  # (B, S)
+    completions: Tensor,  # (B, L)
+    masks: Tensor,  # (K, B, L)
+    readout: Readout,
+) -> Tensor:  # (K, B): per token, each predicted once under a mask or its complement
+    views = couple(masks, torch.ones_like(completions, dtype=torch.bool))
+    read = readings(denoiser, prompts, attention, completions, views, readout)
+    return pair_scores(read, views.hidden, views.counted.sum(1), "uniform")
 
 
 def dense_scores(denoiser: Denoiser, completions: Tensor, masks: Tensor, readout: str) -> Tensor:
@@ -42,7 +60,7 @@ def dense_scores(denoiser: Denoiser, completions: Tensor, masks: Tensor, readout
 
 
 @pytest.mark.parametrize("readout", ["log_prob", "centred"])
-def test_equals_a_plain_computation(denoiser: Denoiser, readout: str) -> None:
+def test_equals_a_plain_computation(denoiser: Denoiser, readout: Readout) -> None:
     """If it fails, the quantity that training regresses is not the documented score, or its gradient is another.
 
     Values are of order 1; 1e-5 is float32 rounding through two layers.
@@ -61,7 +79,7 @@ def test_equals_a_plain_computation(denoiser: Denoiser, readout: str) -> None:
 
 
 @pytest.mark.parametrize("readout", ["log_prob", "centred"])
-def test_padding_changes_nothing(denoiser: Denoiser, readout: str) -> None:
+def test_padding_changes_nothing(denoiser: Denoiser, readout: Readout) -> None:
     """If it fails, a completion's score depends on the longest prompt of its micro-batch."""
     prompts, attention, completions, masks = example(denoiser)
     scores = score_completions(denoiser, prompts, attention, completions, masks, readout)
@@ -121,3 +139,90 @@ def test_a_hidden_token_is_not_seen(denoiser: Denoiser) -> None:
         logits = state @ denoiser.network.lm_head.weight.T
         expected = (logits[changed[row, 0]] - logits[completions[row, 0]]) / LENGTH
         torch.testing.assert_close(after[row] - before[row], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_readouts_lie_where_their_tokens_are(denoiser: Denoiser) -> None:
+    """If it fails, a token is read out in the place of another, or a visible one is read out at all."""
+    prompts, attention, completions, masks = example(denoiser)
+    views = couple(masks, torch.ones_like(completions, dtype=torch.bool))
+    found = readings(denoiser, prompts, attention, completions, views)
+    for view, row in ((0, 2), (3, 0), (4, 1)):
+        hidden = views.hidden[view, row]
+        shown = completions[row].masked_fill(hidden, denoiser.mask_id).tolist()
+        prompt = denoiser.encode(TEXTS[row])
+        states = denoiser(torch.tensor([prompt + shown]))[0, len(prompt) :]
+        logits = states @ denoiser.network.lm_head.weight.T
+        plain = logits.log_softmax(1).gather(1, completions[row][:, None])[:, 0]
+        torch.testing.assert_close(found[view, row], plain * hidden, atol=1e-5, rtol=1e-5)
+
+
+# What follows the end, and prompts with hidden tokens
+
+
+def ending(denoiser: Denoiser) -> tuple[Example, Views]:
+    """Completions of 3, 6, 1 and 5 tokens with the end."""
+    prompts, attention, completions, masks = example(denoiser)
+    for row, place in enumerate((2, 5, 0, 4)):
+        completions[row, place] = denoiser.end_id
+    views = couple(masks, counted_tokens(completions, denoiser.end_id))
+    return (prompts, attention, completions, masks), views
+
+
+def test_what_follows_the_end_is_neither_read_nor_seen(denoiser: Denoiser) -> None:
+    """If it fails, `ignored` tokens train the policy after all, or tell it what comes before them.
+
+    They are masks in every view, so whatever they are, no readout and no gradient may change by one bit.
+    """
+    (prompts, attention, completions, _), views = ending(denoiser)
+    counted = views.counted
+    changed = torch.where(counted, completions, (completions + 1) % len(denoiser.tokenizer))
+    assert bool((changed != completions).any())
+
+    def scored(tokens: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        read = readings(denoiser, prompts, attention, tokens, views)
+        total = pair_scores(read, views.hidden, counted.sum(1), "elbo").square().sum()
+        return read, torch.autograd.grad(total, list(denoiser.parameters()))
+
+    (before, gradients), (after, others) = scored(completions), scored(changed)
+    assert torch.equal(before, after)
+    assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
+    assert not before[~counted.expand_as(before)].any() and (before[views.hidden] != 0).all()
+    counting = readings(denoiser, prompts, attention, changed, replace(views, counted=torch.ones_like(counted)))
+    assert not torch.allclose(counting, before), "the same views with the tokens in view are another question"
+
+
+def test_ended_completions_by_a_plain_computation(denoiser: Denoiser) -> None:
+    """If it fails, what follows the end is cut off or filled otherwise than documented: it is read as masks.
+
+    The score of a pair is the mean over the tokens that count.
+    """
+    (prompts, attention, completions, _), views = ending(denoiser)
+    found = readings(denoiser, prompts, attention, completions, views)
+    scores = pair_scores(found, views.hidden, views.counted.sum(1), "uniform")
+    for row, (text, count) in enumerate(zip(TEXTS, (3, 6, 1, 5), strict=True)):
+        torch.testing.assert_close(scores[:, row], found.view(PAIRS, 2, -1, LENGTH)[:, :, row].sum((1, 2)) / count)
+        prompt = denoiser.encode(text)
+        for view in range(len(views.hidden)):
+            hidden = views.hidden[view, row]
+            shown = completions[row].masked_fill(hidden | ~views.counted[row], denoiser.mask_id).tolist()
+            states = denoiser(torch.tensor([prompt + shown]))[0, len(prompt) :]
+            logits = states @ denoiser.network.lm_head.weight.T
+            plain = logits.log_softmax(1).gather(1, completions[row][:, None])[:, 0]
+            torch.testing.assert_close(found[view, row], plain * hidden, atol=1e-5, rtol=1e-5)
+
+
+def test_hidden_prompt_tokens_are_masks(denoiser: Denoiser) -> None:
+    """If it fails, the one-step likelihood is of the whole prompt, or of one without the tokens in place of hidden."""
+    prompts, attention, completions, _ = example(denoiser)
+    everything = torch.ones_like(completions, dtype=torch.bool)
+    views = prompt_views(torch.arange(len(TEXTS)), attention, everything, 2, 0.4)
+    assert views.prompt_hidden is not None
+    found = readings(denoiser, prompts, attention, completions, views)
+    for row, text in enumerate(TEXTS):
+        prompt = torch.tensor(denoiser.encode(text))
+        for view in range(2):
+            seen = prompt.masked_fill(views.prompt_hidden[view, row, -len(prompt) :], denoiser.mask_id).tolist()
+            states = denoiser(torch.tensor([seen + [denoiser.mask_id] * LENGTH]))[0, len(prompt) :]
+            logits = states @ denoiser.network.lm_head.weight.T
+            plain = logits.log_softmax(1).gather(1, completions[row][:, None])[:, 0]
+            torch.testing.assert_close(found[view, row], plain, atol=1e-5, rtol=1e-5)
