@@ -152,6 +152,17 @@ def test_only_rounding_separates_a_readout_from_the_dense_one(
         assert relative_error(gradient, wanted) < ROUNDING[dtype]
 
 
+@pytest.mark.parametrize("readout", EVERY)
+def test_a_bias_can_be_trained_alone(readout: Readout) -> None:
+    """If it fails, training only the biases of a frozen head crashes, or leaves them where they are."""
+    hidden, head, tokens = example(bias=True)
+    assert head.bias is not None
+    hidden, head = hidden.detach(), Head(head.weight.detach(), head.bias)
+    (found,) = torch.autograd.grad(read(readout, hidden, head, tokens, asked(readout)).sum(), leaves(hidden, head))
+    (expected,) = torch.autograd.grad(dense(readout, hidden, head, tokens, asked(readout)).sum(), leaves(hidden, head))
+    assert relative_error(found, expected) < 1e-5
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("readout", EVERY)
 def test_tied_embeddings_get_the_gradient_of_both_uses(readout: Readout, dtype: torch.dtype) -> None:
