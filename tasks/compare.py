@@ -60,10 +60,8 @@ def record_series(
         rollout_rewards=[reward.reward_mean for reward in rewards],
         seconds=seconds + sum(epoch.seconds for epoch in epochs),
     )
-    last = validations[-1]
-    logger.info(
-        "%s at learning rate %g, seed %d: %s solved", contestant, distill.learning_rate, seed, last.solved.percent()
-    )
+    last, rate = validations[-1], distill.learning_rate
+    logger.info("%s at learning rate %g, seed %d: reward %.3f", contestant, rate, seed, last.reward.mean)
     return series
 
 

@@ -16,13 +16,16 @@ CONFIDENCE = 0.95
 
 
 class Standing(Record):
-    """What a contestant's runs amount to; shares of test problems solved, over seeds."""
+    """What a contestant's runs amount to on the test problems, over seeds.
+
+    Curves are of the mean reward, which is what is trained; in Sudoku that is the share of empty cells filled right.
+    """
 
     contestant: str
     learning_rate: float
-    final: Estimate  # after the last round: mean and Student t interval over seeds
-    reward: Estimate  # likewise, mean reward
-    area: Estimate  # under the curve from round 0, as a share of the rounds: likewise
+    reward: Estimate  # after the last round: mean and Student t interval over seeds
+    solved: Estimate  # share of problems, likewise
+    area: Estimate  # mean height of the curve from round 0 on, likewise
     worst_drop: float  # the deepest fall of any seed's curve below its best point so far
     final_drop: float  # the deepest fall of any seed's last point below its best
     seconds: float  # of rollouts, scoring and distillation, mean over seeds
@@ -37,17 +40,17 @@ class ComparisonRecord(Record):
     series: list[Series]  # on the test problems
 
     def standings(self) -> list[Standing]:
-        """Returns one row per contestant, the highest final share first."""
+        """Returns one row per contestant, the highest final reward first."""
         found = [self._standing(name) for name in self.config.contestants]
-        return sorted(found, key=lambda standing: (-standing.final.mean, -standing.area.mean))
+        return sorted(found, key=lambda standing: (-standing.reward.mean, -standing.area.mean))
 
     def runs(self, contestant: str) -> list[Series]:
         """Returns a contestant's runs, by seed."""
         return [series for series in self.series if series.contestant == contestant]
 
     def curve(self, series: Series) -> list[tuple[int, float]]:
-        """Returns (round, share solved) of a run, from the base on."""
-        return [(0, self.base.solved.mean), *((report.round, report.solved.mean) for report in series.reports)]
+        """Returns (round, mean reward) of a run, from the base on."""
+        return [(0, self.base.reward.mean), *((report.round, report.reward.mean) for report in series.reports)]
 
     def _standing(self, contestant: str) -> Standing:
         runs = self.runs(contestant)
@@ -55,11 +58,11 @@ class ComparisonRecord(Record):
         return Standing(
             contestant=contestant,
             learning_rate=runs[0].learning_rate,
-            final=over_seeds([curve[-1][1] for curve in curves]),
-            reward=over_seeds([series.reports[-1].reward.mean for series in runs]),
+            reward=over_seeds([curve[-1][1] for curve in curves]),
+            solved=over_seeds([series.reports[-1].solved.mean for series in runs]),
             area=over_seeds([area(curve) for curve in curves]),
             worst_drop=max(map(worst_drop, curves)),
-            final_drop=max(max(share for _, share in curve) - curve[-1][1] for curve in curves),
+            final_drop=max(max(height for _, height in curve) - curve[-1][1] for curve in curves),
             seconds=statistics.fmean(series.seconds for series in runs),
         )
 
@@ -68,7 +71,7 @@ def choose(distill: DistillConfig, factors: Sequence[float], validations: Sequen
     """Returns the index of the factor whose runs end highest on the validation problems.
 
     `validations` has the runs factor by factor, each with the same number of tuning seeds. What counts is the mean over
-    seeds of the last point's solved share; the area under the curve breaks ties, then the smaller rate.
+    seeds of the last point's reward; the mean of all points breaks ties, then the smaller rate.
 
     Raises:
         ValueError: the runs are not a whole number per factor.
@@ -79,8 +82,8 @@ def choose(distill: DistillConfig, factors: Sequence[float], validations: Sequen
 
     def merit(index: int) -> tuple[float, float, float]:
         runs = validations[index * seeds : (index + 1) * seeds]
-        final = statistics.fmean(run[-1].solved.mean for run in runs)
-        curve = statistics.fmean(report.solved.mean for run in runs for report in run)
+        final = statistics.fmean(run[-1].reward.mean for run in runs)
+        curve = statistics.fmean(report.reward.mean for run in runs for report in run)
         return final, curve, -factors[index] * distill.learning_rate
 
     return max(range(len(factors)), key=merit)
@@ -105,9 +108,9 @@ def area(curve: Sequence[tuple[int, float]]) -> float:
 def worst_drop(curve: Sequence[tuple[int, float]]) -> float:
     """Returns the deepest fall of a curve below its best point so far."""
     best, drop = curve[0][1], 0.0
-    for _, share in curve:
-        best = max(best, share)
-        drop = max(drop, best - share)
+    for _, height in curve:
+        best = max(best, height)
+        drop = max(drop, best - height)
     return drop
 
 

@@ -10,8 +10,8 @@ from tasks.gdsd import tables
 from tasks.gdsd.comparison import ComparisonRecord, points
 from tasks.gdsd.report import STYLE, table_html
 
-HEAD = ["objective", "learning rate", "solved, %", "area under the curve, %", "worst drop", "end below best", "seconds"]
-TRIED = ["objective", "learning rate", "seed", "solved at the end, validation", ""]
+HEAD = ["objective", "learning rate", "reward, %", "area, %", "worst drop", "end below best", "solved, %", "seconds"]
+TRIED = ["objective", "learning rate", "seed", "reward at the end, validation", ""]
 FILES = (("report", "report.html"), ("figure", "curves.svg"), ("numbers", "curves.parquet"), ("table", "table.md"))
 
 
@@ -34,10 +34,11 @@ def rows(record: ComparisonRecord) -> list[list[str]]:
         [
             standing.contestant,
             f"{standing.learning_rate:g}",
-            standing.final.percent(),
+            standing.reward.percent(),
             standing.area.percent(),
             f"{100 * standing.worst_drop:.1f}",
             f"{100 * standing.final_drop:.1f}",
+            standing.solved.percent(),
             f"{standing.seconds:.0f}",
         ]
         for standing in record.standings()
@@ -63,8 +64,8 @@ def _protocol(record: ComparisonRecord) -> str:
     config, protocol = record.config, record.base.protocol
     rates = "" if config.tuning is None else f"; rates out of {len(config.tuning.factors)} by validation"
     return (
-        f"base {record.base.solved.percent()}; {len(config.seeds)} seeds, {config.rounds} rounds of "
-        f"{config.rollout.prompts_per_round * config.rollout.group_size} rollouts; {protocol.problems} "
+        f"base: reward {record.base.reward.percent()}, solved {record.base.solved.percent()}; {len(config.seeds)} seeds, "
+        f"{config.rounds} rounds of {config.rollout.prompts_per_round * config.rollout.group_size} rollouts; {protocol.problems} "
         f"{protocol.domain} test problems, temperature {protocol.sampler.temperature:g}; 95 % Student t intervals over "
         f"seeds{rates}"
     )
@@ -77,7 +78,7 @@ def render(record: ComparisonRecord, drawing: str) -> str:
             tuning.contestant,
             f"{series.learning_rate:g}",
             str(series.seed),
-            series.reports[-1].solved.percent(),
+            series.reports[-1].reward.percent(),
             "chosen" if series.learning_rate == tuning.distill.learning_rate else "",
         ]
         for tuning in record.tunings
@@ -91,7 +92,9 @@ def render(record: ComparisonRecord, drawing: str) -> str:
             f"<title>{title}: comparison of objectives</title><style>{STYLE}</style></head><body>",
             f"<h1>{title}</h1>",
             table_html(HEAD, rows(record)),
-            f"<p>{html.escape(_protocol(record))}. Drops are in points solved, the worst of all seeds.</p>",
+            f"<p>{html.escape(_protocol(record))}. "
+            "Reward and solved are after the last round, area is the mean height of the reward's curve, and drops are the "
+            "worst of all seeds.</p>",
             drawing,
             *(["<h2>Learning rates</h2>", table_html(TRIED, tuned)] if tuned else []),
             "<h2>Configuration</h2>",
@@ -102,7 +105,7 @@ def render(record: ComparisonRecord, drawing: str) -> str:
 
 
 def curves(record: ComparisonRecord) -> str:
-    """Draws the share solved against rounds: each contestant's mean over seeds, and its seeds thinly."""
+    """Draws reward against rounds: each contestant's mean over seeds, and its seeds thinly."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -116,11 +119,11 @@ def curves(record: ComparisonRecord) -> str:
         colour = palette(index % 10)
         rounds = [at for at, _ in runs[0]]
         for run in runs:
-            axes.plot(rounds, [100 * share for _, share in run], color=colour, lw=0.5, alpha=0.5)
+            axes.plot(rounds, [100 * height for _, height in run], color=colour, lw=0.5, alpha=0.5)
         means = [100 * sum(run[at][1] for run in runs) / len(runs) for at in range(len(rounds))]
         axes.plot(rounds, means, "o-", color=colour, ms=3, label=standing.contestant)
-    axes.set(xlabel="round", ylabel="test problems solved, %", ylim=(0, None))
-    axes.legend(loc="upper left")
+    axes.set(xlabel="round", ylabel="mean reward on test problems, %")
+    axes.legend(loc="lower right")
     buffer = io.StringIO()
     # A fixed salt and no date: the same comparison gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "gdsd"}):

@@ -76,14 +76,15 @@ def test_runs_that_are_no_whole_number_per_factor_are_refused() -> None:
 def test_the_numbers_of_a_standing_by_hand() -> None:
     """If it fails, the table says something else than its head.
 
-    Contestant a: curves from the base 0.1 at rounds 0, 2, 4: (0.1, 0.5, 0.4) and (0.1, 0.3, 0.6). Final mean 0.5, standard
-    deviation 0.1414, Student's 97.5 % quantile for one degree of freedom 12.7062: half width 12.7062 * 0.1414 / sqrt(2)
-    = 1.2706. Areas (0.3 + 0.45) / 2 = 0.375 and (0.2 + 0.45) / 2 = 0.325. Only the first falls, by 0.1.
+    Contestant a: curves from the base 0.1 at rounds 0, 2, 4: (0.1, 0.5, 0.4) and (0.1, 0.3, 0.6). Final mean 0.5,
+    standard deviation 0.1414, Student's 97.5 % quantile for one degree of freedom 12.7062: half width
+    12.7062 * 0.1414 / sqrt(2) = 1.2706. Areas (0.3 + 0.45) / 2 = 0.375 and (0.2 + 0.45) / 2 = 0.325. Only the first
+    falls, by 0.1.
     """
     first, second = record(*RUNS).standings()
     assert (first.contestant, second.contestant) == ("a", "b")
-    assert first.final.mean == pytest.approx(0.5)
-    assert first.final.high - first.final.mean == pytest.approx(1.27062, abs=1e-4)
+    assert first.reward.mean == pytest.approx(0.5)
+    assert first.reward.high - first.reward.mean == pytest.approx(1.27062, abs=1e-4)
     assert first.area.mean == pytest.approx(0.35)
     assert first.worst_drop == pytest.approx(0.1) and first.final_drop == pytest.approx(0.1)
     assert first.seconds == 15.0
