@@ -61,14 +61,17 @@ def summary(record: ComparisonRecord, folder: str) -> str:
 
 
 def _protocol(record: ComparisonRecord) -> str:
-    config, protocol = record.config, record.base.protocol
-    rates = "" if config.tuning is None else f"; rates out of {len(config.tuning.factors)} by validation"
-    return (
-        f"base: reward {record.base.reward.percent()}, solved {record.base.solved.percent()}; {len(config.seeds)} seeds, "
-        f"{config.rounds} rounds of {config.rollout.prompts_per_round * config.rollout.group_size} rollouts; {protocol.problems} "
-        f"{protocol.domain} test problems, temperature {protocol.sampler.temperature:g}; 95 % Student t intervals over "
-        f"seeds{rates}"
-    )
+    config, base, protocol = record.config, record.base, record.base.protocol
+    rollouts = config.rollout.prompts_per_round * config.rollout.group_size
+    parts = [
+        f"base: reward {base.reward.percent()}, solved {base.solved.percent()}",
+        f"{len(config.seeds)} seeds, {config.rounds} rounds of {rollouts} rollouts",
+        f"{protocol.problems} {protocol.domain} test problems, temperature {protocol.sampler.temperature:g}",
+        "95 % Student t intervals over seeds",
+    ]
+    if config.tuning is not None:
+        parts.append(f"learning rates out of {len(config.tuning.factors)} by validation problems")
+    return "; ".join(parts)
 
 
 def render(record: ComparisonRecord, drawing: str) -> str:
@@ -93,8 +96,8 @@ def render(record: ComparisonRecord, drawing: str) -> str:
             f"<h1>{title}</h1>",
             table_html(HEAD, rows(record)),
             f"<p>{html.escape(_protocol(record))}. "
-            "Reward and solved are after the last round, area is the mean height of the reward's curve, and drops are the "
-            "worst of all seeds.</p>",
+            "Reward and solved are after the last round, area is the mean height of the reward's curve; drops are of the "
+            "worst seed.</p>",
             drawing,
             *(["<h2>Learning rates</h2>", table_html(TRIED, tuned)] if tuned else []),
             "<h2>Configuration</h2>",

@@ -16,14 +16,14 @@ use are cast. Shape letters: R rows that predict a hidden token, V vocabulary, D
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction, once_differentiable
 from torch.nn import functional
 
-Readout = Literal["log_prob", "centred", "centred_topk"]
+from tasks.gdsd.objective_config import Readout
 
 BLOCK_BYTES = 2**25  # bounds a block of logits or of cast head rows: enough for a fast product, small beside a model
 

@@ -101,10 +101,10 @@ class Denoiser(torch.nn.Module):
         """
         weight = self.network.lm_head.weight
         if weight.requires_grad:
-            return Head(weight.float())
+            return Head(weight)
         content = (weight.data_ptr(), weight._version)
         if self._frozen_head is None or self._frozen_head[0] != content:
-            self._frozen_head = content, Head(weight.float())
+            self._frozen_head = content, Head(weight)
         return self._frozen_head[1]
 
     def encode(self, text: str) -> list[int]:
