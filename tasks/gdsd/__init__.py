@@ -13,8 +13,9 @@ Symbols of the paper, and what they are called here:
 Shape letters, everywhere:
 
     P prompts   G completions per prompt   B = P * G sequences   S prompt tokens   L completion tokens
-    V vocabulary   D hidden width   K mask pairs per sequence   N inner steps   R rows picked out of (B, L)
+    V vocabulary   D hidden width   K mask pairs per sequence   N inner steps   R rows picked out of (C, B, L)
+    C views of a completion, in each of which some tokens are hidden and read out: 2 * K with coupled masks
 
-Reading order: config, seeds, domains, prompts, denoiser, sampler, rollouts, rewards, advantages, masking, readout,
-scoring, objectives, distiller, checkpoint, evaluation, quality, report.
+Reading order: config, objective_config, seeds, domains, prompts, denoiser, sampler, rollouts, rewards, advantages,
+masking, readout, scoring, objectives, batch, distiller, checkpoint, evaluation, quality, report, comparison.
 """

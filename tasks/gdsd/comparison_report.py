@@ -96,8 +96,8 @@ def render(record: ComparisonRecord, drawing: str) -> str:
             f"<h1>{title}</h1>",
             table_html(HEAD, rows(record)),
             f"<p>{html.escape(_protocol(record))}. "
-            "Reward and solved are after the last round, area is the mean height of the reward's curve; drops are of the "
-            "worst seed.</p>",
+            "Reward and solved are after the last round, area is the mean height of the reward's curve; drops are the "
+            "worst seed's.</p>",
             drawing,
             *(["<h2>Learning rates</h2>", table_html(TRIED, tuned)] if tuned else []),
             "<h2>Configuration</h2>",
