@@ -22,6 +22,7 @@ from tests.gdsd.epochs import (
     SIGNAL,
     apart,
     configured,
+    ended,
     mean_scores,
     run,
     same,
@@ -62,6 +63,22 @@ def test_steps_move_the_scores_towards_the_target(start: PolicyState, table: pa.
     wanted = torch.tensor([value or 0.0 for index in SIGNAL for value in ADVANTAGES[index]])
     clear = wanted.abs() > 0.25
     assert torch.equal(shift[clear].sign(), wanted[clear].sign()), f"moved by {shift} for advantages {wanted}"
+
+
+@pytest.mark.parametrize("after_end", ["counted", "ignored"])
+def test_scores_are_per_token_that_counts(start: PolicyState, table: pa.Table, after_end: str) -> None:
+    """If it fails, answers that end early are trained less than others, or what follows their end counts.
+
+    In step 2 theta is the policy that an epoch of one step leaves. Its shift is the mean over the 11 judged completions
+    of the change of their scores, each a mean over the tokens that count, of 1 to all 8 of them.
+    """
+    ends = ended(table, start.denoiser.end_id)
+    config = configured({"after_end": after_end, "mask_pairs": 1}, inner_steps=2)
+    after_one, _ = run(start, ends, config.model_copy(update={"inner_steps": 1}))
+    _, stats = run(start, ends, config)
+    shift = (mean_scores(after_one, ends, config) - mean_scores(start, ends, config)).abs()
+    judged = torch.tensor([value is not None for index in SIGNAL for value in ADVANTAGES[index]])
+    assert stats.steps[1].shift_abs == pytest.approx(shift[judged].mean().item(), rel=1e-4)
 
 
 def test_the_record_says_what_happened(start: PolicyState, table: pa.Table) -> None:
