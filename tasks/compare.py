@@ -27,10 +27,11 @@ class CompareResult(BaseModel):
     """What a comparison came to; printed at its end."""
 
     summary: str
+    files: dict[str, str]  # what each file of the folder is: its name
     folder: FlyteDirectory
 
     def __str__(self) -> str:
-        return self.summary
+        return "\n".join([self.summary, *(f"{what:<9} {self.folder.path}/{name}" for what, name in self.files.items())])
 
 
 @task(
@@ -48,7 +49,7 @@ def record_series(
     seed: int,
     rewards: list[RewardStats],
     epochs: list[EpochStats],
-    validations: list[EvalReport],
+    reports: list[EvalReport],
 ) -> Series:
     """Joins what the stages of a run say into one curve."""
     seconds = sum(reward.rollout_seconds + reward.reward_seconds for reward in rewards)
@@ -56,12 +57,12 @@ def record_series(
         contestant=contestant,
         learning_rate=distill.learning_rate,
         seed=seed,
-        reports=validations,
+        reports=reports,
         rollout_rewards=[reward.reward_mean for reward in rewards],
         seconds=seconds + sum(epoch.seconds for epoch in epochs),
     )
-    last, rate = validations[-1], distill.learning_rate
-    logger.info("%s at learning rate %g, seed %d: reward %.3f", contestant, rate, seed, last.reward.mean)
+    rate, reward = distill.learning_rate, reports[-1].reward.mean
+    logger.info("%s at learning rate %g, seed %d: reward %.3f", contestant, rate, seed, reward)
     return series
 
 
@@ -74,12 +75,11 @@ def record_series(
     timeout=timedelta(hours=1),
     interruptible=True,
 )
-def choose_learning_rate(contestant: str, distill: DistillConfig, factors: list[float], series: list[Series]) -> Chosen:
+def choose_learning_rate(contestant: str, distill: DistillConfig, series: list[Series]) -> Chosen:
     """Gives a contestant the learning rate whose runs end highest on the validation problems."""
     from tasks.gdsd import comparison
 
-    chosen = comparison.choose(distill, factors, [run.reports for run in series])
-    tuned = distill.model_copy(update={"learning_rate": distill.learning_rate * factors[chosen]})
+    tuned = distill.model_copy(update={"learning_rate": comparison.best_learning_rate(series)})
     logger.info("%s: learning rate %g chosen", contestant, tuned.learning_rate)
     return Chosen(Tuning(contestant=contestant, distill=tuned, series=series), tuned)
 
@@ -106,4 +106,6 @@ def publish_comparison(
     folder = new_folder(f"compare-{config.name}")
     page = comparison_report.write(folder, record)
     Deck("Comparison", page)
-    return CompareResult(summary=comparison_report.summary(record, str(folder)), folder=FlyteDirectory(str(folder)))
+    return CompareResult(
+        summary=comparison_report.summary(record), files=comparison_report.FILES, folder=FlyteDirectory(str(folder))
+    )

@@ -56,10 +56,10 @@ ship(reach(__name__))
 
 
 class Rounds(NamedTuple):
-    best: Checkpoint
+    policies: list[Checkpoint]  # the evaluated ones
     rewards: list[RewardStats]
     epochs: list[EpochStats]
-    validations: list[EvalReport]
+    reports: list[EvalReport]
 
 
 class Contest(NamedTuple):
@@ -78,23 +78,23 @@ class Contest(NamedTuple):
 )
 def run_rounds(
     train: Table,
-    validation: Table,
+    problems: Table,
     base: Checkpoint,
     domain: str,
     rounds: int,
-    validate_every: int,
+    evaluate_every: int,
     rollout: RolloutConfig,
     reward: RewardConfig,
     distill: DistillConfig,
     evaluation: EvaluationConfig,
     seed: int,
 ) -> Rounds:
-    """Unrolls the rounds of rollout, reward and distillation, with a validation every few rounds.
+    """Unrolls the rounds of rollout, reward and distillation, with an evaluation on some problems every few rounds.
 
     Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
     """
     policy = base
-    rewards, epochs, candidates, validations = [], [], [], []
+    rewards, epochs, policies, reports = [], [], [], []
     for index in range(rounds):
         generate_shard = partial(
             generate_rollouts,
@@ -122,12 +122,11 @@ def run_rounds(
         policy = distilled.checkpoint
         rewards.append(scored.stats)
         epochs.append(distilled.stats)
-        if (index + 1) % validate_every == 0 or index + 1 == rounds:
-            evaluated = evaluate_policy(policy=policy, problems=validation, domain=domain, config=evaluation, seed=seed)
-            candidates.append(policy)
-            validations.append(evaluated.report)
-    best = select_best(policies=candidates, validations=validations)
-    return Rounds(best, rewards, epochs, validations)
+        if (index + 1) % evaluate_every == 0 or index + 1 == rounds:
+            evaluated = evaluate_policy(policy=policy, problems=problems, domain=domain, config=evaluation, seed=seed)
+            policies.append(policy)
+            reports.append(evaluated.report)
+    return Rounds(policies, rewards, epochs, reports)
 
 
 @workflow
@@ -148,19 +147,20 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
     )
     rounds = run_rounds(
         train=prompts.train,
-        validation=prompts.validation,
+        problems=prompts.validation,
         base=base.checkpoint,
         domain=config.prompts.domain,
         rounds=config.rounds,
-        validate_every=config.validate_every,
+        evaluate_every=config.validate_every,
         rollout=config.rollout,
         reward=config.reward,
         distill=config.distill,
         evaluation=config.evaluation,
         seed=config.seed,
     )
+    best = select_best(policies=rounds.policies, validations=rounds.reports)
     after = evaluate_policy(
-        policy=rounds.best,
+        policy=best,
         problems=prompts.test,
         domain=config.prompts.domain,
         config=config.evaluation,
@@ -173,13 +173,13 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         policy=base.stats,
         rewards=rounds.rewards,
         epochs=rounds.epochs,
-        validations=rounds.validations,
+        validations=rounds.reports,
         base_report=before.report,
         base_samples=before.samples,
         trained_report=after.report,
         trained_samples=after.samples,
         decision=decision,
-        best=rounds.best,
+        best=best,
     )
 
 
@@ -216,11 +216,11 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     def run(contestant: str, distill: DistillConfig, problems: Table, seed: int) -> Series:
         rounds = run_rounds(
             train=train,
-            validation=problems,
+            problems=problems,
             base=base,
             domain=config.prompts.domain,
             rounds=config.rounds,
-            validate_every=config.evaluate_every,
+            evaluate_every=config.evaluate_every,
             rollout=config.rollout,
             reward=config.reward,
             distill=distill,
@@ -233,16 +233,18 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
             seed=seed,
             rewards=rounds.rewards,
             epochs=rounds.epochs,
-            validations=rounds.validations,
+            reports=rounds.reports,
         )
 
     tunings, series = [], []
     for name, distill in config.contestants.items():
         if config.tuning is not None:
-            factors = config.tuning.factors
-            rates = [distill.model_copy(update={"learning_rate": distill.learning_rate * factor}) for factor in factors]
+            rates = [
+                distill.model_copy(update={"learning_rate": distill.learning_rate * factor})
+                for factor in config.tuning.factors
+            ]
             tried = [run(name, rate, validation, seed) for rate in rates for seed in config.tuning.seeds]
-            chosen = choose_learning_rate(contestant=name, distill=distill, factors=factors, series=tried)
+            chosen = choose_learning_rate(contestant=name, distill=distill, series=tried)
             tunings.append(chosen.tuning)
             distill = chosen.distill
         series += [run(name, distill, test, seed) for seed in config.seeds]

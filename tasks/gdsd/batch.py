@@ -101,4 +101,4 @@ def _views(
         masks = masking.trajectory_masks(keys, unmasked_at, counted, objective.mask_pairs)
     else:
         masks = masking.random_masks(keys, counted, objective.mask_pairs)
-    return masking.couple(masks, counted)
+    return masking.mask_views(masks, counted, objective.reads_complement)

@@ -9,7 +9,6 @@ from scipy.stats import t as student
 
 from tasks.gdsd import tables
 from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.records import Estimate, EvalReport, Record, Series, Tuning
 
 CONFIDENCE = 0.95
@@ -67,33 +66,23 @@ class ComparisonRecord(Record):
         )
 
 
-def choose(distill: DistillConfig, factors: Sequence[float], validations: Sequence[Sequence[EvalReport]]) -> int:
-    """Returns the index of the factor whose runs end highest on the validation problems.
+def best_learning_rate(series: Sequence[Series]) -> float:
+    """Returns the learning rate whose runs end highest: by the mean over seeds of the last point's reward.
 
-    `validations` has the runs factor by factor, each with the same number of tuning seeds. What counts is the mean over
-    seeds of the last point's reward; the mean of all points breaks ties, then the smaller rate.
-
-    Raises:
-        ValueError: the runs are not a whole number per factor.
+    The mean of all points breaks ties, then the smaller rate.
     """
-    if not validations or len(validations) % len(factors):
-        raise ValueError(f"{len(validations)} tuning runs are not a whole number for each of {len(factors)} factors")
-    seeds = len(validations) // len(factors)
 
-    def merit(index: int) -> tuple[float, float, float]:
-        runs = validations[index * seeds : (index + 1) * seeds]
-        final = statistics.fmean(run[-1].reward.mean for run in runs)
-        curve = statistics.fmean(report.reward.mean for run in runs for report in run)
-        return final, curve, -factors[index] * distill.learning_rate
+    def merit(rate: float) -> tuple[float, float, float]:
+        runs = [[report.reward.mean for report in run.reports] for run in series if run.learning_rate == rate]
+        means = [statistics.fmean(run) for run in runs]
+        return statistics.fmean(run[-1] for run in runs), statistics.fmean(means), -rate
 
-    return max(range(len(factors)), key=merit)
+    return max({run.learning_rate for run in series}, key=merit)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Returns a mean over seeds with its Student t interval; one seed has none, so its ends are the value itself."""
+    """Returns the mean over two seeds or more with its Student t interval."""
     mean = statistics.fmean(values)
-    if len(values) == 1:
-        return Estimate(mean=mean, low=mean, high=mean)
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     half = quantile * statistics.stdev(values) / len(values) ** 0.5
     return Estimate(mean=mean, low=mean - half, high=mean + half)

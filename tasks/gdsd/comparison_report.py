@@ -8,11 +8,12 @@ import yaml
 
 from tasks.gdsd import tables
 from tasks.gdsd.comparison import ComparisonRecord, points
+from tasks.gdsd.records import Tuning
 from tasks.gdsd.report import STYLE, table_html
 
 HEAD = ["objective", "learning rate", "reward, %", "area, %", "worst drop", "end below best", "solved, %", "seconds"]
 TRIED = ["objective", "learning rate", "seed", "reward at the end, validation", ""]
-FILES = (("report", "report.html"), ("figure", "curves.svg"), ("numbers", "curves.parquet"), ("table", "table.md"))
+FILES = {"report": "report.html", "figure": "curves.svg", "numbers": "curves.parquet", "table": "table.md"}
 
 
 def write(folder: Path, record: ComparisonRecord) -> str:
@@ -51,13 +52,12 @@ def markdown(record: ComparisonRecord) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def summary(record: ComparisonRecord, folder: str) -> str:
-    """Returns the last lines of a comparison: who came where, and where everything lies."""
+def summary(record: ComparisonRecord) -> str:
+    """Returns the last lines of a comparison: who came where."""
     cells = [HEAD, *rows(record)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    files = [f"{name:<9} {folder}/{file}" for name, file in FILES]
-    return "\n".join(["", *lines, "", _protocol(record), *files])
+    return "\n".join(["", *lines, "", _protocol(record)])
 
 
 def _protocol(record: ComparisonRecord) -> str:
@@ -82,7 +82,7 @@ def render(record: ComparisonRecord, drawing: str) -> str:
             f"{series.learning_rate:g}",
             str(series.seed),
             series.reports[-1].reward.percent(),
-            "chosen" if series.learning_rate == tuning.distill.learning_rate else "",
+            _remark(tuning, series.learning_rate),
         ]
         for tuning in record.tunings
         for series in tuning.series
@@ -107,6 +107,14 @@ def render(record: ComparisonRecord, drawing: str) -> str:
     )
 
 
+def _remark(tuning: Tuning, rate: float) -> str:
+    """Says which rate was chosen, and whether a better one may lie outside the grid."""
+    rates = [series.learning_rate for series in tuning.series]
+    if rate != tuning.distill.learning_rate:
+        return ""
+    return "chosen, at the edge of the grid" if rate in (min(rates), max(rates)) else "chosen"
+
+
 def curves(record: ComparisonRecord) -> str:
     """Draws reward against rounds: each contestant's mean over seeds, and its seeds thinly."""
     import matplotlib
@@ -116,10 +124,10 @@ def curves(record: ComparisonRecord) -> str:
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    palette = matplotlib.colormaps["tab10"]
+    palette = matplotlib.colormaps["tab20"]
     for index, standing in enumerate(record.standings()):
         runs = [record.curve(series) for series in record.runs(standing.contestant)]
-        colour = palette(index % 10)
+        colour = palette((2 * index + index // 10) % 20)  # the ten strong colours first
         rounds = [at for at, _ in runs[0]]
         for run in runs:
             axes.plot(rounds, [100 * height for _, height in run], color=colour, lw=0.5, alpha=0.5)

@@ -196,11 +196,17 @@ class DistillConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.objective, GdsdConfig) and self.objective.trust_region is not None and self.inner_steps == 1:
-            raise ValueError(
-                "objective.trust_region never acts in the first update of a round, and inner_steps is 1; "
-                "raise inner_steps, or leave trust_region out"
-            )
+        if isinstance(self.objective, GdsdConfig) and self.inner_steps == 1:
+            if self.objective.trust_region is not None:
+                raise ValueError(
+                    "objective.trust_region never acts in the first update of a round, and inner_steps is 1; "
+                    "raise inner_steps, or leave trust_region out"
+                )
+            if self.objective.baseline == "group" and self.objective.reference_weight == 0:
+                raise ValueError(
+                    "objective.baseline 'group' is 'zero' in the first update of a round, where the mean residual of a "
+                    "group is 0, and inner_steps is 1; raise inner_steps, or use baseline 'zero'"
+                )
         return self
 
 

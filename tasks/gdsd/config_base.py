@@ -52,7 +52,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
             hint = f"did you mean {near[0]!r}? " if near else ""
             lines.append(f"{where}: unknown key; {hint}allowed: {', '.join(parent.model_fields)}")
         elif item["type"] == "union_tag_not_found":
-            lines.append(f"{where}: got {item['input']!r}; it should be a mapping with a name")
+            lines.append(f"{where}: got {item['input']!r}; it should be a mapping such as {{'name': 'gdsd'}}")
         elif item["type"] == "union_tag_invalid":
             context = item["ctx"]
             near = difflib.get_close_matches(context["tag"], context["expected_tags"].replace("'", "").split(", "), n=1)

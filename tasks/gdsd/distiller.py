@@ -226,10 +226,9 @@ def _reference(
     with denoiser.base_only() if base is None else nullcontext():
         model = denoiser if base is None else base
         states, tokens = hidden_states(model, part.prompts, part.attention, part.completions, part.views)
-        ref = spread(read(objective.reads, states, model.head(), tokens, candidates), part.views.hidden)
-        if not objective.needs_log_prob:
-            return ref, None
-        return ref, spread(log_prob(states, model.head(), tokens), part.views.hidden)
+        if objective.needs_log_prob:  # then nothing else of the base is
+            return None, spread(log_prob(states, model.head(), tokens), part.views.hidden)
+        return spread(read(objective.reads, states, model.head(), tokens, candidates), part.views.hidden), None
 
 
 def _restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:

@@ -34,13 +34,15 @@ def counted_tokens(
     return ends.cumsum(1) - ends == 0  # no end token before
 
 
-def couple(
+def mask_views(
     masks: Tensor,  # (K, B, L) bool
     counted: Tensor,  # (B, L) bool
+    complement: bool = True,
 ) -> Views:
-    """Makes two views of each mask, one that hides it and one that hides its complement: 2K in all."""
-    pairs = torch.stack([masks, ~masks], dim=1) & counted  # (K, 2, B, L)
-    return Views(pairs.flatten(0, 1), counted, None)
+    """Makes a view that hides each mask, followed, on demand, by one that hides its complement: K or 2K in all."""
+    if complement:
+        masks = torch.stack([masks, ~masks], dim=1).flatten(0, 1)  # (2K, B, L)
+    return Views(masks & counted, counted, None)
 
 
 def random_masks(
@@ -96,7 +98,7 @@ def prompt_views(
     from_end = width - 1 - torch.arange(width, device=keys.device)  # so that padding on the left moves nothing
     draw = torch.arange(draws, device=keys.device)[:, None, None]
     noise = seeds.uniform(keys[:, None], draw * LONGEST_PROMPT + from_end)  # (C, B, S)
-    return Views(counted.expand(draws, -1, -1), counted, (noise < rate) & attention)
+    return Views(counted.repeat(draws, 1, 1), counted, (noise < rate) & attention)
 
 
 def _blocks(pairs: int, counted: Tensor) -> Tensor:  # (K, 1)

@@ -14,7 +14,8 @@ class ObjectiveConfig(Config):
 
     after_end: Literal["counted", "ignored"] = Field(
         "counted",
-        description="the tokens after a completion's first end token count like others, or stay hidden and unread",
+        description="the tokens after a completion's first end token count like others, or stay hidden and unread; the "
+        "reward reads an answer up to its first end token either way",
     )
 
     @property
@@ -49,6 +50,11 @@ class CoupledMasks(ObjectiveConfig):
         True, description="the completions of a group are scored under the same masks, or at the same step"
     )
 
+    @property
+    def reads_complement(self) -> bool:
+        """Whether a mask's complement is read as well."""
+        return True
+
 
 class PromptMasks(ObjectiveConfig):
     """Completions are read hidden as a whole, behind a prompt with some tokens hidden (d1, arXiv 2504.12216)."""
@@ -78,6 +84,9 @@ class GdsdConfig(CoupledMasks):
     mask_source: Literal["trajectory", "random"] = Field(
         "trajectory", description="states that the sampler visited, or subsets of uniform size"
     )
+    complement: bool = Field(
+        True, description="a mask's complement is read as well; otherwise the tokens of the mask stand for all"
+    )
     readout: Readout = Field(
         "log_prob", description="log-probability, or logit less the mean over the vocabulary or over the top tokens"
     )
@@ -90,12 +99,18 @@ class GdsdConfig(CoupledMasks):
     guidance: float = Field(0.5, gt=0, le=1000, description="psi: logit shift per token and unit of advantage")
     reference_weight: float = Field(0.0, ge=0, lt=1, description="beta: pull towards the base policy")
     form: Literal["optimum", "penalty"] = Field(
-        "optimum", description="the base policy is mixed into the target, or enters as a KL penalty beside it"
+        "optimum",
+        description="the base policy is mixed into the target, or enters as a KL penalty beside it, which at the same "
+        "reference_weight pulls L / 2 times as hard",
     )
     baseline: Literal["zero", "group"] = Field("zero", description="what is subtracted from a group's residuals")
     trust_region: float | None = Field(
         None, gt=0, le=1000, description="shift per token towards its target beyond which a completion pulls no further"
     )
+
+    @property
+    def reads_complement(self) -> bool:
+        return self.complement
 
     @property
     def reads(self) -> Readout:
@@ -156,7 +171,8 @@ class EspoConfig(CoupledMasks):
         0.2,
         ge=0,
         lt=1,
-        description="epsilon: how far the ratio per token may move from 1; the authors also use 0 (Countdown) and 4e-4",
+        description="epsilon: how far the ratio per token may move from 1, from a round's second update on; the "
+        "authors also use 0 (Countdown) and 4e-4",
     )
     kl_weight: float = Field(
         0.01, ge=0, le=1000, description="beta: weight of the KL penalty towards the base policy; 1e-3 for mathematics"
@@ -216,7 +232,9 @@ class DiffuGrpoConfig(PromptMasks):
     """
 
     name: Literal["diffu_grpo"] = "diffu_grpo"
-    clip: float = Field(0.5, gt=0, lt=1, description="epsilon: how far a token's ratio may move from 1")
+    clip: float = Field(
+        0.5, gt=0, lt=1, description="epsilon: how far a token's ratio may move from 1, from a round's second update on"
+    )
     kl_weight: float = Field(0.04, ge=0, le=1000, description="beta: weight of the KL penalty towards the base policy")
 
     @property

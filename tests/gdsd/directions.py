@@ -94,7 +94,7 @@ def enumerate_cases(config: ObjectiveConfig, old: Tensor, solved: Tensor) -> Cas
         keys = torch.arange(len(completions))
         views = masking.prompt_views(keys, everything[:, :0], everything, config.mask_draws, config.prompt_mask_rate)
     else:
-        views = masking.couple(masks.repeat_interleave(len(rows), 0).transpose(0, 1), everything)
+        views = masking.mask_views(masks.repeat_interleave(len(rows), 0).transpose(0, 1), everything)
     return Cases(
         completions=completions,
         advantages=(2.0 * solved[rows] - 1).double().repeat(len(masks)),

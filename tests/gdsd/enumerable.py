@@ -98,7 +98,7 @@ def read_views(table: Tensor, old: Tensor, completions: Tensor, views: Views, co
 def elbo(table: Tensor) -> Tensor:  # (27,)
     """The mean over all masks of the score with the weights `elbo`, as a sum over tokens."""
     completions = COMPLETIONS.repeat_interleave(len(MASKS), 0)  # (27 * 8, L)
-    views = masking.couple(MASKS.repeat(len(COMPLETIONS), 1)[None], torch.ones_like(completions, dtype=torch.bool))
+    views = masking.mask_views(MASKS.repeat(len(COMPLETIONS), 1)[None], torch.ones_like(completions, dtype=torch.bool))
     readouts = read_views(table, table, completions, views, ObjectiveConfig())
     scores = pair_scores(readouts, views.hidden, views.counted.sum(1), "elbo")[0]
     return scores.view(len(COMPLETIONS), len(MASKS)) @ MASK_PROBABILITY * LENGTH

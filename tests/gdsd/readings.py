@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.masking import Views, couple
+from tasks.gdsd.masking import Views, mask_views
 from tasks.gdsd.objective_config import Readout
 from tasks.gdsd.objectives import Scores
 from tasks.gdsd.readout import read
@@ -29,7 +29,7 @@ def readings(
 def views_of(pairs: int, sequences: int, length: int = LENGTH) -> Views:
     """Random masks and their complements over completions of which everything counts."""
     masks = torch.rand(pairs, sequences, length, generator=torch.Generator().manual_seed(pairs)) < 0.5
-    return couple(masks, torch.ones(sequences, length, dtype=torch.bool))
+    return mask_views(masks, torch.ones(sequences, length, dtype=torch.bool))
 
 
 def evenly(

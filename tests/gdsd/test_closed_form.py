@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.masking import couple
+from tasks.gdsd.masking import mask_views
 from tasks.gdsd.objective_config import GdsdConfig, Readout
 from tasks.gdsd.objectives import Scores
 from tasks.gdsd.objectives.gdsd import gdsd_loss
@@ -19,7 +19,7 @@ REF = torch.tensor([0.3, -0.2, 0.9, -1.1, 0.1], dtype=torch.float64)
 TOKENS = torch.arange(5).repeat_interleave(COUNTS)
 RAW = torch.tensor([1.0, -0.5, 0.25, 0.8, -1.0], dtype=torch.float64)
 ADVANTAGE = RAW - (OLD.exp() * RAW).sum()  # centred, as group baselines make it
-VIEWS = couple(torch.ones(1, 16, 1, dtype=torch.bool), torch.ones(16, 1, dtype=torch.bool))
+VIEWS = mask_views(torch.ones(1, 16, 1, dtype=torch.bool), torch.ones(16, 1, dtype=torch.bool))
 
 READOUTS: list[tuple[Readout, int | None]] = [
     ("log_prob", None),

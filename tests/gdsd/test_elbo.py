@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.masking import counted_tokens, couple
+from tasks.gdsd.masking import counted_tokens, mask_views
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.sampler import left_pad
 from tests.gdsd.readings import readings
@@ -48,7 +48,7 @@ def enumerate_masks(denoiser: Denoiser, text: str, completion: list[int], end_id
     tokens = torch.tensor([completion])
     counted = counted_tokens(tokens, end_id)
     masks, probability = masks_of(int(counted.sum()))
-    views = couple(masks[:, None], counted)
+    views = mask_views(masks[:, None], counted)
     read = readings(denoiser, prompts, attention, tokens, views)
     return Enumerated(read, views.hidden, counted.sum(1), probability)
 
@@ -75,7 +75,9 @@ def test_by_hand() -> None:
     1/2 (-8 - 10) / 3 = -3. Hiding nothing leaves half of the complete set's 4/3 * -7: -14/9.
     """
     values = torch.tensor([[-1.0, -2.0, -4.0]])
-    views = couple(torch.tensor([[[False, True, False]], [[False, False, False]]]), torch.ones(1, 3, dtype=torch.bool))
+    views = mask_views(
+        torch.tensor([[[False, True, False]], [[False, False, False]]]), torch.ones(1, 3, dtype=torch.bool)
+    )
     found = pair_scores(values * views.hidden, views.hidden, torch.tensor([3]), "elbo")
     torch.testing.assert_close(found, torch.tensor([[-3.0], [-14 / 9]]))
     uniform = pair_scores(values * views.hidden, views.hidden, torch.tensor([3]), "uniform")

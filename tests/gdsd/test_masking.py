@@ -37,7 +37,7 @@ def test_a_pair_hides_every_token_once_and_sizes_run_over_the_whole_range() -> N
     masks = random_masks(keys(500), 6, 2)
     assert masks.shape == (2, 500, 6) and masks.dtype == torch.bool
     assert masks.sum(2).unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
-    views = masking.couple(masks, everything(500, 6))
+    views = masking.mask_views(masks, everything(500, 6))
     assert views.hidden.shape == (4, 500, 6) and views.counted.all() and views.prompt_hidden is None
     for pair in range(2):
         assert torch.equal(views.hidden[2 * pair], masks[pair])

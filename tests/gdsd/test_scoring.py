@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.masking import Views, counted_tokens, couple, prompt_views
+from tasks.gdsd.masking import Views, counted_tokens, mask_views, prompt_views
 from tasks.gdsd.objective_config import Readout
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.sampler import left_pad
@@ -35,7 +35,7 @@ def score_completions(
     masks: Tensor,  # (K, B, L)
     readout: Readout,
 ) -> Tensor:  # (K, B): per token, each predicted once under a mask or its complement
-    views = couple(masks, torch.ones_like(completions, dtype=torch.bool))
+    views = mask_views(masks, torch.ones_like(completions, dtype=torch.bool))
     read = readings(denoiser, prompts, attention, completions, views, readout)
     return pair_scores(read, views.hidden, views.counted.sum(1), "uniform")
 
@@ -144,7 +144,7 @@ def test_a_hidden_token_is_not_seen(denoiser: Denoiser) -> None:
 def test_readouts_lie_where_their_tokens_are(denoiser: Denoiser) -> None:
     """If it fails, a token is read out in the place of another, or a visible one is read out at all."""
     prompts, attention, completions, masks = example(denoiser)
-    views = couple(masks, torch.ones_like(completions, dtype=torch.bool))
+    views = mask_views(masks, torch.ones_like(completions, dtype=torch.bool))
     found = readings(denoiser, prompts, attention, completions, views)
     for view, row in ((0, 2), (3, 0), (4, 1)):
         hidden = views.hidden[view, row]
@@ -164,7 +164,7 @@ def ending(denoiser: Denoiser) -> tuple[Example, Views]:
     prompts, attention, completions, masks = example(denoiser)
     for row, place in enumerate((2, 5, 0, 4)):
         completions[row, place] = denoiser.end_id
-    views = couple(masks, counted_tokens(completions, denoiser.end_id))
+    views = mask_views(masks, counted_tokens(completions, denoiser.end_id))
     return (prompts, attention, completions, masks), views
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.masking import counted_tokens, couple, prompt_views, random_masks, trajectory_masks
+from tasks.gdsd.masking import counted_tokens, mask_views, prompt_views, random_masks, trajectory_masks
 
 END = 9
 
@@ -39,7 +39,7 @@ def test_a_pair_hides_every_counted_token_once_and_no_other() -> None:
     """If it fails, what follows an answer's end is scored, or a token before it is not."""
     counted = of_lengths(torch.tensor([1, 4, 6, 3]), 6)
     masks = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.5
-    views = couple(masks, counted)
+    views = mask_views(masks, counted)
     assert torch.equal(views.hidden.view(3, 2, 4, 6).sum(1), counted.expand(3, -1, -1).long())
     assert torch.equal(views.counted, counted)
 
@@ -180,4 +180,4 @@ def test_a_part_of_the_views_is_that_part() -> None:
     assert views.prompt_hidden is not None and part.prompt_hidden is not None
     assert torch.equal(part.hidden, views.hidden[:, 1:]) and torch.equal(part.counted, counted[1:])
     assert torch.equal(part.prompt_hidden, views.prompt_hidden[:, 1:])
-    assert couple(torch.zeros(2, 3, 4, dtype=torch.bool), counted).part(slice(1)).prompt_hidden is None
+    assert mask_views(torch.zeros(2, 3, 4, dtype=torch.bool), counted).part(slice(1)).prompt_hidden is None

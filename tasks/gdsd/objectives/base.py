@@ -11,8 +11,8 @@ class Scores:
     """What the denoiser says of the hidden tokens of the same completions in the same views, in float32.
 
     A view is a copy of prompt and completion in which some tokens are hidden; every readout is 0 where the completion's
-    token is not. Coupled masks give C = 2 * K views: 2k hides a mask, 2k + 1 its complement. The sequences are whole
-    groups, one after another.
+    token is not. Coupled masks give C = 2 * K views: 2k hides a mask, 2k + 1 its complement. Masks without complements
+    give C = K. The sequences are whole groups, one after another.
     """
 
     theta: Tensor  # (C, B, L) readouts of the policy in training
@@ -37,22 +37,25 @@ class LossMetrics:
 
 
 def pair_scores(
-    readouts: Tensor,  # (2K, B, L), 0 where not hidden
-    hidden: Tensor,  # (2K, B, L) bool
+    readouts: Tensor,  # (C, B, L), 0 where not hidden
+    hidden: Tensor,  # (C, B, L) bool
     lengths: Tensor,  # (B,) int64
     weights: Literal["uniform", "elbo"],
+    complement: bool = True,
 ) -> Tensor:  # (K, B)
-    """Returns the per-token score d = s / L of each completion under each pair of masks.
+    """Returns the per-token score d = s / L of each completion under each mask and its complement, or the mask alone.
 
-    `uniform` sums the readouts of a pair, in which every token occurs once. `elbo` weighs a half that hides x of L
-    tokens by (L + 1) / x and averages both halves: for x uniform over 0..L, each half is then an unbiased estimate of
-    the ELBO when the readout is `log_prob`.
+    `uniform` is the mean readout: of a pair, in which every token occurs once, or of the mask's own tokens. (Halving
+    the sum of both halves, as the paper writes a pair's score, would make psi mean half as much.) `elbo` weighs a view
+    that hides x of L tokens by (L + 1) / x and averages: for x uniform over 0..L, each view is then an unbiased
+    estimate of the ELBO when the readout is `log_prob`.
     """
-    halves = readouts.unflatten(0, (-1, 2)).sum(3)  # (K, 2, B)
+    views = 2 if complement else 1
+    sums = readouts.unflatten(0, (-1, views)).sum(3)  # (K, views, B)
+    sizes = hidden.unflatten(0, (-1, views)).sum(3)  # (K, views, B)
     if weights == "elbo":
-        sizes = hidden.unflatten(0, (-1, 2)).sum(3)  # (K, 2, B)
-        halves = halves * (lengths + 1) / sizes.clamp(min=1) / 2
-    return halves.sum(1) / lengths
+        return (sums * (lengths + 1) / sizes.clamp(min=1)).mean(1) / lengths
+    return sums.sum(1) / sizes.sum(1).clamp(min=1)
 
 
 def group_mean(

@@ -29,17 +29,16 @@ def gdsd_loss(
         ValueError: `reference_weight` is positive but there are no reference scores.
     """
     judged = scores.judged
-    theta = pair_scores(scores.theta, scores.hidden, scores.lengths, config.weights)  # (K, B)
-    old = pair_scores(scores.old, scores.hidden, scores.lengths, config.weights)
+    theta, old = _score(scores.theta, scores, config), _score(scores.old, scores, config)  # (K, B) each
     teacher, penalty = old, None
     if config.reference_weight > 0:
-        if scores.ref is None:
+        ref = scores.ref_log_prob if config.needs_log_prob else scores.ref
+        if ref is None:
             raise ValueError(f"reference_weight is {config.reference_weight}, but no reference scores were computed")
         if config.form == "optimum":
-            ref = pair_scores(scores.ref, scores.hidden, scores.lengths, config.weights)
-            teacher = (1 - config.reference_weight) * old + config.reference_weight * ref
+            teacher = (1 - config.reference_weight) * old + config.reference_weight * _score(ref, scores, config)
         else:
-            penalty = _k2(scores, config)
+            penalty = _k2(ref, scores, config)
     target = teacher + config.guidance * advantages  # (K, B)
     stopped = torch.zeros_like(judged)
     if config.trust_region is not None:
@@ -55,6 +54,10 @@ def gdsd_loss(
         clipped=None if config.trust_region is None else judged_sum(stopped.float(), judged),
         kl_ref=None if penalty is None else judged_sum(penalty.detach(), judged),
     )
+
+
+def _score(readouts: Tensor, scores: Scores, config: GdsdConfig) -> Tensor:  # (C, B, L) -> (K, B)
+    return pair_scores(readouts, scores.hidden, scores.lengths, config.weights, config.complement)
 
 
 def _residual(theta: Tensor, target: Tensor, scores: Scores, config: GdsdConfig) -> Tensor:  # (K, B)
@@ -77,13 +80,15 @@ def _stopped(
     return (shift.abs() > allowed) & (pull * shift > 0)
 
 
-def _k2(scores: Scores, config: GdsdConfig) -> Tensor:  # (K, B)
+def _k2(
+    ref: Tensor,  # (C, B, L) log-probabilities
+    scores: Scores,
+    config: GdsdConfig,
+) -> Tensor:  # (K, B)
     """The estimate 1/2 (log-ratio to the base policy)^2 of the divergence, per token.
 
     Always on log-probabilities: with a centred readout, whose scores are not normalised, it would grow with L^2.
     """
     theta = scores.theta if scores.theta_log_prob is None else scores.theta_log_prob
-    ref = scores.ref if scores.ref_log_prob is None else scores.ref_log_prob
-    assert ref is not None
-    ratio = pair_scores(theta - ref, scores.hidden, scores.lengths, config.weights) * scores.lengths  # (K, B), summed
+    ratio = _score(theta - ref, scores, config) * scores.lengths  # (K, B), of the whole completion
     return ratio.square() / (2 * scores.lengths)
