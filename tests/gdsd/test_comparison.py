@@ -51,26 +51,38 @@ RUNS = (
 )
 
 
+def tried(*runs: tuple[float, float, float]) -> list[Series]:
+    """Tuning runs of (learning rate, first point, last point), each with a seed of its own."""
+    return [series("a", seed, first, last, learning_rate=rate) for seed, (rate, first, last) in enumerate(runs)]
+
+
 def test_the_rate_that_ends_highest_is_chosen() -> None:
     """If it fails, an objective is compared at a learning rate that does not suit it.
 
-    Two seeds per factor. Means of the last points: factor 0.1: (0.2 + 0.4) / 2 = 0.3, factor 1: (0.5 + 0.3) / 2 = 0.4,
-    although the single best run, 0.9 on its way, is the first factor's.
+    Two seeds per rate. Means of the last points: rate 0.1: (0.2 + 0.4) / 2 = 0.3, rate 1: (0.5 + 0.3) / 2 = 0.4,
+    although the single best point, 0.9 on its way, is the first rate's.
     """
-    runs = [run(0.1, 0.2), run(0.9, 0.4), run(0.1, 0.5), run(0.1, 0.3)]
-    assert comparison.choose(DistillConfig(), [0.1, 1.0], runs) == 1
+    runs = tried((0.1, 0.1, 0.2), (1.0, 0.1, 0.5), (0.1, 0.9, 0.4), (1.0, 0.1, 0.3))
+    assert comparison.best_learning_rate(runs) == 1.0
 
 
 def test_ties_go_to_the_faster_then_to_the_smaller_rate() -> None:
     """If it fails, two equal rates are told apart by chance, and a rerun may compare another one."""
-    assert comparison.choose(DistillConfig(), [1.0, 0.1], [run(0.1, 0.5), run(0.2, 0.5)]) == 1
-    assert comparison.choose(DistillConfig(), [1.0, 0.1], [run(0.2, 0.5), run(0.2, 0.5)]) == 1
+    assert comparison.best_learning_rate(tried((1.0, 0.1, 0.5), (0.1, 0.2, 0.5))) == 0.1
+    assert comparison.best_learning_rate(tried((0.1, 0.1, 0.5), (1.0, 0.2, 0.5))) == 1.0
+    assert comparison.best_learning_rate(tried((1.0, 0.2, 0.5), (0.1, 0.2, 0.5))) == 0.1
 
 
-def test_runs_that_are_no_whole_number_per_factor_are_refused() -> None:
-    """If it fails, runs are counted for the wrong learning rate."""
-    with pytest.raises(ValueError, match="3 tuning runs"):
-        comparison.choose(DistillConfig(), [0.1, 1.0], [run(0.1)] * 3)
+@pytest.mark.parametrize(
+    ("chosen", "remark"),
+    [(0.1, "chosen, at the edge of the grid"), (0.3, "chosen</td>"), (1.0, "at the edge")],
+)
+def test_a_choice_at_the_edge_of_the_grid_is_said(chosen: float, remark: str) -> None:
+    """If it fails, a contestant that wanted a still higher rate passes for well tuned."""
+    runs = [series("a", 100, 0.1, 0.2, learning_rate=rate) for rate in (0.1, 0.3, 1.0)]
+    distill = DistillConfig().model_copy(update={"learning_rate": chosen})
+    whole = record(*RUNS).model_copy(update={"tunings": [Tuning(contestant="a", distill=distill, series=runs)]})
+    assert remark in comparison_report.render(whole, "<svg></svg>")
 
 
 def test_the_numbers_of_a_standing_by_hand() -> None:
@@ -96,13 +108,9 @@ def test_a_fall_that_was_made_good_is_a_drop_all_the_same() -> None:
 
     0.1, 0.6, 0.2, 0.7: the deepest fall below the best so far is 0.4, and the last point is the best.
     """
-    shaky = record(series("a", 0, 0.6, 0.2, 0.7), names=("a",)).standings()[0]
+    runs = series("a", 0, 0.6, 0.2, 0.7), series("a", 1, 0.6, 0.7, 0.7)
+    shaky = record(*runs, names=("a",)).standings()[0]
     assert shaky.worst_drop == pytest.approx(0.4) and shaky.final_drop == 0.0
-
-
-def test_one_seed_has_no_interval() -> None:
-    """If it fails, a single run pretends to a precision that nobody measured, or divides by zero."""
-    assert comparison.over_seeds([0.4]) == Estimate(mean=0.4, low=0.4, high=0.4)
 
 
 def test_area_weighs_by_rounds() -> None:
@@ -122,13 +130,12 @@ def test_every_evaluation_is_a_row() -> None:
     assert found["rollout_reward"] == pytest.approx(0.3)  # of round 4, the fourth of 0, 0.1, 0.2, 0.3
 
 
-def test_the_folder_holds_what_the_last_lines_name(tmp_path: Path) -> None:
+def test_the_folder_holds_what_is_promised(tmp_path: Path) -> None:
     """If it fails, a person follows a path to nothing."""
     whole = record(*RUNS)
     page = comparison_report.write(tmp_path, whole)
-    said = comparison_report.summary(whole, str(tmp_path))
-    paths = [Path(word) for line in said.splitlines() for word in line.split() if word.startswith(str(tmp_path))]
-    assert len(paths) == 4 and all(path.stat().st_size > 0 for path in paths)
+    said = comparison_report.summary(whole)
+    assert all((tmp_path / name).stat().st_size > 0 for name in comparison_report.FILES.values())
     assert pq.read_table(tmp_path / "curves.parquet").schema.equals(tables.CURVES)
     assert ComparisonRecord.model_validate_json((tmp_path / "comparison.json").read_text()) == whole
     assert (tmp_path / "table.md").read_text().count("\n") == 4

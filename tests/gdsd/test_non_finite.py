@@ -16,7 +16,7 @@ from tasks.gdsd.batch import collate
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import NonFiniteError
-from tasks.gdsd.objective_config import ObjectiveConfig
+from tasks.gdsd.objective_config import DiffuGrpoConfig, EspoConfig, ObjectiveConfig, SpgConfig, Wd1Config
 from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
 from tests.gdsd.epochs import (
     CONFIG,
@@ -106,6 +106,19 @@ def test_a_row_of_skipped_updates_may_span_epochs(
     with pytest.raises(NonFiniteError, match="3 updates in a row were not finite in round 2"):
         run(loaded, table, config, round_index=1, evidence=tmp_path / "evidence")
     assert (tmp_path / "evidence" / "batch.safetensors").is_file()
+
+
+@pytest.mark.parametrize("objective", [EspoConfig(), SpgConfig(), Wd1Config(), DiffuGrpoConfig(kl_weight=0.0)])
+def test_the_evidence_of_every_objective_is_saved(
+    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: ObjectiveConfig
+) -> None:
+    """If it fails, a run that breaks down leaves nothing to find out why; views that share memory cannot be stored."""
+    break_updates(monkeypatch, range(100), "nan")
+    base = checkpoint.base_state(copy.deepcopy(start.denoiser))
+    with pytest.raises(NonFiniteError):
+        run(start, table, CONFIG.model_copy(update={"objective": objective}), base, evidence=tmp_path / "evidence")
+    kept = load_file(tmp_path / "evidence" / "batch.safetensors")
+    assert {"completions", "advantages", "judged", "views.hidden", "views.counted"} <= set(kept)
 
 
 def test_an_overflowing_reward_is_caught(start: PolicyState, denoiser: Denoiser, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.masking import counted_tokens, mask_views, prompt_views, random_masks, trajectory_masks
+from tasks.gdsd.objectives.base import pair_scores
 
 END = 9
 
@@ -42,6 +43,27 @@ def test_a_pair_hides_every_counted_token_once_and_no_other() -> None:
     views = mask_views(masks, counted)
     assert torch.equal(views.hidden.view(3, 2, 4, 6).sum(1), counted.expand(3, -1, -1).long())
     assert torch.equal(views.counted, counted)
+
+
+def test_without_complements_only_the_masks_are_views() -> None:
+    """If it fails, a run that leaves the complements out pays for them all the same, or trains on them."""
+    counted = of_lengths(torch.tensor([1, 4, 6, 3]), 6)
+    masks = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert torch.equal(mask_views(masks, counted, complement=False).hidden, masks & counted)
+
+
+def test_scores_without_complements_by_hand() -> None:
+    """If it fails, psi does not mean a shift per token once the complements are left out.
+
+    One completion of 4 tokens under 2 masks, which hide tokens 0 and 2, and token 3: the means of what is hidden are
+    (-1 - 2) / 2 and -4. With `elbo` weights (L + 1) / x: -3 * 5/2 / 4 and -4 * 5/1 / 4. A mask that hides nothing, as
+    a draw may, says nothing.
+    """
+    hidden = torch.tensor([[[1, 0, 1, 0]], [[0, 0, 0, 1]], [[0, 0, 0, 0]]]).bool()
+    readouts = torch.tensor([[[-1.0, 0, -2.0, 0]], [[0, 0, 0, -4.0]], [[0.0, 0, 0, 0]]])
+    lengths = torch.tensor([4])
+    assert pair_scores(readouts, hidden, lengths, "uniform", complement=False).flatten().tolist() == [-1.5, -4.0, 0.0]
+    assert pair_scores(readouts, hidden, lengths, "elbo", complement=False).flatten().tolist() == [-1.875, -5.0, 0.0]
 
 
 # Masks of completions that end early

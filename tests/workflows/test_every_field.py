@@ -72,6 +72,7 @@ CHANGES: dict[str, object] = {
     "distill.adam_beta2": 0.5,
     "distill.max_grad_norm": 1e-4,
     "distill.objective.name": {"distill.objective": {"name": "espo"}},
+    "distill.objective.complement": False,
     "distill.objective.readout": "centred",
     "distill.objective.top_k": {"distill.objective.readout": "centred_topk", "distill.objective.top_k": 4},
     "distill.objective.weights": {
