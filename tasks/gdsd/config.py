@@ -182,7 +182,7 @@ class DistillConfig(Config):
 
     objective: Objective = GdsdConfig()
     inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")
-    micro_batch: Count = Field(1024, description="completions per forward; changes results only by rounding")
+    micro_batch: Count = Field(128, description="completions per forward; changes results only by rounding")
     learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup_steps: int = Field(10, ge=0, le=1_000_000, description="updates before the full learning rate")
     decay_after: int = Field(

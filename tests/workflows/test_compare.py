@@ -29,7 +29,6 @@ MICRO: dict[str, object] = {
     "evaluation": {"sampler": {"steps_per_block": 4}},
     "contestants": {
         "gdsd": {"objective": {"mask_source": "random"}},
-        "spg": {"objective": {"name": "spg"}},
         "wd1": {"objective": {"name": "wd1"}},
     },
 }
@@ -56,12 +55,12 @@ def compared(pyflyte: Pyflyte, home: Path) -> Outcome:
 def test_a_comparison_ranks_every_contestant(compared: Outcome) -> None:
     """The table, the figure and the raw numbers are what a comparison is for."""
     table = (compared.folder() / "table.md").read_text()
-    assert all(f"| {name} |" in table for name in ("gdsd", "spg", "wd1"))
+    assert all(f"| {name} |" in table for name in ("gdsd", "wd1"))
     rows = pq.read_table(compared.folder() / "curves.parquet").to_pylist()
     # Per contestant 2 factors x 1 seed on validation and 2 seeds on test problems, each with 2 points.
-    assert len(rows) == 3 * (2 + 2) * 2
+    assert len(rows) == 2 * (2 + 2) * 2
     assert {(row["split"], row["problems"]) for row in rows} == {("validation", 16), ("test", 24)}
-    for name in ("gdsd", "spg", "wd1"):
+    for name in ("gdsd", "wd1"):
         mine = [row for row in rows if row["contestant"] == name]
         ends = {row["learning_rate"]: row for row in mine if row["split"] == "validation" and row["round"] == 2}
         assert set(ends) == {0.3 * 1e-3, 1e-3}
@@ -88,7 +87,7 @@ def test_a_further_seed_trains_only_that_seed(compared: Outcome, pyflyte: Pyflyt
     """If it fails, a wider comparison starts from nothing."""
     wider = pyflyte("run", "workflows/gdsd.py", "compare", "--config", config(seeds=[0, 1, 2]), home=home)
     assert wider.code == 0, wider.text
-    assert wider.rounds_computed() == [1, 2] * 3
+    assert wider.rounds_computed() == [1, 2] * 2
 
 
 def test_a_killed_comparison_continues(compared: Outcome, pyflyte: Pyflyte, tmp_path: Path) -> None:
@@ -99,14 +98,14 @@ def test_a_killed_comparison_continues(compared: Outcome, pyflyte: Pyflyte, tmp_
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "spg at learning rate" in line:
+        if "wd1 at learning rate" in line:
             process.send_signal(signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
     resumed = pyflyte(*command[1:], home=tmp_path)
     assert resumed.code == 0, resumed.text
-    # gdsd's four runs and spg's first are done; spg's others and wd1's at most are left, two rounds each.
-    assert len(resumed.rounds_computed()) <= 2 * (3 + 4)
+    # gdsd's four runs and wd1's first are done; wd1's other three at most are left, two rounds each.
+    assert len(resumed.rounds_computed()) <= 2 * 3
     assert record(resumed) == record(compared)
 
 

@@ -112,7 +112,7 @@ TASKS = {
         2,
         timedelta(hours=1),
         True,
-        ["contestant", "distill", "epochs", "rewards", "seed", "validations"],
+        ["contestant", "distill", "epochs", "reports", "rewards", "seed"],
         ["o0"],
     ),
     "choose_learning_rate": (
@@ -121,7 +121,7 @@ TASKS = {
         2,
         timedelta(hours=1),
         True,
-        ["contestant", "distill", "factors", "series"],
+        ["contestant", "distill", "series"],
         ["distill", "tuning"],
     ),
     "publish_comparison": (
