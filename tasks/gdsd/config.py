@@ -200,7 +200,7 @@ class DistillConfig(Config):
             if self.objective.trust_region is not None:
                 raise ValueError(
                     "objective.trust_region never acts in the first update of a round, and inner_steps is 1; "
-                    "raise inner_steps, or leave trust_region out"
+                    "raise inner_steps, or set trust_region to null"
                 )
             if self.objective.baseline == "group" and self.objective.reference_weight == 0:
                 raise ValueError(

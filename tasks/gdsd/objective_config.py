@@ -105,7 +105,10 @@ class GdsdConfig(CoupledMasks):
     )
     baseline: Literal["zero", "group"] = Field("zero", description="what is subtracted from a group's residuals")
     trust_region: float | None = Field(
-        None, gt=0, le=1000, description="shift per token towards its target beyond which a completion pulls no further"
+        0.05,
+        gt=0,
+        le=1000,
+        description="shift per token towards its target beyond which a completion pulls no further; null: none",
     )
 
     @property

@@ -74,6 +74,7 @@ OBJECTIVE = GdsdConfig(
     mask_pairs=2,
     mask_source="random",
     share_masks=True,
+    trust_region=None,
 )
 CONFIG = DistillConfig(
     objective=OBJECTIVE,

@@ -33,6 +33,7 @@ def settings(
     readout: tuple[Readout, int | None], baseline: Literal["zero", "group"], guidance: float, reference_weight: float
 ) -> GdsdConfig:
     return GdsdConfig(
+        trust_region=None,
         readout=readout[0],
         top_k=readout[1],
         baseline=baseline,

@@ -20,7 +20,12 @@ BASELINES: list[Baseline] = ["zero", "group"]
 
 def settings(baseline: Baseline = "zero", guidance: float = 0.5, reference_weight: float = 0.0) -> GdsdConfig:
     return GdsdConfig(
-        guidance=guidance, reference_weight=reference_weight, baseline=baseline, mask_source="random", share_masks=True
+        trust_region=None,
+        guidance=guidance,
+        reference_weight=reference_weight,
+        baseline=baseline,
+        mask_source="random",
+        share_masks=True,
     )
 
 

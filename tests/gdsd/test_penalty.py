@@ -20,7 +20,12 @@ def settings(
     baseline: Literal["zero", "group"] = "zero",
 ) -> GdsdConfig:
     return GdsdConfig(
-        form=form, readout=readout, reference_weight=reference_weight, baseline=baseline, mask_source="random"
+        trust_region=None,
+        form=form,
+        readout=readout,
+        reference_weight=reference_weight,
+        baseline=baseline,
+        mask_source="random",
     )
 
 
