@@ -1,6 +1,6 @@
-"""Runs an experiment locally and, unmodified, through a stand-in Flyte backend, and compares every number.
+"""Runs a workflow locally and, unmodified, through a stand-in Flyte backend, and compares every number.
 
-.venv/bin/python .ci/remote.py FOLDER_OF_THE_STAND_IN CONFIG
+.venv/bin/python .ci/remote.py FOLDER_OF_THE_STAND_IN WORKFLOW CONFIG
 """
 
 import json
@@ -14,6 +14,7 @@ import msgpack
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+RECORDS = {"train": "run.json", "compare": "comparison.json"}  # what each workflow writes into its folder
 
 
 def without_times(value: object) -> object:
@@ -22,26 +23,26 @@ def without_times(value: object) -> object:
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
-def local(config: str, home: Path) -> object:
+def local(workflow: str, config: str, home: Path) -> object:
     """Returns the record of a local run."""
-    command = [str(BIN / "pyflyte"), "run", "workflows/gdsd.py", "train", "--config", config]
+    command = [str(BIN / "pyflyte"), "run", "workflows/gdsd.py", workflow, "--config", config]
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLYTE", "GDSD"))}
     done = subprocess.run(command, cwd=ROOT, env=kept | {"HOME": str(home)}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"the local run failed:\n{done.stdout}{done.stderr}")
-    (record,) = home.glob(".flyte/gdsd/run-*/run.json")
+    (record,) = home.glob(f".flyte/gdsd/*/{RECORDS[workflow]}")
     return json.loads(record.read_text())
 
 
-def remote(double: Path, config: str, folder: Path) -> object:
-    """Returns the record of a remote run, from the workflow's output literal."""
+def remote(double: Path, workflow: str, config: str, folder: Path) -> object:
+    """Returns the record of a remote run, from the folder in the workflow's output literal."""
     sys.path.insert(0, str(double.resolve()))
     from admin import FlyteDouble
 
     with FlyteDouble(str(folder), bin_dirs=[str(BIN)], workers=2) as backend:
         command = [str(BIN / "pyflyte"), "-c", backend.config, "run", "--remote", "--wait", "--poll-interval", "1"]
         done = subprocess.run(
-            [*command, "workflows/gdsd.py", "train", "--config", config], cwd=ROOT, capture_output=True, text=True
+            [*command, "workflows/gdsd.py", workflow, "--config", config], cwd=ROOT, capture_output=True, text=True
         )
         if not backend.store.executions:
             sys.exit(f"nothing was submitted:\n{done.stdout}{done.stderr}")
@@ -50,18 +51,18 @@ def remote(double: Path, config: str, folder: Path) -> object:
             print(f"{attempt.node:60.60s} try {attempt.attempt} {attempt.seconds:6.1f} s {attempt.outcome}")
         if done.returncode or execution.phase != "SUCCEEDED":
             sys.exit(f"the remote run failed: {execution.error}\n{done.stdout}{done.stderr}")
-        literal = execution.outputs.literals["o0"]
-        return msgpack.loads(literal.scalar.binary.value)["record"]
+        result = msgpack.loads(execution.outputs.literals["o0"].scalar.binary.value)
+        return json.loads(Path(result["folder"]["path"], RECORDS[workflow]).read_text())
 
 
 def main() -> None:
-    double, config = Path(sys.argv[1]), sys.argv[2]
+    double, workflow, config = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     with tempfile.TemporaryDirectory(prefix="gdsd-remote-") as folder:
-        here = without_times(local(config, Path(folder, "home")))
-        there = without_times(remote(double, config, Path(folder, "backend")))
+        here = without_times(local(workflow, config, Path(folder, "home")))
+        there = without_times(remote(double, workflow, config, Path(folder, "backend")))
     if here != there:
         sys.exit(f"local and remote run differ:\n{json.dumps(here)}\n{json.dumps(there)}")
-    print(f"the remote run of {config} gives the numbers of the local one")
+    print(f"the remote {workflow} of {config} gives the numbers of the local one")
 
 
 if __name__ == "__main__":
