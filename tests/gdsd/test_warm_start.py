@@ -9,9 +9,10 @@ import torch
 from tasks.gdsd.config import WarmStartConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.masking import mask_views
 from tasks.gdsd.sampler import left_pad
-from tasks.gdsd.scoring import score_completions
 from tasks.gdsd.warm_start import warm_start
+from tests.gdsd.readings import readings
 
 CONFIG = WarmStartConfig(steps=30, batch_size=16, learning_rate=1e-2)
 LENGTH = 18  # two more than a reference has
@@ -23,8 +24,9 @@ def score_references(denoiser: Denoiser, puzzles: pa.Table) -> torch.Tensor:
     prompts, attention = left_pad([denoiser.encode(row["prompt"]) for row in rows], denoiser.pad_id, denoiser.device)
     answers = torch.tensor([denoiser.encode(row["reference"]) + [denoiser.end_id] * 2 for row in rows])
     with torch.no_grad():
-        everything = torch.ones(1, *answers.shape, dtype=torch.bool)
-        return score_completions(denoiser, prompts, attention, answers, everything, "log_prob")[0]
+        everything = torch.ones_like(answers, dtype=torch.bool)
+        views = mask_views(everything[None], everything, complement=False)
+        return readings(denoiser, prompts, attention, answers, views)[0].mean(1)
 
 
 def test_references_and_their_end_become_likely(denoiser: Denoiser, puzzles: pa.Table) -> None:
