@@ -156,6 +156,8 @@ def test_metrics_follow_from_the_records() -> None:
         "loss/last": 0.25,
         "loss/residual_abs": 0.25,
         "policy/shift_abs": 0.01,
+        "clip/frac": 0.05,
+        "kl/ref": None,
         "grad/norm": 0.5,
         "update/learning_rate": 1e-3,
         "update/skipped": 0,
