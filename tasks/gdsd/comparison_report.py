@@ -134,7 +134,7 @@ def curves(record: ComparisonRecord) -> str:
         means = [100 * sum(run[at][1] for run in runs) / len(runs) for at in range(len(rounds))]
         axes.plot(rounds, means, "o-", color=colour, ms=3, label=standing.contestant)
     axes.set(xlabel="round", ylabel="mean reward on test problems, %")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     buffer = io.StringIO()
     # A fixed salt and no date: the same comparison gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "gdsd"}):
