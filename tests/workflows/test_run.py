@@ -117,7 +117,8 @@ def test_evaluate_scores_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, ho
     outcome = pyflyte("run", workflow, "evaluate", "--policy", policy, "--config", config, home=home, cwd=tmp_path)
     assert outcome.code == 0, outcome.text
     solved = next(line for line in outcome.text.splitlines() if line.startswith("solved"))
-    assert smoke.text.split("trained")[1].split("solved")[0].strip() in solved
+    trained = next(line for line in smoke.text.splitlines() if line.startswith("trained"))
+    assert trained.removeprefix("trained").split("solved")[0].strip() in solved
 
 
 def test_a_folder_that_is_no_policy_is_refused(pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
