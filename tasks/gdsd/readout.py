@@ -136,7 +136,7 @@ def log_prob(
     hidden, head = hidden.to(dtype), head.cast_where_trained(dtype)
     if not torch.is_grad_enabled():
         return _log_prob(hidden, head, tokens, with_slope=False)[0]
-    score: Tensor = _LogProb.apply(hidden, head.weight, head.bias, tokens)  # type: ignore[no-untyped-call]
+    score: Tensor = _LogProb.apply(hidden, head.weight, head.bias, tokens)  # type: ignore[no-untyped-call]  # torch's
     return score
 
 
