@@ -80,7 +80,7 @@ class Recorder(TorchDispatchMode):
         self.operations: list[str] = []
         self.made: list[Tensor] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's own signature
         result = func(*args, **(kwargs or {}))
         self.operations.append(func.overloadpacket.__name__)
         if isinstance(result, Tensor) and not result._is_view():
