@@ -1,31 +1,99 @@
-"""What every domain provides."""
+"""What every domain provides: problems, the prompt, and a verdict on an answer."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, NamedTuple
 
-from tasks.gdsd.config import PromptConfig
+from pydantic import Field
+
+from tasks.gdsd.config_base import Config
+from tasks.gdsd.domains import answers
+
+
+class DomainConfig(Config):
+    """Base of the domains' configurations; `name` says which domain it is."""
+
+    name: str
+    weights: dict[str, float] = Field(
+        {},
+        description="weights of the reward's parts; empty for the domain's own, and a part that is left out counts "
+        "nothing",
+    )
+
+
+class Problem(NamedTuple):
+    """A problem as it stands in the tables."""
+
+    problem: str  # what the verifier reads, and what the prompt is made of
+    reference: str  # the right answer, or what an answer is checked with; never shown to the policy
+
+
+class Answer(NamedTuple):
+    """An answer to be judged, with its problem."""
+
+    problem: str
+    reference: str
+    text: str  # hostile: anything a policy can write
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one answer; None where it cannot judge, which is never the same as zero."""
+    """What a verifier says of one answer.
 
-    reward: float | None
+    A part that cannot be judged is None, which is never the same as zero: the answer then has no reward and leaves its
+    group's baseline. An answer that exceeds a limit is judged: it is wrong.
+    """
+
+    parts: Mapping[str, float | None]  # one entry for each of `Domain.parts`, each in [0, 1]
     solved: bool | None
 
 
-class Domain(Protocol):
-    """Makes problems, phrases the prompt, and verifies an answer."""
+class Domain(ABC):
+    """A kind of problem: makes or reads problems, phrases the prompt, and verifies an answer.
 
-    def problems(self, config: PromptConfig) -> Iterator[tuple[str, str]]:
-        """Yields distinct (problem, reference) pairs, deterministic by `config.seed`."""
+    Made from its configuration; it holds no state beyond that, so two of the same configuration judge alike.
+    """
 
+    parts: ClassVar[Mapping[str, float]]  # the reward's parts and their default weights
+    columns: ClassVar[Sequence[str]]  # what `read` needs of a row of a data set
+    example: ClassVar[Answer]  # a right answer without its tags or fence, for the documents and the tests
+    generates: ClassVar[bool] = False  # whether `problems` makes problems
+    problem_pattern: ClassVar[str] = r"(?s)^.*\S.*$"  # what every problem in a table must match
+    reference_pattern: ClassVar[str] = r"(?s)^.*\S.*$"
+
+    def problems(self, seed: int) -> Iterator[Problem]:
+        """Yields distinct problems, deterministic by the seed.
+
+        Raises:
+            DataError: there are no more.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not generate problems; it reads them")
+
+    @abstractmethod
+    def read(self, row: Mapping[str, object]) -> Problem:
+        """Makes a problem out of a data set's row, which has the keys `columns`.
+
+        Raises:
+            DataError: the row does not hold a problem of this domain.
+        """
+
+    @abstractmethod
     def phrase(self, problem: str) -> str:
-        """Returns the prompt that the policy reads."""
+        """Returns the prompt that the policy reads, without chat template."""
 
+    @abstractmethod
     def fault(self, problem: str, reference: str) -> str | None:
-        """Says what is wrong with a problem from a file, or None."""
+        """Says what is wrong with a problem of a table, or None."""
 
+    @abstractmethod
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         """Judges an answer; never raises, whatever the answer."""
+
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        """Judges answers in order; a domain whose verdicts are slow judges several at a time."""
+        return [self.verify(*item) for item in items]
+
+    def shingles(self, problem: str) -> frozenset[str]:
+        """Returns the features by which two problems are alike: near-duplicates share most of them."""
+        return answers.shingles(problem)

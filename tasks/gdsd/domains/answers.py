@@ -1,0 +1,59 @@
+"""Reading answers and comparing texts: what several domains share. Linear in the text, and nothing here raises."""
+
+import re
+
+# Lazy or backtracking patterns are quadratic on hostile text, so tags are found by plain searches.
+OPEN, CLOSE = "<answer>", "</answer>"
+FENCE = "```"
+WORDS = 5  # words of a shingle
+
+
+def tagged(text: str) -> str | None:
+    """Returns what stands between the last `<answer>` and the `</answer>` after it, stripped; None without both."""
+    start = text.rfind(OPEN)
+    if start < 0:
+        return None
+    end = text.find(CLOSE, start)
+    return text[start + len(OPEN) : end].strip() if end >= 0 else None
+
+
+def well_formed(text: str) -> bool:
+    """Whether a text is `<reasoning>...</reasoning> <answer>...</answer>`, each tag once and nothing around them."""
+    tags = ["<reasoning>", "</reasoning>", OPEN, CLOSE]
+    places = [text.find(tag) for tag in tags]
+    if any(text.count(tag) != 1 for tag in tags) or places != sorted(places):
+        return False
+    before, between, after = text[: places[0]], text[places[1] + len(tags[1]) : places[2]], text[places[3] + len(CLOSE) :]
+    return not (before.strip() or between.strip() or after.strip())
+
+
+def boxed(text: str) -> str | None:
+    r"""Returns the content of the last `\boxed{...}`, braces balanced; None where there is none."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    start += len("\\boxed{")
+    depth = 1
+    for brace in re.finditer(r"[{}]", text[start:]):
+        depth += 1 if brace.group() == "{" else -1
+        if depth == 0:
+            return text[start : start + brace.start()].strip()
+    return None
+
+
+def fenced(text: str) -> str | None:
+    """Returns the content of the last complete fenced block, without its language line; None where there is none."""
+    end = text.rfind(FENCE)
+    start = text.rfind(FENCE, 0, end) if end >= 0 else -1
+    if start < 0:
+        return None
+    _, newline, body = text[start + len(FENCE) : end].partition("\n")
+    return body if newline else None
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Returns the runs of `WORDS` words of a text, letters and digits only; a shorter text is one run."""
+    words = re.findall(r"\w+", text.casefold())
+    if len(words) <= WORDS:
+        return frozenset([" ".join(words)])
+    return frozenset(" ".join(words[index : index + WORDS]) for index in range(len(words) - WORDS + 1))
