@@ -2,21 +2,31 @@
 
 import logging
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from flytekit import Cache, task
+from flytekit import Cache, Deck, task
 from flytekit.types.file import FlyteFile
+from pydantic import BaseModel
 
 from images import CPU, GPU
 from tasks.gdsd.config import EvaluationConfig
-from tasks.gdsd.records import EvalReport
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.records import AnswerStats, EvalReport
 from tasks.local import new_folder
 from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table
 
 logger = logging.getLogger(__name__)
+
+
+class AnswerShard(BaseModel):
+    """A shard's answers (schema `tables.ANSWERS`), and what they are of."""
+
+    table: FlyteFile
+    stats: AnswerStats
 
 
 class Evaluated(NamedTuple):
@@ -33,8 +43,10 @@ class Evaluated(NamedTuple):
     timeout=timedelta(hours=4),
     interruptible=True,
 )
-def evaluate_policy(policy: Checkpoint, problems: Table, domain: str, config: EvaluationConfig, seed: int) -> Evaluated:
-    """Answers every problem once and reports the solved share and the reward with intervals.
+def answer_problems(
+    shard: int, shards: int, policy: Checkpoint, problems: Table, config: EvaluationConfig, seed: int
+) -> AnswerShard:
+    """Answers one shard of the problems; together the shards are the same, however many there are.
 
     Raises:
         CheckpointError: the folder is not a checkpoint of this project.
@@ -43,7 +55,41 @@ def evaluate_policy(policy: Checkpoint, problems: Table, domain: str, config: Ev
 
     state = checkpoint.load(Path(os.fspath(policy)), devices.device())
     table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
-    report, samples = evaluation.evaluate(state, table, domain, config, seed)
+    rows, stats = evaluation.answer(state, table, config, seed, shard, shards)
+    file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")
+    return AnswerShard(table=FlyteFile(str(file)), stats=stats)
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=2,
+    timeout=timedelta(hours=4),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
+    """Judges the answers of an evaluation, and reports the solved share and the reward with intervals.
+
+    Raises:
+        QualityError: a critical expectation on the samples failed; the Deck shows all of them.
+        DataError: no answer could be judged.
+    """
+    from tasks.gdsd import evaluation, quality, rewards, tables
+
+    began = time.monotonic()
+    answers = evaluation.merge([tables.read(Path(os.fspath(shard.table)), tables.ANSWERS) for shard in shards])
+    samples = rewards.judge(answers, domain)
+    seconds = time.monotonic() - began
+    checked = quality.check_samples(samples, shards[0].stats.problems, config.samples, domain)
+    Deck("Quality", checked.html())
+    Deck.publish()
+    checked.require()
+    warnings = [finding.expectation for finding in checked.warnings]
+    report = evaluation.report(samples, domain, config, seed, [shard.stats for shard in shards], warnings, seconds)
     file = tables.write(samples, tables.SAMPLES, new_folder("samples") / "samples.parquet")
     logger.info(
         "evaluation after round %d: %.1f %% of %d problems solved, reward %.3f (%.1f s)",

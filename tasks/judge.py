@@ -9,7 +9,7 @@ from flytekit import task
 
 from images import CPU
 from tasks.gdsd.config import JudgeConfig
-from tasks.gdsd.records import Decision
+from tasks.gdsd.records import Decision, EvalReport, GuardReport
 from tasks.types import Table
 
 logger = logging.getLogger(__name__)
@@ -24,14 +24,40 @@ logger = logging.getLogger(__name__)
     timeout=timedelta(minutes=30),
     interruptible=True,
 )
-def judge(base: Table, trained: Table, config: JudgeConfig) -> Decision:
+def judge(base: Table, trained: Table, guards: list[GuardReport], config: JudgeConfig) -> Decision:
     """Compares the answers of base and trained policy, paired by problem, and decides on promotion."""
-    from tasks.gdsd import evaluation, tables
+    from tasks.gdsd import gate, tables
 
-    decision = evaluation.compare(
+    decision = gate.decide(
         tables.read(Path(os.fspath(base)), tables.SAMPLES),
         tables.read(Path(os.fspath(trained)), tables.SAMPLES),
+        guards,
         config,
     )
     logger.info("%s: %s", "promoted" if decision.promoted else "not promoted", decision.reason)
     return decision
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+)
+def judge_guard(
+    name: str, base: EvalReport, base_samples: Table, trained: EvalReport, trained_samples: Table, config: JudgeConfig
+) -> GuardReport:
+    """Compares base and trained policy on a guarded domain, paired by problem."""
+    from tasks.gdsd import gate, tables
+
+    difference, _ = gate.paired(
+        tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
+        tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
+        config,
+    )
+    found = gate.guard(name, base, trained, difference, config.guards[name].tolerance)
+    logger.info("guard %s %s: %s points", name, "holds" if found.held else "fails", difference.points())
+    return found

@@ -36,22 +36,26 @@ class RunResult(BaseModel):
 
 
 class EvalResult(BaseModel):
-    """What an evaluation came to; printed at its end."""
+    """What an evaluation came to, one report and table of samples per protocol; printed at its end."""
 
-    report: EvalReport
-    samples: FlyteFile
+    reports: list[EvalReport]
+    samples: list[FlyteFile]
 
     def __str__(self) -> str:
-        protocol, reward = self.report.protocol, self.report.reward
-        return "\n".join(
-            [
-                "",
-                f"solved    {self.report.solved.percent()} of {protocol.problems} {protocol.domain} problems",
-                f"reward    {reward.mean:.3f} ({reward.low:.3f} to {reward.high:.3f})",
-                f"time      {self.report.seconds:.1f} s",
-                f"samples   {self.samples.path}",
+        lines = [""]
+        for report, samples in zip(self.reports, self.samples, strict=True):
+            protocol, reward = report.protocol, report.reward
+            sampler = protocol.sampler
+            lines += [
+                f"solved    {report.solved.percent()} of {protocol.problems} {protocol.domain.name} problems "
+                f"at length {sampler.length}, temperature {sampler.temperature:g}",
+                *(f"pass@{found.k:<5d}{found.share.percent()}" for found in report.pass_at if found.k > 1),
+                f"reward    {reward.mean:.3f} ({reward.low:.3f} to {reward.high:.3f}): "
+                + ", ".join(f"{name} {value:.3f}" for name, value in report.parts.items()),
+                f"time      {report.seconds:.1f} s",
+                f"samples   {samples.path}",
             ]
-        )
+        return "\n".join(lines)
 
 
 @task(
@@ -113,6 +117,6 @@ def publish_policy(
     timeout=timedelta(minutes=30),
     interruptible=True,
 )
-def publish_evaluation(report: EvalReport, samples: Table) -> EvalResult:
-    """Joins an evaluation's report and samples into one result."""
-    return EvalResult(report=report, samples=samples)
+def publish_evaluations(reports: list[EvalReport], samples: list[Table]) -> EvalResult:
+    """Joins the reports and samples of evaluations into one result."""
+    return EvalResult(reports=reports, samples=samples)

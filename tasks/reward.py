@@ -11,6 +11,7 @@ from flytekit.types.file import FlyteFile
 
 from images import CPU
 from tasks.gdsd.config import RewardConfig
+from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import RewardStats
 from tasks.local import new_folder
 from tasks.rollout import RolloutShard
@@ -34,7 +35,7 @@ class Scored(NamedTuple):
     enable_deck=True,
     deck_fields=(),
 )
-def score_rollouts(shards: list[RolloutShard], domain: str, group_size: int, config: RewardConfig) -> Scored:
+def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size: int, config: RewardConfig) -> Scored:
     """Scores a round's completions and turns the rewards into advantages.
 
     Raises:
@@ -46,7 +47,7 @@ def score_rollouts(shards: list[RolloutShard], domain: str, group_size: int, con
     merged = rollouts.merge([Path(os.fspath(shard.table)) for shard in shards])
     table = rewards.score(merged, domain, group_size, config.scale_by_std)
     seconds = time.monotonic() - began
-    report = quality.check_scored(table, group_size)
+    report = quality.check_scored(table, group_size, domain)
     Deck("Quality", report.html())
     Deck.publish()
     report.require()

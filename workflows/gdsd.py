@@ -12,8 +12,9 @@
 | rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, round, seed   |
 | reward   | `score_rollouts`    | CPU     | rollouts, reward config, sources         |
 | distill  | `distill_epoch`     | GPU     | policy, scored table, config, round, seed|
-| evaluate | `evaluate_policy`   | GPU     | policy, problems, protocol               |
-| gate     | `judge`             | CPU     | not cached                               |
+| evaluate | `answer_problems`   | GPU     | policy, problems, protocol               |
+|          | `score_answers`     | CPU     | answers, domain, sources                 |
+| gate     | `judge`, `judge_guard` | CPU  | not cached                               |
 | publish  | `publish_policy`    | CPU     | not cached                               |
 | compare  | `record_series`, `choose_learning_rate` | CPU | inputs                   |
 |          | `publish_comparison`| CPU     | not cached                               |
@@ -29,22 +30,24 @@ from images import CPU
 from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
 from tasks.console import speak
 from tasks.distill import distill_epoch
-from tasks.evaluate import evaluate_policy, select_best
+from tasks.evaluate import Evaluated, answer_problems, score_answers, select_best
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import (
     DistillConfig,
     EvaluateConfig,
     EvaluationConfig,
+    JudgeConfig,
     RewardConfig,
     RolloutConfig,
     TrainConfig,
 )
-from tasks.gdsd.records import EpochStats, EvalReport, RewardStats, Series, Tuning
-from tasks.judge import judge
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.records import EpochStats, EvalReport, GuardReport, RewardStats, Series, Tuning
+from tasks.judge import judge, judge_guard
 from tasks.local import forget_vanished_results
 from tasks.policy import prepare_policy
-from tasks.prompts import prepare_prompts
-from tasks.publish import EvalResult, RunResult, publish_evaluation, publish_policy
+from tasks.prompts import prepare_guard, prepare_prompts
+from tasks.publish import EvalResult, RunResult, publish_evaluations, publish_policy
 from tasks.reward import score_rollouts
 from tasks.rollout import generate_rollouts
 from tasks.sources import reach, ship
@@ -67,6 +70,82 @@ class Contest(NamedTuple):
     series: list[Series]
 
 
+class Evaluations(NamedTuple):
+    reports: list[EvalReport]
+    samples: list[Table]
+
+
+def assess(policy: Checkpoint, problems: Table, domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
+    """Adds an evaluation to a dynamic workflow: answers in shards, each cached, and one verdict on all of them."""
+    answer_shard = partial(
+        answer_problems, shards=config.shards, policy=policy, problems=problems, config=config, seed=seed
+    )
+    shards = map_task(answer_shard)(shard=list(range(config.shards)))
+    return score_answers(shards=shards, domain=domain, config=config, seed=seed)
+
+
+@dynamic(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(days=30),
+    interruptible=False,
+)
+def evaluate_policy(
+    policy: Checkpoint, problems: Table, domain: DomainChoice, config: EvaluationConfig, seed: int
+) -> Evaluated:
+    """Answers every problem and judges the answers."""
+    return assess(policy, problems, domain, config, seed)
+
+
+@dynamic(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(days=30),
+    interruptible=False,
+)
+def evaluate_lengths(policy: Checkpoint, problems: Table, config: EvaluateConfig) -> Evaluations:
+    """Evaluates a policy under one protocol per completion length."""
+    found = [assess(policy, problems, config.prompts.domain, protocol, config.seed) for protocol in config.protocols()]
+    return Evaluations([each.report for each in found], [each.samples for each in found])
+
+
+@dynamic(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(days=30),
+    interruptible=False,
+)
+def check_guards(
+    base: Checkpoint, trained: Checkpoint, evaluation: EvaluationConfig, config: JudgeConfig, seed: int
+) -> list[GuardReport]:
+    """Evaluates base and trained policy on the guarded domains, under the protocol of the run."""
+    found = []
+    for name, guard in config.guards.items():
+        problems = prepare_guard(config=guard)
+        before = assess(base, problems, guard.domain, evaluation, seed)
+        after = assess(trained, problems, guard.domain, evaluation, seed)
+        found.append(
+            judge_guard(
+                name=name,
+                base=before.report,
+                base_samples=before.samples,
+                trained=after.report,
+                trained_samples=after.samples,
+                config=config,
+            )
+        )
+    return found
+
+
 @dynamic(
     container_image=CPU.image,
     requests=CPU.requests,
@@ -80,7 +159,7 @@ def run_rounds(
     train: Table,
     problems: Table,
     base: Checkpoint,
-    domain: str,
+    domain: DomainChoice,
     rounds: int,
     evaluate_every: int,
     rollout: RolloutConfig,
@@ -123,7 +202,7 @@ def run_rounds(
         rewards.append(scored.stats)
         epochs.append(distilled.stats)
         if (index + 1) % evaluate_every == 0 or index + 1 == rounds:
-            evaluated = evaluate_policy(policy=policy, problems=problems, domain=domain, config=evaluation, seed=seed)
+            evaluated = assess(policy, problems, domain, evaluation, seed)
             policies.append(policy)
             reports.append(evaluated.report)
     return Rounds(policies, rewards, epochs, reports)
@@ -166,7 +245,10 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         config=config.evaluation,
         seed=config.seed,
     )
-    decision = judge(base=before.samples, trained=after.samples, config=config.judge)
+    guards = check_guards(
+        base=base.checkpoint, trained=best, evaluation=config.evaluation, config=config.judge, seed=config.seed
+    )
+    decision = judge(base=before.samples, trained=after.samples, guards=guards, config=config.judge)
     return publish_policy(
         config=config,
         prompts=prompts.stats,
@@ -192,10 +274,8 @@ def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> E
         config: problems and protocol, as a YAML or JSON file or inline JSON
     """
     prompts = prepare_prompts(config=config.prompts)
-    evaluated = evaluate_policy(
-        policy=policy, problems=prompts.test, domain=config.prompts.domain, config=config.evaluation, seed=config.seed
-    )
-    return publish_evaluation(report=evaluated.report, samples=evaluated.samples)
+    evaluated = evaluate_lengths(policy=policy, problems=prompts.test, config=config)
+    return publish_evaluations(reports=evaluated.reports, samples=evaluated.samples)
 
 
 @dynamic(

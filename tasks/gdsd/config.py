@@ -5,11 +5,13 @@ combinations are refused with the dotted path, the value, what is allowed and th
 """
 
 import hashlib
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tasks.gdsd.config_base import Config, Count
+from tasks.gdsd.domains import DomainChoice, make
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.objective_config import GdsdConfig, Objective
 
@@ -27,6 +29,17 @@ class PromptFile(Config):
     )
 
 
+class HubDataset(Config):
+    """A data set on the Hugging Face hub, pinned by its revision."""
+
+    hub: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="the data set's id, such as openai/gsm8k")
+    subset: str | None = Field(
+        None, min_length=1, description="one of its configurations; null where there is one only"
+    )
+    split: str = Field("train", min_length=1, description="its split, not ours; slices such as train[:100] are allowed")
+    revision: str = Field(pattern="^[0-9a-f]{40}$", description="the commit; a branch or a tag could move")
+
+
 def _pin(path: str) -> str:
     import fsspec
 
@@ -40,27 +53,75 @@ def _pin(path: str) -> str:
         ) from None
 
 
-class PromptConfig(Config):
-    """The problems: generated from a seed, or read from files."""
+def _kind_of_source(value: object) -> str:
+    on_hub = "hub" in value if isinstance(value, dict) else isinstance(value, HubDataset)
+    return "hub" if on_hub else "path"
 
-    domain: Literal["sudoku"] = "sudoku"
-    seed: int = Field(0, description="draws the generated puzzles")
-    train_size: Count = Field(8192, description="generated training problems; rounds cycle through them")
-    validation_size: Count = Field(256, description="generated problems that choose the best round")
-    test_size: Count = Field(512, description="generated problems of the final comparison; nothing is chosen on them")
-    min_empty: int = Field(3, ge=1, le=12, description="fewest empty cells of a generated puzzle")
-    max_empty: int = Field(5, ge=1, le=12, description="most empty cells; 12 is the most with one solution")
-    train_file: PromptFile | None = Field(None, description="training problems from a file instead")
-    validation_file: PromptFile | None = Field(None, description="validation problems from a file instead")
-    test_file: PromptFile | None = Field(None, description="test problems from a file instead")
+
+Source = Annotated[
+    Annotated[PromptFile, Tag("path")] | Annotated[HubDataset, Tag("hub")], Discriminator(_kind_of_source)
+]
+
+
+class TestConfig(Config):
+    """Test problems of a domain: generated from a seed, or read from a file or data set."""
+
+    __test__ = False  # no test of ours, whatever pytest takes its name for
+
+    domain: DomainChoice = DomainChoice(SudokuConfig())
+    seed: int = Field(0, description="draws generated problems, and which ones are taken of a source")
+    test_size: Count = Field(
+        512, description="problems of the final comparison; nothing is chosen on them. Of a source: at most"
+    )
+    test_data: Source | None = Field(None, description="test problems from a file or the hub")
+    columns: dict[str, str] = Field(
+        {}, description="which column of the sources holds what: a name that the domain reads -> the source's name"
+    )
+
+    @property
+    def sources(self) -> list[PromptFile | HubDataset]:
+        """What is read rather than generated."""
+        return [source for source in (self.test_data,) if source is not None]
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.min_empty > self.max_empty:
+    def _check_sources(self) -> Self:
+        domain, read = make(self.domain), {"id", "prompt", "problem", "reference"}
+        if not domain.generates and self.test_data is None:
+            raise ValueError(f"{self.domain.name} problems are not generated, so they need a source; set test_data")
+        if self.columns and not self.sources:
+            raise ValueError("columns are those of a source, and there is none; leave them out, or name a source")
+        if unknown := sorted(set(self.columns) - read - set(domain.columns)):
             raise ValueError(
-                f"min_empty {self.min_empty} exceeds max_empty {self.max_empty}; lower it or raise max_empty"
+                f"columns has {', '.join(unknown)}, but {self.domain.name} reads {', '.join(domain.columns)}, "
+                f"or {', '.join(sorted(read))}"
             )
         return self
+
+
+class PromptConfig(TestConfig):
+    """The problems of a run: generated from a seed, or read from files and data sets."""
+
+    train_size: Count = Field(8192, description="training problems; rounds cycle through them. Of a source: at most")
+    validation_size: Count = Field(256, description="problems that choose the best round. Of a source: at most")
+    train_data: Source | None = Field(None, description="training problems from a file or the hub")
+    validation_data: Source | None = Field(
+        None, description="validation problems; null generates them, or else sets training problems aside"
+    )
+    near_duplicates: Literal["refuse", "drop"] = Field(
+        "refuse", description="training problems that are nearly those of a test: stop, or leave them out of training"
+    )
+    similarity: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="shared part of two problems' features (Jaccard) from which they are near-duplicates",
+    )
+
+    @property
+    def sources(self) -> list[PromptFile | HubDataset]:
+        """What is read rather than generated."""
+        both = (self.train_data, self.validation_data, self.test_data)
+        return [source for source in both if source is not None]
 
 
 class TinyModelConfig(Config):
@@ -218,10 +279,37 @@ class EvaluationSamplerConfig(SamplerConfig):
 
 
 class EvaluationConfig(Config):
-    """The protocol under which base and trained policy are compared."""
+    """The protocol under which policies are compared, and how the work is cut."""
 
+    samples: int = Field(1, ge=1, le=1024, description="n: answers to each problem")
+    pass_at: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        [1], min_length=1, description="k of the reported pass@k; each at most `samples`"
+    )
+    shards: int = Field(1, ge=1, le=512, description="map-task items; what is done is kept when a run is interrupted")
     batch_size: Count = Field(512, description="completions per denoiser call; changes tokens by rounding at most")
     sampler: EvaluationSamplerConfig = EvaluationSamplerConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if max(self.pass_at) > self.samples:
+            raise ValueError(
+                f"pass_at has {max(self.pass_at)}, but there are {self.samples} samples of a problem; raise samples"
+            )
+        if len(set(self.pass_at)) != len(self.pass_at):
+            raise ValueError(f"pass_at {self.pass_at} has a value twice; name it once")
+        if self.samples > 1 and self.sampler.temperature == 0:
+            raise ValueError(
+                f"samples {self.samples} at temperature 0 are all alike; use 1, or a sampler.temperature above 0"
+            )
+        return self
+
+
+class GuardConfig(TestConfig):
+    """Problems of a kind that training must not make the policy worse at."""
+
+    tolerance: float = Field(
+        0.02, ge=0, le=1, description="how far the interval of the solved difference may reach below 0"
+    )
 
 
 class JudgeConfig(Config):
@@ -230,6 +318,9 @@ class JudgeConfig(Config):
     margin: float = Field(0.0, ge=0, le=1, description="what the interval of the solved difference must clear")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples of the test problems")
+    guards: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], GuardConfig] = Field(
+        {}, description="other test problems, by a name of your own, on which the policy must not get worse"
+    )
 
 
 class TrainConfig(Config):
@@ -259,11 +350,33 @@ class EvaluateConfig(Config):
     seed: int = Field(0, description="draws the completions where the temperature is not 0")
     prompts: PromptConfig = PromptConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    lengths: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
+        [], description="completion lengths to try one after the other; empty: evaluation.sampler.length alone"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.lengths)) != len(self.lengths):
+            raise ValueError(f"lengths {self.lengths} has a value twice; name it once")
+        block = self.evaluation.sampler.block_length
+        if wrong := [length for length in self.lengths if length % block]:
+            raise ValueError(f"lengths {wrong} are no multiples of evaluation.sampler.block_length {block}")
+        return self
+
+    def protocols(self) -> list[EvaluationConfig]:
+        """Returns one protocol per length."""
+        lengths = self.lengths or [self.evaluation.sampler.length]
+        samplers = [self.evaluation.sampler.model_copy(update={"length": length}) for length in lengths]
+        return [self.evaluation.model_copy(update={"sampler": sampler}) for sampler in samplers]
 
 
 def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
-    """Refuses a round that wants more different problems than will be generated."""
-    if prompts.train_file is None and rollout.prompts_per_round > prompts.train_size:
+    """Refuses problems that cannot be trained on, and a round that wants more different ones than there will be."""
+    if prompts.train_data is None and not make(prompts.domain).generates:
+        raise ValueError(
+            f"{prompts.domain.name} problems are not generated, so training needs a source; set prompts.train_data"
+        )
+    if rollout.prompts_per_round > prompts.train_size:
         raise ValueError(
             f"rollout.prompts_per_round {rollout.prompts_per_round} exceeds prompts.train_size "
             f"{prompts.train_size}, but the problems of a round differ; lower one or raise the other"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from tasks.gdsd.errors import ConfigError
@@ -13,10 +13,8 @@ from tasks.gdsd.errors import ConfigError
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class Config(BaseModel):
-    """Base of all configuration models: strict, frozen, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+class StrictJson(BaseModel):
+    """Reads JSON strictly, and says what is wrong in a person's words."""
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: object) -> Self:
@@ -32,6 +30,12 @@ class Config(BaseModel):
             return super().model_validate_json(plain, strict=True)
         except ValidationError as error:
             raise ConfigError(explain(cls, error)) from None
+
+
+class Config(StrictJson):
+    """Base of all configuration models: strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
 
 
 def _whole_if_possible(text: str) -> int | float:
@@ -52,7 +56,9 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
             hint = f"did you mean {near[0]!r}? " if near else ""
             lines.append(f"{where}: unknown key; {hint}allowed: {', '.join(parent.model_fields)}")
         elif item["type"] == "union_tag_not_found":
-            lines.append(f"{where}: got {item['input']!r}; it should be a mapping such as {{'name': 'gdsd'}}")
+            field = parent.model_fields.get(path[-1]) if path else None
+            name = _submodels(field.annotation if field else parent)[0].model_fields["name"].default
+            lines.append(f"{where}: got {item['input']!r}; it should be a mapping such as {{'name': {name!r}}}")
         elif item["type"] == "union_tag_invalid":
             context = item["ctx"]
             near = difflib.get_close_matches(context["tag"], context["expected_tags"].replace("'", "").split(", "), n=1)
@@ -71,12 +77,17 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
 def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], type[BaseModel]]:
     """Returns the dotted path of an error, and the model that its last part is a field of.
 
-    pydantic's location also names the chosen member of a union, which nobody wrote in the configuration.
+    pydantic's location also names the chosen member of a union, which nobody wrote in the configuration: by the
+    member's `name`, or by its first field where it has none.
     """
     path: list[str] = []
-    parents, kinds = [model], [model]
+    parents = kinds = _submodels(model)
+
+    def first(kind: type[BaseModel]) -> str:
+        return next(iter(kind.model_fields))
+
     for part in map(str, location):
-        named = [kind for kind in kinds if kind.model_fields.get("name", FieldInfo()).default == part]
+        named = [kind for kind in kinds if part in (kind.model_fields.get("name", FieldInfo()).default, first(kind))]
         if len(kinds) > 1 and named:
             kinds = named
             continue
@@ -89,7 +100,9 @@ def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list
 
 
 def _submodels(annotation: object) -> list[type[BaseModel]]:
-    """The models inside an annotation: itself, or the members of an optional, a union or a container."""
+    """The models inside an annotation: itself, or the members of an optional, a union, a container or a root model."""
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        return _submodels(annotation.model_fields["root"].annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [kind for part in get_args(annotation) for kind in _submodels(part)]

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
+from tasks.gdsd import likeness, rewards
+from tasks.gdsd.config import PromptConfig, TestConfig
+from tasks.gdsd.domains import Domain, DomainChoice, make
 from tasks.gdsd.errors import QualityError
-from tasks.gdsd.tables import PROMPTS
+from tasks.gdsd.tables import PART, PROMPTS
 
 if TYPE_CHECKING:  # both take seconds to import
     import pandas as pd
@@ -24,9 +27,15 @@ Severity = Literal["critical", "warning"]
 SPLITS = ("train", "validation", "test")
 EXAMPLES = 5
 BLANK = r"^\s*$"
+JUDGED = 0.9  # least share of answers with a verdict, below which there is a warning
+WRITTEN = 0.5  # least share of answers with text, and of answers that did not run out of tokens
+SIGNAL = 0.05  # least share of rollouts in groups with a spread of rewards
 REMEDIES = {
-    "prompts": "Correct the prompt files, or generate the problems instead, and start the run again.",
+    "prompts": "Correct the prompt files, or generate the problems instead, and start the run again. Near-duplicates "
+    "of test problems are left out of training by prompts.near_duplicates: drop.",
     "rollouts": "Nothing was trained on these rollouts. If the domain is your own, correct its `verify`; "
+    "otherwise this is a defect of the pipeline, so please report it with this message.",
+    "samples": "Nothing was concluded from these answers. If the domain is your own, correct its `verify`; "
     "otherwise this is a defect of the pipeline, so please report it with this message.",
 }
 
@@ -99,88 +108,176 @@ class QualityReport(BaseModel):
         room = max(120, min(600, 2400 // len(failures)))  # characters each, so that even dozens fit on a screen
         counts = f"{len(failures)} of {len(self.findings)} expectations failed (rows are counted from 0)"
         lines = [f"  {_shorten(finding.summary, room)}" for finding in failures]
-        raise QualityError("\n".join([f"{self.name}: {counts}:", *lines, REMEDIES.get(self.name, "")]).rstrip())
+        raise QualityError(
+            "\n".join([f"{self.name}: {counts}:", *lines, REMEDIES.get(self.name.split()[-1], "")]).rstrip()
+        )
 
 
-def check_prompts(tables: Mapping[str, pa.Table]) -> QualityReport:
-    """Checks the tables train, validation and test as they were loaded: columns, types, content, leaks between them."""
-    import pandas as pd
+def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig, trained_on: bool) -> QualityReport:
+    """Checks the tables train, validation and test as they were loaded: columns, types, content, leaks between them.
 
+    Without `trained_on` the tables train and validation may be empty.
+    """
+    domain = make(config.domain)
     findings = []
     seen: dict[str, dict[object, str]] = {"id": {}, "problem": {}}  # column -> value -> where it was first
+    known: list[str] = []  # problems of the splits before
     for split in SPLITS:
-        table = tables[split]
-        # A name that occurs twice could mean either column, so it counts as missing.
-        present = [name for name in PROMPTS.names if table.column_names.count(name) == 1]
-        # As Python objects: on any other dtype the type expectation compares the dtype's name ("str" since pandas 3,
-        # "object" before) instead of the cells, and can neither count nor show the rows.
-        cells = {name: _cells(table[name]) for name in present}
-        checks = [_expect("expect_table_row_count_to_be_between", min_value=1)]
-        for name in PROMPTS.names:
-            checks.append(_expect("expect_column_to_exist", column=name))
-            if name in present:
-                checks.append(_expect("expect_column_values_to_be_of_type", column=name, type_="str"))
-                checks.append(_expect("expect_column_values_to_not_be_null", column=name))
-        # What needs text is only asked of text: a column of another type has failed already.
-        texts = [name for name in present if all(cell is None or isinstance(cell, str) for cell in cells[name])]
-        if "prompt" in texts:
-            checks.append(_expect("expect_column_values_to_not_match_regex", column="prompt", regex=BLANK))
+        cells = _columns(tables[split])
+        texts = _texts(cells)
+        checks = _prompt_checks(cells, domain, least=1 if trained_on or split == "test" else 0)
         for name in [name for name in seen if name in texts]:
-            values, known = cells[name], seen[name]
+            values, first = cells[name], seen[name]
             checks.append(_expect("expect_column_values_to_be_unique", column=name))
             if split != SPLITS[0]:
                 # A column of its own, because Great Expectations needs 10 s for a value set of 100,000.
-                cells[f"{name}_elsewhere"] = [(known[value], value) if value in known else None for value in values]
+                cells[f"{name}_elsewhere"] = [(first[value], value) if value in first else None for value in values]
                 checks.append(_expect("expect_column_values_to_be_null", column=f"{name}_elsewhere"))
             for row, value in enumerate(values):
                 if value is not None:
-                    known.setdefault(value, f"row {row} of {split}")
-        series = {name: pd.Series(values, dtype=object) for name, values in cells.items()}
-        findings += _validate(split, pd.DataFrame(series, index=range(table.num_rows)), table.column_names, checks)
-    return QualityReport(name="prompts", findings=findings)
+                    first.setdefault(value, f"row {row} of {split}")
+        if "problem" in texts:
+            problems = [str(value or "") for value in cells["problem"]]
+            if split != SPLITS[0]:
+                near = likeness.nearest(problems, known, domain.shingles, config.similarity)
+                cells["problem_nearly_elsewhere"] = [
+                    None if other is None or known[other] == problem else (known[other], problem)
+                    for problem, other in zip(problems, near, strict=True)
+                ]
+                checks.append(_expect("expect_column_values_to_be_null", column="problem_nearly_elsewhere"))
+            known += problems
+        findings += _validate(split, _frame(cells, tables[split].num_rows), tables[split].column_names, checks)
+    return QualityReport(name=f"{config.domain.name} prompts", findings=findings)
 
 
-def check_scored(table: pa.Table, group_size: int) -> QualityReport:
-    """Checks a round's rollouts, which have the columns of `tables.SCORED`: whole groups, sane rewards, advantages."""
+def check_test(table: pa.Table, config: TestConfig) -> QualityReport:
+    """Checks test problems that stand alone: columns, types, content."""
+    cells = _columns(table)
+    checks = _prompt_checks(cells, make(config.domain), least=1)
+    checks += [
+        _expect("expect_column_values_to_be_unique", column=name) for name in ("id", "problem") if name in _texts(cells)
+    ]
+    findings = _validate("test", _frame(cells, table.num_rows), table.column_names, checks)
+    return QualityReport(name=f"{config.domain.name} prompts", findings=findings)
+
+
+def _columns(table: pa.Table) -> dict[str, list[object]]:
+    """The declared columns as Python objects.
+
+    On any other dtype the type expectation compares the dtype's name ("str" since pandas 3, "object" before) instead
+    of the cells, and can neither count nor show the rows. A name that occurs twice could mean either column, so it
+    counts as missing.
+    """
+    return {name: _cells(table[name]) for name in PROMPTS.names if table.column_names.count(name) == 1}
+
+
+def _texts(cells: Mapping[str, list[object]]) -> list[str]:
+    """The columns that hold text only; one of another type fails as such, and what needs text is not asked of it."""
+    return [name for name, own in cells.items() if all(cell is None or isinstance(cell, str) for cell in own)]
+
+
+def _prompt_checks(cells: Mapping[str, list[object]], domain: Domain, least: int) -> list["Expectation"]:
+    checks = [_expect("expect_table_row_count_to_be_between", min_value=least)]
+    for name in PROMPTS.names:
+        checks.append(_expect("expect_column_to_exist", column=name))
+        if name in cells:
+            checks.append(_expect("expect_column_values_to_be_of_type", column=name, type_="str"))
+            checks.append(_expect("expect_column_values_to_not_be_null", column=name))
+    patterns = {"problem": domain.problem_pattern, "reference": domain.reference_pattern}
+    for name in _texts(cells):
+        if name == "prompt":
+            checks.append(_expect("expect_column_values_to_not_match_regex", column=name, regex=BLANK))
+        elif name in patterns and any(cell is not None for cell in cells[name]):
+            checks.append(_expect("expect_column_values_to_match_regex", column=name, regex=patterns[name]))
+    return checks
+
+
+def _frame(cells: Mapping[str, list[object]], rows: int) -> "pd.DataFrame":
     import pandas as pd
 
+    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()}, index=range(rows))
+
+
+def check_scored(table: pa.Table, group_size: int, choice: DomainChoice) -> QualityReport:
+    """Checks a round's rollouts, which have the columns of `tables.SCORED`: whole groups, sane rewards, advantages."""
     with _quiet():
         from great_expectations.expectations.row_conditions import Column
 
-    # pandas cannot tell NaN from null. A null reward is one left out; a NaN is a defect, so it is put out of range.
-    infinite = pa.scalar(float("inf"), pa.float32())
-    reward = pc.if_else(pc.is_nan(table["reward"]), infinite, table["reward"]).to_pandas()
     advantage = table["advantage"].to_pandas()
-    prompt_id = pd.Series(table["prompt_id"].to_pylist(), dtype=object)
-    frame = pd.DataFrame(
-        {
-            "prompt_id": prompt_id,
-            "sample": table["sample"].to_pandas(),
-            "reward": reward,
-            "judged_in_group": reward.groupby(prompt_id).transform("count"),
-            "advantage": advantage.where(advantage.abs() != float("inf")),
-            "advantage_size": advantage.abs().fillna(0.0),
-            "completion_tokens": pc.list_value_length(table["completion_ids"]).to_pandas(),
-            "completion": pd.Series(table["completion"].to_pylist(), dtype=object),
-        }
+    frame = _verdict_frame(table)
+    prompt_id = frame["prompt_id"]
+    frame = frame.assign(
+        judged_in_group=frame["reward"].groupby(prompt_id).transform("count"),
+        advantage=advantage.where(advantage.abs() != float("inf")),
+        advantage_size=advantage.abs().fillna(0.0),
+        carries_signal=(advantage.abs().fillna(0.0).groupby(prompt_id).transform("max") > 0).astype(float),
+        completion_tokens=pc.list_value_length(table["completion_ids"]).to_pandas(),
     )
     # The only judged completion of a group has a reward, but nothing to be compared with and so rightly no advantage.
     compared = Column("reward").is_not_null() & (Column("judged_in_group") > 1)
     whole = max(1, prompt_id.nunique()) * group_size
     checks = [
+        *_verdict_checks(choice, group_size, whole),
+        _expect("expect_column_values_to_not_be_null", column="advantage", row_condition=compared),
+        _expect("expect_column_values_to_be_between", column="completion_tokens", min_value=1),
+        _expect("expect_column_max_to_be_between", "warning", column="advantage_size", min_value=0, strict_min=True),
+        _expect("expect_column_mean_to_be_between", "warning", column="carries_signal", min_value=SIGNAL),
+    ]
+    return QualityReport(name="rollouts", findings=_validate("rollouts", frame, table.column_names, checks))
+
+
+def check_samples(table: pa.Table, problems: int, samples: int, choice: DomainChoice) -> QualityReport:
+    """Checks an evaluation's judged answers, which have the columns of `tables.SAMPLES`: all there, sane verdicts."""
+    frame = _verdict_frame(table).assign(steps=table["steps"].to_pandas())
+    checks = [
+        *_verdict_checks(choice, samples, problems * samples),
+        _expect("expect_column_values_to_be_between", column="steps", min_value=1),
+    ]
+    return QualityReport(name="samples", findings=_validate("samples", frame, table.column_names, checks))
+
+
+def _verdict_frame(table: pa.Table) -> "pd.DataFrame":
+    import pandas as pd
+
+    parts = [name for name in table.column_names if name.startswith(PART)]
+    return pd.DataFrame(
+        {
+            "prompt_id": pd.Series(table["prompt_id"].to_pylist(), dtype=object),
+            "sample": table["sample"].to_pandas(),
+            **{name: _without_nan(table[name]) for name in ("reward", *parts)},
+            "has_text": [1.0 - float(empty) for empty in rewards.empty(table)],
+            "has_room": [1.0 - float(truncated) for truncated in rewards.truncated(table)],
+        }
+    )
+
+
+def _without_nan(column: pa.ChunkedArray) -> "pd.Series[float]":
+    # pandas cannot tell NaN from null. A null reward is one left out; a NaN is a defect, so it is put out of range.
+    infinite = pa.scalar(float("inf"), pa.float32())
+    return pc.if_else(pc.is_nan(column), infinite, column).to_pandas().astype("float32")
+
+
+def _verdict_checks(choice: DomainChoice, group_size: int, rows: int) -> list["Expectation"]:
+    weights = choice.weights
+    lowest, highest = (sum(pick(0.0, weight) for weight in weights.values()) for pick in (min, max))
+    slack = 1e-5 * (highest - lowest)  # rewards are float32
+    return [
         _expect("expect_column_values_to_not_be_null", column="prompt_id"),
         _expect("expect_column_values_to_not_be_null", column="sample"),
         _expect("expect_compound_columns_to_be_unique", column_list=["prompt_id", "sample"]),
         _expect("expect_column_values_to_be_between", column="sample", min_value=0, max_value=group_size - 1),
-        _expect("expect_table_row_count_to_equal", value=whole),
-        _expect("expect_column_values_to_be_between", column="reward", min_value=0, max_value=1),
-        _expect("expect_column_values_to_not_be_null", column="advantage", row_condition=compared),
-        _expect("expect_column_values_to_be_between", column="completion_tokens", min_value=1),
-        _expect("expect_column_values_to_not_be_null", "warning", column="reward", mostly=0.9),
-        _expect("expect_column_max_to_be_between", "warning", column="advantage_size", min_value=0, strict_min=True),
-        _expect("expect_column_values_to_not_match_regex", "warning", column="completion", regex=BLANK, mostly=0.5),
+        _expect("expect_table_row_count_to_equal", value=rows),
+        _expect(
+            "expect_column_values_to_be_between", column="reward", min_value=lowest - slack, max_value=highest + slack
+        ),
+        *(
+            _expect("expect_column_values_to_be_between", column=PART + name, min_value=0, max_value=1)
+            for name in sorted(weights)
+        ),
+        _expect("expect_column_values_to_not_be_null", "warning", column="reward", mostly=JUDGED),
+        _expect("expect_column_mean_to_be_between", "warning", column="has_text", min_value=WRITTEN),
+        _expect("expect_column_mean_to_be_between", "warning", column="has_room", min_value=WRITTEN),
     ]
-    return QualityReport(name="rollouts", findings=_validate("rollouts", frame, table.column_names, checks))
 
 
 def _expect(name: str, severity: Severity = "critical", **options: object) -> "Expectation":

@@ -6,6 +6,7 @@ Seconds are wall-clock time of the work itself, without process starts and trans
 from pydantic import BaseModel, ConfigDict
 
 from tasks.gdsd.config import DistillConfig, SamplerConfig
+from tasks.gdsd.domains import DomainChoice
 
 
 class Record(BaseModel):
@@ -20,6 +21,7 @@ class PromptStats(Record):
     train: int
     validation: int
     test: int
+    left_out: int  # training problems that were nearly those of another split
     checks: int
     warnings: list[str]
     seconds: float
@@ -40,6 +42,16 @@ class RolloutStats(Record):
     seconds: float
 
 
+class AnswerStats(Record):
+    """What a shard of an evaluation's answers is of, and what it cost."""
+
+    round: int  # rounds of distillation behind the policy
+    problems: int  # of the whole evaluation
+    prompts_sha256: str
+    tokens: int
+    seconds: float
+
+
 class RewardStats(Record):
     """A round's rewards, and what its rollouts and their scoring cost."""
 
@@ -48,6 +60,9 @@ class RewardStats(Record):
     solved: float  # share of the judged completions
     judged: float  # share of completions with a verdict
     frac_zero_std: float  # share of groups without spread, which carry no signal
+    parts: dict[str, float]  # mean of each part of the reward
+    empty: float  # share of completions without any text
+    truncated: float  # share of completions that ran out of tokens before they had the asked form
     warnings: list[str]  # expectations that failed without stopping the run
     completions: int
     tokens: int
@@ -96,22 +111,48 @@ class Estimate(Record):
 class Protocol(Record):
     """How a number came about; two numbers compare only under the same protocol."""
 
-    domain: str
+    domain: DomainChoice  # the prompt's form, what counts as right, and what a reward is made of
     sampler: SamplerConfig
+    samples: int  # answers to each problem
+    pass_at: list[int]
     seed: int  # of the draws; without effect at temperature 0
     problems: int
     prompts_sha256: str  # of ids, prompts, problems and references, in order
 
 
+class PassAt(Record):
+    """The chance that at least one of k answers to a problem is right."""
+
+    k: int
+    share: Estimate  # unbiased (arXiv 2107.03374); interval over problems
+
+
 class EvalReport(Record):
-    """What a policy reaches under a protocol; 95 % intervals."""
+    """What a policy reaches under a protocol; 95 % intervals over problems."""
 
     round: int  # rounds of distillation behind the policy
     protocol: Protocol
-    solved: Estimate  # share of problems solved: Wilson interval
-    reward: Estimate  # mean reward: normal interval over problems
+    solved: Estimate  # share of answers that are right
+    pass_at: list[PassAt]
+    reward: Estimate  # mean reward
+    parts: dict[str, float]  # mean of each part of the reward
+    judged: float  # share of answers with a verdict; the others are left out
+    empty: float  # share of answers without any text
+    truncated: float  # share of answers that ran out of tokens before they had the asked form
+    warnings: list[str]  # expectations on the samples that failed without stopping the run
     tokens: int
     seconds: float
+
+
+class GuardReport(Record):
+    """What base and trained policy reach in a domain that must not get worse."""
+
+    name: str
+    base: EvalReport
+    trained: EvalReport
+    difference: Estimate  # of the solved share, trained less base, paired bootstrap over problems
+    tolerance: float
+    held: bool
 
 
 class Decision(Record):
@@ -122,6 +163,7 @@ class Decision(Record):
     solved_difference: Estimate  # trained less base, paired bootstrap over problems
     reward_difference: Estimate
     confidence: float
+    guards: list[GuardReport]
 
 
 class Series(Record):

@@ -79,7 +79,7 @@ def render(record: RunRecord, samples: pa.Table) -> str:
                     ],
                 ],
             ),
-            f"<p>{protocol.problems} {html.escape(protocol.domain)} problems, "
+            f"<p>{protocol.problems} {html.escape(protocol.domain.name)} problems, "
             f"{protocol.sampler.steps_per_block} steps per block "
             f"of {protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}; intervals at 95 %, the "
             f"difference paired by problem at {100 * decision.confidence:g} %.</p>",

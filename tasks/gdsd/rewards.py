@@ -1,44 +1,90 @@
 """Scoring rollouts: the domain's verdict on each completion, and its advantage within its group."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from tasks.gdsd import tables
 from tasks.gdsd.advantages import leave_one_out
-from tasks.gdsd.domains import DOMAINS
+from tasks.gdsd.domains import Answer, DomainChoice, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RewardStats, RolloutStats
 
 
-def score(rollouts: pa.Table, domain_name: str, group_size: int, scale_by_std: bool) -> pa.Table:
-    """Adds reward, verdict and advantage to a round's rollouts, which are sorted by prompt and sample.
+def judge(answers: pa.Table, choice: DomainChoice) -> pa.Table:
+    """Adds the verdicts: the reward's parts, the reward, which is their weighted sum, and whether it is solved.
+
+    The reward is null where a part of some weight is.
+
+    Raises:
+        DataError: the domain's verdicts are not what it declares.
+    """
+    domain, weights = make(choice), choice.weights
+    columns = [answers[name].to_pylist() for name in ("problem", "reference", "completion")]
+    verdicts = domain.verify_all([Answer(*item) for item in zip(*columns, strict=True)])
+    if len(verdicts) != answers.num_rows or any(set(verdict.parts) != set(weights) for verdict in verdicts):
+        raise DataError(
+            f"domain {choice.name!r} gave {len(verdicts)} verdicts on {answers.num_rows} answers; wanted is one "
+            f"for each, with the parts {', '.join(weights)}"
+        )
+    rewards = [_weigh(verdict.parts, weights) for verdict in verdicts]
+    table = answers.append_column(tables.SCORED.field("reward"), pa.array(rewards, pa.float32()))
+    solved = pa.array([verdict.solved for verdict in verdicts], pa.bool_())
+    table = table.append_column(tables.SCORED.field("solved"), solved)
+    for field in tables.with_parts(pa.schema([]), weights):
+        values = [verdict.parts[field.name.removeprefix(tables.PART)] for verdict in verdicts]
+        table = table.append_column(field, pa.array(values, field.type))
+    return table
+
+
+def _weigh(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    total = 0.0
+    for name, weight in weights.items():
+        if weight:
+            value = parts[name]
+            if value is None:
+                return None
+            total += weight * value
+    return total
+
+
+def score(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_std: bool) -> pa.Table:
+    """Adds verdicts and advantages to a round's rollouts, which are sorted by prompt and sample.
 
     Raises:
         DataError: a group does not have `group_size` completions.
     """
-    domain = DOMAINS[domain_name]
-    rows = rollouts.to_pylist()
-    prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))
-    expected = [(prompt, sample) for prompt in prompts for sample in range(group_size)]
-    if [(row["prompt_id"], row["sample"]) for row in rows] != expected:
+    columns = zip(rollouts["prompt_id"].to_pylist(), rollouts["sample"].to_pylist(), strict=True)
+    rows = list(columns)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in rows))
+    if rows != [(prompt, sample) for prompt in prompts for sample in range(group_size)]:
         raise DataError(
             f"{len(rows)} rollouts of {len(prompts)} prompts are not groups of {group_size}, with each sample once: "
             "completions are missing or doubled"
         )
-    verdicts = [domain.verify(row["problem"], row["reference"], row["completion"]) for row in rows]
-    rewards = torch.tensor([torch.nan if verdict.reward is None else verdict.reward for verdict in verdicts])
+    table = judge(rollouts, choice)
+    rewards = torch.tensor([torch.nan if reward is None else reward for reward in table["reward"].to_pylist()])
     advantages = leave_one_out(rewards.view(-1, group_size), scale_by_std).view(-1)
-    table = rollouts
-    for name, values in (
-        ("reward", [verdict.reward for verdict in verdicts]),
-        ("solved", [verdict.solved for verdict in verdicts]),
-        ("advantage", [None if value != value else value for value in advantages.tolist()]),
-    ):
-        table = table.append_column(tables.SCORED.field(name), pa.array(values, tables.SCORED.field(name).type))
-    return table
+    values = [None if value != value else value for value in advantages.tolist()]
+    place = table.column_names.index("solved") + 1
+    return table.add_column(place, tables.SCORED.field("advantage"), pa.array(values, pa.float32()))
+
+
+def empty(judged: pa.Table) -> list[bool]:
+    """Says of each completion whether it has no text."""
+    return [not text.strip() for text in judged["completion"].to_pylist()]
+
+
+def truncated(judged: pa.Table) -> list[bool]:
+    """Says of each completion whether it ran out of tokens: no end token, and not the form that was asked for."""
+    ended = judged["ended"].to_pylist()
+    if tables.PART + "format" not in judged.column_names:
+        return [not own for own in ended]
+    formed = judged[tables.PART + "format"].to_pylist()
+    return [not own and not form for own, form in zip(ended, formed, strict=True)]
 
 
 def summarise(
@@ -54,6 +100,13 @@ def summarise(
         solved=float(np.mean(solved)) if solved else 0.0,
         judged=len(rewards) / scored.num_rows,
         frac_zero_std=float((abs(advantages).max(1) == 0).mean()),
+        parts={
+            name.removeprefix(tables.PART): float(pc.mean(scored[name]).as_py() or 0.0)
+            for name in scored.column_names
+            if name.startswith(tables.PART)
+        },
+        empty=float(np.mean(empty(scored))),
+        truncated=float(np.mean(truncated(scored))),
         warnings=warnings,
         completions=sum(shard.completions for shard in shards),
         tokens=sum(shard.tokens for shard in shards),

@@ -41,6 +41,7 @@ class RunRecord(Record):
                 "reward/std": reward.reward_std,
                 "reward/solved": reward.solved,
                 "reward/frac_judged": reward.judged,
+                **{f"reward/part/{name}": value for name, value in reward.parts.items()},
                 "group/frac_zero_std": reward.frac_zero_std,
                 "loss/first": applied[0].loss if applied else None,
                 "loss/last": last.loss if last else None,
@@ -54,6 +55,8 @@ class RunRecord(Record):
                 "time/rollout_s": reward.rollout_seconds,
                 "time/reward_s": reward.reward_seconds,
                 "time/distill_s": epoch.seconds,
+                "rollout/frac_empty": reward.empty,
+                "rollout/frac_truncated": reward.truncated,
                 "rollout/tokens_per_s": reward.tokens / reward.rollout_seconds,
             }
             if (report := validated.get(epoch.round)) is not None:

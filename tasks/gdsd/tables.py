@@ -1,5 +1,6 @@
 """The Arrow tables that travel between stages: their declared schemas, and reading and writing them as Parquet."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,27 +31,34 @@ ROLLOUTS = pa.schema(
         _required("completion_ids", pa.list_(pa.int32())),
         _required("unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each token
         _required("completion", pa.string()),
+        _required("ended", pa.bool_()),  # whether the policy wrote an end token
     ]
 )
+_VERDICT = [
+    pa.field("reward", pa.float32()),  # null where the domain cannot judge
+    pa.field("solved", pa.bool_()),
+]
 SCORED = pa.schema(
     [
         *ROLLOUTS,
-        pa.field("reward", pa.float32()),  # null where the domain cannot judge
-        pa.field("solved", pa.bool_()),
+        *_VERDICT,
         pa.field("advantage", pa.float32()),  # null where there is nothing to compare with
     ]
 )
-SAMPLES = pa.schema(
+ANSWERS = pa.schema(
     [
         _required("prompt_id", pa.string()),
         _required("sample", pa.int32()),
+        _required("prompt", pa.string()),
         _required("problem", pa.string()),
         _required("reference", pa.string()),
         _required("completion", pa.string()),
-        pa.field("reward", pa.float32()),
-        pa.field("solved", pa.bool_()),
+        _required("ended", pa.bool_()),
+        _required("steps", pa.int32()),  # denoiser calls
     ]
 )
+SAMPLES = pa.schema([*ANSWERS, *_VERDICT])
+PART = "reward_"  # before the name of a part of the reward: a column each, beside those of SCORED and SAMPLES
 COMPARISON = pa.schema(
     [
         _required("prompt_id", pa.string()),
@@ -80,13 +88,26 @@ CURVES = pa.schema(
 )
 
 
+def with_parts(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """Adds to a schema with verdicts the columns of the reward's parts, null where a part cannot be judged."""
+    parts = sorted(name if name.startswith(PART) else PART + name for name in names)
+    return pa.schema([*schema, *(pa.field(name, pa.float32()) for name in parts)])
+
+
+def _complete(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    """The schema with the parts that a table has; they differ between domains."""
+    parts = [name for name in columns if name.startswith(PART)]
+    return with_parts(schema, parts) if "reward" in schema.names else schema
+
+
 def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Path) -> Path:
-    """Writes rows as Parquet with a declared schema.
+    """Writes rows as Parquet with a declared schema, and the reward's parts if it has verdicts.
 
     Raises:
         DataError: the rows do not fit the schema.
     """
     try:
+        schema = _complete(schema, rows.column_names if isinstance(rows, pa.Table) else rows[0] if rows else [])
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema)
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)
@@ -98,7 +119,7 @@ def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Pat
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
-    """Reads a Parquet file and refuses one whose columns are not exactly the declared ones.
+    """Reads a Parquet file and refuses one whose columns are not exactly the declared ones, and the reward's parts.
 
     Raises:
         DataError: the file is no Parquet, or a column is missing, surplus or of another type.
@@ -107,6 +128,6 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-    if not table.schema.equals(schema):
+    if not table.schema.equals(_complete(schema, table.column_names)):
         raise DataError(f"{path} has the columns\n{table.schema}\nbut these are declared:\n{schema}")
     return table

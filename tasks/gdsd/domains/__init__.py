@@ -1,8 +1,66 @@
-"""The kinds of problem a policy can be trained on, by name. One file each; adding one is a file and a line here."""
+"""The kinds of problem a policy can be trained on, by name. One file each; adding one is a file and two lines here."""
 
-from tasks.gdsd.domains.base import Domain, Verdict
-from tasks.gdsd.domains.sudoku import Sudoku
+from typing import Annotated, Self
 
-DOMAINS: dict[str, Domain] = {"sudoku": Sudoku()}
+from pydantic import ConfigDict, Discriminator, RootModel, Tag, model_validator
 
-__all__ = ["DOMAINS", "Domain", "Verdict"]
+from tasks.gdsd.config_base import StrictJson
+from tasks.gdsd.domains import custom
+from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
+from tasks.gdsd.domains.countdown import Countdown, CountdownConfig
+from tasks.gdsd.domains.custom import CustomConfig
+from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
+
+__all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make"]
+
+
+def _domain_name(value: object) -> object:
+    """The domain that a configuration means: Sudoku where it does not say."""
+    return value.get("name", "sudoku") if isinstance(value, dict) else getattr(value, "name", None)
+
+
+Configuration = Annotated[
+    Annotated[SudokuConfig, Tag("sudoku")]
+    | Annotated[CountdownConfig, Tag("countdown")]
+    | Annotated[CustomConfig, Tag("custom")],
+    Discriminator(_domain_name),
+]
+
+
+class DomainChoice(RootModel[Configuration], StrictJson):
+    """One of the domains with its options: what is asked, in which words, and what an answer is worth."""
+
+    model_config = ConfigDict(frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+
+    @property
+    def name(self) -> str:
+        """The domain's name, for a user's own its path."""
+        return self.root.path if isinstance(self.root, CustomConfig) else self.root.name
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each part of the reward; the domain's own where none are configured."""
+        parts = make(self).parts
+        return {
+            part: self.root.weights.get(part, 0.0) if self.root.weights else weight for part, weight in parts.items()
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        parts = make(self).parts
+        if unknown := sorted(set(self.root.weights) - set(parts)):
+            raise ValueError(f"weights has {', '.join(unknown)}, but the reward's parts are {', '.join(parts)}")
+        if self.root.weights and not any(self.root.weights.values()):
+            raise ValueError("weights are all 0, so that no answer is better than another; give a part some weight")
+        return self
+
+
+def make(choice: DomainChoice) -> Domain:
+    """Returns the domain of a configuration."""
+    match choice.root:
+        case SudokuConfig() as config:
+            return Sudoku(config)
+        case CountdownConfig() as config:
+            return Countdown(config)
+        case CustomConfig() as config:
+            return custom.make(config)

@@ -23,7 +23,11 @@ def well_formed(text: str) -> bool:
     places = [text.find(tag) for tag in tags]
     if any(text.count(tag) != 1 for tag in tags) or places != sorted(places):
         return False
-    before, between, after = text[: places[0]], text[places[1] + len(tags[1]) : places[2]], text[places[3] + len(CLOSE) :]
+    before, between, after = (
+        text[: places[0]],
+        text[places[1] + len(tags[1]) : places[2]],
+        text[places[3] + len(CLOSE) :],
+    )
     return not (before.strip() or between.strip() or after.strip())
 
 

@@ -1,12 +1,15 @@
 """4x4 Sudoku: puzzles with exactly one solution, the prompt, and the share of empty cells filled right."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import permutations
+from itertools import islice, permutations
+from typing import Literal, Self
 
-from tasks.gdsd.config import PromptConfig
-from tasks.gdsd.domains.base import Verdict
+from pydantic import Field, model_validator
+
+from tasks.gdsd.domains import answers
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
 from tasks.gdsd.errors import DataError
 
 SIDE, BOX = 4, 2
@@ -15,40 +18,102 @@ EMPTY = "."
 PATIENCE = 50_000  # draws without a new puzzle after which there are none left; at 12 empty cells 1 in 100 is new
 
 
-class Sudoku:
+INSTRUCTION = """\
+Solve this 4x4 Sudoku. It is written as 16 characters, row by row, with a dot for an empty cell. Fill every empty cell \
+with a digit from 1 to 4, so that each row, each column and each of the four 2x2 boxes holds every digit once. Leave \
+the given digits as they are.
+
+Think inside <reasoning> and </reasoning>, then write the 16 digits of the filled grid, row by row, inside <answer> \
+and </answer>.
+"""
+
+
+class SudokuConfig(DomainConfig):
+    """4x4 Sudoku, generated or read."""
+
+    name: Literal["sudoku"] = "sudoku"
+    min_empty: int = Field(3, ge=1, le=12, description="fewest empty cells of a generated puzzle")
+    max_empty: int = Field(5, ge=1, le=12, description="most empty cells; 12 is the most with one solution")
+    format: Literal["bare", "tagged"] = Field(
+        "bare",
+        description="bare: the puzzle and `=`, answered by the grid alone; tagged: an instruction in words, answered "
+        "inside <answer> tags",
+    )
+    shots: int = Field(0, ge=0, le=8, description="solved examples in the prompt; none is among the generated puzzles")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_empty > self.max_empty:
+            raise ValueError(
+                f"min_empty {self.min_empty} exceeds max_empty {self.max_empty}; lower it or raise max_empty"
+            )
+        return self
+
+
+class Sudoku(Domain):
     """4x4 Sudoku on 16 characters, row by row, with `.` for an empty cell.
 
-    The prompt is the puzzle and `=`; the right answer is the filled grid, also 16 characters. The reward is the share
-    of the empty cells filled right; solved means that the answer is the solution, clues included.
+    Part `cells` is the share of the empty cells filled right, as in d1 (arXiv 2504.12216); solved means that the answer
+    is the solution, clues included. Part `format` says whether the answer has the form that the prompt asks for.
     """
 
-    def problems(self, config: PromptConfig) -> Iterator[tuple[str, str]]:
-        """Yields distinct puzzles with exactly one solution, and the solution.
+    parts = {"cells": 1.0, "format": 0.0}  # noqa: RUF012
+    columns = ("puzzle", "solution")
+    example = Answer("1.34341.2143.321", "1234341221434321", "1234341221434321")
+    generates = True
+    problem_pattern = r"^[1-4.]{16}$"
+    reference_pattern = r"^[1-4]{16}$"
+
+    def __init__(self, config: SudokuConfig = SudokuConfig()) -> None:
+        self.config = config
+        self.shots = list(islice(self._draw(f"sudoku:shots:{config.shots}", frozenset()), config.shots))
+
+    def problems(self, seed: int) -> Iterator[Problem]:
+        """Yields distinct puzzles with exactly one solution, and the solution; none of the prompt's examples.
 
         Raises:
             DataError: no new puzzle turns up.
         """
-        source = random.Random(f"sudoku:{config.seed}")
-        seen: set[str] = set()
+        return self._draw(f"sudoku:{seed}", frozenset(shot.problem for shot in self.shots))
+
+    def _draw(self, seed: str, shown: frozenset[str]) -> Iterator[Problem]:
+        source = random.Random(seed)
+        seen = set(shown)
         misses = 0
         while misses < PATIENCE:
             misses += 1
             solution = source.choice(all_solutions())
-            empty = set(source.sample(range(CELLS), source.randint(config.min_empty, config.max_empty)))
+            empty = set(source.sample(range(CELLS), source.randint(self.config.min_empty, self.config.max_empty)))
             puzzle = "".join(EMPTY if cell in empty else digit for cell, digit in enumerate(solution))
             if puzzle not in seen and len(solutions(puzzle)) == 1:
                 seen.add(puzzle)
                 misses = 0
-                yield puzzle, solution
+                yield Problem(puzzle, solution)
         raise DataError(
-            f"there are hardly more than {len(seen)} puzzles with {config.min_empty} to {config.max_empty} empty cells "
-            f"and one solution ({PATIENCE} draws gave no new one); ask for fewer problems, or for others by "
-            "prompts.min_empty and max_empty"
+            f"there are hardly more than {len(seen)} puzzles with {self.config.min_empty} to {self.config.max_empty} "
+            f"empty cells and one solution ({PATIENCE} draws gave no new one); ask for fewer problems, or for others "
+            "by prompts.domain.min_empty and max_empty"
         )
 
+    def read(self, row: Mapping[str, object]) -> Problem:
+        """Takes `0` and `_` for an empty cell too.
+
+        Raises:
+            DataError: a cell of the row is no text.
+        """
+        puzzle, solution = row["puzzle"], row["solution"]
+        if not isinstance(puzzle, str) or not isinstance(solution, str):
+            raise DataError(
+                f"puzzle and solution must be texts of 16 characters, not {puzzle!r:.60} and {solution!r:.60}"
+            )
+        return Problem(puzzle.replace("0", EMPTY).replace("_", EMPTY), solution)
+
     def phrase(self, problem: str) -> str:
-        """Returns the puzzle and `=`, which anchors the positions of an answer."""
-        return f"{problem}="
+        """Returns the puzzle behind the examples; its `=` anchors the positions of a bare answer."""
+        if self.config.format == "bare":
+            return "".join(f"{shot.problem}={shot.reference}|" for shot in self.shots) + f"{problem}="
+        shown = [f"\nPuzzle: {shot.problem}\n<answer>{shot.reference}</answer>\n" for shot in self.shots]
+        return f"{INSTRUCTION}{''.join(shown)}\nPuzzle: {problem}"
 
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a puzzle from a file, or None."""
@@ -63,9 +128,17 @@ class Sudoku:
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         """Judges an answer; one that is not 16 characters long fills no cell right."""
+        tagged = self.config.format == "tagged"
+        grid = (answers.tagged(answer) or "") if tagged else answer
+        whole = len(grid) == CELLS
         empty = [cell for cell, clue in enumerate(problem) if clue == EMPTY]
-        right = sum(answer[cell] == reference[cell] for cell in empty) if len(answer) == CELLS else 0
-        return Verdict(reward=right / len(empty), solved=answer == reference)
+        right = sum(grid[cell] == reference[cell] for cell in empty) if whole else 0
+        formed = answers.well_formed(answer) if tagged else whole and not grid.strip("1234")
+        return Verdict(parts={"cells": right / len(empty), "format": float(formed)}, solved=grid == reference)
+
+    def shingles(self, problem: str) -> frozenset[str]:
+        """Two puzzles are alike only if they are the same: all grids are relabellings of a few."""
+        return frozenset([problem])
 
 
 @cache

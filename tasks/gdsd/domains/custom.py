@@ -1,0 +1,74 @@
+"""A user's own domain: a class in a module of theirs, named in the configuration by its dotted path."""
+
+import hashlib
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from tasks.gdsd.domains.base import Domain, DomainConfig
+from tasks.gdsd.errors import ConfigError
+
+
+class CustomConfig(DomainConfig):
+    """A subclass of `Domain` that is not part of this project.
+
+    The module is imported when the configuration is loaded: it is the user's code, like the workflow itself. Results
+    are cached by its file's content; what that file imports is not followed.
+    """
+
+    name: Literal["custom"] = "custom"
+    path: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="`my_package.my_domain:MyDomain`; the class is called with options",
+    )
+    options: dict[str, JsonValue] = Field({}, description="keyword arguments of the class")
+    sha256: str = Field(
+        default_factory=lambda data: _pin(data["path"]),
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the module's file; read from the file when the configuration is loaded, if not given",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (found := _pin(self.path)) != self.sha256:
+            raise ValueError(
+                f"the file of {self.path!r} has sha256 {found}, but {self.sha256} was pinned; restore it or pin anew"
+            )
+        return self
+
+
+def _file(path: str) -> Path:
+    module = path.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"domain {path!r}: {error}; the package must be importable where pyflyte runs") from None
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"domain {path!r}: there is no module {module!r}; it must be importable where pyflyte runs, and on a "
+            "cluster lie in the project's folder or in the image"
+        )
+    return Path(spec.origin)
+
+
+def _pin(path: str) -> str:
+    return hashlib.sha256(_file(path).read_bytes()).hexdigest()
+
+
+def make(config: CustomConfig) -> Domain:
+    """Imports the class and calls it with the options.
+
+    Raises:
+        ConfigError: there is no such class, or it refuses the options.
+    """
+    module, _, name = config.path.partition(":")
+    kind = vars(importlib.import_module(module)).get(name)
+    if not (isinstance(kind, type) and issubclass(kind, Domain)):
+        raise ConfigError(f"domain {config.path!r}: {name!r} is no subclass of tasks.gdsd.domains.base.Domain")
+    try:
+        return kind(**config.options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"domain {config.path!r} refuses the options {config.options}: {error}") from error

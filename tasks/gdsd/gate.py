@@ -1,0 +1,78 @@
+"""The gate: whether a trained policy replaces its base, and on what evidence."""
+
+import statistics
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.gdsd.config import JudgeConfig
+from tasks.gdsd.errors import DataError
+from tasks.gdsd.evaluation import by_problem
+from tasks.gdsd.intervals import bootstrap
+from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport
+
+
+def paired(base: pa.Table, trained: pa.Table, config: JudgeConfig) -> tuple[Estimate, Estimate]:
+    """Returns how much more of the problems the trained policy solves, and how much more reward it gets.
+
+    Problems are resampled with replacement, both policies' answers to a problem together, so the difficulty of problems
+    cancels. A problem counts if both have a judged answer to it.
+
+    Raises:
+        DataError: the tables are not answers to the same problems.
+    """
+    keys = ["prompt_id", "sample", "prompt", "problem", "reference"]
+    if not base.select(keys).equals(trained.select(keys)):
+        raise DataError("base and trained policy were not evaluated on the same problems, so they cannot be paired")
+    old, new = by_problem(base), by_problem(trained)
+    both = [problem for problem in old if problem in new]
+    if not both:
+        raise DataError("no problem has a verdict for both policies, so they cannot be compared")
+    gains = np.asarray(
+        [[statistics.fmean(new[problem][i]) - statistics.fmean(old[problem][i]) for i in (0, 1)] for problem in both]
+    )  # (problems, 2)
+    return bootstrap(gains[:, 0], config), bootstrap(gains[:, 1], config)
+
+
+def guard(name: str, base: EvalReport, trained: EvalReport, difference: Estimate, tolerance: float) -> GuardReport:
+    """Judges a guarded domain: it holds if the interval of the difference ends no further below 0 than tolerated."""
+    return GuardReport(
+        name=name,
+        base=base,
+        trained=trained,
+        difference=difference,
+        tolerance=tolerance,
+        held=difference.low >= -tolerance,
+    )
+
+
+def decide(base: pa.Table, trained: pa.Table, guards: list[GuardReport], config: JudgeConfig) -> Decision:
+    """Decides on promotion from the samples of two policies under one protocol.
+
+    The trained policy is promoted when the lower end of the interval of its solved share's gain exceeds the margin, and
+    every guard holds.
+
+    Raises:
+        DataError: the tables are not answers to the same problems.
+    """
+    solved, reward = paired(base, trained, config)
+    clears = solved.low > config.margin
+    verb = "clears" if clears else "does not clear"
+    reason = (
+        f"the {100 * config.confidence:g} % interval of the gain in solved problems, {100 * solved.low:+.1f} to "
+        f"{100 * solved.high:+.1f} points, {verb} the margin of {100 * config.margin:.1f} points"
+    )
+    for found in guards:
+        if not found.held:
+            reason += (
+                f"; {found.name} may be worse by {-100 * found.difference.low:.1f} points, of which "
+                f"{100 * found.tolerance:.1f} are tolerated"
+            )
+    return Decision(
+        promoted=clears and all(found.held for found in guards),
+        reason=reason,
+        solved_difference=solved,
+        reward_difference=reward,
+        confidence=config.confidence,
+        guards=guards,
+    )
