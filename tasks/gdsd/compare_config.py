@@ -11,7 +11,7 @@ from tasks.gdsd.config import (
     PromptConfig,
     RewardConfig,
     RolloutConfig,
-    check_supply,
+    check_problems_fit,
 )
 from tasks.gdsd.config_base import Config, Count
 from tasks.gdsd.objective_config import (
@@ -102,5 +102,5 @@ class CompareConfig(Config):
                         f"contestants.{name}.learning_rate {distill.learning_rate} times the highest of tuning.factors "
                         f"is {highest}, but a learning rate is at most 1; lower either"
                     )
-        check_supply(self.prompts, self.rollout)
+        check_problems_fit(self.prompts, self.rollout)
         return self

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tasks.gdsd.config_base import Config, Count
+from tasks.gdsd.denoiser.alphabet import ALPHABET
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
@@ -340,7 +341,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_supply(self.prompts, self.rollout)
+        check_problems_fit(self.prompts, self.rollout)
+        for name, guard in self.judge.guards.items():
+            check_readable(f"judge.guards.{name}", guard.domain)
         return self
 
 
@@ -370,14 +373,26 @@ class EvaluateConfig(Config):
         return [self.evaluation.model_copy(update={"sampler": sampler}) for sampler in samplers]
 
 
-def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
+def check_problems_fit(prompts: PromptConfig, rollout: RolloutConfig) -> None:
     """Refuses problems that cannot be trained on, and a round that wants more different ones than there will be."""
-    if prompts.train_data is None and not make(prompts.domain).generates:
+    domain = make(prompts.domain)
+    if prompts.train_data is None and not domain.generates:
         raise ValueError(
             f"{prompts.domain.name} problems are not generated, so training needs a source; set prompts.train_data"
         )
+    check_readable("prompts", prompts.domain)
     if rollout.prompts_per_round > prompts.train_size:
         raise ValueError(
             f"rollout.prompts_per_round {rollout.prompts_per_round} exceeds prompts.train_size "
             f"{prompts.train_size}, but the problems of a round differ; lower one or raise the other"
+        )
+
+
+def check_readable(where: str, choice: DomainChoice) -> None:
+    """Refuses a domain whose prompts the tiny family's character tokenizer does not know."""
+    domain = make(choice)
+    if unknown := sorted(set(domain.phrase(domain.example.problem)) - set(ALPHABET)):
+        raise ValueError(
+            f"{where}.domain {choice.name} has prompts with characters that the tiny family does not know, {unknown}; "
+            "use one of plain characters, such as sudoku or countdown in the format 'bare'"
         )

@@ -1,11 +1,8 @@
 """The character tokenizer of the tiny family, as a standard tokenizer of the transformers library."""
 
-import string
-
 from transformers import PreTrainedTokenizerFast
 
-END, PAD, MASK = "<end>", "<pad>", "<mask>"
-ALPHABET = string.digits + "+-*/()=., :|" + string.ascii_lowercase
+from tasks.gdsd.denoiser.alphabet import ALPHABET, END, MASK, PAD
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:
