@@ -1,0 +1,268 @@
+r"""MATH: competition problems with an expression in `\boxed{}` as the answer, compared by math-verify in processes."""
+
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from tasks.gdsd.domains import answers
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+LENGTH = 500  # characters of an answer's expression; the longest of MATH's own has about 150
+WORKER = Path(__file__).parent.parent / "guests" / "math_worker.py"
+START_SECONDS = 60.0  # for the imports of a worker, on a busy machine
+PATIENCE = 4  # the wall clock's limit in CPU limits: a worker that others keep from the CPU is not slow itself
+INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")  # and no credentials
+
+INSTRUCTION = """\
+Solve the problem. Work it out step by step inside <reasoning> and </reasoning>, then write the final answer in LaTeX \
+as \\boxed{...} inside <answer> and </answer>.
+"""
+
+
+class Example(NamedTuple):
+    """A worked example of the prompt."""
+
+    problem: str
+    reasoning: str
+    result: str
+
+
+EXAMPLES = (
+    Example(
+        "What is the sum of the solutions of $x^2 - 9x + 14 = 0$?",
+        "The equation factors as $(x - 2)(x - 7) = 0$, so the solutions are 2 and 7, and their sum is $2 + 7 = 9$.",
+        "9",
+    ),
+    Example(
+        "Two fair dice are thrown. What is the probability that their numbers differ by exactly 4?",
+        "The pairs are (1, 5), (2, 6), (5, 1) and (6, 2). That is 4 of 36 equally likely throws, so the probability is "
+        r"$\frac{4}{36} = \frac{1}{9}$.",
+        r"\frac{1}{9}",
+    ),
+    Example(
+        "A right triangle has legs of length 6 and 9. How long is its hypotenuse?",
+        r"By the theorem of Pythagoras it is $\sqrt{6^2 + 9^2} = \sqrt{117} = 3\sqrt{13}$.",
+        r"3\sqrt{13}",
+    ),
+    Example(
+        "For which real $x$ is $|x - 3| < 2$?",
+        "The distance of $x$ from 3 must be less than 2, so $1 < x < 5$.",
+        "(1, 5)",
+    ),
+)
+
+
+class MathConfig(DomainConfig):
+    """Competition mathematics, read from files or from the hub."""
+
+    name: Literal["math"] = "math"
+    shots: int = Field(0, ge=0, le=len(EXAMPLES), description="worked examples in the prompt, not from the data set")
+    seconds: float = Field(3.0, ge=0.1, le=60, description="CPU seconds for an answer; one that takes longer is wrong")
+    memory_mib: int = Field(
+        512, ge=256, le=8192, description="MiB of address space of a worker; an answer that needs more is wrong"
+    )
+    workers: int = Field(2, ge=1, le=64, description="processes that compare answers; more than CPUs are of no use")
+
+
+class Math(Domain):
+    r"""Competition problems as in MATH (arXiv 2103.03874), answered by `\boxed{}` inside `<answer>` tags.
+
+    Part `correctness` is 1 where the last box inside the tags equals the reference mathematically, else 0; part
+    `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` with a box and nothing around the tags.
+    An answer over a limit is wrong. None, for the correctness: the reference holds no expression, or no worker starts.
+    """
+
+    parts = {"correctness": 1.0, "format": 0.0}  # noqa: RUF012
+    columns = ("problem", "answer", "solution")
+    example = Answer(r"What is $\frac{1}{2} + \frac{1}{3}$?", r"\frac{5}{6}", r"\boxed{\frac{5}{6}}")
+
+    def __init__(self, config: MathConfig = MathConfig()) -> None:
+        self.config = config
+        self._idle: list[Worker] = []  # started when first needed; its methods are atomic
+        weakref.finalize(self, _close, self._idle)
+
+    def read(self, row: Mapping[str, object]) -> Problem:
+        r"""Takes the reference from `answer`, or from the last `\boxed{}` of `answer` or else `solution`.
+
+        Raises:
+            DataError: the problem is empty, or there is no reference.
+            KeyError: a column is missing.
+        """
+        problem = row["problem"]
+        if not isinstance(problem, str) or not problem.strip():
+            raise DataError(f"problem must be a text, not {problem!r:.60}")
+        answer = row["answer"] if row.get("answer") is not None else row["solution"]
+        reference = answers.boxed(str(answer))
+        if reference is None and row.get("answer") is not None:
+            reference = str(answer).strip()
+        if not reference:
+            raise DataError(f"there is no answer, nor a \\boxed{{}} in the solution {str(row.get('solution'))[-60:]!r}")
+        return Problem(problem.strip(), reference)
+
+    def phrase(self, problem: str) -> str:
+        """Returns the instruction, the worked examples and the problem."""
+        shown = [
+            f"\nProblem: {shot.problem}\n<reasoning>{shot.reasoning}</reasoning>\n"
+            f"<answer>\\boxed{{{shot.result}}}</answer>\n"
+            for shot in EXAMPLES[: self.config.shots]
+        ]
+        return f"{INSTRUCTION}{''.join(shown)}\nProblem: {problem}"
+
+    def fault(self, problem: str, reference: str) -> str | None:
+        """Says what is wrong with a problem of a table, or None; math-verify must be able to use the reference."""
+        if not problem.strip():
+            return "the problem is empty"
+        if len(reference) > LENGTH:
+            return f"the reference has {len(reference)} characters, more than {LENGTH}"
+        match self._compare(reference, reference):
+            case None:
+                return f"math-verify reads no expression in the reference {reference!r:.80}, or does not start"
+            case False:
+                return f"math-verify does not find the reference {reference!r:.80} equal to itself within the limits"
+        return None
+
+    def verify(self, problem: str, reference: str, answer: str) -> Verdict:
+        """Judges one answer; several are faster by `verify_all`."""
+        return self.verify_all([Answer(problem, reference, answer)])[0]
+
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        """Judges answers in order, in several processes; equal answers to equal references are compared once."""
+        boxes = [answers.boxed(answers.tagged(item.text) or "") for item in items]
+        wanted = list(
+            dict.fromkeys(
+                (item.reference, box)
+                for item, box in zip(items, boxes, strict=True)
+                if box is not None and 0 < len(box) <= LENGTH
+            )
+        )
+        solved: dict[tuple[str, str], bool | None] = {}
+        if wanted:
+            with ThreadPoolExecutor(min(self.config.workers, len(wanted))) as threads:
+                solved = dict(zip(wanted, threads.map(lambda pair: self._compare(*pair), wanted), strict=True))
+        return [
+            _verdict(item.text, box, solved.get((item.reference, box or ""), False))
+            for item, box in zip(items, boxes, strict=True)
+        ]
+
+    def _compare(self, reference: str, expression: str) -> bool | None:
+        """Whether two expressions are equal; a worker that died for no visible reason is replaced once."""
+        started = False
+        for _ in range(2):
+            try:
+                worker = self._take()
+            except OSError as error:
+                logger.warning("a worker of math-verify did not start: %s", error)
+                continue
+            started = True
+            try:
+                reply = worker.ask({"reference": reference, "answer": expression}, PATIENCE * self.config.seconds)
+            except TimeoutError:
+                worker.close()
+                return False
+            except OSError:
+                if worker.close() == -signal.SIGPROF:
+                    return False
+                continue
+            if reply["last"]:
+                worker.close()
+            else:
+                self._idle.append(worker)
+            return reply["solved"]
+        return False if started else None
+
+    def _take(self) -> "Worker":
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.owner == os.getpid():  # a forked process must not talk to its parent's workers
+                return worker
+        return Worker(self.config.seconds, self.config.memory_mib)
+
+
+def _verdict(text: str, box: str | None, solved: bool | None) -> Verdict:
+    correctness = None if solved is None else float(solved)
+    formed = box is not None and answers.well_formed(text)
+    return Verdict(parts={"correctness": correctness, "format": float(formed)}, solved=solved)
+
+
+def _close(workers: "list[Worker]") -> None:
+    for worker in workers:
+        if worker.owner == os.getpid():
+            worker.close()
+
+
+class Worker:
+    """A process that compares expressions one after the other; see `tasks.gdsd.guests.math_worker`.
+
+    Raises:
+        OSError: it does not start; of `ask`: it has died, or (TimeoutError) does not answer in time.
+    """
+
+    def __init__(self, seconds: float, memory_mib: int) -> None:
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        self.owner = os.getpid()
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(WORKER), str(seconds), str(memory_mib)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment | {"PYTHONHASHSEED": "0"},
+        )
+        try:
+            greeting = self._receive(START_SECONDS)
+        except OSError:
+            self.close()
+            raise
+        if "failed" in greeting:
+            self.close()
+            raise OSError(greeting["failed"])
+
+    def ask(self, request: Mapping[str, str], seconds: float) -> dict[str, bool | None]:
+        """Sends a request and returns the reply, waiting for at most so many seconds."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+        return self._receive(seconds)
+
+    def _receive(self, seconds: float) -> dict[str, bool | None]:
+        assert self.process.stdout is not None
+        pipe = self.process.stdout.fileno()
+        deadline = time.monotonic() + seconds
+        line = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError(f"no reply within {seconds:.1f} s")
+                if not (piece := os.read(pipe, 4096)):
+                    raise BrokenPipeError("the worker has ended")
+                line += piece
+        return json.loads(line)
+
+    def close(self) -> int:
+        """Ends the process if it still runs, reaps it and returns its exit status."""
+        if self.process.stdin is not None and self.process.stdout is not None:
+            self.process.stdout.close()
+            try:
+                self.process.stdin.close()
+            except OSError:
+                logger.debug("a worker's input was closed already")
+        try:
+            return self.process.wait(0.05)  # it may be about to end by itself, and then its status is of interest
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()

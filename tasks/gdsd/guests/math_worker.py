@@ -1,0 +1,109 @@
+r"""Compares mathematical expressions, one request a line: run as a script by `tasks.gdsd.domains.math`.
+
+Arguments: CPU seconds for each request, and MiB of address space. Says `{"ready": true}`, or what `failed`; then
+`{"reference": ..., "answer": ...}` on standard input is answered by `{"solved": true | false | null, "last": ...}`:
+null where the reference holds no expression, last where this process has used much memory and ends. The kernel ends it
+where a request takes too long, and its end of input where the pipeline has died.
+
+An answer goes through math-verify's LaTeX grammar only. Its other grammar, for plain expressions, is Python's `eval`.
+"""
+
+import json
+import logging
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+Judge = Callable[[str, str], bool | None]
+
+
+def load() -> Judge:
+    """Imports math-verify, warms it up and returns the comparison."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    def expressions(text: str) -> list[object]:
+        # Without a time limit of its own, which needs signals; the timer of this process takes its place.
+        return parse(rf"\boxed{{{text}}}", (LatexExtractionConfig(),), parsing_timeout=None)
+
+    known = lru_cache(maxsize=64)(expressions)  # the answers of a group have one reference
+
+    def judge(reference: str, answer: str) -> bool | None:
+        right = known(reference)
+        return verify(right, expressions(answer), timeout_seconds=None) if right else None
+
+    logging.disable(logging.CRITICAL)  # "Timeout is disabled", and the text of what cannot be parsed
+    refuse_eval()
+    for reference, answer in ((r"\frac12", "0.5"), ("(1,2)", r"\left(1,2\right)"), ("x+1", "1+x")):
+        judge(reference, answer)
+    return judge
+
+
+def refuse_eval() -> None:
+    """Keeps texts away from `sympy.parsing.sympy_parser.parse_expr`, which evaluates them as Python.
+
+    Numbers are made without it. Names and fractions pass, for sympy's own modules make constants of them.
+    """
+    import sympy
+    from sympy.parsing import sympy_parser
+
+    original = sympy_parser.parse_expr
+
+    def guarded(text: str, *arguments: object, **options: object) -> object:
+        if re.fullmatch("[0-9]+", text):
+            return sympy.Integer(text)
+        if re.fullmatch(r"[0-9]*\.[0-9]+", text):
+            return sympy.Float(text)
+        if re.fullmatch(r"[A-Za-z]{1,20}|[0-9]{1,4}/[0-9]{1,4}", text):
+            return original(text, *arguments, **options)
+        raise ValueError("not a number")
+
+    sympy_parser.parse_expr = guarded
+
+
+def address_space() -> int:
+    """Returns the bytes that count against the limit."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def main() -> None:
+    """Answers requests until standard input ends."""
+    seconds, memory = float(sys.argv[1]), int(sys.argv[2]) * 2**20
+    pipe = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # whatever a library prints is no reply
+
+    def reply(**fields: object) -> None:
+        print(json.dumps(fields), file=pipe, flush=True)
+
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pipeline, whose end is our end
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        judge = load()
+    except (ImportError, OSError, ValueError, MemoryError) as error:
+        reply(failed=f"{type(error).__name__}: {error}")
+        return
+    reply(ready=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        # CPU time, so that the verdict does not depend on what else the machine does. The default action of its signal
+        # ends the process even inside one long multiplication.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            solved = judge(request["reference"], request["answer"])
+        except Exception:
+            solved = False  # the libraries raise nearly anything on hostile text, and none of it is a right answer
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        last = address_space() > memory / 2  # caches grow, and the next answer shall have the rest for itself
+        reply(solved=solved, last=last)
+        if last:
+            return
+
+
+if __name__ == "__main__":
+    main()
