@@ -4,6 +4,8 @@ import re
 
 # Lazy or backtracking patterns are quadratic on hostile text, so tags are found by plain searches.
 OPEN, CLOSE = "<answer>", "</answer>"
+BOX = "\\boxed{"
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text, as in \{1, 2\}
 FENCE = "```"
 WORDS = 5  # words of a shingle
 
@@ -33,25 +35,23 @@ def well_formed(text: str) -> bool:
 
 def boxed(text: str) -> str | None:
     r"""Returns the content of the last `\boxed{...}`, braces balanced; None where there is none."""
-    start = text.rfind("\\boxed{")
+    start = text.rfind(BOX)
     if start < 0:
         return None
-    start += len("\\boxed{")
+    start += len(BOX)
     depth = 1
-    for brace in re.finditer(r"[{}]", text[start:]):
-        depth += 1 if brace.group() == "{" else -1
+    for brace in BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
-            return text[start : start + brace.start()].strip()
+            return text[start : brace.start()].strip()
     return None
 
 
 def fenced(text: str) -> str | None:
     """Returns the content of the last complete fenced block, without its language line; None where there is none."""
-    end = text.rfind(FENCE)
-    start = text.rfind(FENCE, 0, end) if end >= 0 else -1
-    if start < 0:
-        return None
-    _, newline, body = text[start + len(FENCE) : end].partition("\n")
+    pieces = text.split(FENCE)  # fences open and close in turn, so that every second piece is a block
+    blocks = pieces[1:-1:2]
+    _, newline, body = blocks[-1].partition("\n") if blocks else ("", "", "")
     return body if newline else None
 
 
