@@ -3,6 +3,7 @@ r"""MATH: competition problems with an expression in `\boxed{}` as the answer, c
 import json
 import logging
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -107,7 +108,10 @@ class Math(Domain):
         if not isinstance(problem, str) or not problem.strip():
             raise DataError(f"problem must be a text, not {problem!r:.60}")
         answer = row["answer"] if row.get("answer") is not None else row["solution"]
-        reference = answers.boxed(str(answer))
+        # Older rows of MATH write `\fbox{5}` and `\boxed 5`.
+        reference = answers.boxed(
+            re.sub(r"\\boxed\s+([^\s{}$]+)", r"\\boxed{\1}", str(answer).replace("\\fbox{", answers.BOX))
+        )
         if reference is None and row.get("answer") is not None:
             reference = str(answer).strip()
         if not reference:
