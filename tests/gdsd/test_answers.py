@@ -1,0 +1,140 @@
+"""Reading answers: what counts as tagged, boxed and fenced, in time linear in the text whatever the text."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.gdsd.domains import answers
+
+READERS: list[Callable[[str], object]] = [
+    answers.tagged,
+    answers.well_formed,
+    answers.boxed,
+    answers.fenced,
+    answers.shingles,
+]
+PIECES = [
+    "<answer>",
+    "</answer>",
+    "<reasoning>",
+    "</reasoning>",
+    "\\boxed{",
+    "{",
+    "}",
+    "\\",
+    "```",
+    "\n",
+    "a",
+    " ",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize(
+    "text, inside",
+    [
+        ("<answer>5</answer>", "5"),
+        ("<answer> 5\n</answer> and so on", "5"),
+        ("<answer>4</answer> no, <answer>5</answer>", "5"),
+        ("<answer>4<answer>5</answer>", "5"),
+        ("<answer>5</answer></answer>", "5"),
+        ("<answer></answer>", ""),
+        ("<answer>4</answer> <answer>5", None),
+        ("</answer>5<answer>", None),
+        ("<ANSWER>5</ANSWER>", None),
+        ("5", None),
+        ("", None),
+    ],
+)
+def test_tagged(text: str, inside: str | None) -> None:
+    """If it fails, another text than the final answer is judged."""
+    assert answers.tagged(text) == inside
+
+
+@pytest.mark.parametrize(
+    "text, formed",
+    [
+        ("<reasoning>a</reasoning><answer>b</answer>", True),
+        ("\n<reasoning>a</reasoning>\n<answer>b</answer>\n", True),
+        ("<reasoning></reasoning><answer></answer>", True),
+        ("so <reasoning>a</reasoning><answer>b</answer>", False),
+        ("<reasoning>a</reasoning> so <answer>b</answer>", False),
+        ("<reasoning>a</reasoning><answer>b</answer> done", False),
+        ("<reasoning>a<answer>b</answer></reasoning>", False),
+        ("<answer>b</answer><reasoning>a</reasoning>", False),
+        ("<reasoning>a</reasoning><answer>b</answer><answer>c</answer>", False),
+        ("<answer>b</answer>", False),
+        ("", False),
+    ],
+)
+def test_well_formed(text: str, formed: bool) -> None:
+    """If it fails, the policy is paid for another form than the prompt asks for."""
+    assert answers.well_formed(text) is formed
+
+
+@pytest.mark.parametrize(
+    "text, inside",
+    [
+        (r"\boxed{5}", "5"),
+        (r"\boxed{ 5 }.", "5"),
+        (r"\boxed{4} or \boxed{5}", "5"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{1, 2\right.}", r"\left\{1, 2\right."),
+        (r"\boxed{a\\}", r"a\\"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{}", ""),
+        (r"\boxed{5\}", None),
+        (r"\boxed{4} or \boxed{5", None),
+        (r"\boxed 5", None),
+        ("5", None),
+    ],
+)
+def test_boxed(text: str, inside: str | None) -> None:
+    """If it fails, a part of the answer is judged, or another answer."""
+    assert answers.boxed(text) == inside
+
+
+@pytest.mark.parametrize(
+    "text, inside",
+    [
+        ("```\na\n```", "a\n"),
+        ("```python\na\n```", "a\n"),
+        ("```\na\n``` and then ```\nb\n```", "b\n"),
+        ("```\na\n``` and then ```\nb\n", "a\n"),
+        ("```a```", None),
+        ("```\na", None),
+        ("a", None),
+    ],
+)
+def test_fenced(text: str, inside: str | None) -> None:
+    """If it fails, another program than the answer's is run."""
+    assert answers.fenced(text) == inside
+
+
+def test_shingles() -> None:
+    """If it fails, near-duplicates between training and test problems are missed, or everything is one."""
+    assert answers.shingles("One, two; THREE!") == answers.shingles("one two three") == {"one two three"}
+    assert answers.shingles("a b c d e f") == {"a b c d e", "b c d e f"}
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=60).map("".join)))
+def test_readers_never_raise(text: str) -> None:
+    """If it fails, one odd answer stops a round."""
+    inside = answers.tagged(text), answers.boxed(text), answers.fenced(text)
+    assert all(part is None or part in text for part in inside)
+    for reader in READERS:
+        reader(text)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+@pytest.mark.parametrize("piece", [*PIECES, "\\boxed{}", "<answer></answer>", "\\{", "```\n", "<answer", "\\boxed"])
+def test_a_megabyte_takes_a_moment(reader: Callable[[str], object], piece: str) -> None:
+    """If it fails, a long answer holds up the scorer: quadratic work on a million characters would take minutes."""
+    text = piece * (1_000_000 // len(piece))
+    began = time.perf_counter()
+    reader(text)
+    assert time.perf_counter() - began < 5

@@ -1,0 +1,123 @@
+"""GSM8K: rows of the data set, the prompt, and numbers compared exactly."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.gdsd.domains import answers
+from tasks.gdsd.domains.base import Problem
+from tasks.gdsd.domains.gsm8k import EXAMPLES, Gsm8k, Gsm8kConfig, number
+from tasks.gdsd.errors import DataError
+
+DOMAIN = Gsm8k()
+ROW = {
+    "question": "Ann has 3 boxes of 12 eggs. How many eggs? ",
+    "answer": "There are 3*12=<<3*12=36>>36 eggs.\n#### 36",
+}
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("18", 18),
+        (" 18\n", 18),
+        ("18.", 18),
+        ("18.0", 18),
+        ("-18", -18),
+        ("+18", 18),
+        ("$18", 18),
+        ("-$18", -18),
+        ("$-18", -18),
+        (r"\$18", 18),
+        ("18%", 18),
+        (r"18\%", 18),
+        ("1,234", 1234),
+        ("$1,234,567.50.", Fraction(2469135, 2)),
+        ("0.1", Fraction(1, 10)),
+        (".5", Fraction(1, 2)),
+        ("007", 7),
+        ("9" * 30, int("9" * 30)),
+    ],
+)
+def test_numbers(text: str, value: Fraction) -> None:
+    """If it fails, right answers are refused because of how they are written, or compared as floats."""
+    assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ".", "-", "$", "%", "18 eggs", "17 18", "17 or 18", "12,34", "1,2345", ",123", "1e3", "--1", "1/2"),
+        *("x=18", "0x10", "1_000", "18..", "inf", "nan", "1\x00", "9" * 31),
+        *("\N{ARABIC-INDIC DIGIT ONE}", "\N{MINUS SIGN}1", "\N{FULLWIDTH DIGIT ONE}"),
+    ],
+)
+def test_other_texts_are_no_numbers(text: str) -> None:
+    """If it fails, an answer that hedges or is no number passes as one."""
+    assert number(text) is None
+
+
+@given(st.one_of(st.text(), st.text("0123456789.,$%+- \\", max_size=120)))
+def test_the_parser_never_raises(text: str) -> None:
+    """If it fails, one odd answer stops a round."""
+    value = number(text)
+    assert value is None or abs(value) < 10**30
+
+
+@given(st.integers(-(10**29), 10**29), st.integers(0, 10**9))
+def test_a_number_is_read_back(whole: int, decimals: int) -> None:
+    """If it fails, the reader changes numbers."""
+    assert number(f"{whole:,}") == number(str(whole)) == whole
+    assert number(f"{whole}.{decimals}") == Fraction(f"{whole}.{decimals}")
+
+
+def test_rows_of_the_data_set() -> None:
+    """If it fails, GSM8K cannot be read, or references keep their commas and never match."""
+    assert DOMAIN.read(ROW) == Problem("Ann has 3 boxes of 12 eggs. How many eggs?", "36")
+    assert DOMAIN.read(ROW | {"answer": "#### 1 #### -1,234.50"}).reference == "-1234.50"
+    assert DOMAIN.read(ROW | {"answer": 36}).reference == "36"
+    for broken in ("#### many", "36 eggs", "", "####", None):
+        with pytest.raises(DataError, match="one number"):
+            DOMAIN.read(ROW | {"answer": broken})
+    for empty in ("", " ", None, 5):
+        with pytest.raises(DataError, match="question must be a text"):
+            DOMAIN.read(ROW | {"question": empty})
+
+
+def test_faults_are_named() -> None:
+    """If it fails, a prompt file without right answers trains the policy on nothing."""
+    assert DOMAIN.fault("How many?", "36") is None
+    assert "is not a number" in str(DOMAIN.fault("How many?", "many"))
+    assert "is empty" in str(DOMAIN.fault(" ", "36"))
+
+
+@pytest.mark.parametrize(
+    "answer, correctness, form",
+    [
+        ("<reasoning>3 * 12</reasoning>\n<answer>36</answer>", 1.0, 1.0),
+        ("<answer>36.00</answer>", 1.0, 0.0),
+        ("<reasoning>3 * 12</reasoning><answer>35</answer>", 0.0, 1.0),
+        ("<reasoning>36</reasoning><answer></answer>", 0.0, 1.0),
+        ("<answer>36</answer><answer>35</answer>", 0.0, 0.0),
+        ("36", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_verdicts(answer: str, correctness: float, form: float) -> None:
+    """If it fails, the reward is not what the document says."""
+    verdict = DOMAIN.verify("How many?", "36", answer)
+    assert verdict.parts == {"correctness": correctness, "format": form}
+    assert verdict.solved is (correctness == 1.0)
+
+
+def test_the_prompt_shows_well_formed_examples() -> None:
+    """If it fails, the prompt teaches a form or a result that would score nothing."""
+    prompt = Gsm8k(Gsm8kConfig(shots=4)).phrase("How many?")
+    assert prompt.endswith("\nProblem: How many?") and prompt.count("\nProblem: ") == 5
+    assert prompt.startswith(DOMAIN.phrase("How many?").partition("Problem:")[0])
+    for example, shown in zip(EXAMPLES, prompt.split("\nProblem: ")[1:-1], strict=True):
+        question, _, answer = shown.partition("\n")
+        assert question == example.question and answers.well_formed(answer)
+        assert DOMAIN.verify(question, example.result, answer).solved
