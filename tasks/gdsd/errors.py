@@ -27,3 +27,7 @@ class CheckpointError(GdsdError, ValueError):
 
 class NonFiniteError(GdsdError, ArithmeticError):
     """Several updates in a row had a non-finite loss or gradient; the evidence was saved before raising."""
+
+
+class SandboxError(GdsdError, RuntimeError):
+    """This system lacks what confines untrusted programs: the message has what is missing and what can be done."""

@@ -1,1 +1,1 @@
-"""Scripts that run in processes of their own and talk to the pipeline through pipes."""
+"""What runs inside the sandbox: standard library only, and no import of the project beyond this folder."""

@@ -1,0 +1,101 @@
+"""The system calls that a confined program has no business making, as a filter for the kernel.
+
+Without them a program cannot make namespaces of its own, in which it could mount memory that no limit counts, or
+reach rarely used parts of the kernel. On a machine that is not listed there is no filter; the rest still holds.
+"""
+
+import platform
+import struct
+
+EPERM, ENOSYS = 1, 38
+ALLOW, ERRNO = 0x7FFF0000, 0x00050000
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF
+NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data, little-endian
+NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+X32 = 0x40000000  # calls of the x32 ABI, which would go round the filter
+
+# audit architecture; then clone; then what is refused
+MACHINES = {
+    "x86_64": (
+        0xC000003E,
+        56,
+        {
+            "unshare": 272,
+            "setns": 308,
+            "mount": 165,
+            "umount2": 166,
+            "pivot_root": 155,
+            "chroot": 161,
+            "ptrace": 101,
+            "process_vm_readv": 310,
+            "process_vm_writev": 311,
+            "shmget": 29,
+            "msgget": 68,
+            "semget": 64,
+            "mq_open": 240,
+            "add_key": 248,
+            "request_key": 249,
+            "keyctl": 250,
+            "perf_event_open": 298,
+            "bpf": 321,
+            "userfaultfd": 323,
+        },
+    ),
+    "aarch64": (
+        0xC00000B7,
+        220,
+        {
+            "unshare": 97,
+            "setns": 268,
+            "mount": 40,
+            "umount2": 39,
+            "pivot_root": 41,
+            "chroot": 51,
+            "ptrace": 117,
+            "process_vm_readv": 270,
+            "process_vm_writev": 271,
+            "shmget": 194,
+            "msgget": 186,
+            "semget": 190,
+            "mq_open": 180,
+            "add_key": 217,
+            "request_key": 218,
+            "keyctl": 219,
+            "perf_event_open": 241,
+            "bpf": 280,
+            "userfaultfd": 282,
+        },
+    ),
+}
+EVERYWHERE = {  # the same number on every machine
+    "io_uring_setup": 425,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "mount_setattr": 442,
+}
+CLONE3 = 435  # its flags lie in memory, where no filter can read them; the C library goes back to clone
+
+
+def instructions() -> bytes:
+    """Returns the filter as an array of struct sock_filter; empty on a machine that is not listed."""
+    if platform.machine() not in MACHINES:
+        return b""
+    architecture, clone, own = MACHINES[platform.machine()]
+
+    def step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, then, otherwise, value)
+
+    def refuse(error: int = EPERM) -> bytes:
+        return step(RETURN, ERRNO | error)
+
+    parts = [step(LOAD, ARCHITECTURE), step(EQUAL, architecture, 1, 0), refuse(), step(LOAD, NUMBER)]
+    parts += [step(AT_LEAST, X32, 0, 1), refuse(), step(EQUAL, CLONE3, 0, 1), refuse(ENOSYS)]
+    for number in (own | EVERYWHERE).values():
+        parts += [step(EQUAL, number, 0, 1), refuse()]
+    parts += [step(EQUAL, clone, 1, 0), step(RETURN, ALLOW), step(LOAD, FIRST_ARGUMENT)]
+    parts += [step(ANY_BIT, NEW_NAMESPACES, 0, 1), refuse(), step(RETURN, ALLOW)]
+    return b"".join(parts)

@@ -1,0 +1,374 @@
+"""Confines untrusted programs: what a policy writes, and tests that come with a data set.
+
+Three levels, of which each holds what the next one holds:
+
+- `full` (bubblewrap): no file of the host but read-only system folders and the interpreter, no /proc, no network.
+- `processes` (util-linux' unshare): no network and only its own processes; files of the host can be read as far as an
+  unprivileged user can, but not written.
+- `limits`: limits of CPU time, memory, processes and file size, an empty temporary folder, no environment. The network
+  and the host's files are within reach as far as an unprivileged user's are.
+
+At every level a process group of its own, and the end of everything inside when the host lets go or dies. As root,
+each sandbox gets a user id of its own, from a high range, so that the kernel counts its processes alone; another user's
+sandboxes are counted by their user namespace (Linux 5.14), and without namespaces with all that the user runs. Which
+levels a system offers is found out by starting one of each.
+"""
+
+import contextlib
+import os
+import random
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Literal, NamedTuple, Self
+
+from tasks.gdsd.errors import SandboxError
+from tasks.gdsd.guests import answer, kernel, launch, seccomp, tester, wire
+
+Level = Literal["full", "processes", "limits"]
+LEVELS: tuple[Level, ...] = ("full", "processes", "limits")
+SHIPPED = (answer, kernel, launch, seccomp, tester, wire)  # named, so that their files travel to a cluster
+
+START_SECONDS = 30.0  # for a sandbox to come up, on a busy machine
+STOP_SECONDS = 10.0
+FIRST_UID, LAST_UID = 1 << 30, 1 << 31  # far from people and services
+MIB = 1 << 20
+GUESTS = "/guest/tasks/gdsd/guests"  # where the guests' folder lies at the level `full`
+PYTHON_OPTIONS = ("-P", "-s", "-S")  # with an environment of our own: what -I does, but with a fixed hash seed
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # or the order of a set, and with it a verdict, would be chance
+REMEDY = (
+    "install bubblewrap (Debian: apt-get install bubblewrap) and allow user namespaces, which a pod's security context "
+    "or sysctl may forbid, or accept weaker isolation by name: isolation 'processes' or 'limits'"
+)
+
+
+class GoneError(Exception):
+    """A confined program ended, closed its pipe, or wrote more than it may."""
+
+
+class LateError(Exception):
+    """A confined program did not answer until its deadline."""
+
+
+class StartError(Exception):
+    """A sandbox did not come up."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one confined process may use."""
+
+    seconds: int  # of CPU, for each of its processes
+    memory_mib: int  # of address space, for each of its processes
+    processes: int  # and threads, at a time
+    file_mib: int  # a file; with namespaces, also the whole temporary folder
+
+
+class Route(NamedTuple):
+    """One way to a level."""
+
+    level: Level
+    privileged: bool  # root of the host makes the namespaces, and the program becomes a user of its own inside
+    drop: bool  # root gives up its user before anything else
+
+
+class Sandbox:
+    """A confined process that serves one of the guests' roles, and the two pipes to it.
+
+    Closing it, or leaving its `with` block, ends all that runs inside.
+
+    Raises:
+        StartError: it did not come up.
+    """
+
+    def __init__(self, role: ModuleType, limits: Limits, route: Route) -> None:
+        self._pending = b""
+        self._folder: str | None = None
+        uid = _own_uid() if route.privileged or route.drop else None
+        if route.level == "limits":
+            self._folder = tempfile.mkdtemp(prefix="gdsd-sandbox-")
+            if uid is not None:
+                os.chown(self._folder, uid, uid)
+        with tempfile.TemporaryFile() as program:
+            program.write(seccomp.instructions())
+            program.seek(0)
+            command = [*_wrapper(route, limits, program.fileno()), *_guest(role, limits, route, uid)]
+            ids: dict[str, object] = {"user": uid, "group": uid, "extra_groups": []} if route.drop else {}
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=ENVIRONMENT,
+                    cwd=self._folder or "/",
+                    start_new_session=True,
+                    pass_fds=[program.fileno()] if route.level == "full" else [],
+                    **ids,  # type: ignore[call-overload]
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                self._remove_folder()
+                raise StartError(f"{command[0]}: {error}") from None
+        assert self._process.stdin and self._process.stdout
+        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._input, False)
+        os.set_blocking(self._output, False)
+
+    def wait_until_ready(self) -> None:
+        """Waits until the guest serves.
+
+        Raises:
+            StartError: it does not.
+        """
+        try:
+            ready = self.receive(time.monotonic() + START_SECONDS, 100)
+        except (GoneError, LateError) as error:
+            self.close()
+            raise StartError(f"{type(error).__name__} while starting, exit status {self._process.poll()}") from None
+        if ready != b"ready":
+            self.close()
+            raise StartError(f"it said {ready!r} instead of being ready")
+
+    def send(self, line: bytes, deadline: float) -> None:
+        """Sends a line.
+
+        Raises:
+            GoneError: nobody reads it any more.
+            LateError: it was not read in time.
+        """
+        rest = memoryview(line + b"\n")
+        while rest:
+            try:
+                rest = rest[os.write(self._input, rest) :]
+            except BlockingIOError:
+                _wait(self._input, select.POLLOUT, deadline)
+            except OSError as error:
+                raise GoneError(str(error)) from None
+
+    def receive(self, deadline: float, most: int) -> bytes:
+        """Returns the next line, without its end.
+
+        Raises:
+            GoneError: there is none, or it has more than `most` bytes.
+            LateError: none came in time.
+        """
+        parts, size = [], 0
+        while True:
+            head, end, tail = self._pending.partition(b"\n")
+            size += len(head)
+            if size > most:
+                raise GoneError(f"a line of more than {most} bytes")
+            parts.append(head)
+            if end:
+                self._pending = tail
+                return b"".join(parts)
+            self._pending = b""
+            _wait(self._output, select.POLLIN, deadline)
+            try:
+                self._pending = os.read(self._output, 1 << 16)
+            except BlockingIOError:
+                continue
+            if not self._pending:
+                raise GoneError("the pipe is closed")
+
+    def close(self) -> None:
+        """Ends and reaps all that runs inside, and removes its folder."""
+        process = self._process
+        if process.stdin is None or process.stdin.closed:
+            return
+        process.stdin.close()  # upon which the watchdog ends the rest
+        assert process.stdout
+        process.stdout.close()
+        try:
+            _wait_for_end(process.pid)
+        except LateError:
+            process.kill()  # bubblewrap and unshare take the namespace along
+        finally:
+            # The leader is not reaped yet, so its group cannot be anyone else's.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, 9)
+            process.wait()
+            self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder is None:
+            return
+        # The binaries cope with trees that are deeper than any path may be long.
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", self._folder], stderr=subprocess.DEVNULL, check=False)
+        self._folder = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def choose(least: Level) -> Route:
+    """Returns a way to the strongest level that this system offers.
+
+    Raises:
+        SandboxError: even the least accepted level is out of reach.
+    """
+    reasons = []
+    for level in LEVELS[: LEVELS.index(least) + 1]:
+        route, reason = offered(level)
+        if route is not None:
+            return route
+        reasons.append(f"{level}: {reason}")
+    raise SandboxError(
+        f"isolation {least!r} is the least that is accepted for untrusted programs, but this system does not offer it "
+        f"({'; '.join(reasons)}), so nothing was run; {REMEDY}"
+    )
+
+
+_probing = threading.Lock()
+
+
+def offered(level: Level) -> tuple[Route | None, str]:
+    """Returns a way to a level that has worked in this process, or None and why there is none."""
+    with _probing:
+        return _probe(level)
+
+
+@cache
+def _probe(level: Level) -> tuple[Route | None, str]:
+    if not sys.platform.startswith("linux"):
+        return None, f"needs Linux, and this is {sys.platform}"
+    root = os.geteuid() == 0 and _uid_range() is not None
+    routes = [Route(level, privileged=True, drop=False)] if root else []
+    if level != "limits" or not root:
+        routes.append(Route(level, privileged=False, drop=root))
+    reasons = []
+    for route in routes:
+        try:
+            with Sandbox(answer, Limits(10, 256, 4, 1), route) as trial:
+                trial.wait_until_ready()
+            return route, ""
+        except StartError as error:
+            reasons.append(str(error))
+    return None, ", then ".join(dict.fromkeys(reasons))
+
+
+@cache
+def _uid_range() -> tuple[int, int] | None:
+    """The user ids that root may give away: a high range, or the upper half of what a container maps."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    first, count = max(((int(start), int(size)) for start, _, size in map(str.split, lines)), key=lambda two: two[1])
+    if first <= FIRST_UID and first + count >= LAST_UID:
+        return FIRST_UID, LAST_UID
+    return (first + count // 2, first + count) if count > 10_000 else None
+
+
+def _own_uid() -> int:
+    """Draws from so many that two sandboxes at a time do not share one."""
+    least, most = _uid_range() or (FIRST_UID, LAST_UID)
+    return random.SystemRandom().randrange(least, most - 1)
+
+
+def _wrapper(route: Route, limits: Limits, program: int) -> list[str]:
+    """The command that makes the namespaces, up to the command inside them."""
+    if route.level == "limits":
+        return []
+    tool = {"full": "bwrap", "processes": "unshare"}[route.level]
+    path = shutil.which(tool)
+    if path is None:
+        raise StartError(f"there is no {tool} on the PATH")
+    if route.level == "processes":
+        own = [] if route.privileged else ["--user", "--map-current-user", "--keep-caps"]
+        return [path, *own, "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "--mount-proc"]
+    command = [path, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    command += ["--as-pid-1", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if route.privileged:
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        command += ["--unshare-user"]
+    command += _view()
+    command += ["--perms", "1777", "--size", str(limits.file_mib * MIB), "--tmpfs", "/tmp", "--remount-ro", "/"]
+    return [*command, "--seccomp", str(program)] if seccomp.instructions() else command
+
+
+@cache
+def _view() -> tuple[str, ...]:
+    """What bubblewrap shows of the host, read-only."""
+    prefixes = [
+        prefix
+        for prefix in dict.fromkeys(map(os.path.realpath, (sys.base_prefix, sys.base_exec_prefix)))
+        if not prefix.startswith("/usr")
+    ]
+    # Folders that bubblewrap makes on its own are its user's only.
+    above = {str(parent) for folder in (*prefixes, GUESTS, "/dev/null", "/etc/x") for parent in Path(folder).parents}
+    view = [part for folder in sorted(above - {"/"}) for part in ("--dir", folder)]
+    view += ["--ro-bind", "/usr", "/usr"]
+    for folder in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
+        if os.path.islink(folder):
+            view += ["--symlink", os.readlink(folder), folder]
+        elif os.path.isdir(folder):
+            view += ["--ro-bind", folder, folder]
+    for folder in prefixes:
+        view += ["--ro-bind", folder, folder]
+    view += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    for device in ("null", "zero", "full", "random", "urandom"):
+        view += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    return (*view, "--ro-bind", os.path.dirname(launch.HERE), GUESTS)
+
+
+def _guest(role: ModuleType, limits: Limits, route: Route, uid: int | None) -> list[str]:
+    """The command inside the namespaces."""
+    script = f"{GUESTS}/launch.py" if route.level == "full" else launch.HERE
+    orders = [
+        role.__name__.rpartition(".")[2],
+        route.level,
+        uid if uid is not None and route.privileged else 0,
+        limits.seconds,
+        limits.memory_mib * MIB,
+        limits.processes + _counted_too(route),
+        limits.file_mib * MIB,
+    ]
+    return [_interpreter(), *PYTHON_OPTIONS, script, *map(str, orders)]
+
+
+def _interpreter() -> str:
+    """The interpreter itself, behind any virtual environment."""
+    return os.path.realpath(str(vars(sys)["_base_executable"]))
+
+
+def _counted_too(route: Route) -> int:
+    """Processes that the kernel counts with those of the program."""
+    if route.privileged:
+        return 0
+    if route.level != "limits":
+        return {"full": 1, "processes": 2}[route.level]  # the watchdog, and unshare itself
+    threads = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if status.stat().st_uid == os.geteuid():
+                threads += int(status.read_text().partition("Threads:")[2].split()[0])
+    return threads + 1
+
+
+def _wait(descriptor: int, event: int, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    poller = select.poll()
+    poller.register(descriptor, event)
+    if left <= 0 or not poller.poll(left * 1000):
+        raise LateError
+
+
+def _wait_for_end(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    try:
+        _wait(descriptor, select.POLLIN, time.monotonic() + STOP_SECONDS)
+    finally:
+        os.close(descriptor)
