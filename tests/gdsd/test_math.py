@@ -1,0 +1,329 @@
+"""MATH: rows, the prompt, and a comparison in worker processes whose limits hold."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.gdsd.domains import answers
+from tasks.gdsd.domains import math as math_domain
+from tasks.gdsd.domains.base import Answer, Problem
+from tasks.gdsd.domains.math import EXAMPLES, WORKER, Math, MathConfig, Worker
+from tasks.gdsd.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+BOMB = "9^{9^{9^9}}"
+
+
+@pytest.fixture(scope="module")
+def domain() -> Iterator[Math]:
+    yield Math()
+
+
+def tagged(expression: str) -> str:
+    return f"<reasoning>r</reasoning>\n<answer>\\boxed{{{expression}}}</answer>"
+
+
+def solved(domain: Math, reference: str, expression: str) -> bool | None:
+    return domain.verify("p", reference, tagged(expression)).solved
+
+
+def running() -> set[int]:
+    """Processes of the worker's script, of any parent."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(WORKER).encode() in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def gone(process: int) -> bool:
+    for _ in range(100):
+        if process not in running():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize(
+    "reference, expression",
+    [
+        ("5", "5"),
+        ("5", "2+3"),
+        (r"\frac{1}{2}", "0.5"),
+        (r"\frac12", r"\dfrac{2}{4}"),
+        (r"2\sqrt{3}", r"\sqrt{12}"),
+        ("x^2+2x+1", "(x+1)^2"),
+        ("12,345", "12345"),
+        ("10", r"10\%"),
+        ("10", r"\$10"),
+        ("90^\\circ", "90"),
+        (r"\text{Evelyn}", "Evelyn"),
+        ("x=5", "5"),
+        (r"\{1,2\}", r"\{2,1\}"),
+        ("[1,2)", r"\left[1,2\right)"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\ 2\end{pmatrix}"),
+        (r"\pi", "3.14159265358979"),
+    ],
+)
+def test_equal_expressions(domain: Math, reference: str, expression: str) -> None:
+    """If it fails, right answers are refused because of how they are written."""
+    assert solved(domain, reference, expression) is True
+
+
+@pytest.mark.parametrize(
+    "reference, expression",
+    [
+        ("5", "6"),
+        ("5", ""),
+        ("5", "x"),
+        ("5", "5,6"),
+        ("5", r"5 \text{ or } 6"),
+        ("5", r"\pm 5"),
+        ("5", "[0,10]"),
+        ("5", "x>4"),
+        ("5", r"\mathbb{R}"),
+        ("3", "1=2=3=4"),
+        ("1/3", "0.33"),
+        ("x^2+2x+1", "(x+2)^2"),
+        (r"\{1,2\}", "1"),
+        ("(1,2)", "[1,2]"),
+    ],
+)
+def test_other_expressions(domain: Math, reference: str, expression: str) -> None:
+    """If it fails, wrong answers or answers that hedge pass as right."""
+    assert solved(domain, reference, expression) is False
+
+
+def test_verdicts(domain: Math) -> None:
+    """If it fails, the reward is not what the document says: the last box inside the last tags counts, in its form."""
+    for answer, correctness, form in [
+        (tagged("5"), 1.0, 1.0),
+        (tagged("6"), 0.0, 1.0),
+        ("<answer>\\boxed{5}</answer>", 1.0, 0.0),
+        ("<answer>\\boxed{6} \\boxed{5}</answer>", 1.0, 0.0),
+        ("<reasoning>\\boxed{5}</reasoning><answer>5</answer>", 0.0, 0.0),
+        ("\\boxed{5}", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ]:
+        verdict = domain.verify("p", "5", answer)
+        assert verdict.parts == {"correctness": correctness, "format": form}, answer
+        assert verdict.solved is (correctness == 1.0)
+
+
+def test_what_cannot_be_judged_is_none(domain: Math) -> None:
+    """If it fails, a broken reference counts as a wrong answer and pulls the policy away from right ones."""
+    verdict = domain.verify("p", " ", tagged("5"))
+    assert verdict.solved is None and verdict.parts == {"correctness": None, "format": 1.0}
+
+
+def test_verdicts_of_many_answers_are_in_order(domain: Math) -> None:
+    """If it fails, several workers mix up whose answer is right. Bombs among them end workers on the way."""
+    quick = Math(MathConfig(seconds=0.5, workers=3))
+    items = [Answer("p", str(index % 5), tagged(BOMB if index % 20 == 7 else str(index % 3))) for index in range(60)]
+    verdicts = quick.verify_all(items)
+    assert [verdict.solved for verdict in verdicts] == [
+        index % 20 != 7 and index % 5 == index % 3 for index in range(60)
+    ]
+    assert domain.verify_all([]) == []
+
+
+def test_the_limit_of_time_bites() -> None:
+    """If it fails, one answer holds up a round for hours; the next answer must be judged as ever."""
+    quick = Math(MathConfig(seconds=0.5))
+    assert solved(quick, "5", "5") is True
+    began = time.perf_counter()
+    assert solved(quick, "5", BOMB) is False
+    assert time.perf_counter() - began < 20  # 4 times 0.5 s and a start, on a busy machine
+    assert solved(quick, "5", "5") is True
+
+
+def test_the_wall_clock_ends_a_worker_that_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a worker that hangs without using its CPU seconds holds up a round for ever."""
+    domain = Math(MathConfig(seconds=0.2))
+    assert solved(domain, "5", "5") is True
+    (worker,) = domain._idle
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    assert solved(domain, "5", "4") is False
+    assert worker.process.poll() is not None
+    assert solved(domain, "5", "4") is False and solved(domain, "5", "5") is True
+
+
+def test_the_limit_of_memory_bites(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If it fails, an answer eats the machine. A stand-in asks for 1 GiB at once; multiplying takes minutes."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(WORKER.parent)!r})\n"
+        "import math_worker\n"
+        "math_worker.load = lambda: lambda reference, answer: len(bytearray(int(answer))) > 0\n"
+        "math_worker.main()\n"
+    )
+    monkeypatch.setattr(math_domain, "WORKER", script)
+    tight = Math(MathConfig(memory_mib=256))
+    assert [solved(tight, "", size) for size in ("1000", str(2**30), "1000")] == [True, False, True]
+
+
+def test_a_worker_has_its_limits_and_ends_when_half_its_memory_is_used() -> None:
+    """If it fails, what earlier answers left in caches makes a later right answer wrong."""
+    worker = Worker(1.0, 512)
+    limits = Path(f"/proc/{worker.process.pid}/limits").read_text()
+    assert f"{512 * 2**20}" in next(line for line in limits.splitlines() if "address space" in line)
+    assert worker.ask({"reference": "5", "answer": "5"}, 10.0) == {"solved": True, "last": False}
+    worker.close()
+    worker = Worker(1.0, 110)  # it starts in about 65 MiB
+    assert worker.ask({"reference": "5", "answer": "5"}, 10.0) == {"solved": True, "last": True}
+    assert worker.process.wait(10) == 0
+    worker.close()
+    with pytest.raises(OSError, match=r"MemoryError|ImportError|has ended"):
+        Worker(1.0, 40)
+
+
+def test_a_long_expression_is_wrong_without_being_read(domain: Math, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, the grammar's time on a long text is paid for each hostile answer."""
+    monkeypatch.setattr(Math, "_compare", lambda *arguments: pytest.fail("it was sent to a worker"))
+    assert solved(domain, "1", "0" * 500 + "1") is False
+
+
+def test_a_dead_worker_is_replaced() -> None:
+    """If it fails, a worker that the system killed makes right answers wrong."""
+    domain = Math()
+    assert solved(domain, "5", "5") is True
+    (worker,) = domain._idle
+    worker.process.kill()
+    worker.process.wait()
+    assert solved(domain, "5", "2+3") is True
+
+
+def test_without_workers_nothing_is_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If it fails, a missing library looks like wrong answers."""
+    script = tmp_path / "worker.py"
+    script.write_text("raise SystemExit(1)")
+    monkeypatch.setattr(math_domain, "WORKER", script)
+    assert solved(Math(), "5", "5") is None
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If it fails, nobody learns what to install."""
+    (tmp_path / "math_verify").mkdir()
+    (tmp_path / "math_verify" / "__init__.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(OSError, match="ImportError: not here"):
+        Worker(1.0, 512)
+
+
+def test_a_worker_ends_with_its_domain() -> None:
+    """If it fails, each run leaves processes behind."""
+    domain = Math()
+    solved(domain, "5", "5")
+    (worker,) = domain._idle
+    assert worker.process.pid in running()
+    del domain
+    assert worker.process.returncode is not None and gone(worker.process.pid)
+
+
+def test_a_worker_ends_with_a_killed_pipeline() -> None:
+    """If it fails, a killed run leaves processes behind."""
+    program = (
+        "import os, signal\n"
+        "from tasks.gdsd.domains.math import Math\n"
+        "domain = Math()\n"
+        "assert domain.verify('p', '5', '<answer>\\\\boxed{5}</answer>').solved\n"
+        "print(domain._idle[0].process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    assert gone(int(done.stdout))
+
+
+def test_nothing_of_an_answer_is_evaluated(tmp_path: Path) -> None:
+    """If it fails, an answer runs as Python: math-verify's plain grammar and sympify of a text do that.
+
+    The guard must refuse calls and attributes, and still make numbers, and names for sympy's own modules.
+    """
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import math_worker; judge = math_worker.load()\n"
+        "import sympy, json\n"
+        "def tried(text):\n"
+        "    try: return str(sympy.sympify(text))\n"
+        "    except Exception as error: return type(error).__name__\n"
+        "print(json.dumps([tried(text) for text in json.loads(sys.argv[2])]))\n"
+    )
+    mark = tmp_path / "mark"
+    texts = [f"open({str(mark)!r}, 'w')", "__import__('os').getpid()", "x.free_symbols", "9**9", "12", "1.5", "yotta"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(WORKER.parent), json.dumps(texts)], stdout=subprocess.PIPE, text=True
+    )
+    results = json.loads(done.stdout)
+    assert not mark.exists() and results[4:] == ["12", "1.50000000000000", "yotta"]
+    assert set(results[:4]) <= {"SympifyError", "ValueError"}
+
+
+def test_the_worker_inherits_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, credentials stand in the memory of a process that reads hostile text."""
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    worker = Worker(1.0, 512)
+    assert b"HF_TOKEN" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
+    worker.close()
+
+
+def test_importing_the_domain_is_light() -> None:
+    """If it fails, `pyflyte run --help` loads sympy. The name of our module must not hide Python's `math`."""
+    program = (
+        "import sys, math\n"
+        "from tasks.gdsd.domains.math import Math, MathConfig\n"
+        "import tasks.gdsd.domains.math as ours, fractions\n"
+        "assert math.pi > 3 and ours.Math is Math and ours is not math and fractions.math is math\n"
+        "print(sorted({'sympy', 'math_verify', 'torch'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_rows_of_the_data_set(domain: Math) -> None:
+    """If it fails, MATH or MATH-500 cannot be read."""
+    solution = r"We add. So it is $\boxed{4}$, no, $\boxed{\frac{5}{6}}$."
+    wanted = Problem("How much?", r"\frac{5}{6}")
+    assert domain.read({"problem": " How much?\n", "answer": r"\frac{5}{6}", "solution": "unused"}) == wanted
+    assert domain.read({"problem": "How much?", "solution": solution}) == wanted
+    assert domain.read({"problem": "How much?", "answer": solution}) == wanted
+    assert domain.read({"problem": "How much?", "answer": None, "solution": solution}) == wanted
+    assert domain.read({"problem": "How much?", "solution": r"$\fbox{7}$"}).reference == "7"
+    assert domain.read({"problem": "How much?", "solution": r"$\boxed 7$."}).reference == "7"
+    for row in ({"solution": "no box"}, {"answer": ""}, {"answer": None, "solution": None}):
+        with pytest.raises(DataError, match="there is no answer"):
+            domain.read({"problem": "How much?", **row})
+    with pytest.raises(DataError, match="problem must be a text"):
+        domain.read({"problem": "", "answer": "5"})
+    with pytest.raises(KeyError, match="solution"):
+        domain.read({"problem": "How much?"})
+
+
+def test_faults_are_named(domain: Math) -> None:
+    """If it fails, references that no answer can meet train the policy on nothing."""
+    assert domain.fault("How much?", r"\frac{5}{6}") is None
+    assert "is empty" in str(domain.fault(" ", "5"))
+    assert "501 characters, more than 500" in str(domain.fault("How much?", "5" * 501))
+    assert "reads no expression" in str(domain.fault("How much?", " "))
+
+
+def test_the_prompt_shows_well_formed_examples(domain: Math) -> None:
+    """If it fails, the prompt teaches a form or a result that would score nothing."""
+    prompt = Math(MathConfig(shots=4)).phrase("How much?")
+    assert prompt.endswith("\nProblem: How much?") and prompt.count("\nProblem: ") == 5
+    assert "\\boxed{...} inside <answer> and </answer>" in domain.phrase("How much?")
+    for example, shown in zip(EXAMPLES, prompt.split("\nProblem: ")[1:-1], strict=True):
+        problem, _, answer = shown.partition("\n")
+        assert problem == example.problem and answers.well_formed(answer)
+        assert domain.verify(problem, example.result, answer).solved
+        assert domain.fault(problem, example.result) is None
