@@ -8,7 +8,7 @@ from pathlib import Path
 from flytekit import task
 
 from images import CPU
-from tasks.gdsd.config import JudgeConfig
+from tasks.gdsd.config import EvaluationConfig, JudgeConfig
 from tasks.gdsd.records import Decision, EvalReport, GuardReport
 from tasks.types import Table
 
@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
     timeout=timedelta(minutes=30),
     interruptible=True,
 )
-def judge(base: Table, trained: Table, guards: list[GuardReport], config: JudgeConfig) -> Decision:
+def judge(
+    base: Table, trained: Table, guards: list[GuardReport], config: JudgeConfig, evaluation: EvaluationConfig
+) -> Decision:
     """Compares the answers of base and trained policy, paired by problem, and decides on promotion."""
     from tasks.gdsd import gate, tables
 
@@ -33,6 +35,7 @@ def judge(base: Table, trained: Table, guards: list[GuardReport], config: JudgeC
         tables.read(Path(os.fspath(trained)), tables.SAMPLES),
         guards,
         config,
+        evaluation.pass_at,
     )
     logger.info("%s: %s", "promoted" if decision.promoted else "not promoted", decision.reason)
     return decision

@@ -44,14 +44,17 @@ class EvalResult(BaseModel):
     def __str__(self) -> str:
         lines = [""]
         for report, samples in zip(self.reports, self.samples, strict=True):
-            protocol, reward = report.protocol, report.reward
-            sampler = protocol.sampler
+            protocol, reward, sampler = report.protocol, report.reward, report.protocol.sampler
+            means = {name: "not judged" if mean is None else f"{mean:.3f}" for name, mean in report.parts.items()}
             lines += [
                 f"solved    {report.solved.percent()} of {protocol.problems} {protocol.domain.name} problems "
                 f"at length {sampler.length}, temperature {sampler.temperature:g}",
-                *(f"pass@{found.k:<5d}{found.share.percent()}" for found in report.pass_at if found.k > 1),
+                *(f"{f'pass@{found.k}':<9} {found.share.percent()}" for found in report.pass_at if found.k > 1),
                 f"reward    {reward.mean:.3f} ({reward.low:.3f} to {reward.high:.3f}): "
-                + ", ".join(f"{name} {value:.3f}" for name, value in report.parts.items()),
+                + ", ".join(f"{name} {mean}" for name, mean in means.items()),
+                f"answers   {report.judged:.1%} judged, {report.empty:.1%} without text, "
+                f"{report.truncated:.1%} ran out of tokens",
+                *([f"warnings  {', '.join(report.warnings)}"] if report.warnings else []),
                 f"time      {report.seconds:.1f} s",
                 f"samples   {samples.path}",
             ]

@@ -24,7 +24,7 @@ from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
-from flytekit import dynamic, map_task, workflow
+from flytekit import FlyteContextManager, dynamic, map_task, workflow
 
 from images import CPU
 from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
@@ -80,7 +80,11 @@ def assess(policy: Checkpoint, problems: Table, domain: DomainChoice, config: Ev
     answer_shard = partial(
         answer_problems, shards=config.shards, policy=policy, problems=problems, config=config, seed=seed
     )
-    shards = map_task(answer_shard)(shard=list(range(config.shards)))
+    numbers = list(range(config.shards))
+    if FlyteContextManager.current_context().compilation_state is not None:
+        shards = map_task(answer_shard)(shard=numbers)
+    else:  # on this machine, where flytekit caches a map task as a whole, and an interruption would lose every shard
+        shards = [answer_shard(shard=number) for number in numbers]
     return score_answers(shards=shards, domain=domain, config=config, seed=seed)
 
 
@@ -248,7 +252,13 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
     guards = check_guards(
         base=base.checkpoint, trained=best, evaluation=config.evaluation, config=config.judge, seed=config.seed
     )
-    decision = judge(base=before.samples, trained=after.samples, guards=guards, config=config.judge)
+    decision = judge(
+        base=before.samples,
+        trained=after.samples,
+        guards=guards,
+        config=config.judge,
+        evaluation=config.evaluation,
+    )
     return publish_policy(
         config=config,
         prompts=prompts.stats,

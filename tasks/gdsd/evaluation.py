@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
-from tasks.gdsd import rewards, sampler, seeds, tables
+from tasks.gdsd import rewards, sampler, seeds
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.config import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
@@ -28,7 +27,7 @@ def answer(
     """
     began = time.monotonic()
     denoiser = policy.denoiser
-    rows = problems.take(list(range(shard, problems.num_rows, shards))).to_pylist()
+    rows = problems.take(pa.array(range(shard, problems.num_rows, shards), pa.int64())).to_pylist()
     asked = [(row, sample) for row in rows for sample in range(config.samples)]
     requests = [
         sampler.Request(denoiser.encode(row["prompt"]), seeds.key(seed, "evaluate", row["id"], sample))
@@ -88,12 +87,7 @@ def report(
     solved = [statistics.fmean(own) for own, _ in problems.values()]
     gained = [statistics.fmean(own) for _, own in problems.values()]
     judged = sum(len(own) for own, _ in problems.values())
-    counts = [(len(own), round(sum(own))) for own, _ in problems.values()]
-    parts = {
-        name.removeprefix(tables.PART): float(pc.mean(samples[name]).as_py() or 0.0)
-        for name in samples.column_names
-        if name.startswith(tables.PART)
-    }
+    chances = {k: list(chance_of_pass(problems, k).values()) for k in config.pass_at}
     return EvalReport(
         round=shards[0].round,
         protocol=Protocol(
@@ -106,13 +100,9 @@ def report(
             prompts_sha256=shards[0].prompts_sha256,
         ),
         solved=share(solved, judged, 0.95),
-        pass_at=[
-            PassAt(k=k, share=share([pass_at(n, right, k) for n, right in counts if n >= k], len(counts), 0.95))
-            for k in config.pass_at
-            if any(n >= k for n, _ in counts)
-        ],
+        pass_at=[PassAt(k=k, share=share(own, len(own), 0.95)) for k, own in chances.items() if own],
         reward=normal(gained, 0.95),
-        parts=parts,
+        parts=rewards.part_means(samples),
         judged=judged / samples.num_rows,
         empty=statistics.fmean(rewards.empty(samples)),
         truncated=statistics.fmean(rewards.truncated(samples)),
@@ -132,6 +122,12 @@ def by_problem(samples: pa.Table) -> dict[str, tuple[list[float], list[float]]]:
             own[0].append(float(solved))
             own[1].append(reward)
     return found
+
+
+def chance_of_pass(problems: dict[str, tuple[list[float], list[float]]], k: int) -> dict[str, float]:
+    """Returns the estimated chance that one of k answers is right, for each problem with k judged answers."""
+    counts = {problem: (len(own), round(sum(own))) for problem, (own, _) in problems.items()}
+    return {problem: pass_at(answers, right, k) for problem, (answers, right) in counts.items() if answers >= k}
 
 
 def fingerprint(problems: pa.Table) -> str:

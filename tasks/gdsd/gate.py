@@ -1,15 +1,16 @@
 """The gate: whether a trained policy replaces its base, and on what evidence."""
 
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.gdsd.config import JudgeConfig
 from tasks.gdsd.errors import DataError
-from tasks.gdsd.evaluation import by_problem
+from tasks.gdsd.evaluation import by_problem, chance_of_pass
 from tasks.gdsd.intervals import bootstrap
-from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport
+from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport, PassAt
 
 
 def paired(base: pa.Table, trained: pa.Table, config: JudgeConfig) -> tuple[Estimate, Estimate]:
@@ -46,7 +47,16 @@ def guard(name: str, base: EvalReport, trained: EvalReport, difference: Estimate
     )
 
 
-def decide(base: pa.Table, trained: pa.Table, guards: list[GuardReport], config: JudgeConfig) -> Decision:
+def paired_pass_at(base: pa.Table, trained: pa.Table, k: int, config: JudgeConfig) -> PassAt | None:
+    """Returns how much likelier one of the trained policy's k answers is right; None where no problem has k of both."""
+    old, new = (chance_of_pass(by_problem(table), k) for table in (base, trained))
+    gains = np.asarray([new[problem] - old[problem] for problem in old if problem in new])
+    return PassAt(k=k, share=bootstrap(gains, config)) if len(gains) else None
+
+
+def decide(
+    base: pa.Table, trained: pa.Table, guards: list[GuardReport], config: JudgeConfig, pass_at: Sequence[int] = (1,)
+) -> Decision:
     """Decides on promotion from the samples of two policies under one protocol.
 
     The trained policy is promoted when the lower end of the interval of its solved share's gain exceeds the margin, and
@@ -65,7 +75,7 @@ def decide(base: pa.Table, trained: pa.Table, guards: list[GuardReport], config:
     for found in guards:
         if not found.held:
             reason += (
-                f"; {found.name} may be worse by {-100 * found.difference.low:.1f} points, of which "
+                f"; on the guard {found.name} it may be worse by {-100 * found.difference.low:.1f} points, of which "
                 f"{100 * found.tolerance:.1f} are tolerated"
             )
     return Decision(
@@ -73,6 +83,7 @@ def decide(base: pa.Table, trained: pa.Table, guards: list[GuardReport], config:
         reason=reason,
         solved_difference=solved,
         reward_difference=reward,
+        pass_at_differences=[gain for k in pass_at if (gain := paired_pass_at(base, trained, k, config)) is not None],
         confidence=config.confidence,
         guards=guards,
     )

@@ -26,11 +26,12 @@ def share(values: Sequence[float], most: int, confidence: float) -> Estimate:
 
     The trials of the interval are the effective ones: as many independent answers as would give the mean the variance
     that the problems' shares give it (Kish's design effect). With one answer per problem they are the problems, and
-    never more than `most`, which is the number of answers.
+    never more than `most`, which is the number of answers. Shares that are all the same tell nothing of how problems
+    differ, as where every answer is right: the trials are then the problems.
     """
     mean = statistics.fmean(values)
     variance = statistics.fmean((value - mean) ** 2 for value in values) / len(values)
-    trials = min(float(most), mean * (1 - mean) / variance) if variance > 0 else float(most)
+    trials = min(float(most), mean * (1 - mean) / variance) if variance > 0 else float(len(values))
     return wilson(mean * trials, trials, confidence)
 
 

@@ -60,7 +60,7 @@ class RewardStats(Record):
     solved: float  # share of the judged completions
     judged: float  # share of completions with a verdict
     frac_zero_std: float  # share of groups without spread, which carry no signal
-    parts: dict[str, float]  # mean of each part of the reward
+    parts: dict[str, float | None]  # mean of each part of the reward where it was judged; None if it never was
     empty: float  # share of completions without any text
     truncated: float  # share of completions that ran out of tokens before they had the asked form
     warnings: list[str]  # expectations that failed without stopping the run
@@ -121,7 +121,7 @@ class Protocol(Record):
 
 
 class PassAt(Record):
-    """The chance that at least one of k answers to a problem is right."""
+    """The chance that at least one of k answers to a problem is right, or a difference of two such chances."""
 
     k: int
     share: Estimate  # unbiased (arXiv 2107.03374); interval over problems
@@ -135,7 +135,7 @@ class EvalReport(Record):
     solved: Estimate  # share of answers that are right
     pass_at: list[PassAt]
     reward: Estimate  # mean reward
-    parts: dict[str, float]  # mean of each part of the reward
+    parts: dict[str, float | None]  # mean of each part of the reward where it was judged; None if it never was
     judged: float  # share of answers with a verdict; the others are left out
     empty: float  # share of answers without any text
     truncated: float  # share of answers that ran out of tokens before they had the asked form
@@ -162,6 +162,7 @@ class Decision(Record):
     reason: str
     solved_difference: Estimate  # trained less base, paired bootstrap over problems
     reward_difference: Estimate
+    pass_at_differences: list[PassAt]  # likewise; of problems with k judged answers of both policies
     confidence: float
     guards: list[GuardReport]
 

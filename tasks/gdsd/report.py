@@ -9,6 +9,7 @@ import pyarrow as pa
 import yaml
 
 from tasks.gdsd import tables
+from tasks.gdsd.records import Decision, Estimate, EvalReport, RewardStats
 from tasks.gdsd.run_record import RunRecord
 
 STYLE = """
@@ -16,11 +17,13 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { padding: .25rem .75rem; border-bottom: 1px solid #8886; text-align: left; font-variant-numeric: tabular-nums; }
+td { white-space: pre-wrap; }
 code, pre { font: 14px/1.4 ui-monospace, monospace; } pre { overflow-x: auto; }
 svg { max-width: 100%; height: auto; background: #fff; }
 .headline { font-size: 1.4rem; }
 """
 SHOWN = 12  # answers in the page; samples.parquet has all
+ROOM = 600  # characters of a text in the page, likewise
 
 
 def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
@@ -38,10 +41,11 @@ def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
 
 def pair_samples(base: pa.Table, trained: pa.Table) -> pa.Table:
     """Puts the two policies' answers to a problem into one row of `tables.COMPARISON`; rows correspond already."""
-    columns = {name: base[name] for name in ("prompt_id", "problem", "reference")}
+    columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference", "steps")}
     for prefix, table in (("base", base), ("trained", trained)):
-        columns |= {f"{prefix}_{name}": table[name] for name in ("completion", "reward", "solved")}
-    return pa.table(columns, tables.COMPARISON)
+        parts = [name for name in table.column_names if name.startswith(tables.PART)]
+        columns |= {f"{prefix}_{name}": table[name] for name in ("completion", "reward", "solved", *parts)}
+    return pa.table(columns, tables.complete(tables.COMPARISON, columns))
 
 
 def render(record: RunRecord, samples: pa.Table) -> str:
@@ -61,31 +65,16 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             f"{record.trained.solved.percent()} after, a gain of {decision.solved_difference.points()} points, "
             f"in {total:.0f} s of work.</p>",
             f"<p>{html.escape(decision.reason)}.</p>",
-            table_html(
-                ["test problems", "base", f"trained (round {record.trained.round})", "difference"],
-                [
-                    [
-                        "solved, %",
-                        record.base.solved.percent(),
-                        record.trained.solved.percent(),
-                        decision.solved_difference.points(),
-                    ],
-                    [
-                        "reward",
-                        f"{record.base.reward.mean:.3f}",
-                        f"{record.trained.reward.mean:.3f}",
-                        f"{decision.reward_difference.mean:+.3f} "
-                        f"({decision.reward_difference.low:+.3f} to {decision.reward_difference.high:+.3f})",
-                    ],
-                ],
-            ),
-            f"<p>{protocol.problems} {html.escape(protocol.domain.name)} problems, "
-            f"{protocol.sampler.steps_per_block} steps per block "
-            f"of {protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}; intervals at 95 %, the "
-            f"difference paired by problem at {100 * decision.confidence:g} %.</p>",
+            _outcome(record),
+            _guards(decision),
+            f"<p>{protocol.problems} {html.escape(protocol.domain.name)} problems, {_times(protocol.samples)}; "
+            f"{protocol.sampler.length} tokens, {protocol.sampler.steps_per_block} steps per block of "
+            f"{protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}, seed {protocol.seed}; "
+            f"intervals at 95 %, the difference paired by problem at {100 * decision.confidence:g} %.</p>",
             f"<p>Policy: {record.policy.parameters:,} parameters.</p>",
             "<h2>Training</h2>",
             _curves(record),
+            _rollouts(record),
             "<h2>Time</h2>",
             table_html(
                 ["stage", "seconds", "share"],
@@ -94,7 +83,8 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             "<h2>Answers before and after</h2>",
             _answers(samples),
             "<h2>Data quality</h2>",
-            f"<p>{record.prompts.checks} expectations on the prompts. Warnings: {html.escape(_warnings(record))}.</p>",
+            f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.left_out} training problems were "
+            f"left out, being nearly those of another split. Warnings: {html.escape(_warnings(record))}.</p>",
             "<h2>Configuration</h2>",
             f"<pre>{html.escape(yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False))}</pre>",
             "</body></html>",
@@ -102,11 +92,83 @@ def render(record: RunRecord, samples: pa.Table) -> str:
     )
 
 
+def _times(samples: int) -> str:
+    return "each answered once" if samples == 1 else f"each answered {samples} times"
+
+
+def _outcome(record: RunRecord) -> str:
+    """What base and trained policy reach on the test problems."""
+    base, trained, decision = record.base, record.trained, record.decision
+    gain = decision.reward_difference
+    rows = [
+        ["solved, %", base.solved.percent(), trained.solved.percent(), decision.solved_difference.points()],
+        *(
+            [f"pass@{k}, %", before.percent(), after.percent(), difference.points()]
+            for k, before, after, difference in record.pass_at()
+        ),
+        [
+            "reward",
+            _interval(base.reward),
+            _interval(trained.reward),
+            f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
+        ],
+        *([f"reward: {name}", _mean(value), _mean(trained.parts[name]), ""] for name, value in base.parts.items()),
+        *([words, f"{before:.1%}", f"{after:.1%}", ""] for words, before, after in _shares(base, trained)),
+    ]
+    return table_html(["test problems", "base", f"trained (round {trained.round})", "difference"], rows)
+
+
+def _shares(first: EvalReport | RewardStats, last: EvalReport | RewardStats) -> list[tuple[str, float, float]]:
+    return [
+        ("judged", first.judged, last.judged),
+        ("without text", first.empty, last.empty),
+        ("ran out of tokens", first.truncated, last.truncated),
+    ]
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _mean(value: float | None) -> str:
+    return "not judged" if value is None else f"{value:.3f}"
+
+
+def _guards(decision: Decision) -> str:
+    """What both policies reach on the guarded problems, if there are any."""
+    if not decision.guards:
+        return ""
+    head = ["guard", "problems", "base solved, %", "trained solved, %", "difference", "tolerated", ""]
+    rows = [
+        [
+            guard.name,
+            f"{guard.base.protocol.problems} {guard.base.protocol.domain.name}",
+            guard.base.solved.percent(),
+            guard.trained.solved.percent(),
+            guard.difference.points(),
+            f"{-100 * guard.tolerance:+g}",
+            "holds" if guard.held else "fails",
+        ]
+        for guard in decision.guards
+    ]
+    return table_html(head, rows)
+
+
+def _rollouts(record: RunRecord) -> str:
+    """The rewards of the first and the last round's rollouts."""
+    first, last = record.rewards[0], record.rewards[-1]
+    rows = [
+        ["reward", f"{first.reward_mean:.3f}", f"{last.reward_mean:.3f}"],
+        *([f"reward: {name}", _mean(value), _mean(last.parts[name])] for name, value in first.parts.items()),
+        ["solved", f"{first.solved:.1%}", f"{last.solved:.1%}"],
+        ["groups without spread", f"{first.frac_zero_std:.1%}", f"{last.frac_zero_std:.1%}"],
+        *([words, f"{before:.1%}", f"{after:.1%}"] for words, before, after in _shares(first, last)),
+    ]
+    return table_html(["rollouts", "round 1", f"round {len(record.rewards)}"], rows)
+
+
 def _warnings(record: RunRecord) -> str:
-    counts: dict[str, int] = {}
-    for warning in record.prompts.warnings + [name for reward in record.rewards for name in reward.warnings]:
-        counts[warning] = counts.get(warning, 0) + 1
-    return ", ".join(f"{name} in {count} tables" for name, count in counts.items()) or "none"
+    return ", ".join(f"{name} in {count} tables" for name, count in record.warnings().items()) or "none"
 
 
 def _answers(samples: pa.Table) -> str:
@@ -114,14 +176,16 @@ def _answers(samples: pa.Table) -> str:
     rows = samples.to_pylist()
     rows.sort(key=lambda row: -abs((row["trained_reward"] or 0.0) - (row["base_reward"] or 0.0)))
     names = ["problem", "reference", "base_completion", "base_reward", "trained_completion", "trained_reward"]
-    cells = [[_cell(row[name]) for name in names] for row in rows]
-    return table_html([name.replace("_", " ") for name in names], cells[:SHOWN])
+    cells = [[_cell(row[name]) for name in names] for row in rows[:SHOWN]]
+    return table_html([name.replace("_", " ") for name in names], cells)
 
 
 def _cell(value: str | float | None) -> str:
     if value is None:
         return "not judged"
-    return value if isinstance(value, str) else f"{value:.2f}"
+    if isinstance(value, str):
+        return value if len(value) <= ROOM else f"{value[:ROOM]} [...]"
+    return f"{value:.2f}"
 
 
 def table_html(head: list[str], rows: list[list[str]]) -> str:
@@ -143,9 +207,9 @@ def _curves(record: RunRecord) -> str:
     rounds = [epoch.round for epoch in record.epochs]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(
-        rounds, [reward.reward_mean for reward in record.rewards], color="tab:blue", lw=1, label="reward of rollouts"
-    )
+    rewards = [reward.reward_mean for reward in record.rewards]
+    temperature = record.trained.protocol.sampler.temperature
+    left.plot(rounds, rewards, color="tab:blue", lw=1, label="reward of rollouts")
     left.errorbar(
         [report.round for report in record.validations],
         [report.solved.mean for report in record.validations],
@@ -157,9 +221,9 @@ def _curves(record: RunRecord) -> str:
         fmt="o-",
         ms=4,
         capsize=2,
-        label="solved, validation, greedy",
+        label=f"solved, validation, {f'temperature {temperature:g}' if temperature else 'greedy'}",
     )
-    left.set(xlabel="round", ylim=(0, 1))
+    left.set(xlabel="round", ylim=(min(0, *rewards), max(1, *rewards)))
     left.legend()
     rows = record.metrics()
     for name, colour in (("policy/shift_abs", "tab:green"), ("loss/residual_abs", "tab:red")):

@@ -34,9 +34,9 @@ def judge(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     table = answers.append_column(tables.SCORED.field("reward"), pa.array(rewards, pa.float32()))
     solved = pa.array([verdict.solved for verdict in verdicts], pa.bool_())
     table = table.append_column(tables.SCORED.field("solved"), solved)
-    for field in tables.with_parts(pa.schema([]), weights):
-        values = [verdict.parts[field.name.removeprefix(tables.PART)] for verdict in verdicts]
-        table = table.append_column(field, pa.array(values, field.type))
+    for part in sorted(weights):
+        values = [verdict.parts[part] for verdict in verdicts]
+        table = table.append_column(tables.PART + part, pa.array(values, pa.float32()))
     return table
 
 
@@ -87,6 +87,12 @@ def truncated(judged: pa.Table) -> list[bool]:
     return [not own and not form for own, form in zip(ended, formed, strict=True)]
 
 
+def part_means(judged: pa.Table) -> dict[str, float | None]:
+    """Returns the mean of each part of the reward over the completions in which it was judged, None if in none."""
+    names = [name for name in judged.column_names if name.startswith(tables.PART)]
+    return {name.removeprefix(tables.PART): pc.mean(judged[name]).as_py() for name in names}
+
+
 def summarise(
     scored: pa.Table, group_size: int, shards: Sequence[RolloutStats], warnings: list[str], seconds: float
 ) -> RewardStats:
@@ -100,11 +106,7 @@ def summarise(
         solved=float(np.mean(solved)) if solved else 0.0,
         judged=len(rewards) / scored.num_rows,
         frac_zero_std=float((abs(advantages).max(1) == 0).mean()),
-        parts={
-            name.removeprefix(tables.PART): float(pc.mean(scored[name]).as_py() or 0.0)
-            for name in scored.column_names
-            if name.startswith(tables.PART)
-        },
+        parts=part_means(scored),
         empty=float(np.mean(empty(scored))),
         truncated=float(np.mean(truncated(scored))),
         warnings=warnings,

@@ -1,7 +1,9 @@
 """Everything a training run says of itself: metrics by name, time by stage, and the last lines on the console."""
 
+from collections import Counter
+
 from tasks.gdsd.config import TrainConfig
-from tasks.gdsd.records import Decision, EpochStats, EvalReport, PolicyStats, PromptStats, Record, RewardStats
+from tasks.gdsd.records import Decision, EpochStats, Estimate, EvalReport, PolicyStats, PromptStats, Record, RewardStats
 
 
 class RunRecord(Record):
@@ -17,6 +19,24 @@ class RunRecord(Record):
     trained: EvalReport  # the best round, on the test problems
     decision: Decision
 
+    def evaluations(self) -> list[EvalReport]:
+        """Returns every evaluation of the run: on validation and test problems, and of the guards."""
+        guards = [report for guard in self.decision.guards for report in (guard.base, guard.trained)]
+        return [self.base, *self.validations, self.trained, *guards]
+
+    def pass_at(self) -> list[tuple[int, Estimate, Estimate, Estimate]]:
+        """Returns (k, base, trained, their difference) for each k above 1, which the solved share is not."""
+        tables = (self.base.pass_at, self.trained.pass_at, self.decision.pass_at_differences)
+        base, trained, gained = ({found.k: found.share for found in table if found.k > 1} for table in tables)
+        return [(k, base[k], trained[k], gain) for k, gain in gained.items()]
+
+    def warnings(self) -> dict[str, int]:
+        """Returns how many tables each failed expectation was found in, by stage and expectation."""
+        found = [("prompts", self.prompts.warnings)]
+        found += [("rollouts", reward.warnings) for reward in self.rewards]
+        found += [("answers", report.warnings) for report in self.evaluations()]
+        return dict(Counter(f"{stage}: {name}" for stage, names in found for name in names))
+
     def stage_seconds(self) -> dict[str, float]:
         """Returns the time spent in each stage, in the order of the pipeline."""
         return {
@@ -25,7 +45,7 @@ class RunRecord(Record):
             "rollout": sum(reward.rollout_seconds for reward in self.rewards),
             "reward": sum(reward.reward_seconds for reward in self.rewards),
             "distill": sum(epoch.seconds for epoch in self.epochs),
-            "evaluate": sum(report.seconds for report in (self.base, *self.validations, self.trained)),
+            "evaluate": sum(report.seconds for report in self.evaluations()),
         }
 
     def metrics(self) -> list[dict[str, float | int | None]]:
@@ -75,6 +95,12 @@ class RunRecord(Record):
                 f"trained   {self.trained.solved.percent()} solved, reward {self.trained.reward.mean:.3f}"
                 f" (round {self.trained.round} of {len(self.epochs)}, the best on validation)",
                 f"gain      {self.decision.solved_difference.points()} points solved",
+                *(f"{f'pass@{k}':<9} {gain.points()} points" for k, _, _, gain in self.pass_at()),
+                *(
+                    f"guard     {guard.name} {'holds' if guard.held else 'fails'}: {guard.difference.points()} points "
+                    f"solved, {100 * guard.tolerance:g} tolerated"
+                    for guard in self.decision.guards
+                ),
                 f"decision  {verdict}: {self.decision.reason}",
                 f"seconds   {times}",
                 f"report    {folder}/report.html",

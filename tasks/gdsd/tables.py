@@ -62,8 +62,11 @@ PART = "reward_"  # before the name of a part of the reward: a column each, besi
 COMPARISON = pa.schema(
     [
         _required("prompt_id", pa.string()),
+        _required("sample", pa.int32()),
+        _required("prompt", pa.string()),
         _required("problem", pa.string()),
         _required("reference", pa.string()),
+        _required("steps", pa.int32()),  # denoiser calls for each answer
         _required("base_completion", pa.string()),
         pa.field("base_reward", pa.float32()),
         pa.field("base_solved", pa.bool_()),
@@ -88,16 +91,11 @@ CURVES = pa.schema(
 )
 
 
-def with_parts(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
-    """Adds to a schema with verdicts the columns of the reward's parts, null where a part cannot be judged."""
-    parts = sorted(name if name.startswith(PART) else PART + name for name in names)
+def complete(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    """Returns a schema with those of a table's columns that are parts of a reward in it; they differ by domain."""
+    prefixes = tuple(f"{name}_" for name in schema.names if name == "reward" or name.endswith("_reward"))
+    parts = sorted(name for name in columns if name.startswith(prefixes))
     return pa.schema([*schema, *(pa.field(name, pa.float32()) for name in parts)])
-
-
-def _complete(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
-    """The schema with the parts that a table has; they differ between domains."""
-    parts = [name for name in columns if name.startswith(PART)]
-    return with_parts(schema, parts) if "reward" in schema.names else schema
 
 
 def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Path) -> Path:
@@ -107,7 +105,7 @@ def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Pat
         DataError: the rows do not fit the schema.
     """
     try:
-        schema = _complete(schema, rows.column_names if isinstance(rows, pa.Table) else rows[0] if rows else [])
+        schema = complete(schema, rows.column_names if isinstance(rows, pa.Table) else rows[0] if rows else [])
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema)
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)
@@ -128,6 +126,6 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-    if not table.schema.equals(_complete(schema, table.column_names)):
+    if not table.schema.equals(complete(schema, table.column_names)):
         raise DataError(f"{path} has the columns\n{table.schema}\nbut these are declared:\n{schema}")
     return table

@@ -46,6 +46,7 @@ def scored(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float
             "completion_ids": completions[group][sample],
             "unmasked_at": orders[group][sample],
             "completion": denoiser.decode(completions[group][sample]),
+            "ended": denoiser.end_id in completions[group][sample],
             "reward": advantage,
             "solved": False,
             "advantage": None if advantage is None else factor * advantage,
@@ -63,6 +64,7 @@ def ended(table: pa.Table, end_id: int) -> pa.Table:
         place = index % (LENGTH + 1)
         if place < LENGTH:
             row["completion_ids"][place] = end_id
+            row["ended"] = True
     return pa.Table.from_pylist(rows, table.schema)
 
 

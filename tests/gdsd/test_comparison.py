@@ -9,16 +9,37 @@ from tasks.gdsd import comparison, comparison_report, tables
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.comparison import ComparisonRecord
 from tasks.gdsd.config import DistillConfig, SamplerConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.records import Estimate, EvalReport, Protocol, Series, Tuning
 
 PROTOCOL = Protocol(
-    domain="sudoku", sampler=SamplerConfig(temperature=0.0), seed=0, problems=100, prompts_sha256="0" * 64
+    domain=DomainChoice(SudokuConfig()),
+    sampler=SamplerConfig(temperature=0.0),
+    samples=1,
+    pass_at=[1],
+    seed=0,
+    problems=100,
+    prompts_sha256="0" * 64,
 )
 
 
 def report(at: int, solved: float) -> EvalReport:
     share = Estimate(mean=solved, low=solved, high=solved)
-    return EvalReport(round=at, protocol=PROTOCOL, solved=share, reward=share, tokens=1, seconds=1.0)
+    return EvalReport(
+        round=at,
+        protocol=PROTOCOL,
+        solved=share,
+        pass_at=[],
+        reward=share,
+        parts={},
+        judged=1.0,
+        empty=0.0,
+        truncated=0.0,
+        warnings=[],
+        tokens=1,
+        seconds=1.0,
+    )
 
 
 def run(*shares: float) -> list[EvalReport]:

@@ -8,13 +8,18 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tasks.gdsd import evaluation, report, tables
+from tasks.gdsd import intervals, report, tables
 from tasks.gdsd.config import PromptConfig, PromptFile, SamplerConfig, TrainConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.custom import CustomConfig
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.records import (
     Decision,
     EpochStats,
     Estimate,
     EvalReport,
+    GuardReport,
+    PassAt,
     PolicyStats,
     PromptStats,
     Protocol,
@@ -23,6 +28,7 @@ from tasks.gdsd.records import (
 )
 from tasks.gdsd.run_record import RunRecord
 
+PARTS = tables.complete(tables.SAMPLES, ["reward_cells", "reward_format"])
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 SAMPLER = SamplerConfig(length=16, block_length=16, steps_per_block=8, temperature=0.0)
 
@@ -30,9 +36,23 @@ SAMPLER = SamplerConfig(length=16, block_length=16, steps_per_block=8, temperatu
 def evaluated(round_index: int, solved: int, size: int = 10) -> EvalReport:
     return EvalReport(
         round=round_index,
-        protocol=Protocol(domain="sudoku", sampler=SAMPLER, seed=0, problems=size, prompts_sha256="0" * 64),
-        solved=evaluation.wilson(solved, size, 0.95),
+        protocol=Protocol(
+            domain=DomainChoice(SudokuConfig()),
+            sampler=SAMPLER,
+            samples=1,
+            pass_at=[1],
+            seed=0,
+            problems=size,
+            prompts_sha256="0" * 64,
+        ),
+        solved=intervals.wilson(solved, size, 0.95),
+        pass_at=[],
         reward=Estimate(mean=0.5, low=0.4, high=0.6),
+        parts={"cells": 0.125 * round_index, "format": None},
+        judged=0.875,
+        empty=0.0625,
+        truncated=0.375,
+        warnings=[],
         tokens=160,
         seconds=1.0,
     )
@@ -58,6 +78,9 @@ def rewarded(mean: float) -> RewardStats:
         solved=0.125,
         judged=1.0,
         frac_zero_std=0.5,
+        parts={"cells": mean, "format": None},
+        empty=0.0625,
+        truncated=0.1875,
         warnings=["late"],
         completions=8,
         tokens=128,
@@ -70,7 +93,9 @@ def record(**changed: object) -> RunRecord:
     """Two rounds; in the second, the first update was skipped; validated after the second."""
     values: dict[str, object] = {
         "config": TrainConfig(name="a-run", rounds=2),
-        "prompts": PromptStats(train=30, validation=7, test=10, checks=12, warnings=["early"], seconds=0.25),
+        "prompts": PromptStats(
+            train=30, validation=7, test=10, left_out=3, checks=12, warnings=["early"], seconds=0.25
+        ),
         "policy": PolicyStats(parameters=1000, seconds=3.0),
         "rewards": [rewarded(0.25), rewarded(0.75)],
         "epochs": [
@@ -85,10 +110,35 @@ def record(**changed: object) -> RunRecord:
             reason="the gain clears the margin",
             solved_difference=Estimate(mean=0.4, low=0.1, high=0.7),
             reward_difference=Estimate(mean=0.1, low=-0.1, high=0.3),
+            pass_at_differences=[],
             confidence=0.95,
+            guards=[],
         ),
     }
     return RunRecord.model_validate(values | changed)
+
+
+def guard(name: str, held: bool) -> GuardReport:
+    """A guard on which the trained policy solves 2 problems of 10, the base 9, and whose answers gave a warning."""
+    return GuardReport(
+        name=name,
+        base=evaluated(0, 9).model_copy(update={"warnings": ["sparse"]}),
+        trained=evaluated(2, 2).model_copy(update={"warnings": ["sparse"]}),
+        difference=Estimate(mean=-0.7, low=-0.9, high=-0.5),
+        tolerance=0.02,
+        held=held,
+    )
+
+
+def repeatedly(report: EvalReport, share: float) -> EvalReport:
+    """The same evaluation with several samples, and pass@4."""
+    protocol = report.protocol.model_copy(update={"samples": 8, "pass_at": [1, 4]})
+    passed = [PassAt(k=1, share=report.solved), PassAt(k=4, share=Estimate(mean=share, low=0.25, high=0.975))]
+    return report.model_copy(update={"protocol": protocol, "pass_at": passed})
+
+
+def decided(**changed: object) -> Decision:
+    return record().decision.model_copy(update=changed)
 
 
 def answers(completions: list[str], rewards: list[float | None]) -> pa.Table:
@@ -96,15 +146,20 @@ def answers(completions: list[str], rewards: list[float | None]) -> pa.Table:
         {
             "prompt_id": f"test-{index}",
             "sample": 0,
+            "prompt": f"prompt {index}",
             "problem": f"problem {index}",
             "reference": f"reference {index}",
             "completion": completion,
+            "ended": True,
+            "steps": 16,
             "reward": reward,
             "solved": None if reward is None else reward == 1.0,
+            "reward_cells": reward,
+            "reward_format": None,
         }
         for index, (completion, reward) in enumerate(zip(completions, rewards, strict=True))
     ]
-    return pa.Table.from_pylist(rows, tables.SAMPLES)
+    return pa.Table.from_pylist(rows, PARTS)
 
 
 def pairs() -> pa.Table:
@@ -114,18 +169,40 @@ def pairs() -> pa.Table:
 def test_pairs_hold_both_answers() -> None:
     """If it fails, the report shows an answer under the wrong policy or problem."""
     table = pairs()
-    assert table.schema.equals(tables.COMPARISON)
     assert table.to_pylist()[1] == {
         "prompt_id": "test-1",
+        "sample": 0,
+        "prompt": "prompt 1",
         "problem": "problem 1",
         "reference": "reference 1",
+        "steps": 16,
         "base_completion": "wrong",
         "base_reward": 0.25,
         "base_solved": False,
+        "base_reward_cells": 0.25,
+        "base_reward_format": None,
         "trained_completion": "good",
         "trained_reward": 1.0,
         "trained_solved": True,
+        "trained_reward_cells": 1.0,
+        "trained_reward_format": None,
     }
+
+
+def test_every_sample_of_a_problem_is_paired(tmp_path: Path) -> None:
+    """If it fails, only one answer to a problem is kept, or different samples stand side by side."""
+    several = [
+        pa.Table.from_pylist([row | {"sample": sample} for sample, row in enumerate(table.to_pylist())], PARTS)
+        for table in (answers(["a", "b", "c"], [0.0, 0.5, None]), answers(["d", "e", "f"], [1.0, None, 0.5]))
+    ]
+    table = report.pair_samples(*several)
+    found = tables.read(tables.write(table, tables.COMPARISON, tmp_path / "s.parquet"), tables.COMPARISON).to_pylist()
+    assert [(row["sample"], row["base_completion"], row["trained_completion"]) for row in found] == [
+        (0, "a", "d"),
+        (1, "b", "e"),
+        (2, "c", "f"),
+    ]
+    assert [row["trained_reward_cells"] for row in found] == [1.0, None, 0.5]
 
 
 def test_the_folder_is_complete_and_reads_back(tmp_path: Path) -> None:
@@ -151,6 +228,8 @@ def test_metrics_follow_from_the_records() -> None:
         "reward/std": 0.25,
         "reward/solved": 0.125,
         "reward/frac_judged": 1.0,
+        "reward/part/cells": 0.25,
+        "reward/part/format": None,
         "group/frac_zero_std": 0.5,
         "loss/first": 0.5,
         "loss/last": 0.25,
@@ -164,6 +243,8 @@ def test_metrics_follow_from_the_records() -> None:
         "time/rollout_s": 2.0,
         "time/reward_s": 0.5,
         "time/distill_s": 1.0,
+        "rollout/frac_empty": 0.0625,
+        "rollout/frac_truncated": 0.1875,
         "rollout/tokens_per_s": 64.0,
     }
     assert (second["loss/first"], second["loss/last"], second["update/skipped"]) == (0.125, 0.125, 1)
@@ -177,13 +258,72 @@ def test_the_page_has_the_answer_first() -> None:
     headline = page[: page.index("<h2>")]
     for text in ("a-run", "Promoted", "30.0 % (", "70.0 % (", "+40.0 (+10.0 to +70.0)", "the gain clears the margin"):
         assert text in headline
-    for text in ("left", "right", "problem 0", "early in 1 tables", "late in 2 tables", "rounds: 2"):
+    quality = ("prompts: early in 1 tables", "rollouts: late in 2 tables", "3 training problems were left out")
+    for text in ("left", "right", "problem 0", *quality, "rounds: 2"):
         assert text in page
+
+
+def cells(page: str, first: str) -> list[str]:
+    """The cells of the table row that begins with a text."""
+    row = next(row for row in page.split("<tr>") if row.startswith((f"<td>{first}</td>", f"<th>{first}</th>")))
+    return re.findall(r"<t[dh]>(.*?)</t[dh]>", row)[1:]
+
+
+def test_the_page_shows_what_the_reward_is_made_of() -> None:
+    """If it fails, a reward that rises by its form alone looks like progress, or a part without a judge like a zero."""
+    page = report.render(record(), pairs())
+    headline, rest = page[: page.index("<h2>")], page[page.index("<h2>") :]
+    assert cells(headline, "reward: cells") == ["0.000", "0.250", ""]
+    assert cells(headline, "reward: format") == ["not judged", "not judged", ""]
+    assert cells(headline, "judged")[:2] == ["87.5%", "87.5%"]
+    assert cells(headline, "without text")[:2] == ["6.2%", "6.2%"]
+    assert cells(headline, "ran out of tokens")[:2] == ["37.5%", "37.5%"]
+    assert cells(rest, "rollouts") == ["round 1", "round 2"]
+    assert cells(rest, "reward: cells") == ["0.250", "0.750"]
+    assert cells(rest, "ran out of tokens") == ["18.8%", "18.8%"]
+
+
+def test_pass_at_k_is_shown_where_k_is_more_than_1() -> None:
+    """If it fails, pass@k is measured and nobody sees it, or its difference has no interval."""
+    assert "pass@" not in report.render(record(), pairs()).split("<h2>Configuration")[0]
+    gains = [PassAt(k=k, share=Estimate(mean=0.125, low=-0.25, high=0.5)) for k in (1, 4)]
+    given = record(
+        base=repeatedly(evaluated(0, 3), 0.5),
+        trained=repeatedly(evaluated(2, 7), 0.625),
+        decision=decided(pass_at_differences=gains),
+    )
+    page = report.render(given, pairs())
+    assert cells(page, "pass@4, %") == ["50.0 % (25.0 to 97.5)", "62.5 % (25.0 to 97.5)", "+12.5 (-25.0 to +50.0)"]
+    assert "pass@1," not in page and "each answered 8 times" in page
+    assert "pass@4    +12.5 (-25.0 to +50.0) points" in given.summary("/x")
+
+
+def test_guards_are_shown_with_their_outcome() -> None:
+    """If it fails, a policy is refused for a guard that the report says nothing of, or its cost and warnings hide."""
+    plain = record()
+    given = record(decision=decided(guards=[guard("kept", True), guard("lost", False)]))
+    page = report.render(given, pairs())
+    assert cells(page, "lost")[0] == "10 sudoku" and cells(page, "lost")[3:] == [
+        "-70.0 (-90.0 to -50.0)",
+        "-2",
+        "fails",
+    ]
+    assert cells(page, "kept")[-1] == "holds"
+    assert "answers: sparse in 4 tables" in page and "sparse" not in report.render(plain, pairs())
+    assert given.stage_seconds()["evaluate"] == plain.stage_seconds()["evaluate"] + 4
+    assert "guard     lost fails: -70.0 (-90.0 to -50.0) points solved, 2 tolerated" in given.summary("/x")
+
+
+def test_long_texts_are_cut_in_the_page() -> None:
+    """If it fails, a page with answers of a thousand tokens, or references of a hundred tests, cannot be read."""
+    table = answers(["x" * 5000], [0.5])
+    page = report.render(record(), report.pair_samples(table, table))
+    assert "x" * report.ROOM + " [...]" in page and "x" * (report.ROOM + 1) not in page
 
 
 def test_a_run_that_was_not_promoted_says_so() -> None:
     """If it fails, a failed run looks like a success."""
-    lost = record().decision.model_copy(update={"promoted": False})
+    lost = decided(promoted=False)
     assert "<b>Not promoted</b>" in report.render(record(decision=lost), pairs())
 
 
@@ -195,21 +335,30 @@ def test_the_same_run_gives_the_same_page() -> None:
 def test_hostile_texts_are_escaped() -> None:
     """If it fails, an answer of the policy, or a problem from a file, can run code in the reader's browser."""
     table = answers([HOSTILE, HOSTILE], [0.0, 1.0])
-    rows = [row | {"problem": HOSTILE, "reference": HOSTILE, "prompt_id": HOSTILE} for row in table.to_pylist()]
-    table = pa.Table.from_pylist(rows, tables.SAMPLES)
+    names = ("problem", "reference", "prompt_id", "prompt")
+    rows = [row | dict.fromkeys(names, HOSTILE) for row in table.to_pylist()]
+    table = pa.Table.from_pylist(rows, PARTS)
     file = PromptFile.model_construct(path=HOSTILE, sha256="0" * 64)
     config = TrainConfig().model_copy(
-        update={"name": HOSTILE, "prompts": PromptConfig.model_construct(train_file=file)}
+        update={"name": HOSTILE, "prompts": PromptConfig.model_construct(train_data=file)}
     )
+    domain = DomainChoice.model_construct(root=CustomConfig.model_construct(path=HOSTILE, sha256="0" * 64))
+    trained = evaluated(2, 7).model_copy(
+        update={
+            "protocol": evaluated(2, 7).protocol.model_copy(update={"domain": domain}),
+            "parts": {HOSTILE: 0.5},
+            "warnings": [HOSTILE],
+        }
+    )
+    hostile_guard = guard("g", False).model_copy(update={"name": HOSTILE, "base": trained})
     given = record().model_copy(
         update={
             "config": config,
-            "decision": record().decision.model_copy(update={"reason": HOSTILE}),
+            "decision": decided(reason=HOSTILE, guards=[hostile_guard]),
             "prompts": record().prompts.model_copy(update={"warnings": [HOSTILE]}),
-            "rewards": [rewarded(0.5).model_copy(update={"warnings": [HOSTILE]})] * 2,
-            "trained": evaluated(2, 7).model_copy(
-                update={"protocol": evaluated(2, 7).protocol.model_copy(update={"domain": HOSTILE})}
-            ),
+            "rewards": [rewarded(0.5).model_copy(update={"warnings": [HOSTILE], "parts": {HOSTILE: 0.5}})] * 2,
+            "base": evaluated(0, 3).model_copy(update={"parts": {HOSTILE: 0.5}}),
+            "trained": trained,
         }
     )
     page = report.render(given, report.pair_samples(table, table))

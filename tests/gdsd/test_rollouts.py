@@ -77,6 +77,7 @@ def test_samples_are_numbered_numerically(tmp_path: Path) -> None:
         "prompt_ids": [1],
         "completion_ids": [1],
         "unmasked_at": [0],
+        "ended": False,
     }
     rows: Rows = [row | {"sample": sample, "completion": str(sample)} for sample in (10, 2, 11, 0)]
     assert merged(tmp_path / "m", [rows])["sample"].to_pylist() == [0, 2, 10, 11]
@@ -93,6 +94,7 @@ def test_rows_say_what_was_asked_and_answered(denoiser: Denoiser, puzzles: pa.Ta
         assert row["prompt_ids"] == denoiser.encode(problem["prompt"])
         ids = row["completion_ids"]
         assert isinstance(ids, list) and len(ids) == 16 and row["completion"] == denoiser.decode(ids)
+        assert row["ended"] == (denoiser.end_id in ids)
         # Two blocks of 8 tokens, two steps each, 4 tokens per step.
         assert isinstance(row["unmasked_at"], list)
         assert sorted(row["unmasked_at"][:8]) == [0] * 4 + [1] * 4
