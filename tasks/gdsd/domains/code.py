@@ -1,0 +1,223 @@
+"""Code: write a function or a program; the prompt, and a verdict by running the tests in two sandboxes.
+
+The answer's code runs in one sandbox and sees calls, one at a time; the tests run in another and see values of builtin
+types. Nothing that the answer does is more than another value, so it cannot pass a test but by returning what is right.
+"""
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.gdsd import sandbox
+from tasks.gdsd.domains import answers
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
+from tasks.gdsd.guests import answer as answer_role
+from tasks.gdsd.guests import tester as tester_role
+from tasks.gdsd.guests import wire
+from tasks.gdsd.sandbox import GoneError, LateError, Limits, Route, Sandbox, StartError
+
+SOURCE = 1 << 18  # bytes of an answer's code
+TRIES = 2  # to bring up the sandboxes of an answer
+
+INSTRUCTION = """\
+Solve the task in Python 3 with the standard library only. Write the complete code in one block that starts with \
+```python and ends with ```.
+"""
+
+SHOTS = (
+    (
+        "Write a function that returns the largest number of a list, or None if the list is empty.\n\n"
+        "Your code should pass this test:\nassert largest([3, 9, 2]) == 9",
+        "def largest(numbers):\n    return max(numbers, default=None)\n",
+    ),
+    (
+        "Write a function that counts how often each word occurs in a text, whatever its case.\n\n"
+        "Your code should pass this test:\nassert count_words('To be or not to be') == "
+        "{'to': 2, 'be': 2, 'or': 1, 'not': 1}",
+        "def count_words(text):\n    counts = {}\n    for word in text.lower().split():\n"
+        "        counts[word] = counts.get(word, 0) + 1\n    return counts\n",
+    ),
+    (
+        "Write a function that says whether a number is prime.\n\n"
+        "Your code should pass this test:\nassert is_prime(7) == True",
+        "def is_prime(number):\n    if number < 2:\n        return False\n    divisor = 2\n"
+        "    while divisor * divisor <= number:\n        if number % divisor == 0:\n            return False\n"
+        "        divisor += 1\n    return True\n",
+    ),
+)
+
+
+class CodeConfig(DomainConfig):
+    """Python code, judged by tests."""
+
+    name: Literal["code"] = "code"
+    shots: int = Field(0, ge=0, le=len(SHOTS), description="solved examples in the prompt")
+    isolation: sandbox.Level = Field(
+        "full",
+        description="least isolation that is accepted; the strongest that the system offers is used, see "
+        "docs/domains/code.md",
+    )
+    seconds: int = Field(5, ge=1, le=600, description="for all tests of an answer, start of the sandboxes excluded")
+    memory_mib: int = Field(512, ge=64, le=65_536, description="address space of each process of an answer")
+    processes: int = Field(8, ge=1, le=1024, description="processes and threads of an answer at a time")
+    file_mib: int = Field(8, ge=1, le=4096, description="largest file, and the whole of an answer's temporary folder")
+    workers: int = Field(2, ge=1, le=64, description="answers that are judged at a time")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running an answer."""
+
+    compiles: bool
+    passed: Sequence[bool]
+
+
+class Code(Domain):
+    """Python functions with asserts (MBPP), with a `check` (HumanEval), or programs with input and output.
+
+    Part `tests` is the share of the tests that pass; solved means all of them. Part `format` is 1 for a fenced block
+    that compiles, else 0. An answer that runs out of time is wrong as a whole.
+    """
+
+    parts = {"tests": 1.0, "format": 0.0}  # noqa: RUF012
+    columns = ("problem", "tests", "setup", "entry_point", "solution", "cases")
+    example = Answer(
+        "Write a function that adds two numbers.\n\nYour code should pass this test:\nassert add(2, 3) == 5",
+        '{"entry_point":"add","prefix":"","setup":"","tests":["assert add(2, 3) == 5","assert add(-1, 1) == 0"]}',
+        "def add(left, right):\n    return left + right\n",
+    )
+    reference_pattern = r"(?s)^\{.*\}$"
+
+    def __init__(self, config: CodeConfig = CodeConfig()) -> None:
+        self.config = config
+
+    def read(self, row: Mapping[str, object]) -> Problem:
+        """Takes the row of MBPP, HumanEval or a set of one's own; see docs/domains/code.md.
+
+        Raises:
+            DataError: the row has no tests, or does not say which function they test.
+        """
+        return read_row(row)
+
+    def phrase(self, problem: str) -> str:
+        """Returns the instruction, the examples and the task."""
+        shown = [f"\nTask:\n{task}\n\n```python\n{solution}```\n" for task, solution in SHOTS[: self.config.shots]]
+        if is_function(problem):
+            problem = f"Complete this function.\n\n```python\n{problem.rstrip()}\n```"
+        return f"{INSTRUCTION}{''.join(shown)}\nTask:\n{problem}\n"
+
+    def fault(self, problem: str, reference: str) -> str | None:
+        """Says what is wrong with a problem from a file, or None; nothing of it is run."""
+        return fault_of(reference)
+
+    def verify(self, problem: str, reference: str, answer: str) -> Verdict:
+        """Runs the last fenced block of an answer.
+
+        Raises:
+            SandboxError: this system does not offer the isolation that the configuration asks for.
+        """
+        task = read_reference(reference)
+        source = answers.fenced(answer)
+        if isinstance(task, str):
+            return Verdict(parts={"tests": None, "format": None}, solved=None)
+        if source is None or len(source) > SOURCE:
+            return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
+        route = sandbox.choose(self.config.isolation)
+        for _ in range(TRIES):
+            try:
+                outcome = self._run(task, source, route)
+            except StartError:
+                continue
+            share = sum(outcome.passed) / len(outcome.passed)
+            return Verdict(parts={"tests": share, "format": float(outcome.compiles)}, solved=all(outcome.passed))
+        return Verdict(parts={"tests": None, "format": None}, solved=None)
+
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        """Judges `workers` answers at a time; each thread only waits for processes."""
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            return list(pool.map(lambda item: self.verify(*item), items))
+
+    def _run(self, task: Tests | Program, source: str, route: Route) -> Outcome:
+        config = self.config
+        # The deadline comes first; the limit of CPU time is for what nobody waits for.
+        limits = Limits(config.seconds + 1, config.memory_mib, config.processes, config.file_mib)
+        with ExitStack() as stack:
+            side = stack.enter_context(Sandbox(answer_role, limits, route))
+            tester = stack.enter_context(Sandbox(tester_role, limits, route)) if isinstance(task, Tests) else None
+            side.wait_until_ready()
+            if tester is not None:
+                tester.wait_until_ready()
+            deadline = time.monotonic() + config.seconds
+            order = {"source": source, "prefix": "", "entry_point": None}
+            if isinstance(task, Tests):
+                order |= {"prefix": task.prefix, "entry_point": task.entry_point}
+            wrong = [False] * task.count
+            try:
+                side.send(json.dumps(order).encode(), deadline)
+                compiles = side.receive(deadline, 1) == b"1"
+            except (GoneError, LateError):
+                compiles = False
+            if not compiles:
+                return Outcome(False, wrong)
+            try:
+                if isinstance(task, Program):
+                    return Outcome(True, [_match(case.stdin, case.stdout, side, deadline) for case in task.cases])
+                assert tester is not None
+                return Outcome(True, _test(task, side, tester, deadline))
+            except (GoneError, LateError):
+                return Outcome(True, wrong)
+
+
+def _test(task: Tests, side: Sandbox, tester: Sandbox, deadline: float) -> list[bool]:
+    """Carries calls from the tests to the answer and values back, and returns which tests passed.
+
+    Raises:
+        GoneError: the tests ended without a verdict.
+        LateError: the deadline has passed.
+    """
+    order = {"setup": task.setup, "tests": task.tests, "entry_point": task.entry_point}
+    tester.send(json.dumps(order).encode(), deadline)
+    lost = False
+    while True:
+        message = tester.receive(deadline, wire.BYTES + 1)
+        kind, body = message[:1], message[1:]
+        if kind == b"V":
+            verdicts = [flag == ord("1") for flag in body]
+            return verdicts if len(verdicts) == task.count else [False] * task.count
+        reply = b""
+        if not lost:
+            try:
+                side.send(body, deadline)
+                reply = side.receive(deadline, wire.BYTES)
+            except GoneError:
+                lost = True  # and stays so: the rest of an overlong line must not become the next reply
+        tester.send(b"R" + reply if reply else b"X", deadline)
+
+
+def _match(text: str, wanted: str, side: Sandbox, deadline: float) -> bool:
+    """Runs the program on one input and compares its output by lines, without spaces at their ends.
+
+    Raises:
+        GoneError: the process that runs it is no more.
+        LateError: the deadline has passed.
+    """
+    side.send(base64.b64encode(text.encode(errors="replace")), deadline)
+    reply = side.receive(deadline, 2 * answer_role.OUTPUT)
+    try:
+        output = binascii.a2b_base64(reply[1:]).decode(errors="replace")
+    except binascii.Error:
+        return False
+    return reply[:1] == b"1" and _lines(output) == _lines(wanted)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().splitlines()]
