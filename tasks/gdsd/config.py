@@ -96,6 +96,9 @@ class TestConfig(Config):
                 f"columns has {', '.join(unknown)}, but {self.domain.name} reads {', '.join(domain.columns)}, "
                 f"or {', '.join(sorted(read))}"
             )
+        named = list(self.columns.values())
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"columns names {', '.join(twice)} more than once, but a column holds one thing")
         return self
 
 

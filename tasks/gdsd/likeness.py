@@ -1,7 +1,9 @@
 """Near-duplicates: problems of which one is a small change of the other."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 
 def nearest(
@@ -10,26 +12,30 @@ def nearest(
     """Returns for each text the index of the other text that is most like it, if they are near-duplicates.
 
     Likeness is the Jaccard index |A & B| / |A | B| of their features, exactly: an inverted index counts the shared
-    features of all pairs that share any, so time grows with the number of such pairs.
+    features of all pairs that share any. Features of the same texts are counted as one, so that what thousands of texts
+    have in common, such as an instruction, costs no more than one feature. Of several texts alike the first counts.
     """
+    wanted = [features(text) for text in texts]
+    known = frozenset[str]().union(*wanted)
     owners: dict[str, list[int]] = defaultdict(list)
-    sizes = []
+    sizes = np.zeros(len(others), np.int64)
     for index, other in enumerate(others):
         found = features(other)
-        sizes.append(len(found))
-        for feature in found:
+        sizes[index] = len(found)
+        for feature in found & known:
             owners[feature].append(index)
+    kinds: dict[tuple[int, ...], int] = {}  # the texts that share some features -> a number for these features
+    kind_of = {feature: kinds.setdefault(tuple(indices), len(kinds)) for feature, indices in owners.items()}
+    members = [np.array(indices) for indices in kinds]
     result: list[int | None] = []
-    for text in texts:
-        own = features(text)
-        shared: dict[int, int] = defaultdict(int)
-        for feature in own:
-            for index in owners.get(feature, ()):
-                shared[index] += 1
-        best, nearest_to = 0.0, None
-        for index, count in shared.items():
-            jaccard = count / (len(own) + sizes[index] - count)
-            if jaccard > best:
-                best, nearest_to = jaccard, index
-        result.append(nearest_to if best >= similarity else None)
+    for own in wanted:
+        best = None
+        if counts := Counter(kind_of[feature] for feature in own if feature in kind_of):
+            shared = np.zeros(len(others), np.int64)
+            for kind, count in counts.items():
+                shared[members[kind]] += count
+            jaccard = shared / (len(own) + sizes - shared)
+            first = int(jaccard.argmax())
+            best = first if jaccard[first] >= similarity else None
+        result.append(best)
     return result

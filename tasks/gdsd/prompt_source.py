@@ -4,16 +4,12 @@ import csv
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import fsspec
 import pyarrow as pa
 
 from tasks.gdsd.config import HubDataset, PromptFile
 from tasks.gdsd.errors import DataError
-
-if TYPE_CHECKING:
-    from datasets import Features
 
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
@@ -32,16 +28,24 @@ def load(source: PromptFile | HubDataset) -> pa.Table:
 
 def _load_hub(source: HubDataset) -> pa.Table:
     """Downloads through `datasets`, which since its version 4 runs no code of a data set."""
-    from datasets import load_dataset
+    from datasets import load_dataset_builder
 
+    what = f"data set {source.hub!r} (subset {source.subset}, split {source.split!r}, revision {source.revision})"
     try:
-        loaded = load_dataset(source.hub, source.subset, split=source.split, revision=source.revision)
+        builder = load_dataset_builder(source.hub, source.subset, revision=source.revision)
+        # Where the hub does not answer, datasets takes whatever revision it has cached, and a local folder of the
+        # data set's name before all else.
+        if builder.hash == source.revision:
+            builder.download_and_prepare()
+            return builder.as_dataset(split=source.split).data.table.combine_chunks()
     except Exception as error:  # datasets and the hub's client raise dozens of kinds
         raise DataError(
-            f"data set {source.hub!r} (subset {source.subset}, split {source.split!r}, revision {source.revision}) "
-            f"cannot be loaded: {error}; check the names on the hub, or give a local file by path"
+            f"{what} cannot be loaded: {error}; check the names on the hub, or give a local file by path"
         ) from error
-    return loaded.data.table.combine_chunks()
+    raise DataError(
+        f"{what} cannot be had: instead there is {builder.hash} in the cache or in a local folder of this name; "
+        "check the revision and whether the hub can be reached, and rename such a folder"
+    )
 
 
 def _load_file(file: PromptFile) -> pa.Table:
@@ -65,7 +69,7 @@ def _load_file(file: PromptFile) -> pa.Table:
                 f"prompt file {file.path!r} has sha256 {found}, but {file.sha256} was pinned; restore it or pin anew"
             )
         try:
-            options = {"features": _text_columns(copy)} if suffix == ".csv" else {}
+            options = _csv_options(copy) if suffix == ".csv" else {}
             loaded = load_dataset(
                 FORMATS[suffix],
                 data_files=str(copy),
@@ -79,9 +83,10 @@ def _load_file(file: PromptFile) -> pa.Table:
         return loaded.data.table.combine_chunks()
 
 
-def _text_columns(file: Path) -> "Features":
-    """Reads every cell of a CSV file as text: a solution such as 1234... is no number."""
+def _csv_options(file: Path) -> dict[str, object]:
+    """Reads every cell of a CSV file as text: a solution such as 1234... is no number, and the answer None not null."""
     from datasets import Features, Value
 
-    with file.open(newline="", encoding="utf-8") as source:
-        return Features({name: Value("string") for name in next(csv.reader(source), [])})
+    with file.open(newline="", encoding="utf-8-sig") as source:
+        features = Features({name: Value("string") for name in next(csv.reader(source), [])})
+    return {"features": features, "keep_default_na": False, "na_values": [""]}

@@ -109,22 +109,24 @@ def _translate(domain: Domain, split: str, table: pa.Table) -> pa.Table:
             f"the {split} source has the columns {', '.join(table.column_names)}, but wanted are "
             f"{', '.join(domain.columns)}; say by prompts.columns which of them is which"
         )
-    rows, faults = [], []
+    rows: list[dict[str, object]] = []
+    faults = []
     for index, row in enumerate(table.select([*present, *(["id"] if "id" in table.column_names else [])]).to_pylist()):
         try:
             problem, reference = domain.read({name: row[name] for name in present})
-        except (DataError, KeyError) as error:
-            said = (
-                f"column {error} is missing; say by prompts.columns where it is"
-                if isinstance(error, KeyError)
-                else error
-            )
-            faults.append(f"row {index}: {said}"[:300])
+        except DataError as error:
+            faults.append(f"row {index}: {error}"[:300])
+        except KeyError as error:
+            if error.args[0] not in set(domain.columns) - set(present):
+                raise
+            faults.append(f"row {index}: column {error} is missing; say by prompts.columns where it is")
         else:
-            kept = {"problem": problem, "reference": reference}
-            rows.append(kept | {"id": row["id"]} if "id" in row else kept)
+            # Data sets number the rows of each split from 0, but an id is a text of its own in all splits.
+            own = row.get("id", index)
+            name = f"{split}-{own:06d}" if isinstance(own, int) else own
+            rows.append({"id": name, "problem": problem, "reference": reference})
     _refuse(faults, f"of {table.num_rows} rows of the {split} source cannot be read")
-    return pa.Table.from_pylist(rows)
+    return pa.Table.from_pylist(rows) if rows else tables.PROMPTS.empty_table().drop_columns(["prompt"])
 
 
 def _order(rows: int, seed: int) -> list[int]:
@@ -139,15 +141,22 @@ def _take(table: pa.Table, most: int, seed: int) -> pa.Table:
 def leave_out_near_duplicates(made: dict[str, pa.Table], config: PromptConfig) -> tuple[dict[str, pa.Table], int]:
     """Leaves out training problems that are nearly those of another split, if the configuration says so.
 
+    Validation problems that were set aside from the training source are left out if they are nearly test problems.
     Returns the tables and how many problems were left out.
     """
     if config.near_duplicates == "refuse":
         return made, 0
     domain = make(config.domain)
-    held_out = [text for split in ("validation", "test") for text in made[split]["problem"].to_pylist()]
-    near = likeness.nearest(made["train"]["problem"].to_pylist(), held_out, domain.shingles, config.similarity)
-    kept = [row for row, other in enumerate(near) if other is None]
-    return made | {"train": made["train"].take(kept)}, len(near) - len(kept)
+    kept, left_out = dict(made), 0
+    set_aside = config.validation_data is None and not domain.generates
+    for split, others in {"validation": ["test"] if set_aside else [], "train": ["validation", "test"]}.items():
+        held_out = [str(text or "") for other in others for text in kept[other]["problem"].to_pylist()]
+        texts = [str(text or "") for text in kept[split]["problem"].to_pylist()]
+        near = likeness.nearest(texts, held_out, domain.shingles, config.similarity)
+        rows = [row for row, other in enumerate(near) if other is None]
+        left_out += len(near) - len(rows)
+        kept[split] = kept[split].take(pa.array(rows, pa.int64()))
+    return kept, left_out
 
 
 def _refuse(faults: list[str], what: str) -> None:

@@ -44,14 +44,20 @@ def _file(path: str) -> Path:
     module = path.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"domain {path!r}: {error}; the package must be importable where pyflyte runs") from None
-    if spec is None or spec.origin is None:
+    except Exception as error:  # this imports the packages around the module, which may raise anything
+        raise ConfigError(
+            f"domain {path!r}: {_said(error)}; the package must be importable where pyflyte runs"
+        ) from error
+    if spec is None or spec.origin is None or not spec.has_location:
         raise ConfigError(
             f"domain {path!r}: there is no module {module!r}; it must be importable where pyflyte runs, and on a "
             "cluster lie in the project's folder or in the image"
         )
     return Path(spec.origin)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _pin(path: str) -> str:
@@ -62,13 +68,21 @@ def make(config: CustomConfig) -> Domain:
     """Imports the class and calls it with the options.
 
     Raises:
-        ConfigError: there is no such class, or it refuses the options.
+        ConfigError: there is no such class, it is incomplete, or it refuses the options.
     """
     module, _, name = config.path.partition(":")
-    kind = vars(importlib.import_module(module)).get(name)
+    try:
+        kind = vars(importlib.import_module(module)).get(name)
+    except Exception as error:  # the user's code may raise anything
+        raise ConfigError(f"domain {config.path!r} cannot be imported: {_said(error)}") from error
     if not (isinstance(kind, type) and issubclass(kind, Domain)):
         raise ConfigError(f"domain {config.path!r}: {name!r} is no subclass of tasks.gdsd.domains.base.Domain")
+    declared = ("parts", "columns", "example")
+    if missing := [attribute for attribute in declared if not any(attribute in vars(base) for base in kind.__mro__)]:
+        raise ConfigError(f"domain {config.path!r} does not set {', '.join(missing)}; see docs/domains/custom.md")
+    if not kind.parts:
+        raise ConfigError(f"domain {config.path!r} has no parts, so that every answer has the reward 0; name one")
     try:
         return kind(**config.options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"domain {config.path!r} refuses the options {config.options}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"domain {config.path!r} refuses the options {config.options}: {_said(error)}") from error
