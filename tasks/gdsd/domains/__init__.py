@@ -7,8 +7,11 @@ from pydantic import ConfigDict, Discriminator, RootModel, Tag, model_validator
 from tasks.gdsd.config_base import StrictJson
 from tasks.gdsd.domains import custom
 from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
+from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.domains.countdown import Countdown, CountdownConfig
 from tasks.gdsd.domains.custom import CustomConfig
+from tasks.gdsd.domains.gsm8k import Gsm8k, Gsm8kConfig
+from tasks.gdsd.domains.math import Math, MathConfig
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
 
 __all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make"]
@@ -22,6 +25,9 @@ def _domain_name(value: object) -> object:
 Configuration = Annotated[
     Annotated[SudokuConfig, Tag("sudoku")]
     | Annotated[CountdownConfig, Tag("countdown")]
+    | Annotated[Gsm8kConfig, Tag("gsm8k")]
+    | Annotated[MathConfig, Tag("math")]
+    | Annotated[CodeConfig, Tag("code")]
     | Annotated[CustomConfig, Tag("custom")],
     Discriminator(_domain_name),
 ]
@@ -62,5 +68,11 @@ def make(choice: DomainChoice) -> Domain:
             return Sudoku(config)
         case CountdownConfig() as config:
             return Countdown(config)
+        case Gsm8kConfig() as config:
+            return Gsm8k(config)
+        case MathConfig() as config:
+            return Math(config)
+        case CodeConfig() as config:
+            return Code(config)
         case CustomConfig() as config:
             return custom.make(config)
