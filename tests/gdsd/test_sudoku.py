@@ -6,18 +6,25 @@ from itertools import islice
 import pytest
 
 from tasks.gdsd.config import PromptConfig
-from tasks.gdsd.domains import DOMAINS
+from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.base import Verdict
-from tasks.gdsd.domains.sudoku import Sudoku, all_solutions, solutions
+from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig, all_solutions, solutions
+from tasks.gdsd.errors import ConfigError, DataError
 
 SOLUTION = "1234341221434321"
 PUZZLE = "1.34341.2143.321"
 FULLWIDTH = "".join(chr(0xFF10 + int(digit)) for digit in SOLUTION)  # int() and str.isdigit() take these for digits
 DOMAIN = Sudoku()
+TAGGED = Sudoku(SudokuConfig(format="tagged"))
 
 
-def problems(count: int, seed: int = 0, least: int = 6, most: int = 10) -> list[tuple[str, str]]:
-    return list(islice(DOMAIN.problems(PromptConfig(seed=seed, min_empty=least, max_empty=most)), count))
+def problems(count: int, seed: int = 0, least: int = 6, most: int = 10, shots: int = 0) -> list[tuple[str, str]]:
+    domain = Sudoku(SudokuConfig(min_empty=least, max_empty=most, shots=shots))
+    return list(islice(domain.problems(seed), count))
+
+
+def judged(cells: float, formed: float, solved: bool) -> Verdict:
+    return Verdict(parts={"cells": cells, "format": formed}, solved=solved)
 
 
 def valid(grid: str) -> bool:
@@ -110,15 +117,17 @@ def test_the_reward_is_the_share_of_empty_cells() -> None:
         for cell, digit in zip((1, 7, 12), cells, strict=True):
             answer[cell] = digit
         verdict = DOMAIN.verify(PUZZLE, SOLUTION, "".join(answer))
-        assert verdict.reward == pytest.approx(reward)
+        assert verdict.parts["cells"] == pytest.approx(reward)
+        assert verdict.parts["format"] == ("." not in cells)
         assert verdict.solved is (reward == 1.0)
+    assert DomainChoice(SudokuConfig()).weights == {"cells": 1.0, "format": 0.0}
 
 
 def test_solved_needs_the_clues_intact() -> None:
     """If it fails, a policy can score as solving a puzzle that it changed."""
     for cell in (0, 2, 15):
         changed = SOLUTION[:cell] + ("1" if SOLUTION[cell] != "1" else "2") + SOLUTION[cell + 1 :]
-        assert DOMAIN.verify(PUZZLE, SOLUTION, changed) == Verdict(reward=1.0, solved=False)
+        assert DOMAIN.verify(PUZZLE, SOLUTION, changed) == judged(1.0, 1.0, solved=False)
 
 
 @pytest.mark.parametrize(
@@ -144,10 +153,110 @@ def test_solved_needs_the_clues_intact() -> None:
 )
 def test_hostile_answers_fill_no_cell_right(answer: str) -> None:
     """If it fails, one odd answer stops a round, or passes as right."""
-    assert DOMAIN.verify("." * 16, SOLUTION, answer) == Verdict(reward=0.0, solved=False)
+    assert DOMAIN.verify("." * 16, SOLUTION, answer) == judged(0.0, 0.0, solved=False)
+    assert TAGGED.verify("." * 16, SOLUTION, answer) == judged(0.0, 0.0, solved=False)
+    inside = TAGGED.verify("." * 16, SOLUTION, f"<reasoning></reasoning><answer>{answer}</answer>")
+    stripped = DOMAIN.verify("." * 16, SOLUTION, answer.strip())  # white space around a tagged answer is no part of it
+    assert inside == judged(stripped.parts["cells"] or 0.0, 1.0, solved=stripped.solved is True)
 
 
 def test_the_prompt_holds_the_puzzle() -> None:
     """If it fails, the policy does not see the clues, or two puzzles look alike to it."""
     assert PUZZLE in DOMAIN.phrase(PUZZLE)
-    assert DOMAINS["sudoku"].phrase(PUZZLE) == DOMAIN.phrase(PUZZLE)
+    assert make(DomainChoice(SudokuConfig())).phrase(PUZZLE) == DOMAIN.phrase(PUZZLE)
+    assert PUZZLE in TAGGED.phrase(PUZZLE) and "<answer>" in TAGGED.phrase(PUZZLE)
+
+
+# In words, and with examples
+
+
+@pytest.mark.parametrize(
+    ("answer", "cells", "formed", "solved"),
+    [
+        (f"<reasoning>row 1</reasoning><answer>{SOLUTION}</answer>", 1.0, 1.0, True),
+        (f"<reasoning>row 1</reasoning>\n <answer>\n{SOLUTION}\n</answer>\n", 1.0, 1.0, True),
+        (f"It is <answer>{SOLUTION}</answer>.", 1.0, 0.0, True),
+        (f"<answer>{SOLUTION[:-1]}</answer>", 0.0, 0.0, False),
+        ("<answer>1234341121434321</answer>", 2 / 3, 0.0, False),
+        (SOLUTION, 0.0, 0.0, False),
+        (f"<answer>{SOLUTION}", 0.0, 0.0, False),
+        (f"<answer>{SOLUTION}</answer><answer>?</answer>", 0.0, 0.0, False),
+    ],
+)
+def test_a_tagged_answer_counts_what_stands_in_the_tags(answer: str, cells: float, formed: float, solved: bool) -> None:
+    """If it fails, the format of the prompt is not the one that is judged."""
+    assert TAGGED.verify(PUZZLE, SOLUTION, answer) == judged(pytest.approx(cells), formed, solved)
+
+
+def test_a_different_clue_in_a_tagged_answer_is_not_solved() -> None:
+    """If it fails, a policy can score as solving a puzzle that it changed."""
+    changed = TAGGED.verify(PUZZLE, SOLUTION, f"<answer>2{SOLUTION[1:]}</answer>")
+    assert (changed.parts["cells"], changed.solved) == (1.0, False)
+
+
+@pytest.mark.parametrize("format", ["bare", "tagged"])
+def test_examples_are_solved_and_not_among_the_problems(format: str) -> None:
+    """If it fails, the prompt shows the answer to a problem, or a wrong example."""
+    config = SudokuConfig.model_validate({"format": format, "shots": 3, "min_empty": 1, "max_empty": 1})
+    domain = Sudoku(config)
+    assert len(domain.shots) == len(set(domain.shots)) == 3
+    assert all(solutions(puzzle) == [solution] for puzzle, solution in domain.shots)
+    prompt = domain.phrase(PUZZLE)
+    assert all(prompt.index(shot.problem) < prompt.index(shot.reference) for shot in domain.shots)
+    assert prompt.rindex(PUZZLE) > max(prompt.rindex(shot.reference) for shot in domain.shots)
+    assert not {puzzle for puzzle, _ in islice(domain.problems(0), 3000)} & {shot.problem for shot in domain.shots}
+
+
+def test_examples_are_those_of_every_seed_and_leave_the_problems_alone() -> None:
+    """If it fails, two runs whose prompts differ in their seed only have different examples, or zero shots change."""
+    assert Sudoku(SudokuConfig(shots=2)).shots == Sudoku(SudokuConfig(shots=2)).shots
+    assert set(problems(200, shots=2)) - set(problems(202)) == set()
+
+
+# From data sets
+
+
+@pytest.mark.parametrize("sign", [".", "0", "_"])
+def test_rows_of_a_data_set_are_read(sign: str) -> None:
+    """If it fails, a data set that writes empty cells as 0 cannot be trained on."""
+    assert DOMAIN.read({"puzzle": PUZZLE.replace(".", sign), "solution": SOLUTION}) == (PUZZLE, SOLUTION)
+
+
+@pytest.mark.parametrize("row", [{"puzzle": 12, "solution": SOLUTION}, {"puzzle": PUZZLE, "solution": None}])
+def test_rows_without_texts_are_refused(row: dict[str, object]) -> None:
+    """If it fails, a column of numbers, whose leading zeros are lost, is taken for puzzles."""
+    with pytest.raises(DataError, match="must be texts of 16 characters, not"):
+        DOMAIN.read(row)
+
+
+def test_two_puzzles_are_near_duplicates_only_if_equal() -> None:
+    """If it fails, generated puzzles, of which there are few, are refused as copies of each other."""
+    assert DOMAIN.shingles(PUZZLE) == DOMAIN.shingles(PUZZLE)
+    assert not DOMAIN.shingles(PUZZLE) & DOMAIN.shingles(PUZZLE.replace("1", ".", 1))
+
+
+# The configuration
+
+
+def test_a_range_upside_down_is_refused() -> None:
+    """If it fails, a run stops in its first stage with a traceback of the random number generator."""
+    with pytest.raises(ConfigError, match=r" domain: min_empty 6 exceeds max_empty 5"):
+        PromptConfig.model_validate_json('{"domain": {"name": "sudoku", "min_empty": 6}}')
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"cell": 1.0}, "weights has cell, but the reward's parts are cells, format"),
+        ({"cells": 0.0}, "weights are all 0"),
+    ],
+)
+def test_weights_of_nothing_are_refused(weights: dict[str, float], said: str) -> None:
+    """If it fails, a slip in a part's name trains on a reward that is always 0."""
+    with pytest.raises(ValueError, match=said):
+        DomainChoice(SudokuConfig(weights=weights))
+
+
+def test_a_part_without_a_weight_counts_nothing() -> None:
+    """If it fails, weights that leave out a part keep its default."""
+    assert DomainChoice(SudokuConfig(weights={"format": 0.5})).weights == {"cells": 0.0, "format": 0.5}
