@@ -5,8 +5,8 @@ import torch
 
 from tasks.gdsd.config import TinyModelConfig
 from tasks.gdsd.denoiser import tiny
-from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.alphabet import ALPHABET
+from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import DataError
 
 
