@@ -38,8 +38,8 @@ def make_prompts(config: PromptConfig) -> dict[str, pa.Table]:
         made["validation"] = _tabulate(domain, "validation", islice(stream, config.validation_size))
     else:
         order = _order(made["train"].num_rows, config.seed)
-        made["validation"] = made["train"].take(sorted(order[: config.validation_size]))
-        made["train"] = made["train"].take(sorted(order[config.validation_size :]))
+        made["validation"] = _pick(made["train"], sorted(order[: config.validation_size]))
+        made["train"] = _pick(made["train"], sorted(order[config.validation_size :]))
     if config.train_data is None and stream is not None:
         made["train"] = _tabulate(domain, "train", islice(stream, config.train_size))
     made["train"] = _take(made["train"], config.train_size, config.seed)
@@ -135,7 +135,11 @@ def _order(rows: int, seed: int) -> list[int]:
 
 def _take(table: pa.Table, most: int, seed: int) -> pa.Table:
     """Takes at most so many rows, drawn by the seed, in their own order."""
-    return table if table.num_rows <= most else table.take(sorted(_order(table.num_rows, seed)[:most]))
+    return table if table.num_rows <= most else _pick(table, sorted(_order(table.num_rows, seed)[:most]))
+
+
+def _pick(table: pa.Table, rows: list[int]) -> pa.Table:
+    return table.take(pa.array(rows, pa.int64()))  # of no rows Arrow could not tell the type
 
 
 def leave_out_near_duplicates(made: dict[str, pa.Table], config: PromptConfig) -> tuple[dict[str, pa.Table], int]:
@@ -155,7 +159,7 @@ def leave_out_near_duplicates(made: dict[str, pa.Table], config: PromptConfig) -
         near = likeness.nearest(texts, held_out, domain.shingles, config.similarity)
         rows = [row for row, other in enumerate(near) if other is None]
         left_out += len(near) - len(rows)
-        kept[split] = kept[split].take(pa.array(rows, pa.int64()))
+        kept[split] = _pick(kept[split], rows)
     return kept, left_out
 
 

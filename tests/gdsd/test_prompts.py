@@ -1,44 +1,55 @@
-"""Prompt tables: generated or read from pinned files, checked, and dealt out to rounds."""
+"""Prompt tables: their splits, generated or set aside, near-duplicates, checks, and dealing them out to rounds."""
 
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config import PromptConfig, PromptFile
-from tasks.gdsd.errors import ConfigError, DataError, GdsdError
-from tasks.gdsd.prompts import check_problems, make_prompts, round_rows
+from tasks.gdsd.config import GuardConfig, PromptConfig, TestConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.countdown import CountdownConfig, canonical
+from tasks.gdsd.domains.gsm8k import Gsm8kConfig
+from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.errors import DataError, GdsdError, QualityError
+from tasks.gdsd.prompts import check_problems, leave_out_near_duplicates, make_prompts, make_test, round_rows
+from tasks.gdsd.quality import check_prompts
+
+SUDOKU = DomainChoice(SudokuConfig(min_empty=6, max_empty=10))
+COUNTDOWN = DomainChoice(CountdownConfig())
+GSM8K = DomainChoice(Gsm8kConfig())
 
 
-def generated(**changed: int) -> dict[str, pa.Table]:
+def generated(domain: DomainChoice = SUDOKU, **changed: int) -> dict[str, pa.Table]:
     sizes = {"train_size": 30, "validation_size": 7, "test_size": 11} | changed
-    return make_prompts(PromptConfig(**sizes))
+    return make_prompts(PromptConfig(domain=domain, **sizes))
 
 
-def from_file(path: Path | str, sha256: str | None = None) -> pa.Table:
-    pinned = PromptFile(path=str(path)) if sha256 is None else PromptFile(path=str(path), sha256=sha256)
-    return make_prompts(PromptConfig(train_file=pinned, validation_size=1, test_size=1))["train"]
+def write_rows(rows: list[dict[str, object]], path: Path) -> dict[str, str]:
+    """Writes JSON lines, and returns the file as a source."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"path": str(path)}
 
 
-def write_jsonl(table: pa.Table, path: Path) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+def sums(count: int, first: int = 0) -> list[dict[str, object]]:
+    """Word problems with no five words in common."""
+    return [
+        {"question": " ".join(f"w{word * number + 1}x{word}" for word in range(12)), "answer": f"It is #### {number}"}
+        for number in range(first, first + count)
+    ]
 
 
-WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
-    "p.parquet": lambda table, path: pyarrow.parquet.write_table(table, path),
-    "p.jsonl": write_jsonl,
-    "p.json": write_jsonl,
-    "P.JSONL": write_jsonl,
-    "p.csv": lambda table, path: pyarrow.csv.write_csv(table, path),
-}
+def configured(**fields: object) -> PromptConfig:
+    return PromptConfig.model_validate_json(json.dumps({"domain": {"name": "gsm8k"}} | fields))
+
+
+def problems(table: pa.Table) -> list[str]:
+    return table["problem"].to_pylist()
 
 
 @contextmanager
@@ -60,27 +71,33 @@ def within(seconds: float) -> Iterator[None]:
 # Generated problems
 
 
-def test_generated_tables_have_the_declared_schema_and_sizes() -> None:
+@pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)
+def test_generated_tables_have_the_declared_schema_and_sizes(domain: DomainChoice) -> None:
     """If it fails, later stages cannot read the problems, or a run has fewer than it asked for."""
-    made = generated()
+    made = generated(domain)
     assert {split: table.num_rows for split, table in made.items()} == {"train": 30, "validation": 7, "test": 11}
     for table in made.values():
         assert table.schema.equals(tables.PROMPTS)
         assert all(row["problem"] in row["prompt"] for row in table.to_pylist())
-    check_problems("sudoku", made)
+    check_problems(domain, made)
 
 
-def test_splits_share_no_problem_and_no_id() -> None:
+@pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)
+def test_splits_share_no_problem_and_no_id(domain: DomainChoice) -> None:
     """If it fails, the reported gain is measured on problems that were trained on."""
-    made = generated(train_size=400, validation_size=100, test_size=100)
+    made = generated(domain, train_size=400, validation_size=100, test_size=100)
     for name in ("problem", "prompt", "id"):
         assert len({value for table in made.values() for value in table[name].to_pylist()}) == 600
+    if domain == COUNTDOWN:
+        assert len({canonical(text) for table in made.values() for text in problems(table)}) == 600
 
 
-def test_a_larger_training_set_leaves_the_test_set_as_it_was() -> None:
+@pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)
+def test_a_larger_training_set_leaves_the_test_set_as_it_was(domain: DomainChoice) -> None:
     """If it fails, results of runs with different training sets cannot be compared."""
-    small, large = generated(), generated(train_size=60, validation_size=9)
+    small, large = generated(domain), generated(domain, train_size=60, validation_size=9)
     assert small["test"].equals(large["test"])
+    assert small["test"].equals(make_test(TestConfig(domain=domain, test_size=11)))
     assert large["validation"].slice(0, 7).equals(small["validation"])
 
 
@@ -96,103 +113,189 @@ def test_more_puzzles_than_there_are_is_refused() -> None:
     With one empty cell there are 288 * 16 = 4,608 puzzles, each with one solution; 5,000 are asked for.
     """
     with within(30), pytest.raises(GdsdError):
-        make_prompts(PromptConfig(min_empty=1, max_empty=1, train_size=4000, validation_size=500, test_size=500))
+        generated(DomainChoice(SudokuConfig(min_empty=1, max_empty=1)), train_size=4000, validation_size=1000)
 
 
-# Problems from files
+# Validation set aside from a source, and caps
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_file_gives_the_same_problems_back(name: str, tmp_path: Path) -> None:
-    """If it fails, a documented format cannot be used: rows are lost or texts become numbers on the way."""
-    table = generated()["train"]
-    WRITERS[name](table, tmp_path / name)
-    found = from_file(tmp_path / name)
-    assert found.select(table.schema.names).to_pylist() == table.to_pylist()
-    check_problems("sudoku", {"train": found})
-    assert tables.write(found, tables.PROMPTS, tmp_path / "written.parquet").is_file()
+def test_validation_is_set_aside_from_the_training_source(tmp_path: Path) -> None:
+    """If it fails, the best round is chosen on problems that were trained on, or other ones in every run."""
+    train, test = write_rows(sums(50), tmp_path / "train.jsonl"), write_rows(sums(9, 90), tmp_path / "test.jsonl")
+    made = make_prompts(configured(train_data=train, test_data=test, validation_size=8))
+    assert {split: table.num_rows for split, table in made.items()} == {"train": 42, "validation": 8, "test": 9}
+    assert {*problems(made["train"]), *problems(made["validation"])} == {row["question"] for row in sums(50)}
+    again = make_prompts(configured(train_data=train, test_data=test, validation_size=8))
+    assert all(table.equals(made[split]) for split, table in again.items())
+    other = make_prompts(configured(train_data=train, test_data=test, validation_size=8, seed=1))
+    assert set(problems(other["validation"])) != set(problems(made["validation"]))
 
 
-def test_without_a_problem_column_the_prompt_is_the_problem(tmp_path: Path) -> None:
-    """If it fails, a file of bare puzzles is not phrased as the policy knows them, or not verified."""
-    table = generated()["train"]
-    write_jsonl(
-        table.select(["id", "problem", "reference"]).rename_columns(["id", "prompt", "reference"]),
-        tmp_path / "bare.jsonl",
+def test_caps_take_some_of_a_source_and_each_split_for_itself(tmp_path: Path) -> None:
+    """If it fails, a run with fewer training problems is validated or tested on others."""
+    files = {split: write_rows(sums(40, first), tmp_path / f"{split}.jsonl") for split, first in (("a", 0), ("b", 60))}
+    large = make_prompts(configured(train_data=files["a"], test_data=files["b"], validation_size=10, test_size=20))
+    small = make_prompts(
+        configured(train_data=files["a"], test_data=files["b"], validation_size=10, test_size=20, train_size=5)
     )
-    found = from_file(tmp_path / "bare.jsonl")
-    assert found.select(table.schema.names).to_pylist() == table.to_pylist()
+    assert small["train"].num_rows == 5 and set(problems(small["train"])) < set(problems(large["train"]))
+    assert small["test"].num_rows == 20 and problems(small["test"]) != problems(small["test"])[::-1]
+    assert small["test"].equals(large["test"]) and small["validation"].equals(large["validation"])
+    assert small["test"]["id"].to_pylist() == sorted(small["test"]["id"].to_pylist()), "in the source's order"
+    alone = TestConfig.model_validate_json(
+        json.dumps({"domain": {"name": "gsm8k"}, "test_data": files["b"], "test_size": 20})
+    )
+    assert make_test(alone).equals(small["test"])
 
 
-def test_a_file_replaces_one_split_only(tmp_path: Path) -> None:
+def test_a_validation_source_of_its_own_leaves_the_training_source_whole(tmp_path: Path) -> None:
+    """If it fails, training problems are lost to a validation that has its own."""
+    files = {
+        name: write_rows(sums(6, first), tmp_path / f"{name}.jsonl")
+        for name, first in zip("abc", (0, 10, 20), strict=True)
+    }
+    made = make_prompts(
+        configured(train_data=files["a"], validation_data=files["b"], validation_size=4, test_data=files["c"])
+    )
+    assert problems(made["train"]) == [row["question"] for row in sums(6)]
+    assert made["validation"].num_rows == 4 and set(problems(made["validation"])) < {
+        row["question"] for row in sums(6, 10)
+    }
+
+
+def test_a_validation_that_takes_every_problem_is_refused_in_words(tmp_path: Path) -> None:
+    """If it fails, a small source ends in a traceback of Arrow."""
+    config = configured(
+        train_data=write_rows(sums(5), tmp_path / "a.jsonl"), test_data=write_rows(sums(5, 20), tmp_path / "b.jsonl")
+    )
+    made = make_prompts(config)
+    assert (made["train"].num_rows, made["validation"].num_rows) == (0, 5)
+    with pytest.raises(QualityError, match=r"train: expect_table_row_count_to_be_between: .*expected at least 1"):
+        check_prompts(made, config, trained_on=True).require()
+
+
+def test_an_evaluation_needs_no_training_source(tmp_path: Path) -> None:
+    """If it fails, a checkpoint cannot be evaluated on a test set alone."""
+    config = configured(test_data=write_rows(sums(5), tmp_path / "a.jsonl"))
+    made = make_prompts(config)
+    assert [made[split].num_rows for split in ("train", "validation", "test")] == [0, 0, 5]
+    check_prompts(made, config, trained_on=False).require()
+
+
+def test_a_file_beside_generated_problems_replaces_one_split_only(tmp_path: Path) -> None:
     """If it fails, giving training problems changes the test problems."""
-    write_jsonl(generated(seed=5)["train"], tmp_path / "p.jsonl")
-    file = PromptFile(path=str(tmp_path / "p.jsonl"))
-    made = make_prompts(PromptConfig(train_file=file, validation_size=7, test_size=11))
+    train = write_rows(generated(seed=5)["train"].to_pylist(), tmp_path / "p.jsonl")
+    made = make_prompts(
+        configured(domain=SUDOKU.model_dump(), train_data=train, validation_size=7, test_size=11, train_size=10)
+    )
     assert made["test"].equals(generated()["test"]) and made["validation"].equals(generated()["validation"])
-    assert list(made) == ["train", "validation", "test"]
+    assert list(made) == ["train", "validation", "test"] and made["train"].num_rows == 10
 
 
-def test_a_wrong_suffix_is_refused(tmp_path: Path) -> None:
-    """If it fails, the user is told of a broken file where only its name is wrong."""
-    (tmp_path / "p.xlsx").write_bytes(b"anything")
-    with pytest.raises(DataError, match=r"suffix '\.xlsx'; use one of \.parquet, \.jsonl, \.json, \.csv"):
-        from_file(tmp_path / "p.xlsx")
+def test_a_guard_has_the_test_problems_of_its_domain() -> None:
+    """If it fails, a guard is measured on other problems than an evaluation of its domain."""
+    assert make_test(GuardConfig(domain=COUNTDOWN, test_size=11)).equals(generated(COUNTDOWN)["test"])
 
 
-GARBAGE = b"\xff\xfe\x00garbage\n\x9f" * 100
+# Near-duplicates
 
 
-@pytest.mark.parametrize(
-    "name, content",
-    [
-        ("p.parquet", GARBAGE),
-        ("p.parquet", b"PAR1"),
-        ("p.jsonl", GARBAGE),
-        ("p.jsonl", b'{"id": "a"'),
-        ("p.csv", GARBAGE),
-    ],
-)
-def test_an_unreadable_file_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
-    """If it fails, a broken file ends in a stack trace of another library, or in an odd table."""
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=name):
-        from_file(tmp_path / name)
+def reworded(row: dict[str, object], count: int = 1) -> dict[str, object]:
+    """Changes the last words of a problem: two of 8 to 20 runs of five words each."""
+    words = str(row["question"]).split()
+    return row | {"question": " ".join([*words[:-count], *("new" for _ in range(count))])}
 
 
-@pytest.mark.parametrize("name", ["p.parquet", "p.jsonl", "p.csv"])
-def test_an_empty_file_is_refused(name: str, tmp_path: Path) -> None:
-    """If it fails, a run starts without a single problem."""
-    (tmp_path / name).write_bytes(b"")
-    with pytest.raises(DataError, match=name):
-        from_file(tmp_path / name)
+def test_near_duplicates_of_a_test_are_refused_with_both_texts(tmp_path: Path) -> None:
+    """If it fails, the gain is measured on problems that were trained on with one word changed."""
+    train, test = sums(20), sums(5, 40)
+    test[2] = reworded(train[3])
+    config = configured(
+        train_data=write_rows(train, tmp_path / "a.jsonl"),
+        validation_data=write_rows(sums(3, 30), tmp_path / "v.jsonl"),
+        test_data=write_rows(test, tmp_path / "b.jsonl"),
+        similarity=0.7,  # 12 words have 8 runs of five; one differs, and 7 / 9 are shared
+    )
+    made, left_out = leave_out_near_duplicates(make_prompts(config), config)
+    assert left_out == 0
+    with pytest.raises(QualityError) as caught:
+        check_prompts(made, config, trained_on=True).require()
+    message = str(caught.value)
+    assert "test.problem_nearly_elsewhere: expect_column_values_to_be_null: 1 of 5 rows" in message
+    assert "row 2: ('row 3 of train', " in message
+    assert str(train[3]["question"]).split()[-1] in message and " new'" in message
+    assert "prompts.near_duplicates: drop" in message
 
 
-def test_a_file_that_changed_after_pinning_is_refused(tmp_path: Path) -> None:
-    """If it fails, results in the cache belong to problems that are no longer those of the file."""
-    path = tmp_path / "p.jsonl"
-    write_jsonl(generated()["train"], path)
-    pinned = PromptFile(path=str(path))
-    assert from_file(path, pinned.sha256).num_rows == 30
-    write_jsonl(generated(seed=1)["train"], path)
-    with pytest.raises(DataError, match=f"{pinned.sha256} was pinned; restore it or pin anew"):
-        from_file(path, pinned.sha256)
+def test_dropping_leaves_them_out_of_training_only_and_counts_them(tmp_path: Path) -> None:
+    """If it fails, the test set shrinks with the training data, or the report hides what was left out."""
+    train, test, validation = sums(20), sums(5, 40), sums(3, 30)
+    train[0], train[1], train[7] = test[0], reworded(test[2]), reworded(validation[1])
+    config = configured(
+        train_data=write_rows(train, tmp_path / "a.jsonl"),
+        validation_data=write_rows(validation, tmp_path / "v.jsonl"),
+        test_data=write_rows(test, tmp_path / "b.jsonl"),
+        similarity=0.7,
+        near_duplicates="drop",
+    )
+    made = make_prompts(config)
+    kept, left_out = leave_out_near_duplicates(made, config)
+    assert left_out == 3 and kept["train"].num_rows == 17
+    assert problems(kept["train"]) == [
+        str(row["question"]) for row in train if row not in (train[0], train[1], train[7])
+    ]
+    assert kept["test"].equals(made["test"]) and kept["validation"].equals(made["validation"])
+    check_prompts(kept, config, trained_on=True).require()
 
 
-def test_a_missing_file_is_refused_when_pinning(tmp_path: Path) -> None:
-    """If it fails, a mistyped path is noticed only on the cluster."""
-    with pytest.raises(ConfigError, match=r"nowhere\.jsonl' cannot be read to pin its content"):
-        PromptFile(path=str(tmp_path / "nowhere.jsonl"))
+def test_dropping_also_clears_the_validation_that_was_set_aside(tmp_path: Path) -> None:
+    """If it fails, a training source with copies of test problems cannot be used at all: the copies that were set
+    aside for validation are refused, whatever the configuration says."""
+    test = sums(5, 40)
+    train = sums(20) + [reworded(row) for row in test]
+    config = configured(
+        train_data=write_rows(train, tmp_path / "a.jsonl"),
+        test_data=write_rows(test, tmp_path / "b.jsonl"),
+        validation_size=12,
+        similarity=0.7,
+        near_duplicates="drop",
+    )
+    made = make_prompts(config)
+    assert any(" new" in text for text in problems(made["validation"]))
+    kept, left_out = leave_out_near_duplicates(made, config)
+    assert left_out == 5 and kept["train"].num_rows + kept["validation"].num_rows == 20
+    check_prompts(kept, config, trained_on=True).require()
 
 
-@pytest.mark.parametrize("path", ["/nowhere/p.jsonl", "nosuchprotocol://p.jsonl", "dropbox://folder/p.jsonl"])
-def test_a_pinned_file_that_cannot_be_reached_is_refused(path: str) -> None:
-    """If it fails, a pod that cannot reach the file ends in a stack trace of fsspec.
+def test_the_same_numbers_in_another_order_are_a_near_duplicate(tmp_path: Path) -> None:
+    """If it fails, a Countdown data set tests what it trains: a solution does not mind the order of the numbers."""
+    train = [{"numbers": [3, 5, 7], "target": 22}, {"numbers": [2, 9], "target": 18}]
+    test = [{"numbers": [7, 3, 5], "target": 22}, {"numbers": [3, 5, 7], "target": 26}]
+    config = configured(
+        domain={"name": "countdown"},
+        train_data=write_rows(train, tmp_path / "a.jsonl"),
+        test_data=write_rows(test, tmp_path / "b.jsonl"),
+        validation_size=3,
+    )
+    with pytest.raises(QualityError, match=r"1 of 2 rows; row 0: \('row 0 of train', '3,5,7:22', '7,3,5:22'\)"):
+        check_prompts(make_prompts(config), config, trained_on=True).require()
+    dropping = config.model_copy(update={"near_duplicates": "drop"})
+    kept, left_out = leave_out_near_duplicates(make_prompts(dropping), dropping)
+    assert left_out == 1 and problems(kept["train"]) == ["2,9:18"]
 
-    The last one is a protocol that fsspec knows but whose package is not installed.
-    """
-    with pytest.raises(DataError, match="cannot be read"):
-        from_file(path, sha256="0" * 64)
+
+def test_a_null_problem_is_left_to_the_quality_suite(tmp_path: Path) -> None:
+    """If it fails, a row without a problem ends in a traceback instead of its number."""
+    rows = [{"problem": "a b", "reference": "1"}, {"problem": None, "reference": "2"}]
+    config = configured(
+        train_data=write_rows(rows, tmp_path / "a.jsonl"),
+        validation_data=write_rows(sums(2), tmp_path / "v.jsonl"),
+        test_data=write_rows(sums(2, 5), tmp_path / "b.jsonl"),
+        near_duplicates="drop",
+    )
+    kept, _ = leave_out_near_duplicates(make_prompts(config), config)
+    with pytest.raises(QualityError, match=r"train\.problem: expect_column_values_to_not_be_null: 1 of 2 rows; row 1"):
+        check_prompts(kept, config, trained_on=True).require()
 
 
 # Checks by the domain
@@ -205,7 +308,7 @@ def test_faults_are_counted_and_located() -> None:
         rows[index]["reference"] = "wrong"
     rows[8]["problem"] = "not a puzzle"
     with pytest.raises(DataError) as caught:
-        check_problems("sudoku", {"validation": pa.Table.from_pylist(rows, tables.PROMPTS)})
+        check_problems(SUDOKU, {"validation": pa.Table.from_pylist(rows, tables.PROMPTS)})
     message = str(caught.value)
     assert "6 of 30 validation problems are not valid sudoku" in message
     assert "'train-000002': " in message and "'not a puzzle' is not 16 characters" in message
