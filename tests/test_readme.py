@@ -32,7 +32,7 @@ def test_the_config_keys_of_the_readme_exist() -> None:
     """The README's own example must load."""
     from tasks.gdsd.config import PromptConfig
 
-    example = re.search(r"`prompts: (\{train_file: .*?\}\})`", README)
+    example = re.search(r"`prompts: (\{train_data: .*?\}\})`", README)
     assert example is not None
     (key,) = yaml.safe_load(example.group(1))
     assert key in PromptConfig.model_fields

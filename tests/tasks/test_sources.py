@@ -41,7 +41,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_an_edited_algorithm_changes_only_the_tasks_that_reach_it(project: Path) -> None:
     """Otherwise an edit is answered from the cache with the old result, or retrains what it does not touch."""
-    tasks = ("prepare_prompts", "generate_rollouts", "distill_epoch", "evaluate_policy")
+    tasks = ("prepare_prompts", "generate_rollouts", "distill_epoch", "answer_problems", "score_answers")
     before = versions(project, *tasks)
     edit(project / "tasks/gdsd/objectives/gdsd.py", "residual.square()", "residual.abs()")
     after = versions(project, *tasks)

@@ -22,7 +22,7 @@ from tests.workflows.conftest import SMOKE, Pyflyte
         ('{"rollout": {"group_size": 1}}', ["rollout.group_size", "got 1", ">= 2"]),
         ('{"rollout": {"sampler": {"length": 15, "block_length": 4}}}', ["rollout.sampler", "15", "multiple", "16"]),
         ('{"distill": {"objective": {"guidence": 1}}}', ["distill.objective.guidence", "did you mean 'guidance'"]),
-        ('{"prompts": {"train_file": {"path": "nowhere.parquet"}}}', ["nowhere.parquet", "cannot be read"]),
+        ('{"prompts": {"train_data": {"path": "nowhere.parquet"}}}', ["nowhere.parquet", "cannot be read"]),
     ],
 )
 def test_a_bad_config_is_refused_at_once(change: str, words: list[str], pyflyte: Pyflyte, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_bad_prompt_file_stops_the_pipeline_before_training(
     spoil(table)
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "train.parquet")
     config = yaml.safe_load(SMOKE.read_text())
-    config["prompts"]["train_file"] = {"path": str(tmp_path / "train.parquet")}
+    config["prompts"]["train_data"] = {"path": str(tmp_path / "train.parquet")}
     outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", json.dumps(config), home=tmp_path / "home")
     text = " ".join(outcome.text.split())
     assert outcome.code != 0 and "base policy" not in text
@@ -96,7 +96,7 @@ def test_a_good_prompt_file_trains_and_an_edited_one_is_not_served_from_the_cach
 ) -> None:
     """The file is pinned by content: the same path with other problems is another experiment."""
     config = yaml.safe_load(SMOKE.read_text()) | {"rounds": 1}
-    config["prompts"]["train_file"] = {"path": str(tmp_path / "train.jsonl")}
+    config["prompts"]["train_data"] = {"path": str(tmp_path / "train.jsonl")}
     numbers = []
     for count in (20, 30):
         (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))

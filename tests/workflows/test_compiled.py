@@ -73,17 +73,44 @@ TASKS = {
         ["base", "config", "group_size", "policy", "round", "scored", "seed"],
         ["checkpoint", "stats"],
     ),
-    "evaluate_policy": (
+    "prepare_guard": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["config"], ["o0"]),
+    "answer_problems": (
         "gdsd:gpu",
         GPU,
         3,
         timedelta(hours=4),
         True,
-        ["config", "domain", "policy", "problems", "seed"],
+        ["config", "policy", "problems", "seed", "shard", "shards"],
+        ["o0"],
+    ),
+    "score_answers": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(hours=4),
+        True,
+        ["config", "domain", "seed", "shards"],
         ["report", "samples"],
     ),
     "select_best": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["policies", "validations"], ["o0"]),
-    "judge": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["base", "config", "trained"], ["o0"]),
+    "judge": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(minutes=30),
+        False,
+        ["base", "config", "evaluation", "guards", "trained"],
+        ["o0"],
+    ),
+    "judge_guard": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(minutes=30),
+        False,
+        ["base", "base_samples", "config", "name", "trained", "trained_samples"],
+        ["o0"],
+    ),
     "publish_policy": (
         "gdsd:cpu",
         CPU,
@@ -133,7 +160,7 @@ TASKS = {
         ["base", "config", "series", "tunings"],
         ["o0"],
     ),
-    "publish_evaluation": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["report", "samples"], ["o0"]),
+    "publish_evaluations": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["reports", "samples"], ["o0"]),
 }
 
 
@@ -167,12 +194,12 @@ def test_every_task_of_the_workflow_is_in_the_table() -> None:
     assert named == {*TASKS, *DYNAMIC}
 
 
-DYNAMIC = ("run_rounds", "run_contest")
+DYNAMIC = ("evaluate_policy", "evaluate_lengths", "check_guards", "run_rounds", "run_contest")
 
 
 @pytest.mark.parametrize("name", DYNAMIC)
-def test_rounds_and_runs_are_dynamic_tasks_on_cpu(name: str) -> None:
-    """The tasks that unroll rounds and runs compute nothing; they must not hold a GPU meanwhile."""
+def test_what_unrolls_is_a_dynamic_task_on_cpu(name: str) -> None:
+    """The tasks that unroll rounds, runs and evaluations compute nothing; they must not hold a GPU meanwhile."""
     template = get_serializable(OrderedDict(), SETTINGS, getattr(gdsd, name)).to_flyte_idl().template
     assert template.container.image == "gdsd:cpu"
     assert {entry.name for entry in template.container.resources.requests} == set(CPU)

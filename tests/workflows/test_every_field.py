@@ -1,7 +1,8 @@
 """No dead switches: every field of every config changes something that a run shows, or does not exist.
 
 The workflow runs in this process, uncached and very small, once with a base config and once per field with only it
-changed. What is compared is the run's record without times, its sample table and the number of denoiser calls.
+changed. What is compared is the run's record without times, its sample table and the number of denoiser calls. The
+data checks, which take most of the time of so small a run and which no field changes, are left out.
 """
 
 import json
@@ -12,22 +13,22 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
-from tasks.gdsd.config import AdapterConfig, EvaluateConfig, PromptConfig, TrainConfig
+from tasks.gdsd.config import AdapterConfig, EvaluateConfig, GuardConfig, PromptConfig, TrainConfig
 from tests.workflows.conftest import without_times
 
 BASE: dict[str, object] = {
     "name": "base",
     "rounds": 2,
     "validate_every": 1,
-    "prompts": {"train_size": 24, "validation_size": 8, "test_size": 40},
+    "prompts": {"train_size": 24, "validation_size": 8, "test_size": 24},
     "policy": {
         "tiny": {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2},
         "warm_start": {"steps": 40, "batch_size": 32, "learning_rate": 0.02},
     },
     "rollout": {"prompts_per_round": 4, "group_size": 4, "sampler": {"steps_per_block": 4}},
-    "evaluation": {"sampler": {"steps_per_block": 4, "temperature": 0.5}},
+    "evaluation": {"samples": 2, "sampler": {"steps_per_block": 4, "temperature": 0.5}},
     "distill": {"inner_steps": 3},
 }
 # A changed value per field; where one field alone would be refused, its companions are in the dictionary too.
@@ -39,9 +40,12 @@ CHANGES: dict[str, object] = {
     "prompts.seed": 1,
     "prompts.train_size": 20,
     "prompts.validation_size": 9,
-    "prompts.test_size": 41,
-    "prompts.min_empty": 4,
-    "prompts.max_empty": 7,
+    "prompts.test_size": 25,
+    "prompts.domain.name": {"prompts.domain": {"name": "countdown", "max_numbers": 3}},
+    "prompts.domain.weights": {"prompts.domain.weights": {"cells": 1.0, "format": 0.5}},
+    "prompts.domain.min_empty": 4,
+    "prompts.domain.max_empty": 7,
+    "prompts.domain.shots": 1,
     "policy.seed": 1,
     "policy.tiny.hidden_size": 24,
     "policy.tiny.intermediate_size": 24,
@@ -94,14 +98,18 @@ CHANGES: dict[str, object] = {
     "distill.objective.mask_pairs": 2,
     "distill.objective.mask_source": "random",
     "distill.objective.share_masks": False,
+    "evaluation.samples": 3,
+    "evaluation.pass_at": [1, 2],
+    "evaluation.shards": 2,
     "evaluation.batch_size": 3,
     "evaluation.sampler.length": 32,
     "evaluation.sampler.block_length": 8,
     "evaluation.sampler.steps_per_block": 5,
-    "evaluation.sampler.temperature": 0.0,
+    "evaluation.sampler.temperature": 0.0625,
     "judge.margin": 0.9,
     "judge.confidence": 0.8,
     "judge.resamples": 100,
+    "judge.guards": {"judge.guards": {"older": {"test_size": 4}}},
 }
 # Compared with a run that has the default adapter.
 ADAPTER_CHANGES: dict[str, object] = {
@@ -109,21 +117,35 @@ ADAPTER_CHANGES: dict[str, object] = {
     "policy.adapter.alpha": 4.0,
     "policy.adapter.targets": ["v_proj", "up_proj"],
 }
-# One value so far: anything else is refused, which the test below checks. And what other tests show.
-SINGLE_VALUED = {"prompts.domain": "chess"}
+# Compared with a run that has one guard of four problems.
+GUARD_CHANGES: dict[str, object] = {
+    "judge.guards.older.seed": 1,
+    "judge.guards.older.test_size": 5,
+    "judge.guards.older.tolerance": 0.75,
+    "judge.guards.older.domain": {"min_empty": 9, "max_empty": 9},
+}
+# What other tests show.
 ELSEWHERE = {
-    "prompts.train_file": "test_a_file_replaces_generated_problems",
-    "prompts.validation_file": "test_a_file_replaces_generated_problems",
-    "prompts.test_file": "test_a_file_replaces_generated_problems",
+    "prompts.train_data": "test_a_file_replaces_generated_problems",
+    "prompts.validation_data": "test_a_file_replaces_generated_problems",
+    "prompts.test_data": "test_a_file_replaces_generated_problems",
+    "prompts.columns": "test_columns_say_where_a_file_has_what",
+    "prompts.near_duplicates": "tests/gdsd/test_prompts.py",  # no two Sudoku are alike without being the same
+    "prompts.similarity": "tests/gdsd/test_prompts.py",
+    "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`
     "distill.max_skipped": "tests/gdsd/test_distiller.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
+    "judge.guards.older.test_data": "the same field as prompts.test_data",
+    "judge.guards.older.columns": "the same field as prompts.columns",
 }
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         kind, path = field.annotation, f"{prefix}{name}"
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if isinstance(kind, type) and issubclass(kind, RootModel):  # one of several: the default's fields here
+            yield from leaves(type(field.default.root), f"{path}.")
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from leaves(kind, f"{path}.")
         elif isinstance(field.default, BaseModel):  # one of several: the default's fields here, the rivals' elsewhere
             yield from leaves(type(field.default), f"{path}.")
@@ -131,12 +153,15 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield path
         if path == "policy.adapter":  # its own fields count where it is not None
             yield from leaves(AdapterConfig, f"{path}.")
+        if path == "judge.guards":  # as soon as there is one
+            yield from (f"{path}.older.{name}" for name in GuardConfig.model_fields)
 
 
 def test_every_field_is_covered() -> None:
     """A new field must show here what it changes."""
-    assert {*CHANGES, *ADAPTER_CHANGES, *SINGLE_VALUED, *ELSEWHERE} == set(leaves(TrainConfig))
-    assert set(leaves(EvaluateConfig)) <= set(leaves(TrainConfig))
+    assert {*CHANGES, *ADAPTER_CHANGES, *GUARD_CHANGES, *ELSEWHERE} == set(leaves(TrainConfig))
+    # tests/workflows/test_evaluate.py shows what `lengths` does.
+    assert set(leaves(EvaluateConfig)) - set(leaves(TrainConfig)) == {"lengths"}
 
 
 def configure(**changes: object) -> TrainConfig:
@@ -161,6 +186,7 @@ class Run:
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory):
     """Runs the workflow in this process and counts denoiser calls."""
+    from tasks.gdsd import quality
     from tasks.gdsd.denoiser.denoiser import Denoiser
     from workflows import gdsd
 
@@ -176,6 +202,7 @@ def train(tmp_path_factory: pytest.TempPathFactory):
         return forward(self, *arguments)
 
     patch.setattr(Denoiser, "forward", counted)
+    patch.setattr(quality, "_validate", lambda *arguments: [])
 
     def go(config: TrainConfig) -> Run:
         nonlocal calls
@@ -224,11 +251,23 @@ def test_the_field_changes_something_in_an_adapter(field: str, train, adapted: R
     assert train(configure(**{field: ADAPTER_CHANGES[field]})) != adapted
 
 
-@pytest.mark.parametrize("field", SINGLE_VALUED)
-def test_single_valued_fields_refuse_the_rest(field: str) -> None:
-    """An unknown domain or family must not run the default one."""
-    with pytest.raises(ValueError, match=field):
-        configure(**{field: SINGLE_VALUED[field]})
+@pytest.fixture(scope="module")
+def guarded(train) -> Run:
+    return train(configure(**{"judge.guards": {"older": {"test_size": 4}}}))
+
+
+@pytest.mark.parametrize("field", GUARD_CHANGES)
+def test_the_field_changes_something_in_a_guard(field: str, train, guarded: Run) -> None:
+    """A switch without effect misleads whoever turns it."""
+    changes = {"judge.guards": {"older": {"test_size": 4}}, field: GUARD_CHANGES[field]}
+    assert train(configure(**changes)) != guarded
+
+
+@pytest.mark.parametrize("name", ["chess", "", None, 4])
+def test_an_unknown_domain_is_refused(name: object) -> None:
+    """An unknown domain must not run the default one."""
+    with pytest.raises(ValueError, match=r"prompts\.domain"):
+        configure(**{"prompts.domain": {"name": name}})
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -239,6 +278,17 @@ def test_a_file_replaces_generated_problems(split: str, tmp_path: Path) -> None:
     other = make_prompts(PromptConfig(seed=9, train_size=4, validation_size=4, test_size=4))["train"]
     path = tmp_path / "problems.parquet"
     pq.write_table(other, path)
-    loaded = make_prompts(PromptConfig(**{f"{split}_file": {"path": str(path)}}, train_size=5))
+    loaded = make_prompts(PromptConfig(**{f"{split}_data": {"path": str(path)}}, train_size=5))
     assert loaded[split]["problem"].to_pylist() == other["problem"].to_pylist()
     assert all(table.num_rows != 4 for name, table in loaded.items() if name != split)
+
+
+def test_columns_say_where_a_file_has_what(tmp_path: Path) -> None:
+    """A file in other words than ours must not be rewritten before it can be used."""
+    from tasks.gdsd.prompts import make_prompts
+
+    path = tmp_path / "problems.csv"
+    path.write_text("quiz,key\n1.34341.2143.321,1234341221434321\n")
+    config = PromptConfig(test_data={"path": str(path)}, columns={"puzzle": "quiz", "solution": "key"})
+    (row,) = make_prompts(config)["test"].to_pylist()
+    assert (row["problem"], row["reference"]) == ("1.34341.2143.321", "1234341221434321")
