@@ -31,12 +31,13 @@ from types import ModuleType, TracebackType
 from typing import Literal, NamedTuple, Self
 
 from tasks.gdsd.errors import SandboxError
-from tasks.gdsd.guests import answer, kernel, launch, seccomp, tester, wire
+from tasks.gdsd.guests import answer, kernel, launch, seccomp, start, tester, wire
 
 Level = Literal["full", "processes", "limits"]
 LEVELS: tuple[Level, ...] = ("full", "processes", "limits")
-SHIPPED = (answer, kernel, launch, seccomp, tester, wire)  # named, so that their files travel to a cluster
+SHIPPED = (answer, kernel, launch, seccomp, start, tester, wire)  # named, so that their files travel to a cluster
 
+SCRIPT = os.path.realpath(start.__file__)
 START_SECONDS = 30.0  # for a sandbox to come up, on a busy machine
 STOP_SECONDS = 10.0
 FIRST_UID, LAST_UID = 1 << 30, 1 << 31  # far from people and services
@@ -319,14 +320,15 @@ def _view() -> tuple[str, ...]:
     for folder in prefixes:
         view += ["--ro-bind", folder, folder]
     view += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    for device in ("null", "zero", "full", "random", "urandom"):
+    for device in ("null", "zero", "urandom"):
         view += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    return (*view, "--ro-bind", os.path.dirname(launch.HERE), GUESTS)
+    view += ["--symlink", "urandom", "/dev/random"]
+    return (*view, "--ro-bind", os.path.dirname(SCRIPT), GUESTS)
 
 
 def _guest(role: ModuleType, limits: Limits, route: Route, uid: int | None) -> list[str]:
     """The command inside the namespaces."""
-    script = f"{GUESTS}/launch.py" if route.level == "full" else launch.HERE
+    script = f"{GUESTS}/start.py" if route.level == "full" else SCRIPT
     orders = [
         role.__name__.rpartition(".")[2],
         route.level,

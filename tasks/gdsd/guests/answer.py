@@ -9,7 +9,6 @@ ended well. Whatever the code does to this process, or writes to the pipe itself
 """
 
 import binascii
-import json
 import os
 import sys
 
@@ -22,7 +21,7 @@ def serve(requests: int, replies: int) -> None:
     """Answers until the host closes the pipe."""
     lines = os.fdopen(requests, "rb")
     os.write(replies, b"ready\n")
-    order = json.loads(lines.readline())
+    order = wire.parse_order(lines.readline()[:-1])
     prefix = _compiled(order["prefix"])
     code = _compiled(order["source"]) or _compiled(order["prefix"] + order["source"])
     send(replies, b"1" if code else b"0")
@@ -60,7 +59,7 @@ def _compiled(source: str):  # type: ignore[no-untyped-def]  # the type of code 
 
 
 def _call(function: object, line: bytes) -> bytes:
-    call = wire.decode(line)
+    call = wire.decode(line[:-1])
     if not (callable(function) and isinstance(call, tuple)):
         return b""
     arguments, keywords = call

@@ -1,19 +1,16 @@
-"""The first thing that runs inside a sandbox: takes away what is left to take away, then serves one role.
+"""What runs first inside a sandbox: takes away what is left to take away, then serves one role.
 
 Two processes: a watchdog, and the program. The watchdog ends when the program ends or when the other end of its
 standard input closes, as it does when the host lets go or dies, and everything in the sandbox ends with it. As pid 1 of
 a namespace nothing inside can kill it; without namespaces it can be killed only by a program of the same user.
 """
 
-import importlib
 import os
 import resource
 import select
 import sys
 import time
 
-HERE = os.path.realpath(__file__)
-ROOT = HERE[: -len("/tasks/gdsd/guests/launch.py")]
 OPEN_FILES = 64
 GRACE = 5.0  # seconds for killing what is left, without namespaces
 
@@ -22,15 +19,18 @@ def main() -> None:
     """Reads its orders from the command line; see `sandbox.Sandbox`."""
     role, level = sys.argv[1:3]
     uid, seconds, memory, processes, file_size = map(int, sys.argv[3:])
-    sys.path.insert(0, ROOT)
-    module = importlib.import_module(f"tasks.gdsd.guests.{role}")
-    kernel = importlib.import_module("tasks.gdsd.guests.kernel") if level != "full" else None
-    sys.path.remove(ROOT)
-    if kernel:
+    if role == "answer":
+        from tasks.gdsd.guests.answer import serve
+    else:
+        from tasks.gdsd.guests.tester import serve
+    if level != "full":
+        from tasks.gdsd.guests import kernel  # bubblewrap does all of it, and the import takes time
+    sys.path.pop(0)
+    if level != "full":
         _hold_interpreter()
-    if kernel and level == "processes":
+    if level == "processes":
         kernel.hide_files(file_size)
-    elif kernel:
+    elif level == "limits":
         kernel.adopt_orphans()
     os.chdir("/tmp" if level != "limits" else os.getcwd())
     child = os.fork()
@@ -41,10 +41,10 @@ def main() -> None:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     _limit(seconds, memory, processes, file_size)
-    if kernel:
+    if level != "full":
         kernel.forgo_privileges()
     os.environ.clear()
-    module.serve(*_pipes())
+    serve(*_pipes())
     os._exit(0)
 
 
@@ -128,7 +128,3 @@ def _kill_all(child: int, uid: int) -> None:
             if not uid or pid != killer:
                 os.kill(pid, 9)
         time.sleep(0.001)
-
-
-if __name__ == "__main__":
-    main()

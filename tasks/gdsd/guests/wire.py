@@ -5,7 +5,13 @@ equality, comes along. Subclasses of builtin types (Counter, namedtuple, an enum
 """
 
 import builtins
-import json
+
+# The C half of the module `json`, whose Python half takes longer to import than an answer to run.
+from _json import encode_basestring_ascii, make_scanner
+
+TYPE_CHECKING = False  # the module `typing` takes long as well
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEPTH = 60
 BYTES = 4 << 20  # of a message
@@ -18,14 +24,52 @@ class WireError(Exception):
     """A value is of no builtin type, too deep or too large, or a message is no encoded value."""
 
 
+class _Options:
+    """What the scanner asks for."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = {name: float(name) for name in ("NaN", "Infinity", "-Infinity")}.__getitem__
+
+
+_scan = make_scanner(_Options())  # type: ignore[arg-type]  # any object with these attributes will do
+
+
+def parse(line: bytes) -> Json:
+    """Returns the value of a line of plain JSON without space around it.
+
+    Raises:
+        WireError: it is none.
+    """
+    try:
+        text = line.decode()
+        value, end = _scan(text, 0)
+        if end != len(text):
+            raise WireError(f"{len(text) - end} more characters behind the JSON")
+        return value
+    except (RecursionError, MemoryError, ValueError, OverflowError, StopIteration) as error:
+        raise WireError(f"no JSON: {error!r:.100}") from None
+
+
+def parse_order(line: bytes) -> dict[str, str]:
+    """Returns the host's order, a JSON object; it is not hostile."""
+    order = parse(line)
+    assert isinstance(order, dict)
+    return order  # type: ignore[return-value]
+
+
 def encode(value: object) -> bytes:
     """Returns one line without its end.
 
     Raises:
         WireError: the value cannot cross.
     """
+    parts: list[str] = []
     try:
-        line = json.dumps(_pack(value, DEPTH), separators=(",", ":")).encode()
+        _write(value, DEPTH, parts)
+        line = "".join(parts).encode()
     except (RecursionError, MemoryError, ValueError) as error:
         raise WireError(f"a value cannot cross: {error!r:.100}") from None
     if len(line) > BYTES:
@@ -42,42 +86,65 @@ def decode(line: bytes) -> object:
     if len(line) > BYTES:
         raise WireError(f"a message of {len(line)} bytes; at most {BYTES} are read")
     try:
-        return _unpack(json.loads(line), DEPTH)
+        return _unpack(parse(line), DEPTH)
     except (RecursionError, MemoryError, ValueError, TypeError, OverflowError) as error:
         raise WireError(f"no encoded value: {error!r:.100}") from None
 
 
-def _pack(value: object, depth: int) -> Json:
+def _write(value: object, depth: int, parts: list[str]) -> None:
     if depth == 0:
         raise WireError(f"a value is nested more than {DEPTH} deep")
     if value is None or value is True or value is False:
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
+        parts.append({None: "null", True: "true", False: "false"}[value])
+    elif isinstance(value, str):
+        parts.append(encode_basestring_ascii(str.__str__(value)))
+    elif isinstance(value, int):
         number = int.__index__(value)
-        return number if -SMALL < number < SMALL else {"int": hex(number)}
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, complex):
-        return {"complex": [float(value.real), float(value.imag)]}
-    if isinstance(value, bytes):
-        return {"bytes": bytes.hex(value)}
-    if isinstance(value, range):
-        return {"range": [_pack(part, depth - 1) for part in (value.start, value.stop, value.step)]}
-    if isinstance(value, list):
-        return [_pack(item, depth - 1) for item in list.__iter__(value)]
-    if isinstance(value, dict):
-        return {"dict": [[_pack(key, depth - 1), _pack(item, depth - 1)] for key, item in dict.items(value)]}
-    if isinstance(value, tuple):
-        return {"tuple": [_pack(item, depth - 1) for item in tuple.__iter__(value)]}
-    if isinstance(value, set):
-        return {"set": [_pack(item, depth - 1) for item in set.__iter__(value)]}
-    if isinstance(value, frozenset):
-        return {"frozenset": [_pack(item, depth - 1) for item in frozenset.__iter__(value)]}
-    if isinstance(value, BaseException):
-        return {"raised": [_ancestor(value), _pack(_words(value), depth - 1)]}
-    raise WireError(f"a {type(value).__name__!r:.60} is of no builtin type, so it cannot cross")
+        parts.append(int.__repr__(number) if -SMALL < number < SMALL else f'{{"int":"{number:x}"}}')
+    elif isinstance(value, float):
+        parts.append(_float(value))
+    elif isinstance(value, complex):
+        parts.append(f'{{"complex":[{_float(value.real)},{_float(value.imag)}]}}')
+    elif isinstance(value, bytes):
+        parts.append(f'{{"bytes":"{bytes.hex(value)}"}}')
+    elif isinstance(value, range):
+        _tagged("range", (value.start, value.stop, value.step), depth, parts)
+    elif isinstance(value, list):
+        _items(list.__iter__(value), depth, parts)
+    elif isinstance(value, tuple):
+        _tagged("tuple", tuple.__iter__(value), depth, parts)
+    elif isinstance(value, set):
+        _tagged("set", set.__iter__(value), depth, parts)
+    elif isinstance(value, frozenset):
+        _tagged("frozenset", frozenset.__iter__(value), depth, parts)
+    elif isinstance(value, dict):
+        parts.append('{"dict":')
+        _items(([key, item] for key, item in dict.items(value)), depth, parts)
+        parts.append("}")
+    elif isinstance(value, BaseException):
+        parts.append(f'{{"raised":["{_ancestor(value)}",{encode_basestring_ascii(_words(value))}]}}')
+    else:
+        raise WireError(f"a {type(value).__name__!r:.60} is of no builtin type, so it cannot cross")
+
+
+def _float(value: float) -> str:
+    text = float.__repr__(value)
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
+
+
+def _tagged(tag: str, items: "Iterable[object]", depth: int, parts: list[str]) -> None:
+    parts.append(f'{{"{tag}":')
+    _items(items, depth, parts)
+    parts.append("}")
+
+
+def _items(items: "Iterable[object]", depth: int, parts: list[str]) -> None:
+    between = "["
+    for item in items:
+        parts.append(between)
+        _write(item, depth - 1, parts)
+        between = ","
+    parts.append("[]" if between == "[" else "]")
 
 
 def _ancestor(error: BaseException) -> str:
