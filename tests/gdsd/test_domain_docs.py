@@ -1,0 +1,86 @@
+"""The pages of the domains: their prompts are the domain's prompts, and their answers are right.
+
+A page has one fenced block `problem` and one `reference`, then pairs of `prompt` and `answer`. Behind the word may
+stand options of the domain as JSON, as in ```prompt {"format": "tagged"}. The options' table comes before `## Reward`.
+"""
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tasks.gdsd.domains.base import Domain, DomainConfig
+
+FOLDER = Path(__file__).parents[2] / "docs" / "domains"
+PAGES = sorted(FOLDER.glob("*.md"))
+REQUIRED = ["sudoku", "countdown", "gsm8k", "math"]
+BLOCK = re.compile(r"^(?P<fence>`{3,})(?P<kind>\w+)(?P<options>.*)\n(?P<text>(?s:.*?))\n(?P=fence)$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    kind: str
+    options: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = [Block(match["kind"], match["options"], match["text"]) for match in BLOCK.finditer(page.read_text())]
+    return [block for block in found if block.kind in ("problem", "reference", "prompt", "answer")]
+
+
+def domain(name: str, options: str) -> Domain:
+    """The domain of a page: class `Math` with `MathConfig` of the module `math`."""
+    module = vars(importlib.import_module(f"tasks.gdsd.domains.{name}"))
+    kind, config = module[name.capitalize()], module[f"{name.capitalize()}Config"]
+    assert issubclass(kind, Domain) and issubclass(config, DomainConfig)
+    return kind(config.model_validate(json.loads(options or "{}")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_prompts_and_answers_are_as_written(page: Path) -> None:
+    """If it fails, the page shows a prompt that no policy sees, or an answer that is not right."""
+    problem, reference, *pairs = blocks(page)
+    assert (problem.kind, reference.kind) == ("problem", "reference")
+    assert pairs and [block.kind for block in pairs] == ["prompt", "answer"] * (len(pairs) // 2)
+    for prompt, answer in zip(pairs[::2], pairs[1::2], strict=True):
+        assert prompt.options == answer.options
+        judge = domain(page.stem, prompt.options)
+        assert judge.fault(problem.text, reference.text) is None
+        assert judge.phrase(problem.text) == prompt.text
+        verdict = judge.verify(problem.text, reference.text, answer.text)
+        assert verdict.solved is True and set(verdict.parts.values()) == {1.0}
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_parts_options_and_columns_are_as_written(name: str) -> None:
+    """If it fails, the page names weights, options or columns that the domain does not have, or leaves some out."""
+    judge, text = domain(name, ""), (FOLDER / f"{name}.md").read_text()
+    for part, weight in judge.parts.items():
+        assert f"| `{part}` | {weight} |" in text, part
+    written: dict[str, str] = {}
+    for row in text.partition("## Reward")[0].splitlines():
+        if row.startswith("| `"):
+            names, values = (cell.replace("`", "").split(",") for cell in row.split("|")[1:3])
+            written |= {option.strip(): value.strip() for option, value in zip(names, values, strict=True)}
+    fields = vars(importlib.import_module(f"tasks.gdsd.domains.{name}"))[f"{name.capitalize()}Config"].model_fields
+    assert written == {key: str(field.default) for key, field in fields.items() if key not in ("name", "weights")}
+    for column in judge.columns:
+        assert f"`{column}`" in text, column
+
+
+def test_every_text_domain_has_a_page() -> None:
+    """If it fails, a user finds no word about a domain."""
+    assert {page.stem for page in PAGES} >= set(REQUIRED)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_the_examples_of_the_domains_are_right(name: str) -> None:
+    """If it fails, what the tests and documents take for a right answer is none."""
+    judge = domain(name, "")
+    example = judge.example
+    assert judge.fault(example.problem, example.reference) is None
+    bare = judge.verify(*example)
+    assert bare.solved or judge.verify(*example._replace(text=f"<answer>{example.text}</answer>")).solved
