@@ -57,6 +57,8 @@ def answer_problems(
     table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
     rows, stats = evaluation.answer(state, table, config, seed, shard, shards)
     file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")
+    if shards > 1:
+        logger.info("answers at length %d: shard %d of %d done", config.sampler.length, shard + 1, shards)
     return AnswerShard(table=FlyteFile(str(file)), stats=stats)
 
 

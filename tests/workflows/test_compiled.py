@@ -2,12 +2,21 @@
 
 from collections import OrderedDict
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from flyteidl.core.tasks_pb2 import Resources as ResourcesIdl
+from flytekit import FlyteContextManager
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
+from flytekit.core.context_manager import ExecutionState
+from flytekit.core.type_engine import TypeEngine
 from flytekit.tools.translator import get_serializable
+from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
 
+from tasks.gdsd.config import EvaluationConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from workflows import gdsd
 
 SETTINGS = SerializationSettings(
@@ -206,6 +215,32 @@ def test_what_unrolls_is_a_dynamic_task_on_cpu(name: str) -> None:
     assert not template.metadata.discoverable and not template.metadata.interruptible
     assert template.metadata.retries.retries == 2
     assert template.metadata.timeout.ToTimedelta() == timedelta(days=30)
+
+
+def test_an_evaluation_maps_over_its_shards(tmp_path: Path) -> None:
+    """A cluster answers shards side by side, and needs one node for them however many there are."""
+    context = FlyteContextManager.current_context()
+    assert context.execution_state is not None
+    for name in ("policy", "problems"):
+        (tmp_path / name).write_text(name)
+    inputs = {
+        "policy": FlyteDirectory(str(tmp_path)),
+        "problems": FlyteFile(str(tmp_path / "problems")),
+        "domain": DomainChoice(SudokuConfig()),
+        "config": EvaluationConfig(shards=300),
+        "seed": 0,
+    }
+    inside = context.execution_state.with_params(mode=ExecutionState.Mode.TASK_EXECUTION)
+    builder = context.with_serialization_settings(SETTINGS).with_execution_state(inside)
+    with FlyteContextManager.with_context(builder) as context:
+        task = gdsd.evaluate_policy
+        literals = TypeEngine.dict_to_literal_map(context, inputs, dict(task.python_interface.inputs))
+        compiled = task.dispatch_execute(context, literals).to_flyte_idl()
+    (mapped,) = [node for node in compiled.nodes if node.HasField("array_node")]
+    assert len(compiled.nodes) == 2 and "answer_problems" in mapped.array_node.node.metadata.name
+    (shards,) = [binding for binding in mapped.inputs if binding.var == "shard"]
+    values = [item.scalar.primitive.integer for item in shards.binding.collection.bindings]
+    assert values == list(range(300))
 
 
 def test_images_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
