@@ -40,7 +40,7 @@ def _load_hub(source: HubDataset) -> pa.Table:
             return builder.as_dataset(split=source.split).data.table.combine_chunks()
     except Exception as error:  # datasets and the hub's client raise dozens of kinds
         raise DataError(
-            f"{what} cannot be loaded: {error}; check the names on the hub, or give a local file by path"
+            f"{what} cannot be loaded: {_reason(error)}; check the names on the hub, or give a local file by path"
         ) from error
     raise DataError(
         f"{what} cannot be had: instead there is {builder.hash} in the cache or in a local folder of this name; "
@@ -79,8 +79,15 @@ def _load_file(file: PromptFile) -> pa.Table:
                 **options,
             )
         except Exception as error:  # datasets raises its own, pandas', Arrow's and plain errors for a malformed file
-            raise DataError(f"prompt file {file.path!r} is not readable {FORMATS[suffix]}: {error}") from error
+            raise DataError(
+                f"prompt file {file.path!r} is not readable {FORMATS[suffix]} with at least one row: {_reason(error)}"
+            ) from error
         return loaded.data.table.combine_chunks()
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What an error came of; datasets says of most that an error occurred."""
+    return error if error.__cause__ is None else _reason(error.__cause__)
 
 
 def _csv_options(file: Path) -> dict[str, object]:

@@ -126,7 +126,7 @@ def _translate(domain: Domain, split: str, table: pa.Table) -> pa.Table:
             name = f"{split}-{own:06d}" if isinstance(own, int) else own
             rows.append({"id": name, "problem": problem, "reference": reference})
     _refuse(faults, f"of {table.num_rows} rows of the {split} source cannot be read")
-    return pa.Table.from_pylist(rows) if rows else tables.PROMPTS.empty_table().drop_columns(["prompt"])
+    return pa.Table.from_pylist(rows)  # at least one: prompt_source gives no table without rows
 
 
 def _order(rows: int, seed: int) -> list[int]:
