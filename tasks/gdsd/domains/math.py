@@ -20,11 +20,12 @@ from pydantic import Field
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.guests import math_worker
 
 logger = logging.getLogger(__name__)
 
+WORKER = Path(math_worker.__file__)  # by import, so that the file travels with a remote run
 LENGTH = 500  # characters of an answer's expression; the longest of MATH's own has about 150
-WORKER = Path(__file__).parent.parent / "guests" / "math_worker.py"
 START_SECONDS = 60.0  # for the imports of a worker, on a busy machine
 PATIENCE = 4  # the wall clock's limit in CPU limits: a worker that others keep from the CPU is not slow itself
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")  # and no credentials
