@@ -1,9 +1,18 @@
 """Near-duplicates: problems of which one is a small change of the other."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from tasks.gdsd.domains import Domain
+
+
+def features(domain: Domain) -> Callable[[str], frozenset[str]]:
+    """Returns the domain's shingles, and none for a text that is no problem of it: nothing is like that one."""
+    pattern = re.compile(domain.problem_pattern)
+    return lambda text: domain.shingles(text) if pattern.match(text) else frozenset()
 
 
 def nearest(

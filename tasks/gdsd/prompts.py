@@ -156,7 +156,7 @@ def leave_out_near_duplicates(made: dict[str, pa.Table], config: PromptConfig) -
     for split, others in {"validation": ["test"] if set_aside else [], "train": ["validation", "test"]}.items():
         held_out = [str(text or "") for other in others for text in kept[other]["problem"].to_pylist()]
         texts = [str(text or "") for text in kept[split]["problem"].to_pylist()]
-        near = likeness.nearest(texts, held_out, domain.shingles, config.similarity)
+        near = likeness.nearest(texts, held_out, likeness.features(domain), config.similarity)
         rows = [row for row, other in enumerate(near) if other is None]
         left_out += len(near) - len(rows)
         kept[split] = _pick(kept[split], rows)

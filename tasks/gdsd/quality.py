@@ -139,7 +139,9 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig, trained_
         if "problem" in texts:
             problems = [str(value or "") for value in cells["problem"]]
             if split != SPLITS[0]:
-                near = likeness.nearest(problems, [text for text, _ in known], domain.shingles, config.similarity)
+                near = likeness.nearest(
+                    problems, [text for text, _ in known], likeness.features(domain), config.similarity
+                )
                 cells["problem_nearly_elsewhere"] = [
                     None if other is None or known[other][0] == problem else _beside(*known[other], problem)
                     for problem, other in zip(problems, near, strict=True)
@@ -152,7 +154,8 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig, trained_
 
 def _beside(theirs: str, where: str, own: str) -> tuple[str, str, str]:
     """Two problems from shortly before the place where they begin to differ, short enough to stand on one line."""
-    alike = next((place for place, (a, b) in enumerate(zip(theirs, own, strict=False)) if a != b), 0)
+    both = list(zip(theirs, own, strict=False))
+    alike = next((place for place, (one, other) in enumerate(both) if one != other), len(both))
     start = max(0, alike - 15)
     first, second = (("..." if start else "") + _shorten(text[start:], 36) for text in (theirs, own))
     return where, first, second

@@ -1,23 +1,26 @@
-"""The Great Expectations suites: what they refuse, what they let pass, and what they say."""
+"""The Great Expectations suite of prompts: what it refuses, what it lets pass, and what it says."""
 
 import datetime
+import json
 import logging
 import os
 import pickle
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
+from tasks.gdsd.config import PromptConfig, TestConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.countdown import CountdownConfig
+from tasks.gdsd.domains.gsm8k import Gsm8kConfig
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, QualityError
-from tasks.gdsd.quality import Finding, QualityReport, _expect, _validate, check_prompts, check_scored
+from tasks.gdsd.quality import Finding, QualityReport, _expect, _validate, check_prompts, check_test
 
-GROUP = 4
 Row = dict[str, object]
 Failed = tuple[str, str, str | None]  # table, expectation without its first word, column
 
@@ -40,27 +43,14 @@ def edited(split: str, row: int, **values: object) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def scored_rows(groups: int = 6) -> list[Row]:
-    return [
-        {
-            "prompt_id": f"train-{group}",
-            "sample": sample,
-            "problem": "1 2",
-            "reference": "3",
-            "prompt_ids": [1, 2],
-            "completion_ids": [3, 4],
-            "completion": "3",
-            "reward": float(sample == 0),
-            "solved": sample == 0,
-            "advantage": 1.0 if sample == 0 else -1 / 3,
-        }
-        for group in range(groups)
-        for sample in range(GROUP)
-    ]
+# A domain that takes any text for a problem and whole numbers for answers; nothing of the file is opened here.
+CONFIG = PromptConfig.model_validate_json(
+    json.dumps({"domain": {"name": "gsm8k"}, "test_data": {"path": "p.jsonl", "sha256": "0" * 64}})
+)
 
 
-def scored(rows: list[Row]) -> pa.Table:
-    return pa.Table.from_pylist(rows, tables.SCORED)
+def check(tables: dict[str, pa.Table], config: PromptConfig = CONFIG) -> QualityReport:
+    return check_prompts(tables, config, trained_on=True)
 
 
 def failed(findings: list[Finding]) -> set[Failed]:
@@ -74,8 +64,8 @@ def only(report: QualityReport) -> Finding:
 
 def test_good_prompts_pass() -> None:
     """If this fails, every training run is refused before it starts."""
-    report = check_prompts(prompt_tables())
-    assert report.name == "prompts"
+    report = check(prompt_tables())
+    assert report.name == "gsm8k prompts"
     assert [finding.summary for finding in (*report.failures, *report.warnings)] == []
     assert {finding.table for finding in report.findings} == {"train", "validation", "test"}
     report.require()
@@ -86,7 +76,7 @@ def test_other_encodings_of_text_pass(kind: pa.DataType) -> None:
     """If this fails, a Parquet file written by pandas or polars is refused although it holds text."""
     table = pa.Table.from_pylist(prompt_rows("train"))
     table = table.set_column(2, "problem", table["problem"].cast(kind))
-    assert check_prompts(prompt_tables(train=table)).failures == []
+    assert check(prompt_tables(train=table)).failures == []
 
 
 @pytest.mark.parametrize(
@@ -138,7 +128,7 @@ def test_bad_prompts_are_refused(
     split: str, table: pa.Table, expected: tuple[str, str | None], count: int, example: str
 ) -> None:
     """If this fails, a run trains on broken problems, or is tested on problems that it was trained on."""
-    finding = only(check_prompts(prompt_tables(**{split: table})))
+    finding = only(check(prompt_tables(**{split: table})))
     assert (finding.table, finding.expectation, finding.column) == (split, f"expect_{expected[0]}", expected[1])
     assert (finding.unexpected, finding.total, finding.severity) == (count, table.num_rows, "critical")
     assert example in finding.examples[0]
@@ -147,7 +137,7 @@ def test_bad_prompts_are_refused(
 def test_missing_column_is_one_finding_and_the_rest_is_still_checked() -> None:
     """If this fails, a file with two mistakes shows its owner one of them, or a Great Expectations traceback."""
     table = edited("train", 3, prompt=" ").drop_columns(["id"])
-    report = check_prompts(prompt_tables(train=table))
+    report = check(prompt_tables(train=table))
     assert failed(report.failures) == {
         ("train", "column_to_exist", "id"),
         ("train", "column_values_to_not_match_regex", "prompt"),
@@ -157,7 +147,7 @@ def test_missing_column_is_one_finding_and_the_rest_is_still_checked() -> None:
 
 def test_a_table_without_any_column_is_refused() -> None:
     """If this fails, an empty or foreign file ends in a traceback instead of the names of the columns it lacks."""
-    report = check_prompts(prompt_tables(test=pa.table({"question": ["a", "b"]})))
+    report = check(prompt_tables(test=pa.table({"question": ["a", "b"]})))
     names = ("id", "prompt", "problem", "reference")
     assert failed(report.failures) == {("test", "column_to_exist", name) for name in names}
 
@@ -165,7 +155,7 @@ def test_a_table_without_any_column_is_refused() -> None:
 def test_a_column_that_occurs_twice_is_refused() -> None:
     """If this fails, which of two columns of one name is trained on is left to chance."""
     table = pa.Table.from_pylist(prompt_rows("train"))
-    report = check_prompts(prompt_tables(train=table.append_column("problem", table["prompt"])))
+    report = check(prompt_tables(train=table.append_column("problem", table["prompt"])))
     assert failed(report.failures) == {("train", "column_to_exist", "problem")}
 
 
@@ -188,7 +178,7 @@ def test_wrong_types_are_refused(column: str, values: pa.Array) -> None:
     """If this fails, numbers are cast to text unseen and the answers no longer match the verifier's."""
     table = pa.Table.from_pylist(prompt_rows("train"))
     table = table.set_column(table.column_names.index(column), column, values)
-    finding = only(check_prompts(prompt_tables(train=table)))
+    finding = only(check(prompt_tables(train=table)))
     assert (finding.expectation, finding.column) == ("expect_column_values_to_be_of_type", column)
     assert (finding.unexpected, finding.total, len(finding.examples)) == (6, 6, 5)
 
@@ -196,7 +186,7 @@ def test_wrong_types_are_refused(column: str, values: pa.Array) -> None:
 def test_integers_with_nulls_fail_both_ways() -> None:
     """If this fails, pandas' turn of such a column to floats hides one of the two mistakes."""
     table = pa.Table.from_pylist(prompt_rows("train")).set_column(0, "id", pa.array([1, None, 3, 4, 5, 6]))
-    report = check_prompts(prompt_tables(train=table))
+    report = check(prompt_tables(train=table))
     assert {(finding.expectation, finding.unexpected) for finding in report.failures} == {
         ("expect_column_values_to_be_of_type", 5),
         ("expect_column_values_to_not_be_null", 1),
@@ -207,13 +197,13 @@ def test_integers_with_nulls_fail_both_ways() -> None:
 def test_a_column_of_nulls_is_refused() -> None:
     """If this fails, a file whose answers are all missing is trained on."""
     table = pa.Table.from_pylist(prompt_rows("train")).set_column(3, "reference", pa.nulls(6))
-    assert only(check_prompts(prompt_tables(train=table))).unexpected == 6
+    assert only(check(prompt_tables(train=table))).unexpected == 6
 
 
 def test_nulls_in_two_tables_are_no_leak() -> None:
     """If this fails, two missing problems are reported as one problem that leaked."""
     changed = {split: edited(split, 1, problem=None) for split in ("train", "test")}
-    assert {finding.expectation for finding in check_prompts(prompt_tables(**changed)).failures} == {
+    assert {finding.expectation for finding in check(prompt_tables(**changed)).failures} == {
         "expect_column_values_to_not_be_null"
     }
 
@@ -221,9 +211,7 @@ def test_nulls_in_two_tables_are_no_leak() -> None:
 def test_hostile_prompts_reach_neither_page_nor_terminal() -> None:
     """If this fails, a downloaded prompt file runs scripts in the reader's Deck or control codes in his terminal."""
     hostile = "<script>alert(1)</script>&\x1b[2J"
-    report = check_prompts(
-        prompt_tables(train=edited("train", 2, problem=hostile), test=edited("test", 0, problem=hostile))
-    )
+    report = check(prompt_tables(train=edited("train", 2, problem=hostile), test=edited("test", 0, problem=hostile)))
     page = report.html()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in page
@@ -236,14 +224,14 @@ def test_hostile_prompts_reach_neither_page_nor_terminal() -> None:
 
 def test_a_hostile_column_name_is_escaped() -> None:
     """If this fails, a column's name does what a cell may not."""
-    page = check_prompts(prompt_tables(train=pa.table({"<img src=x>\x1b": ["a"]}))).html()
+    page = check(prompt_tables(train=pa.table({"<img src=x>\x1b": ["a"]}))).html()
     assert "<img" not in page
     assert "\x1b" not in page
 
 
 def test_page_shows_failures_first_and_counts_what_passed() -> None:
     """If this fails, the reader of the Deck has to search forty rows for the one that stopped his run."""
-    report = check_prompts(prompt_tables(test=edited("test", 5, prompt=" ")))
+    report = check(prompt_tables(test=edited("test", 5, prompt=" ")))
     page = report.html()
     assert f"passed {len(report.findings) - 1} of {len(report.findings)} expectations" in page
     assert page.count("FAILED") == 1
@@ -252,20 +240,21 @@ def test_page_shows_failures_first_and_counts_what_passed() -> None:
 
 def test_message_names_what_failed_where_how_often_and_what_to_do() -> None:
     """If this fails, the user of a cluster sees that his prompts were refused, but not which."""
-    report = check_prompts(prompt_tables(train=edited("train", 4, id="train-0"), test=edited("test", 1, prompt="")))
+    report = check(prompt_tables(train=edited("train", 4, id="train-0"), test=edited("test", 1, prompt="")))
     with pytest.raises(QualityError) as caught:
         report.require()
     message = str(caught.value)
-    assert f"prompts: 2 of {len(report.findings)} expectations failed" in message
+    assert f"gsm8k prompts: 2 of {len(report.findings)} expectations failed" in message
     assert "train.id: expect_column_values_to_be_unique: 2 of 6 rows; row 0: 'train-0', row 4: 'train-0'" in message
     assert "test.prompt: expect_column_values_to_not_match_regex: 1 of 6 rows; row 1: ''" in message
-    assert message.endswith("Correct the prompt files, or generate the problems instead, and start the run again.")
+    assert "Correct the prompt files, or generate the problems instead, and start the run again." in message
+    assert message.endswith("left out of training by prompts.near_duplicates: drop.")
 
 
 def test_message_fits_on_a_screen_whatever_failed() -> None:
     """If this fails, a file of long broken prompts scrolls the reason out of the terminal."""
     rows: list[Row] = [{"id": "x" * 10_000, "prompt": " " * 10_000, "problem": "y" * 10_000, "reference": None}] * 50
-    report = check_prompts({split: pa.Table.from_pylist(rows) for split in ("train", "validation", "test")})
+    report = check({split: pa.Table.from_pylist(rows) for split in ("train", "validation", "test")})
     with pytest.raises(QualityError) as caught:
         report.require()
     message = str(caught.value)
@@ -277,7 +266,7 @@ def test_message_fits_on_a_screen_whatever_failed() -> None:
 
 def test_error_and_report_survive_the_way_between_processes() -> None:
     """If this fails, Flyte shows a failure to unpickle in place of the reason."""
-    report = check_prompts(prompt_tables(train=edited("train", 4, id="train-0")))
+    report = check(prompt_tables(train=edited("train", 4, id="train-0")))
     with pytest.raises(QualityError) as caught:
         report.require()
     copy = pickle.loads(pickle.dumps(caught.value))
@@ -285,99 +274,6 @@ def test_error_and_report_survive_the_way_between_processes() -> None:
     assert isinstance(copy, DataError)
     assert str(copy) == str(caught.value)
     assert QualityReport.model_validate_json(report.model_dump_json()) == report
-
-
-def test_good_rollouts_pass() -> None:
-    """If this fails, every round is refused before it trains."""
-    report = check_scored(scored(scored_rows()), GROUP)
-    assert [finding.summary for finding in (*report.failures, *report.warnings)] == []
-    assert report.name == "rollouts"
-    report.require()
-
-
-Edit = Callable[[list[Row]], list[Row]]
-
-
-def changed(row: int, **values: object) -> Edit:
-    return lambda rows: [one | values if index == row else one for index, one in enumerate(rows)]
-
-
-@pytest.mark.parametrize(
-    ("edit", "expected"),
-    [
-        (changed(0, prompt_id=None), {("column_values_to_not_be_null", "prompt_id")}),
-        (
-            changed(0, sample=None),
-            {("column_values_to_not_be_null", "sample")},
-        ),
-        (changed(1, sample=0), {("compound_columns_to_be_unique", "prompt_id, sample")}),
-        (changed(1, sample=4), {("column_values_to_be_between", "sample")}),
-        (changed(1, sample=-1), {("column_values_to_be_between", "sample")}),
-        (lambda rows: rows[:-1], {("table_row_count_to_equal", None)}),
-        (lambda rows: rows[1:-3], {("table_row_count_to_equal", None)}),  # 20 rows, but of two torn groups
-        (lambda rows: [], {("table_row_count_to_equal", None)}),
-        (changed(2, reward=1.5), {("column_values_to_be_between", "reward")}),
-        (changed(2, reward=-0.1), {("column_values_to_be_between", "reward")}),
-        (changed(2, reward=float("nan")), {("column_values_to_be_between", "reward")}),
-        (changed(2, advantage=None), {("column_values_to_not_be_null", "advantage")}),
-        (changed(2, advantage=float("nan")), {("column_values_to_not_be_null", "advantage")}),
-        (changed(2, advantage=float("-inf")), {("column_values_to_not_be_null", "advantage")}),
-        (changed(2, completion_ids=[]), {("column_values_to_be_between", "completion_tokens")}),
-    ],
-)
-def test_bad_rollouts_are_refused(edit: Edit, expected: set[tuple[str, str | None]]) -> None:
-    """If this fails, a lost shard, a doubled one or a broken reward is trained on."""
-    report = check_scored(scored(edit(scored_rows())), GROUP)
-    assert failed(report.failures) == {("rollouts", *each) for each in expected}
-    assert all(finding.examples for finding in report.failures)
-
-
-def test_a_reward_that_cannot_judge_is_no_defect() -> None:
-    """If this fails, one verifier that timed out stops a run of hours."""
-    rows = changed(3, reward=None, solved=None, advantage=None)(scored_rows())
-    report = check_scored(scored(rows), GROUP)
-    assert report.failures == []
-    assert report.warnings == []
-
-
-def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
-    """If this fails, a group in which three verifiers timed out stops the run, though `leave_one_out` is right."""
-    rows = scored_rows(groups=12)
-    for row in (0, 1, 2, 3):
-        rows = changed(row, advantage=None)(rows)
-    for row in (1, 2, 3):
-        rows = changed(row, reward=None)(rows)
-    assert check_scored(scored(rows), GROUP).failures == []
-    rows = changed(1, reward=0.0)(rows)
-    assert only(check_scored(scored(rows), GROUP)).unexpected == 2
-
-
-@pytest.mark.parametrize(
-    ("edits", "expected"),
-    [
-        ([changed(row, reward=None, advantage=None) for row in (0, 1, 2)], ("column_values_to_not_be_null", "reward")),
-        ([changed(row, advantage=0.0) for row in range(24)], ("column_max_to_be_between", "advantage_size")),
-        ([changed(row, completion=" ") for row in range(13)], ("column_values_to_not_match_regex", "completion")),
-    ],
-)
-def test_a_poor_round_is_a_warning(edits: list[Edit], expected: tuple[str, str]) -> None:
-    """If this fails, a round that teaches nothing stops the run, or passes without a word in the report."""
-    rows = scored_rows()
-    for edit in edits:
-        rows = edit(rows)
-    report = check_scored(scored(rows), GROUP)
-    assert failed(report.warnings) == {("rollouts", *expected)}
-    assert report.failures == []
-    report.require()
-    assert "warning" in report.html()
-
-
-def test_a_round_without_any_verdict_only_warns() -> None:
-    """If this fails, a round whose verifier never answered ends in a traceback."""
-    rows = [row | {"reward": None, "advantage": None, "solved": None} for row in scored_rows()]
-    report = check_scored(scored(rows), GROUP)
-    assert report.failures == []
-    assert {finding.column for finding in report.warnings} == {"reward", "advantage_size"}
 
 
 def test_an_expectation_that_raises_is_a_failed_finding() -> None:
@@ -399,12 +295,14 @@ def test_an_expectation_that_raises_is_a_failed_finding() -> None:
 
 def test_no_word_of_great_expectations_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     """If this fails, eighty rounds bury the run's own log."""
+    import pandas as pd
+
     root = logging.getLogger()
     handler = logging.StreamHandler(sys.stderr)
     root.addHandler(handler)
     try:
-        check_prompts(prompt_tables(train=edited("train", 0, prompt=None).drop_columns(["id"])))
-        check_scored(scored(scored_rows()[:-1]), GROUP)
+        check(prompt_tables(train=edited("train", 0, prompt=None).drop_columns(["id"])))
+        _validate("rollouts", pd.DataFrame({"a": [1]}), ["a"], [_expect("expect_table_row_count_to_equal", value=2)])
     finally:
         root.removeHandler(handler)
     assert capfd.readouterr() == ("", "")
@@ -420,7 +318,11 @@ from tasks.gdsd import quality
 heavy = {"great_expectations", "pandas", "flytekit"} & set(sys.modules)
 assert not heavy, heavy
 import pyarrow as pa
-rows = [dict(id="a", prompt="b", problem="c", reference="d")]
+from tasks.gdsd import tables
+from tasks.gdsd.config import PromptConfig
+def rows(split):
+    return [dict(id=split, prompt=split, problem="1.34341.2143.321", reference="1" * 16)]
+made = {split: pa.Table.from_pylist(rows(split) if split == "test" else [], tables.PROMPTS) for split in quality.SPLITS}
 written = []
 def watch(event, args):
     if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
@@ -428,7 +330,7 @@ def watch(event, args):
     if event == "socket.connect":
         written.append(args)
 sys.addaudithook(watch)
-quality.check_prompts({split: pa.Table.from_pylist(rows) for split in quality.SPLITS})
+quality.check_prompts(made, PromptConfig(), trained_on=False).require()
 written = [name for name in written if ".pyc" not in str(name) and name != "/dev/null"]
 assert not written, written
 """
@@ -438,13 +340,83 @@ assert not written, written
     assert list(tmp_path.iterdir()) == []
 
 
-def test_checking_a_round_takes_no_noticeable_time() -> None:
-    """If this fails, the eighty checks of a training are felt; they take 90 ms, and the bound is for a busy machine."""
-    table = scored(scored_rows(groups=64))
-    check_scored(table, GROUP)
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        check_scored(table, GROUP)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5, f"a check of 256 rows took {min(seconds):.2f} s"
+# What the domains add
+
+
+@pytest.mark.parametrize(
+    ("domain", "problem", "reference", "column"),
+    [
+        (SudokuConfig(), "1.34341.2143.32", "1234341221434321", "problem"),
+        (SudokuConfig(), "1.34341.2143.321", "12343412214343210", "reference"),
+        (CountdownConfig(), "3,5,7", "3*5+7", "problem"),
+        (CountdownConfig(), "3,5,7:22", "__import__('os')", "reference"),
+        (Gsm8kConfig(), "1 + 1?", "two", "reference"),
+    ],
+)
+def test_what_a_domain_cannot_take_is_critical(
+    domain: SudokuConfig | CountdownConfig | Gsm8kConfig, problem: str, reference: str, column: str
+) -> None:
+    """If this fails, a file of another domain is found out only by the verifier, if at all."""
+    good = {
+        "sudoku": (".234341221434321", "1234341221434321"),
+        "countdown": ("2,9:18", "2*9"),
+        "gsm8k": ("2 + 2?", "4"),
+    }[domain.name]
+    pairs = [good, (problem, reference)]
+    table = pa.Table.from_pylist(
+        [{"id": str(row), "prompt": f"p{row}", "problem": p, "reference": r} for row, (p, r) in enumerate(pairs)]
+    )
+    config = TestConfig.model_construct(domain=DomainChoice(domain))
+    report = check_test(table, config)
+    finding = only(report)
+    assert report.name == f"{domain.name} prompts"
+    assert (finding.column, finding.expectation) == (column, "expect_column_values_to_match_regex")
+    assert finding.unexpected == 1 and finding.examples == [
+        f"row 1: {(problem if column == 'problem' else reference)!r}"
+    ]
+    everywhere = {split: table.slice(0, 0) if split == "train" else table for split in ("train", "validation", "test")}
+    whole = check_prompts(everywhere, PromptConfig.model_construct(domain=DomainChoice(domain), similarity=0.8), False)
+    assert ("validation", "column_values_to_match_regex", column) in failed(whole.failures)
+
+
+def test_near_duplicates_are_found_between_all_splits() -> None:
+    """If this fails, the problems that choose the best round are copies of those that were trained on."""
+    long = "word " * 3 + " ".join(f"w{number}" for number in range(40))
+    made = prompt_tables(
+        train=edited("train", 1, problem=long),
+        validation=edited("validation", 2, problem=long + " more"),
+        test=edited("test", 3, problem=long + " less"),
+    )
+    report = check(made)
+    assert failed(report.failures) == {
+        (split, "column_values_to_be_null", "problem_nearly_elsewhere") for split in ("validation", "test")
+    }
+    first, second = sorted(report.failures, key=lambda finding: finding.table, reverse=True)
+    assert first.examples[0].startswith("row 2: ('row 1 of train', '...") and first.examples[0].endswith("w39 more')")
+    assert second.examples[0].startswith("row 3: ('row 1 of train', '...")
+    assert check(made, CONFIG.model_copy(update={"similarity": 1.0})).failures == []
+
+
+def test_a_near_duplicate_is_shown_from_where_it_begins_to_differ() -> None:
+    """If this fails, the reader sees the same beginning of two long texts twice, and not what is different."""
+    long = " ".join(f"w{number}" for number in range(400))
+    changed = long.replace("w200 ", "CHANGED ")
+    made = prompt_tables(train=edited("train", 0, problem=long), test=edited("test", 5, problem=changed))
+    example = only(check(made)).examples[0]
+    assert "w200 w201" in example and "CHANGED w201" in example and len(example) <= 120
+
+
+def test_test_problems_alone_are_checked_like_those_of_a_run() -> None:
+    """If this fails, a guard is measured on problems that no run would accept."""
+    rows = prompt_rows("test")
+    rows[1] |= {"id": "test-0"}
+    rows[2] |= {"problem": "test 3"}
+    rows[3] |= {"prompt": ""}
+    assert failed(check_test(pa.Table.from_pylist(rows), CONFIG).failures) == {
+        ("test", "column_values_to_be_unique", "id"),
+        ("test", "column_values_to_be_unique", "problem"),
+        ("test", "column_values_to_not_match_regex", "prompt"),
+    }
+    assert failed(check_test(tables.PROMPTS.empty_table(), CONFIG).failures) == {
+        ("test", "table_row_count_to_be_between", None)
+    }
