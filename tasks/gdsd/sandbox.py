@@ -94,30 +94,32 @@ class Sandbox:
         self._pending = b""
         self._folder: str | None = None
         uid = _own_uid() if route.privileged or route.drop else None
-        if route.level == "limits":
-            self._folder = tempfile.mkdtemp(prefix="gdsd-sandbox-")
-            if uid is not None:
-                os.chown(self._folder, uid, uid)
-        with tempfile.TemporaryFile() as program:
-            program.write(seccomp.instructions())
-            program.seek(0)
-            command = [*_wrapper(route, limits, program.fileno()), *_guest(role, limits, route, uid)]
+        program = os.memfd_create("seccomp")
+        try:
+            os.write(program, seccomp.instructions())
+            os.lseek(program, 0, os.SEEK_SET)
+            command = [*_wrapper(route, limits, program), *_guest(role, limits, route, uid)]
             ids: dict[str, object] = {"user": uid, "group": uid, "extra_groups": []} if route.drop else {}
-            try:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env=ENVIRONMENT,
-                    cwd=self._folder or "/",
-                    start_new_session=True,
-                    pass_fds=[program.fileno()] if route.level == "full" else [],
-                    **ids,  # type: ignore[call-overload]
-                )
-            except (OSError, subprocess.SubprocessError) as error:
-                self._remove_folder()
-                raise StartError(f"{command[0]}: {error}") from None
+            if route.level == "limits":
+                self._folder = tempfile.mkdtemp(prefix="gdsd-sandbox-")
+                if uid is not None:
+                    os.chown(self._folder, uid, uid)
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=ENVIRONMENT,
+                cwd=self._folder or "/",
+                start_new_session=True,
+                pass_fds=[program] if route.level == "full" else [],
+                **ids,  # type: ignore[call-overload]
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self._remove_folder()
+            raise StartError(str(error)) from None
+        finally:
+            os.close(program)
         assert self._process.stdin and self._process.stdout
         self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._input, False)
@@ -335,7 +337,7 @@ def _guest(role: ModuleType, limits: Limits, route: Route, uid: int | None) -> l
         uid if uid is not None and route.privileged else 0,
         limits.seconds,
         limits.memory_mib * MIB,
-        limits.processes + _counted_too(route),
+        limits.processes + _counted_too(route, os.geteuid() if uid is None else uid),
         limits.file_mib * MIB,
     ]
     return [_interpreter(), *PYTHON_OPTIONS, script, *map(str, orders)]
@@ -346,7 +348,7 @@ def _interpreter() -> str:
     return os.path.realpath(str(vars(sys)["_base_executable"]))
 
 
-def _counted_too(route: Route) -> int:
+def _counted_too(route: Route, uid: int) -> int:
     """Processes that the kernel counts with those of the program."""
     if route.privileged:
         return 0
@@ -355,7 +357,7 @@ def _counted_too(route: Route) -> int:
     threads = 0
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
-            if status.stat().st_uid == os.geteuid():
+            if status.stat().st_uid == uid:
                 threads += int(status.read_text().partition("Threads:")[2].split()[0])
     return threads + 1
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DEPTH = 60
 BYTES = 4 << 20  # of a message
+WORDS = 200  # characters of what an exception says
 SMALL = 1 << 62  # larger integers cross in base 16, which is linear in their length and has no limit of digits
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -160,8 +161,10 @@ def _exception(name: str) -> type[Exception] | None:
 
 
 def _words(error: BaseException) -> str:
+    """What an exception says; empty where it says nothing or cannot be asked."""
     try:
-        return str(str(error))[:200]
+        (said,) = error.args if len(error.args) == 1 else (str(error),)
+        return str.__str__(said)[:WORDS] if isinstance(said, str) else str.__str__(str(said))[:WORDS]
     except Exception:
         return ""
 
@@ -182,7 +185,8 @@ def _unpack(value: Json, depth: int) -> object:
         case "complex", [float(real), float(imaginary)]:
             return complex(real, imaginary)
         case "raised", [str(name), str(words)]:
-            return (_exception(name) or Exception)(words)
+            kind = _exception(name) or Exception
+            return kind(words) if words else kind()
         case "range", [_, _, _]:
             start, stop, step = (_unpack(part, depth - 1) for part in body)
             if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):

