@@ -1,6 +1,7 @@
 """Bad input through the command line: refused before any training, with a message that says what, where and why."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,10 +64,19 @@ def not_unique(table: list[dict[str, object]]) -> None:
     table[0]["prompt"] = "." * 15 + "1"
 
 
+def spoiled(spoil: Callable[[list[dict[str, object]]], None], folder: Path) -> str:
+    """The smoke config on a file of training problems with a fault."""
+    table = rows(20)
+    spoil(table)
+    pq.write_table(pa.Table.from_pylist(table), folder / "train.parquet")
+    config = yaml.safe_load(SMOKE.read_text())
+    config["prompts"]["train_data"] = {"path": str(folder / "train.parquet")}
+    return json.dumps(config)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (duplicate_id, ["expect_column_values_to_be_unique", "id", "2 of 20", "train-000001"]),
         (empty_prompt, ["prompt", "1 of 20", "row 2"]),
         (leaked, ["problem", "1 of", "test"]),
         (wrong_type, ["type", "id", "20 of 20"]),
@@ -74,21 +84,25 @@ def not_unique(table: list[dict[str, object]]) -> None:
     ],
 )
 def test_a_bad_prompt_file_stops_the_pipeline_before_training(
-    spoil: object, words: list[str], pyflyte: Pyflyte, tmp_path: Path
+    spoil: Callable[[list[dict[str, object]]], None], words: list[str], pyflyte_here: Pyflyte, tmp_path: Path
 ) -> None:
     """Data faults found after the training cost the training."""
-    table = rows(20)
-    spoil(table)
-    pq.write_table(pa.Table.from_pylist(table), tmp_path / "train.parquet")
-    config = yaml.safe_load(SMOKE.read_text())
-    config["prompts"]["train_data"] = {"path": str(tmp_path / "train.parquet")}
-    outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", json.dumps(config), home=tmp_path / "home")
+    outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", spoiled(spoil, tmp_path))
+    text = " ".join(outcome.text.split())
+    assert outcome.code != 0 and not list((tmp_path / "data").glob("policy-*"))
+    assert all(word in text for word in words), outcome.text
+
+
+def test_the_deck_of_bad_prompts_shows_what_is_bad(pyflyte: Pyflyte, tmp_path: Path) -> None:
+    """Who looks at a failed task in the console finds the report of the data checks there."""
+    config = spoiled(duplicate_id, tmp_path)
+    outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", config, home=tmp_path / "home")
     text = " ".join(outcome.text.split())
     assert outcome.code != 0 and "base policy" not in text
+    words = ["expect_column_values_to_be_unique", "id", "2 of 20", "train-000001"]
     assert all(word in text for word in words), outcome.text
-    if "expect" in words[0]:
-        decks = [path.read_text() for path in (tmp_path / "home/tmp").rglob("deck.html")]
-        assert any(words[0] in deck for deck in decks), "the Deck of the failed task shows the report"
+    decks = [path.read_text() for path in (tmp_path / "home/tmp").rglob("deck.html")]
+    assert any(words[0] in deck for deck in decks)
 
 
 def test_a_good_prompt_file_trains_and_an_edited_one_is_not_served_from_the_cache(

@@ -1,15 +1,12 @@
 """`evaluate` as its user meets it: lengths, several samples, shards, kill; and a run with a guard."""
 
 import json
-import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 from tests.workflows.conftest import PYFLYTE, ROOT, Outcome, Pyflyte, environment
 
@@ -98,26 +95,8 @@ MICRO: dict[str, object] = {
 }
 
 
-@pytest.fixture
-def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, object]], tuple[str, Path]]:
-    """Runs `train` by pyflyte in this process, without a cache; returns what it said and the run's folder."""
-    from flytekit.clis.sdk_in_container.pyflyte import main
-
-    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-    monkeypatch.setenv("GDSD_HOME", str(tmp_path))
-    monkeypatch.chdir(ROOT)
-
-    def go(config: dict[str, object]) -> tuple[str, Path]:
-        done = CliRunner().invoke(main, ["run", "workflows/gdsd.py", "train", "--config", json.dumps(config)])
-        assert done.exit_code == 0, done.output
-        (report,) = (line.split(None, 1)[1] for line in done.output.splitlines() if line.startswith("report "))
-        return done.output, Path(os.fspath(report)).parent
-
-    return go
-
-
 def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
-    run_here: Callable[[dict[str, object]], tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
+    pyflyte_here: Pyflyte, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A policy must not be promoted for what it learned while it forgets what it knew.
 
@@ -145,7 +124,9 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
     monkeypatch.setattr(evaluation, "answer", noted)
     monkeypatch.setattr(rewards, "judge", scripted)
     monkeypatch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time of so small a run
-    said, folder = run_here(MICRO)
+    outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", json.dumps(MICRO))
+    assert outcome.code == 0, outcome.text
+    said, folder = outcome.text, outcome.folder()
     decision = json.loads((folder / "run.json").read_text())["decision"]
     assert decision["solved_difference"]["low"] == 1.0 and decision["promoted"] is False
     assert {guard["name"]: guard["held"] for guard in decision["guards"]} == {"strict": False, "lenient": True}
