@@ -355,9 +355,10 @@ def human_eval() -> list[dict[str, str]]:
         return [json.loads(line) for line in file]
 
 
-def test_every_canonical_solution_of_human_eval_is_solved(code: Code) -> None:
-    """If it fails, right answers count as wrong, or an empty function as right."""
-    rows = human_eval()
+@pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_canonical_solutions_of_human_eval_are_solved(step: int, code: Code) -> None:
+    """If it fails, right answers count as wrong, or an empty function as right. All of them take half a minute."""
+    rows = human_eval()[::step]
     problems = [
         code.read({"problem": row["prompt"], "tests": row["test"], "entry_point": row["entry_point"]}) for row in rows
     ]
