@@ -1,0 +1,292 @@
+"""A domain of a user's own: the documented example as it stands, and what is refused."""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from tasks.gdsd import prompts, quality, rewards, tables
+from tasks.gdsd.config import PromptConfig, TrainConfig
+from tasks.gdsd.domains import DomainChoice, Verdict, make
+from tasks.gdsd.errors import ConfigError, DataError, GdsdError
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/domains/custom.md").read_text()
+PATH = "my_package.sorting:Sorting"
+
+
+def block(language: str) -> str:
+    """The only fenced block of a language in the page."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The example's package, importable."""
+    folder = tmp_path / "my_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "sorting.py").write_text(block("python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit within a second keeps the time of the file
+    forget()
+    yield folder
+    forget()
+
+
+def custom(path: str = PATH, **fields: object) -> DomainChoice:
+    return DomainChoice.model_validate_json(json.dumps({"name": "custom", "path": path} | fields))
+
+
+def documented(**fields: object) -> TrainConfig:
+    return TrainConfig.model_validate_json(json.dumps(yaml.safe_load(block("yaml")) | fields))
+
+
+def rollouts(made: pa.Table, answer: Callable[[str, int], str]) -> pa.Table:
+    rows = [
+        {
+            "prompt_id": row["id"],
+            "sample": sample,
+            "problem": row["problem"],
+            "reference": row["reference"],
+            "prompt_ids": [1],
+            "completion_ids": [2],
+            "unmasked_at": [0],
+            "completion": answer(row["reference"], sample),
+            "ended": True,
+        }
+        for row in made.to_pylist()
+        for sample in range(4)
+    ]
+    return pa.Table.from_pylist(rows, tables.ROLLOUTS)
+
+
+# The documented example
+
+
+def test_the_example_goes_from_problems_to_advantages(package: Path) -> None:
+    """If it fails, who follows the page gets an error."""
+    config = documented()
+    made = prompts.make_prompts(config.prompts)
+    quality.check_prompts(made, config.prompts, trained_on=True).require()
+    prompts.check_problems(config.prompts.domain, made)
+    assert {split: table.num_rows for split, table in made.items()} == {"train": 4096, "validation": 128, "test": 256}
+    choice = config.prompts.domain
+    assert (choice.name, choice.weights) == (PATH, {"places": 0.9, "length": 0.1})
+    answers = rollouts(made["train"].slice(0, 8), lambda right, sample: right if sample else "no")
+    scored = rewards.score(answers, choice, 4, scale_by_std=False)
+    quality.check_scored(scored, 4, choice).require()
+    assert scored["reward"].to_pylist()[:4] == pytest.approx([0.0, 1.0, 1.0, 1.0])
+    assert scored["reward_places"].to_pylist()[:2] == [0.0, 1.0]
+
+
+def test_the_example_is_a_sound_domain(package: Path) -> None:
+    """If it fails, the page teaches a mistake."""
+    domain = make(custom(options={"digits": 4}))
+    example = domain.example
+    assert domain.verify(*example).solved and domain.fault(example.problem, example.reference) is None
+    drawn = list(islice(domain.problems(0), 200))
+    assert len({problem for problem, _ in drawn}) == 200 and drawn == list(islice(domain.problems(0), 200))
+    assert drawn != list(islice(domain.problems(1), 200))
+    assert all(domain.fault(*problem) is None for problem in drawn)
+    for hostile in ("", "\0" * 5, "9" * 10_000, "\ud800"):
+        assert domain.verify(*drawn[0], hostile).parts["places"] == 0
+    with pytest.raises(DataError, match="this draws at most 50 problems"):
+        list(make(custom(options={"digits": 2})).problems(0))
+
+
+def test_the_example_trains(package: Path) -> None:
+    """If it fails, a domain outside the project works in a notebook, but not in the pipeline."""
+    config = yaml.safe_load(block("yaml"))
+    config["prompts"] |= {"train_size": 16, "validation_size": 8, "test_size": 8}
+    config["rollout"] |= {"prompts_per_round": 4, "group_size": 2}
+    config |= {"rounds": 1, "policy": {"warm_start": {"steps": 2, "batch_size": 8}}}
+    home = package.parent
+    (home / "sorting.yaml").write_text(yaml.safe_dump(config))
+    (home / "tmp").mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("FLYTE", "GDSD"))}
+    environment |= {"HOME": str(home), "TMPDIR": str(home / "tmp"), "PYTHONPATH": str(home)}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("pyflyte"), "run", "workflows/gdsd.py", "train", "--config"]
+        + [str(home / "sorting.yaml")],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    report = next(line.split(None, 1)[1] for line in done.stdout.splitlines() if line.startswith("report "))
+    assert PATH in (Path(report).parent / "run.json").read_text()
+
+
+# The pin
+
+
+def test_an_edited_module_is_refused_where_it_was_pinned(package: Path) -> None:
+    """If it fails, the cache answers for a verifier that has changed since."""
+    first = custom()
+    file = package / "sorting.py"
+    assert json.loads(first.model_dump_json())["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert DomainChoice.model_validate_json(first.model_dump_json()) == first
+    file.write_text(file.read_text() + "\n# edited\n")
+    with pytest.raises(ConfigError, match=r"the file of 'my_package.sorting:Sorting' has sha256 .*; restore it or pin"):
+        DomainChoice.model_validate_json(first.model_dump_json())
+    again = custom()
+    assert again != first and again.model_dump_json() != first.model_dump_json()
+
+
+# What is refused
+
+
+def refusal(path: str = PATH, **fields: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        PromptConfig.model_validate_json(json.dumps({"domain": {"name": "custom", "path": path} | fields}))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("my_package.nothing:Sorting", "there is no module 'my_package.nothing'; it must be importable where pyflyte"),
+        ("no_such_package.sorting:Sorting", "No module named 'no_such_package'; the package must be importable"),
+        ("my_package.sorting:Sort", "'Sort' is no subclass of tasks.gdsd.domains.base.Domain"),
+        ("my_package.sorting:random", "'random' is no subclass of"),
+        ("my_package.sorting:Verdict", "'Verdict' is no subclass of"),
+        ("my_package:Sorting", "'Sorting' is no subclass of"),
+        ("sys:Sorting", "there is no module 'sys'"),
+        ("my_package..sorting:Sorting", "my_package..sorting"),
+        ("tasks.gdsd.domains.base:Domain", "does not set parts, columns, example; see docs/domains/custom.md"),
+    ],
+)
+def test_what_is_no_domain_is_refused(path: str, said: str, package: Path) -> None:
+    """If it fails, a slip in the path ends in a traceback of Python's import."""
+    assert said in refusal(path)
+
+
+@pytest.mark.parametrize("path", ["my_package.sorting", "my_package/sorting.py:Sorting", "a b:C", ":Sorting", "a:", ""])
+def test_what_is_no_dotted_path_is_refused(path: str, package: Path) -> None:
+    """If it fails, a file's path is taken for a module's."""
+    said = refusal(path)
+    assert f"domain.path: got {path!r}; string should match" in said and len(said.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"digit": 5}, "refuses the options {'digit': 5}: TypeError: "),
+        ({"digits": 50}, "refuses the options {'digits': 50}: ValueError: digits must be 2 to 12, not 50"),
+        ({"digits": "5"}, "refuses the options {'digits': '5'}: TypeError"),
+    ],
+)
+def test_options_that_the_class_refuses_are_named(options: dict[str, object], said: str, package: Path) -> None:
+    """If it fails, a wrong option is noticed in the first task on the cluster."""
+    assert said in refusal(options=options)
+
+
+BROKEN = {
+    "syntax": ("def :\n", "cannot be imported: SyntaxError"),
+    "raises": ("raise RuntimeError('no licence')\n", "cannot be imported: RuntimeError: no licence"),
+    "imports": (
+        "import no_such_library\n",
+        "cannot be imported: ModuleNotFoundError: No module named 'no_such_library'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_module_that_cannot_be_imported_is_refused_with_the_reason(kind: str, package: Path) -> None:
+    """If it fails, a user sees the pipeline's trace in place of his own mistake."""
+    source, said = BROKEN[kind]
+    (package / "sorting.py").write_text(source)
+    assert said in refusal()
+    (package / "__init__.py").write_text(source)
+    forget()
+    assert said.partition(": ")[2] in refusal()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("    parts = ", "    part = ", "does not set parts; see docs/domains/custom.md"),
+        ("    example = ", "    examples = ", "does not set example"),
+        ('{"places": 1.0, "length": 0.0}', "{}", "has no parts"),
+        ("    def phrase(", "    def rephrase(", "abstract method"),
+    ],
+)
+def test_an_incomplete_class_is_refused(old: str, new: str, said: str, package: Path) -> None:
+    """If it fails, what is missing is noticed after the base policy was trained."""
+    assert old in block("python")
+    (package / "sorting.py").write_text(block("python").replace(old, new, 1))
+    assert said in refusal()
+
+
+def test_weights_of_unknown_parts_are_refused(package: Path) -> None:
+    """If it fails, a slip in a weight trains on another reward."""
+    assert "weights has place, but the reward's parts are places, length" in refusal(weights={"place": 1.0})
+
+
+def test_a_domain_without_problems_of_its_own_needs_a_source(package: Path) -> None:
+    """If it fails, a run of a domain that only reads stops in its first task with an assertion."""
+    (package / "sorting.py").write_text(block("python").replace("generates = True", "generates = False", 1))
+    assert f"{PATH} problems are not generated, so they need a source; set test_data" in refusal()
+    with pytest.raises(ConfigError, match="judge.guards.sort: .*need a source; set test_data"):
+        guards = {"sort": {"domain": {"name": "custom", "path": PATH}}}
+        TrainConfig.model_validate_json(json.dumps({"judge": {"guards": guards}}))
+
+
+# Verdicts that are not what the class declares
+
+
+WRONG: dict[str, str] = {
+    "a part too few": "Verdict({'places': 1.0}, True)",
+    "a part too many": "Verdict({'places': 1.0, 'length': 1.0, 'other': 1.0}, True)",
+    "no parts": "Verdict({}, None)",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_verdicts_with_wrong_parts_are_refused(kind: str, package: Path) -> None:
+    """If it fails, a part that a verifier forgot counts as 0, or as what another domain calls so."""
+    broken = block("python").replace(
+        "    def verify(", f"    def verify(self, *_):\n        return {WRONG[kind]}\n\n    def was(", 1
+    )
+    (package / "sorting.py").write_text(broken)
+    choice = custom()
+    made = prompts.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
+    with pytest.raises(DataError, match=r"my_package\.sorting:Sorting.*places, length"):
+        rewards.judge(rollouts(made["train"], lambda right, sample: right), choice)
+
+
+def test_a_part_out_of_range_stops_the_round(package: Path) -> None:
+    """If it fails, a reward of percent instead of shares is trained on."""
+    broken = block("python").replace("right / len(reference)", "100 * right / len(reference)", 1)
+    (package / "sorting.py").write_text(broken)
+    choice = custom()
+    made = prompts.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
+    with pytest.raises(GdsdError, match="reward_places|places"):
+        scored = rewards.score(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
+        quality.check_scored(scored, 4, choice).require()
+
+
+def test_a_verdict_is_as_the_page_says() -> None:
+    """If it fails, the page names a verdict that does not exist."""
+    assert Verdict(parts={"places": None}, solved=None).solved is None
