@@ -15,8 +15,8 @@ import pytest
 from tasks.gdsd.domains.base import Domain, DomainConfig
 
 FOLDER = Path(__file__).parents[2] / "docs" / "domains"
-PAGES = sorted(FOLDER.glob("*.md"))
-REQUIRED = ["sudoku", "countdown", "gsm8k", "math"]
+PAGES = sorted(page for page in FOLDER.glob("*.md") if page.stem != "custom")  # whose example has a test of its own
+REQUIRED = ["sudoku", "countdown", "gsm8k", "math", "code"]
 BLOCK = re.compile(r"^(?P<fence>`{3,})(?P<kind>\w+)(?P<options>.*)\n(?P<text>(?s:.*?))\n(?P=fence)$", re.MULTILINE)
 
 
@@ -71,7 +71,7 @@ def test_parts_options_and_columns_are_as_written(name: str) -> None:
         assert f"`{column}`" in text, column
 
 
-def test_every_text_domain_has_a_page() -> None:
+def test_every_domain_has_a_page() -> None:
     """If it fails, a user finds no word about a domain."""
     assert {page.stem for page in PAGES} >= set(REQUIRED)
 
@@ -79,8 +79,8 @@ def test_every_text_domain_has_a_page() -> None:
 @pytest.mark.parametrize("name", REQUIRED)
 def test_the_examples_of_the_domains_are_right(name: str) -> None:
     """If it fails, what the tests and documents take for a right answer is none."""
-    judge = domain(name, "")
+    judge = domain(name, '{"isolation": "limits"}' if name == "code" else "")
     example = judge.example
     assert judge.fault(example.problem, example.reference) is None
-    bare = judge.verify(*example)
-    assert bare.solved or judge.verify(*example._replace(text=f"<answer>{example.text}</answer>")).solved
+    forms = ["{}", "<answer>{}</answer>", "```python\n{}```"]
+    assert any(judge.verify(*example._replace(text=form.format(example.text))).solved for form in forms)

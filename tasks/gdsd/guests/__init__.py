@@ -1,1 +1,1 @@
-"""What runs inside the sandbox: standard library only, and no import of the project beyond this folder."""
+"""What runs in processes of its own: inside the sandbox with the standard library alone, and beside math-verify."""
