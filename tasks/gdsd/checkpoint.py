@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.errors import CheckpointError
 
 RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
@@ -31,6 +32,11 @@ class CheckpointRecord(BaseModel):
     adapter: bool = False  # whether the weights are a frozen base and an adapter beside it
     parent: str | None  # content digest of the checkpoint this one was trained from
     made_with: dict[str, str]  # versions of the libraries that the weights depend on
+
+    @field_validator("family", mode="before")
+    @classmethod
+    def _name(cls, family: object) -> object:
+        return family.name if isinstance(family, Family) else family
 
 
 class PolicyState:
@@ -112,7 +118,7 @@ def versions() -> dict[str, str]:
 def base_state(denoiser: Denoiser) -> PolicyState:
     """Returns the state of a policy that no distillation has touched."""
     record = CheckpointRecord(
-        family=denoiser.family,
+        family=denoiser.family.name,
         round=0,
         updates=0,
         skipped_in_a_row=0,

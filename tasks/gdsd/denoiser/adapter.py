@@ -15,22 +15,25 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import CheckpointError, ConfigError
 
 FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 BASE = ".."  # where the base lies, seen from the adapter's folder
 
 
-def inject(network: LlamaForCausalLM, config: AdapterConfig) -> None:
+def inject(network: Network, config: AdapterConfig) -> None:
     """Freezes a network and puts an adapter into it, whose weights are yet to be drawn or loaded."""
     inject_adapter_in_model(_peft_config(config), network)
+    for parameter in parameters(network).values():
+        # Half precision would round small updates away; peft computes in the adapter's precision and rounds after it.
+        parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
 
-def draw(network: LlamaForCausalLM, seed: int) -> None:
+def draw(network: Network, seed: int) -> None:
     """Draws A uniformly as peft does, but by address, and sets B to zero, so that the adapter adds nothing yet."""
     with torch.no_grad():
         for name, parameter in parameters(network).items():
@@ -43,7 +46,7 @@ def draw(network: LlamaForCausalLM, seed: int) -> None:
                 parameter.zero_()
 
 
-def parameters(network: LlamaForCausalLM) -> dict[str, torch.nn.Parameter]:
+def parameters(network: Network) -> dict[str, torch.nn.Parameter]:
     """Returns the adapter's parameters under the names that they have in the peft library's files."""
     return {
         f"base_model.model.{name.replace('.default.', '.')}": parameter
@@ -52,14 +55,14 @@ def parameters(network: LlamaForCausalLM) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def base_weights(network: LlamaForCausalLM) -> dict[str, Tensor]:
+def base_weights(network: Network) -> dict[str, Tensor]:
     """Returns the weights without the adapter, under the names that they have in a network without one."""
     weights = network.state_dict()
     return {name.replace(".base_layer.", "."): weights[name] for name in weights if ".lora_" not in name}
 
 
 @contextmanager
-def switched_off(network: LlamaForCausalLM) -> Iterator[None]:
+def switched_off(network: Network) -> Iterator[None]:
     """Takes the adapter out of the computation; leaving restores what was found, also after an error or nested."""
     layers = [module for module in network.modules() if isinstance(module, LoraLayer) and not module.disable_adapters]
     try:
@@ -71,7 +74,7 @@ def switched_off(network: LlamaForCausalLM) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def save(network: LlamaForCausalLM, config: AdapterConfig, folder: Path) -> None:
+def save(network: Network, config: AdapterConfig, folder: Path) -> None:
     """Writes the adapter so that peft itself can load it onto the base; equal adapters give equal bytes."""
     folder.mkdir()
     (folder / CONFIG).write_text(json.dumps(_at_rest(config), indent=2, sort_keys=True) + "\n")
@@ -79,7 +82,7 @@ def save(network: LlamaForCausalLM, config: AdapterConfig, folder: Path) -> None
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load(network: LlamaForCausalLM, folder: Path) -> AdapterConfig:
+def load(network: Network, folder: Path) -> AdapterConfig:
     """Freezes a network and puts the adapter of a folder into it.
 
     Raises:

@@ -1,24 +1,40 @@
 """A policy: a bidirectional transformer that predicts hidden tokens, with its tokenizer."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import ValidationError
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tasks.gdsd.config import AdapterConfig
-from tasks.gdsd.denoiser import adapter
-from tasks.gdsd.errors import CheckpointError, DataError
+from tasks.gdsd.config_base import Config
+from tasks.gdsd.denoiser import adapter, families, networks, tokenizer_files, weights
+from tasks.gdsd.denoiser.families.base import PROMPT, Family, Special
+from tasks.gdsd.denoiser.networks import Network
+from tasks.gdsd.denoiser.source import HubModel, ModelFolder, ModelSource, resolve
+from tasks.gdsd.denoiser.tokenizer_files import SpecialIds
+from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.readout import Head
 
 # Loading takes milliseconds here, and the stages have progress bars of their own.
 logging.disable_progress_bar()
+
+BASE = "base.json"  # names the pinned model under an adapter, in the place of its weights
+# What a published folder holds beside its weights and is written back as it was.
+KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+KEPT_TOO = ("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
+
+
+class Base(Config):
+    """The content of base.json."""
+
+    family: str
+    source: ModelSource
 
 
 class Denoiser(torch.nn.Module):
@@ -27,16 +43,39 @@ class Denoiser(torch.nn.Module):
     With an adapter only the adapter is trained, and the base policy is the same denoiser under `base_only`.
     """
 
-    def __init__(self, network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, family: str):
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: PreTrainedTokenizerBase,
+        family: Family,
+        files: Mapping[str, bytes] | None = None,
+    ):
+        """Puts a network and its tokenizer together.
+
+        Args:
+            files: what a published folder holds beside its weights, by name: none for a family of this project.
+
+        Raises:
+            CheckpointError: the tokenizer lacks a special token of the family, or has more tokens than the network.
+        """
         super().__init__()
         self.network = network
         self.tokenizer = tokenizer
         self.family = family
         vocabulary = tokenizer.get_vocab()
-        self.mask_id = vocabulary[str(tokenizer.mask_token)]
-        self.end_id = vocabulary[str(tokenizer.eos_token)]
-        self.pad_id = vocabulary[str(tokenizer.pad_token)]
-        self.never_sampled = (self.mask_id, self.pad_id)
+        self._special = SpecialIds(family, vocabulary, json.loads((files or {}).get("config.json", b"{}")))
+        self.mask_id = self._special.mask
+        self.end_ids = self._special.ends
+        self.end_id = self.end_ids[0]  # what fills the canvas after an answer
+        self.pad_id = self._special.pad
+        banned = (self.mask_id, self.pad_id, *self._special.never)
+        self.never_sampled = tuple(dict.fromkeys(token for token in banned if token not in self.end_ids))
+        if max(vocabulary.values()) >= self.vocabulary_size:
+            tokens = max(vocabulary.values()) + 1
+            raise CheckpointError(f"the tokenizer has {tokens} tokens, but the head only {self.vocabulary_size} rows")
+        self._files = dict(files or {})
+        self._source: HubModel | ModelFolder | None = None  # what it is as loaded, if that is pinned
+        self._as_loaded = self._versions()
         self._adapter: AdapterConfig | None = None
         self._frozen_head: tuple[tuple[int, int], Head] | None = None
 
@@ -61,6 +100,8 @@ class Denoiser(torch.nn.Module):
         """
         if self.has_adapter:
             raise ValueError("the denoiser has an adapter already, and a second one would take its place as the base")
+        if self._versions() != self._as_loaded:
+            self._source = None  # trained since, so it is no longer the pinned model
         adapter.inject(self.network, config)
         adapter.draw(self.network, seed)
         self._adapter = config
@@ -92,7 +133,8 @@ class Denoiser(torch.nn.Module):
         Without padding no mask is passed, which keeps scaled-dot-product attention on its fast kernel.
         """
         mask = None if attention is None or bool(attention.all()) else attention.long()
-        return self.network.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        states: Tensor = self.network.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return _shift(states, mask) if self.family.shifted else states
 
     def head(self) -> Head:
         """Returns the map from hidden states to logits, differentiable while the head is trained.
@@ -108,13 +150,41 @@ class Denoiser(torch.nn.Module):
         return self._frozen_head[1]
 
     def encode(self, text: str) -> list[int]:
-        """Tokenises a prompt.
+        """Tokenises a prompt, phrased as the family's template has it.
+
+        Whatever the prompt spells is read as text: no prompt can hold a mask, end its turn or speak for another role.
 
         Raises:
-            DataError: the text has a character that the tokenizer does not know.
+            DataError: the text has a character that the tokenizer does not know, or would be read as a special token.
         """
+        if self.family.name == "tiny":
+            return self._encode_characters(text)
+        prompt = text.strip() if self.family.strips_prompt else text
+        ids: list[int] = []
+        piece = ""  # text between special tokens is tokenised as a whole
+        for part in (*self.family.chat, None):
+            if isinstance(part, str):
+                piece += prompt if part is PROMPT else part
+                continue
+            if piece:
+                ids += self._encode_plain(piece)
+                piece = ""
+            if isinstance(part, Special):
+                ids.append(self._special.find(part))
+        return ids
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        if spoken := self._special.reserved.intersection(ids):
+            tokens = self.tokenizer.convert_ids_to_tokens(sorted(spoken))
+            raise DataError(
+                f"The prompt {text!r} is read as the special tokens {tokens}; a prompt may not contain them."
+            )
+        return ids
+
+    def _encode_characters(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        if self.family == "tiny" and (self.pad_id in ids or len(ids) != len(text)):
+        if self.pad_id in ids or len(ids) != len(text):
             known = set(self.tokenizer.get_vocab())
             unknown = sorted({character for character in text if character not in known})
             raise DataError(
@@ -123,84 +193,139 @@ class Denoiser(torch.nn.Module):
             )
         return ids
 
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Says whether a completion came to an end."""
+        return not set(self.end_ids).isdisjoint(ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of a completion up to its first end token."""
         ids = list(ids)
-        if self.end_id in ids:
-            ids = ids[: ids.index(self.end_id)]
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        end = next((place for place, token in enumerate(ids) if token in self.end_ids), len(ids))
+        return str(self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def save(self, folder: Path) -> None:
-        """Writes the standard files: config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
+    def save(self, folder: Path, shard_bytes: int = weights.SHARD_BYTES) -> None:
+        """Writes the policy into an existing folder.
 
-        They hold the base; an adapter is beside them in the folder `adapter`, in the form of the peft library.
+        A published model is written in its own layout: official names of weights, config.json and tokenizer as they
+        were. An adapter is beside it in the folder `adapter`, in the form of the peft library. Where a pinned model
+        has not been trained itself, `base.json` with the pin stands for all of its files.
         """
-        self.network.save_pretrained(folder, state_dict=adapter.base_weights(self.network))
-        self.tokenizer.save_pretrained(folder)
+        if self._source is not None and (self.has_adapter or self._versions() == self._as_loaded):
+            base = Base(family=self.family.name, source=self._source)
+            (folder / BASE).write_text(base.model_dump_json(indent=2) + "\n")
+        elif self.family.name == "tiny":
+            self.network.save_pretrained(folder, state_dict=adapter.base_weights(self.network))
+            self.tokenizer.save_pretrained(folder)
+        else:
+            for name, content in self._files.items():
+                (folder / name).write_bytes(content)
+            tensors = adapter.base_weights(self.network)
+            if networks.is_tied(self.network):
+                del tensors[weights.HEAD]
+            weights.write(folder, tensors, self.family, shard_bytes)
         if self._adapter is not None:
             adapter.save(self.network, self._adapter, folder / adapter.FOLDER)
 
     @classmethod
-    def load(cls, folder: Path, family: str, device: torch.device) -> "Denoiser":
-        """Loads what `save` wrote. Weights come from safetensors only; no code of the folder runs.
+    def load(cls, folder: Path, family: str, device: torch.device, dtype: torch.dtype | None = None) -> "Denoiser":
+        """Loads what `save` wrote, or a published folder. Weights come from safetensors; no code of the folder runs.
+
+        Args:
+            dtype: precision of the weights; by default float32, and bfloat16 for published models on a GPU. An
+                adapter is float32 at least.
 
         Raises:
-            CheckpointError: the folder lacks a file, or its tensors do not fit the configuration.
+            CheckpointError: the folder lacks a file, its tensors do not fit its configuration, or the model that it
+                names is not to be had.
         """
-        shape = _read_shape(folder)
-        try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-            loaded = LlamaForCausalLM.from_pretrained(
-                folder,
-                config=shape,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-        except Exception as error:  # a damaged file surfaces as whatever its parser raises
-            raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
-        # The stubs know only the form without loading info.
-        network, report = cast(tuple[LlamaForCausalLM, dict[str, list[str]]], loaded)
-        problems = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
-        if problems:
-            raise CheckpointError(f"{folder} does not fit its config.json: {problems}")
-        special = (tokenizer.mask_token, tokenizer.eos_token, tokenizer.pad_token)
-        if not {str(token) for token in special} <= set(tokenizer.get_vocab()):
-            raise CheckpointError(f"{folder}: tokenizer_config.json names no mask, end and padding token: {special}")
-        for key in ("is_local", "local_files_only"):
-            tokenizer.init_kwargs.pop(key, None)  # how it was loaded is no part of what is saved
-        denoiser = cls(network, tokenizer, family)
+        if (folder / BASE).exists():
+            base = _read_base(folder / BASE)
+            if base.family != family:
+                raise CheckpointError(f"{folder / BASE} names a model of the family {base.family!r}, not {family!r}")
+            denoiser = cls.from_source(base.source, device, dtype)
+            if denoiser.family.name != family:
+                raise CheckpointError(f"{folder / BASE} says {family!r}, but its model is {denoiser.family.name!r}")
+        else:
+            denoiser = cls._load_base(folder, families.named(family), device, dtype)
         if (folder / adapter.FOLDER).exists():
-            denoiser._adapter = adapter.load(network, folder / adapter.FOLDER)
-        return denoiser.to(device)
+            denoiser._adapter = adapter.load(denoiser.network, folder / adapter.FOLDER)
+        return denoiser
 
+    @classmethod
+    def from_source(
+        cls, source: HubModel | ModelFolder, device: torch.device, dtype: torch.dtype | None = None
+    ) -> "Denoiser":
+        """Loads a pinned model; what it says of itself chooses the family. `save` will name the pin, see there.
 
-def _read_shape(folder: Path) -> LlamaConfig:
-    """Checks that the files can be read, and config.json's content, before anything of its size is built."""
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is not a checkpoint: {name} is missing.")
-    if (folder / adapter.CONFIG).exists():  # transformers would follow it to weights that nothing here checks
-        raise CheckpointError(f"{folder}/{adapter.CONFIG} is out of place: an adapter lies in {adapter.FOLDER}/.")
-    parsed: dict[str, object] = {}
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        Raises:
+            CheckpointError: it is not to be had, has changed, or is of no supported kind.
+        """
+        folder = resolve(source)
+        family = families.of_config(_read_json(folder, "config.json"))
+        denoiser = cls._load_base(folder, family, device, dtype)
+        if family.name != "tiny":  # which is small, and stays whole
+            denoiser._source = source
+        return denoiser
+
+    @classmethod
+    def _load_base(cls, folder: Path, family: Family, device: torch.device, dtype: torch.dtype | None) -> "Denoiser":
+        if (folder / adapter.CONFIG).exists():  # other tools would follow it to weights that nothing here checks
+            raise CheckpointError(f"{folder}/{adapter.CONFIG} is out of place: an adapter lies in {adapter.FOLDER}/.")
+        values = _read_json(folder, "config.json")
+        if values.get("model_type") != family.model_type:
+            raise CheckpointError(
+                f"{folder}/config.json has the model_type {values.get('model_type')!r}, "
+                f"but the family {family.name} has {family.model_type!r}"
+            )
+        tokenizer = tokenizer_files.load(folder)
         try:
-            parsed[name] = json.loads((folder / name).read_text())
-        except ValueError as error:
-            raise CheckpointError(f"{folder}/{name} is damaged: {error}") from error
+            network = networks.build(family, values)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
+        if dtype is None:
+            dtype = torch.bfloat16 if device.type == "cuda" and family.name != "tiny" else torch.float32
+        weights.read(folder, network, family, device, dtype)
+        networks.finish(network, family, device)
+        kept = {name: folder / name for name in (*KEPT, *KEPT_TOO) if (folder / name).is_file()}
+        files = None if family.name == "tiny" else {name: path.read_bytes() for name, path in kept.items()}
+        network.train(False)
+        try:
+            return cls(network, tokenizer, family, files)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
+
+    def _versions(self) -> int:
+        """Returns a number that every training step raises: how often the weights were changed in place."""
+        return sum(parameter._version for name, parameter in self.named_parameters() if ".lora_" not in name)
+
+
+def _shift(
+    states: Tensor,  # (B, T, D): row i - 1 predicts token i
+    mask: Tensor | None,  # (B, T), 0 on left padding
+) -> Tensor:  # (B, T, D): row i predicts token i
+    """Moves all rows on by one; the first row of each sequence also stands for itself, as its authors have it."""
+    if mask is None:
+        return torch.cat([states[:, :1], states[:, :-1]], dim=1)
+    first = mask.long().argmax(1, keepdim=True)  # (B, 1)
+    rows = torch.arange(states.shape[1], device=states.device)  # (T,)
+    rows = torch.where(rows > first, rows - 1, rows)  # (B, T)
+    return states.gather(1, rows[:, :, None].expand_as(states))
+
+
+def _read_json(folder: Path, name: str) -> dict[str, object]:
     try:
-        with safe_open(folder / "model.safetensors", framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder}/model.safetensors is damaged: {error}") from error
-    values = parsed["config.json"]
-    needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    if not isinstance(values, dict) or values.get("model_type") != "llama" or any(key not in values for key in needed):
-        raise CheckpointError(f"{folder}/config.json does not describe a Llama with {', '.join(needed)}.")
-    if values.get("is_causal") is not False:
-        raise CheckpointError(f"{folder}/config.json has no is_causal=false: a denoiser reads in both directions.")
+        values = json.loads((folder / name).read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a checkpoint: {name} is missing.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder}/{name} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{folder}/{name} is damaged: it holds {type(values).__name__}, not an object")
+    return values
+
+
+def _read_base(path: Path) -> Base:
     try:
-        return LlamaConfig.from_pretrained(folder)
-    except Exception as error:  # its validation has errors of its own
-        raise CheckpointError(f"{folder}/config.json is refused: {error}") from error
+        return Base.model_validate_json(path.read_text())
+    except (OSError, ValueError, ConfigError, ValidationError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tasks.gdsd import seeds
 from tasks.gdsd.config import TinyModelConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.denoiser.tokenizer import character_tokenizer
 
 
@@ -35,4 +36,4 @@ def build(config: TinyModelConfig, seed: int) -> Denoiser:
         for name, parameter in sorted(network.named_parameters()):
             if parameter.dim() > 1:
                 parameter.normal_(0.0, config.init_std, generator=seeds.generator(seed, "init", name))
-    return Denoiser(network, tokenizer, family="tiny")
+    return Denoiser(network, tokenizer, TINY)

@@ -1,0 +1,166 @@
+"""What a family of models says of itself: plain data, which imports neither torch nor transformers.
+
+A family is a stock transformers architecture read without the causal mask, and the ways in which its published
+checkpoints differ from that: how config.json and the weights are named, which tokens are special, how a prompt is
+phrased, which row predicts which token. No code of a checkpoint is ever run.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from tasks.gdsd.errors import CheckpointError
+
+Architecture = Literal["llama", "qwen2", "qwen3"]
+Values = Mapping[str, object]  # the content of a config.json
+
+ABSENT: Final = "<absent>"  # among the allowed values of a key: it may be left out
+PROMPT: Final = "<prompt>"  # the place of the prompt in a chat template
+
+
+@dataclass(frozen=True)
+class Special:
+    """A special token: its text in the tokenizer, its key in config.json, or both, which then have to agree."""
+
+    text: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class SamplerDefaults:
+    """How the authors of a family sample from it."""
+
+    order: Literal["confidence", "entropy"]  # which hidden token is unmasked first: the likeliest, or the surest row's
+    block_length: int | None  # tokens of a block; None for the whole completion at once
+    steps_per_token: float
+    temperature: float
+    top_p: float | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of masked diffusion language models."""
+
+    name: str
+    model_type: str  # what config.json calls itself
+    architecture: Architecture
+    configure: Callable[[Values], dict[str, object]]  # config.json -> arguments of the stock configuration
+    mask: Special
+    ends: tuple[Special, ...]  # each ends an answer; the first also fills the canvas after one
+    pad: Special
+    sampler: SamplerDefaults
+    never: tuple[Special, ...] = ()  # further tokens that no answer contains
+    names: Mapping[str, str] = field(
+        default_factory=dict
+    )  # stock name of a module -> official one; N for a layer's number
+    chat: tuple[Special | str, ...] = (PROMPT,)  # special tokens, text, and the prompt
+    strips_prompt: bool = False  # whether the template strips the prompt
+    shifted: bool = False  # whether row i - 1 predicts token i
+    rotates_in_float32: bool = False  # whether q and k are rotated in float32 whatever the weights are
+
+    def official(self, name: str) -> str:
+        """Returns the official name of a weight, given its stock name."""
+        module, _, kind = name.rpartition(".")
+        parts = module.split(".")
+        number = next((part for part in parts if part.isdigit()), None)
+        pattern = ".".join("N" if part == number else part for part in parts)
+        found = self.names.get(pattern, pattern)
+        return f"{found if number is None else found.replace('.N.', f'.{number}.')}.{kind}"
+
+
+def size(values: Values, key: str, default: int | None = None) -> int:
+    """Reads a positive whole number.
+
+    Raises:
+        CheckpointError: it is missing, or something else.
+    """
+    found = values.get(key)
+    if found is None and default is not None:
+        return default
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise CheckpointError(f"config.json is refused: {key} is {found!r}, but it should be a positive whole number")
+    return found
+
+
+def number(values: Values, key: str, default: float | None = None) -> float:
+    """Reads a positive number.
+
+    Raises:
+        CheckpointError: it is missing, or something else.
+    """
+    found = values.get(key, default)
+    if not isinstance(found, int | float) or isinstance(found, bool) or not 0 < found < float("inf"):
+        raise CheckpointError(f"config.json is refused: {key} is {found!r}, but it should be a positive number")
+    return float(found)
+
+
+def flag(values: Values, key: str, default: bool) -> bool:
+    """Reads true or false.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    found = values.get(key, default)
+    if not isinstance(found, bool):
+        raise CheckpointError(f"config.json is refused: {key} is {found!r}, but it should be true or false")
+    return found
+
+
+def demand(values: Values, allowed: Mapping[str, tuple[object, ...]]) -> None:
+    """Refuses a configuration whose arithmetic is another than the family's.
+
+    Raises:
+        CheckpointError: a key has none of the allowed values.
+    """
+    for key, good in allowed.items():
+        found = values.get(key, ABSENT)
+        if not any(type(found) is type(item) and found == item for item in good):
+            said = " or ".join(repr(item) for item in good if item is not ABSENT)
+            raise CheckpointError(
+                f"config.json is refused: {key} is {found!r}, which changes what is computed; supported: {said}"
+            )
+
+
+def stock_keys(values: Values, layers: int) -> dict[str, object]:
+    """Reads what configurations in the style of transformers share, and refuses what changes the arithmetic.
+
+    Raises:
+        CheckpointError: a size is missing, or a value is not supported.
+    """
+    demand(
+        values,
+        {
+            "hidden_act": ("silu",),
+            "attention_dropout": (0.0, 0, ABSENT),
+            "use_sliding_window": (False, ABSENT),
+            "use_mrope": (False, ABSENT),
+            "layer_types": (["full_attention"] * layers, None, ABSENT),
+            "block_size": (None, ABSENT),  # of block-causal models, which are read by another mask
+        },
+    )
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"config.json is refused: rope_parameters is {rope!r}")
+    demand(rope, {"rope_type": ("default", ABSENT), "type": ("default", ABSENT)})
+    demand(rope, {"factor": (1.0, 1, None, ABSENT), "partial_rotary_factor": (1.0, 1, None, ABSENT)})
+    heads = size(values, "num_attention_heads")
+    return {
+        **NO_TOKENS,
+        "vocab_size": size(values, "vocab_size"),
+        "hidden_size": size(values, "hidden_size"),
+        "intermediate_size": size(values, "intermediate_size"),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": size(values, "num_key_value_heads", heads),
+        "max_position_embeddings": size(values, "max_position_embeddings"),
+        "rms_norm_eps": number(values, "rms_norm_eps"),
+        "rope_parameters": rope_parameters(number(rope if "rope_theta" in rope else values, "rope_theta")),
+    }
+
+
+# The special tokens are the family's; stock configurations would otherwise bring their own. Nothing is cached.
+NO_TOKENS: dict[str, object] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, "use_cache": False}
+
+
+def rope_parameters(theta: float) -> dict[str, object]:
+    return {"rope_type": "default", "rope_theta": theta}

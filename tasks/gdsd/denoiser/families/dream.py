@@ -1,0 +1,46 @@
+"""Dream-7B, Dream-Coder and DiffuCoder (arXiv 2508.15487, 2506.20639): a Qwen2 whose row i - 1 predicts token i."""
+
+from tasks.gdsd.denoiser.families.base import (
+    ABSENT,
+    PROMPT,
+    Family,
+    SamplerDefaults,
+    Special,
+    Values,
+    demand,
+    flag,
+    size,
+    stock_keys,
+)
+from tasks.gdsd.errors import CheckpointError
+
+TURN_BEGIN, TURN_END = Special("<|im_start|>"), Special("<|im_end|>")
+
+
+def configure(values: Values) -> dict[str, object]:
+    """Takes over a configuration in the style of transformers."""
+    demand(values, {"attention_bias": (True, ABSENT)})
+    shape = stock_keys(values, size(values, "num_hidden_layers"))
+    width = size(values, "hidden_size") // size(values, "num_attention_heads")
+    if size(values, "head_dim", width) != width:
+        raise CheckpointError(f"config.json is refused: head_dim is {values['head_dim']!r}, supported: {width}")
+    return shape | {"tie_word_embeddings": flag(values, "tie_word_embeddings", False)}
+
+
+DREAM = Family(
+    name="dream",
+    model_type="Dream",
+    architecture="qwen2",
+    configure=configure,
+    mask=Special("<|mask|>", "mask_token_id"),
+    ends=(Special("<|endoftext|>"), TURN_END),
+    pad=Special("<|endoftext|>", "pad_token_id"),
+    never=(Special("<|beginoftext|>"),),
+    chat=(
+        *(TURN_BEGIN, "system\nYou are a helpful assistant.", TURN_END, "\n"),
+        *(TURN_BEGIN, "user\n", PROMPT, TURN_END, "\n"),
+        *(TURN_BEGIN, "assistant\n"),
+    ),
+    shifted=True,
+    sampler=SamplerDefaults(order="entropy", block_length=None, steps_per_token=1.0, temperature=0.2, top_p=0.95),
+)

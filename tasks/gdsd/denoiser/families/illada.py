@@ -1,0 +1,50 @@
+"""iLLaDA-8B (arXiv 2606.25331): LLaDA's successor, a Llama under its own names with a tied head.
+
+It shares neither names, tokens, template nor rotary precision with LLaDA, so it has a description of its own. Prompts
+are phrased as its authors evaluate the base model: the text after the token of a beginning.
+"""
+
+from tasks.gdsd.denoiser.families.base import (
+    ABSENT,
+    PROMPT,
+    Family,
+    SamplerDefaults,
+    Special,
+    Values,
+    demand,
+    flag,
+    size,
+    stock_keys,
+)
+
+
+def configure(values: Values) -> dict[str, object]:
+    """Takes over a configuration in the style of transformers."""
+    demand(
+        values,
+        {
+            "attention_bias": (False, ABSENT),
+            "mlp_bias": (False, ABSENT),
+            "layer_norm_eps": (None, ABSENT),  # else its norms are LayerNorm
+            "resid_pdrop": (0.0, 0, ABSENT),
+        },
+    )
+    return stock_keys(values, size(values, "num_hidden_layers")) | {
+        "tie_word_embeddings": flag(values, "tie_word_embeddings", True)
+    }
+
+
+BEGIN = Special(key="bos_token_id")
+
+ILLADA = Family(
+    name="illada",
+    model_type="illada",
+    architecture="llama",
+    configure=configure,
+    mask=Special("<[MASK]>"),
+    ends=(Special(key="eos_token_id"),),
+    pad=Special(key="pad_token_id"),
+    never=(BEGIN,),
+    chat=(BEGIN, PROMPT),
+    sampler=SamplerDefaults(order="confidence", block_length=32, steps_per_token=1.0, temperature=0.0),
+)

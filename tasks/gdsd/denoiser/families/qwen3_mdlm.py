@@ -1,0 +1,46 @@
+"""Qwen3-0.6B-diffusion-mdlm (arXiv 2602.22661): a Qwen3 turned into a masked diffusion model, the small real one.
+
+Its sibling Qwen3-0.6B-diffusion-bd3lm has the same config.json but is block-causal: nothing in the files tells them
+apart, and it must not be named here.
+"""
+
+from tasks.gdsd.denoiser.families.base import (
+    ABSENT,
+    PROMPT,
+    Family,
+    SamplerDefaults,
+    Special,
+    Values,
+    demand,
+    flag,
+    size,
+    stock_keys,
+)
+
+TURN_BEGIN, TURN_END = Special("<|im_start|>"), Special("<|im_end|>")
+
+
+def configure(values: Values) -> dict[str, object]:
+    """Takes over a configuration in the style of transformers."""
+    demand(values, {"attention_bias": (False, ABSENT)})
+    return stock_keys(values, size(values, "num_hidden_layers")) | {
+        "head_dim": size(values, "head_dim", 128),
+        "tie_word_embeddings": flag(values, "tie_word_embeddings", True),
+    }
+
+
+QWEN3_MDLM = Family(
+    name="qwen3_mdlm",
+    model_type="a2d-qwen3",
+    architecture="qwen3",
+    configure=configure,
+    mask=Special("<|mask|>", "mask_token_id"),
+    ends=(Special("<|endoftext|>"), TURN_END),
+    pad=Special("<|endoftext|>", "pad_token_id"),
+    # Qwen3's template without thinking, as the model card asks for.
+    chat=(
+        *(TURN_BEGIN, "user\n", PROMPT, TURN_END, "\n"),
+        *(TURN_BEGIN, "assistant\n", Special("<think>"), "\n\n", Special("</think>"), "\n\n"),
+    ),
+    sampler=SamplerDefaults(order="confidence", block_length=64, steps_per_token=1.0, temperature=0.0),
+)
