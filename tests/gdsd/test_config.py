@@ -1,10 +1,12 @@
 """Defaults that must survive a partial configuration, and combinations that are refused, with what they say."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config import EvaluateConfig, HubDataset, PromptFile, TrainConfig
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.objective_config import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig, Wd1Config
 
@@ -137,3 +139,132 @@ def test_a_combination_without_meaning_is_refused(fields: dict[str, object], sai
 def test_what_is_one_step_from_a_refusal_is_allowed(fields: dict[str, object]) -> None:
     """If it fails, the remedy that a refusal names is refused as well."""
     assert with_objective(**fields).model_dump().items() >= fields.items()
+
+
+# Domains and sources
+
+PIN = "0" * 64
+FILE = {"path": "p.jsonl", "sha256": PIN}
+
+
+def refused(**stages: object) -> list[str]:
+    """What is said of each refused field of a training run."""
+    with pytest.raises(ConfigError) as caught:
+        load(**stages)
+    head, *lines = str(caught.value).splitlines()
+    assert head == "TrainConfig refused:"
+    return [line.strip() for line in lines]
+
+
+def test_sudoku_is_meant_where_no_domain_is_named() -> None:
+    """If it fails, the shortest configuration is refused, or asks something else."""
+    assert load(prompts={"domain": {"max_empty": 4}}).prompts.domain.root == SudokuConfig(max_empty=4)
+    assert load(prompts={}).prompts.domain.name == "sudoku"
+
+
+@pytest.mark.parametrize(
+    ("domain", "said"),
+    [
+        (
+            {"name": "sudoko"},
+            "prompts.domain.name: got 'sudoko'; did you mean 'sudoku'? allowed: 'sudoku', 'count",
+        ),
+        ({"name": "sudoku", "min_empt": 3}, "prompts.domain.min_empt: unknown key; did you mean 'min_empty'? "),
+        ({"name": "countdown", "min_empty": 3}, "prompts.domain.min_empty: unknown key; "),
+        ({"name": "sudoku", "max_empty": 13}, "prompts.domain.max_empty: got 13; input should be less than or equal"),
+        ({"name": "sudoku", "weights": {"cell": 1.0}}, "prompts.domain: weights has cell, but the reward's parts are"),
+        ("sudoku", "prompts.domain: got 'sudoku'; it should be a mapping such as {'name': 'sudoku'}"),
+        ({"name": "custom"}, "prompts.domain.path: "),
+    ],
+    ids=str,
+)
+def test_a_refused_domain_is_named_by_what_was_written(domain: object, said: str) -> None:
+    """If it fails, the path has a part that nobody wrote, or a slip is answered by the errors of all domains."""
+    (line,) = refused(prompts={"domain": domain})
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize("data", ["train_data", "validation_data", "test_data"])
+def test_both_kinds_of_source_are_chosen_by_their_key(data: str) -> None:
+    """If it fails, a data set of the hub is looked for on the disk."""
+    hub = {"hub": "openai/gsm8k", "subset": "main", "revision": "a" * 40}
+    assert getattr(load(prompts={data: FILE}).prompts, data) == PromptFile(path="p.jsonl", sha256=PIN)
+    config = load(prompts={data: hub})
+    assert getattr(config.prompts, data) == HubDataset(hub="openai/gsm8k", subset="main", revision="a" * 40)
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"hub": "openai/gsm8k", "revision": "main"}, "prompts.train_data.revision: got 'main'; string should match"),
+        (
+            {"hub": "openai/gsm8k", "revison": "a" * 40},
+            "prompts.train_data.revison: unknown key; did you mean 'revis",
+        ),
+        ({"path": "p.jsonl", "sha": PIN}, "prompts.train_data.sha: unknown key; did you mean 'sha256'"),
+        ({"path": "", "sha256": PIN}, "prompts.train_data.path: got ''; string should have at least 1 character"),
+        ({**FILE, "split": "train"}, "prompts.train_data.split: unknown key; allowed: path, sha256"),
+    ],
+    ids=str,
+)
+def test_a_refused_source_is_named_by_what_was_written(source: object, said: str, tmp_path: Path) -> None:
+    """If it fails, a user does not learn which of his three sources has the slip."""
+    if isinstance(source, dict) and "sha" in source:
+        (tmp_path / "p.jsonl").write_text("")
+        source = source | {"path": str(tmp_path / "p.jsonl")}
+    assert any(line.startswith(said) for line in refused(prompts={"train_data": source}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"domain": {"name": "gsm8k"}},
+            "prompts: gsm8k problems are not generated, so they need a source; set test",
+        ),
+        ({"columns": {"puzzle": "grid"}}, "prompts: columns are those of a source, and there is none"),
+        (
+            {"columns": {"question": "q"}, "test_data": FILE},
+            "prompts: columns has question, but sudoku reads puzzle, solution, or id, problem, prompt, reference",
+        ),
+        (
+            {"columns": {"problem": "text", "prompt": "text"}, "test_data": FILE},
+            "prompts: columns names text more than once, but a column holds one thing",
+        ),
+        ({"similarity": 0}, "prompts.similarity: got 0; input should be greater than 0"),
+        ({"near_duplicates": "keep"}, "prompts.near_duplicates: got 'keep'; input should be 'refuse' or 'drop'"),
+    ],
+)
+def test_sources_that_cannot_serve_are_refused(fields: dict[str, object], said: str) -> None:
+    """If it fails, a configuration that cannot run is noticed in the first task on the cluster."""
+    (line,) = refused(prompts=fields)
+    assert line.startswith(said)
+
+
+def test_a_domain_without_problems_needs_a_training_source_only_to_train() -> None:
+    """If it fails, a test set alone cannot be evaluated on, or a training without problems is started."""
+    prompts = {"domain": {"name": "gsm8k"}, "test_data": FILE}
+    assert EvaluateConfig.model_validate_json(json.dumps({"prompts": prompts})).prompts.train_data is None
+    (line,) = refused(prompts=prompts)
+    assert line == "TrainConfig: gsm8k problems are not generated, so training needs a source; set prompts.train_data"
+
+
+def test_guards_are_domains_with_test_problems_of_their_own() -> None:
+    """If it fails, a guard without problems, or with prompts that the policy cannot read, stops the run at its end."""
+    guards = load(judge={"guards": {"sums": {"domain": {"name": "countdown"}, "test_size": 64}}}).judge.guards
+    assert (guards["sums"].domain.name, guards["sums"].test_size, guards["sums"].tolerance) == ("countdown", 64, 0.02)
+    (line,) = refused(judge={"guards": {"words": {"domain": {"name": "gsm8k"}}}})
+    assert line.startswith("judge.guards.words: gsm8k problems are not generated, so they need a source")
+    (line,) = refused(judge={"guards": {"words": {"domain": {"name": "gsm8k"}, "test_data": FILE}}})
+    assert "judge.guards.words.domain gsm8k has prompts with characters that the tiny family does not know" in line
+    (line,) = refused(judge={"guards": {"sums": {"train_size": 64}}})
+    assert line.startswith("judge.guards.sums.train_size: unknown key; ")
+    (line,) = refused(judge={"guards": {"No good": {}}})
+    assert "No good" in line
+
+
+def test_a_prompt_that_the_policy_cannot_read_is_refused() -> None:
+    """If it fails, the tiny policy trains on prompts of unknown characters."""
+    (line,) = refused(prompts={"domain": {"name": "sudoku", "format": "tagged"}})
+    assert "prompts.domain sudoku has prompts with characters that the tiny family does not know" in line

@@ -17,7 +17,7 @@ import yaml
 
 from tasks.gdsd import prompts, quality, rewards, tables
 from tasks.gdsd.config import PromptConfig, TrainConfig
-from tasks.gdsd.domains import DomainChoice, Verdict, make
+from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError, GdsdError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,9 +123,9 @@ def test_the_example_trains(package: Path) -> None:
     (home / "tmp").mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("FLYTE", "GDSD"))}
     environment |= {"HOME": str(home), "TMPDIR": str(home / "tmp"), "PYTHONPATH": str(home)}
+    pyflyte = Path(sys.executable).with_name("pyflyte")
     done = subprocess.run(
-        [Path(sys.executable).with_name("pyflyte"), "run", "workflows/gdsd.py", "train", "--config"]
-        + [str(home / "sorting.yaml")],
+        [pyflyte, "run", "workflows/gdsd.py", "train", "--config", home / "sorting.yaml"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -248,7 +248,7 @@ def test_a_domain_without_problems_of_its_own_needs_a_source(package: Path) -> N
     """If it fails, a run of a domain that only reads stops in its first task with an assertion."""
     (package / "sorting.py").write_text(block("python").replace("generates = True", "generates = False", 1))
     assert f"{PATH} problems are not generated, so they need a source; set test_data" in refusal()
-    with pytest.raises(ConfigError, match="judge.guards.sort: .*need a source; set test_data"):
+    with pytest.raises(ConfigError, match=r"judge\.guards\.sort: .*need a source; set test_data"):
         guards = {"sort": {"domain": {"name": "custom", "path": PATH}}}
         TrainConfig.model_validate_json(json.dumps({"judge": {"guards": guards}}))
 
@@ -282,11 +282,6 @@ def test_a_part_out_of_range_stops_the_round(package: Path) -> None:
     (package / "sorting.py").write_text(broken)
     choice = custom()
     made = prompts.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
-    with pytest.raises(GdsdError, match="reward_places|places"):
+    with pytest.raises(GdsdError, match="places"):
         scored = rewards.score(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
         quality.check_scored(scored, 4, choice).require()
-
-
-def test_a_verdict_is_as_the_page_says() -> None:
-    """If it fails, the page names a verdict that does not exist."""
-    assert Verdict(parts={"places": None}, solved=None).solved is None
