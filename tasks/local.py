@@ -84,12 +84,16 @@ def _uris(literal: Literal) -> list[str]:
 
 
 def _paths(value: object) -> list[str]:
-    """The values of every key `path`: how flytekit writes a FlyteFile or FlyteDirectory in a model."""
+    """The files and folders in a model: flytekit writes one as its `path`, and `metadata` of a file.
+
+    A mapping with more keys is a model of ours that has a `path`, such as that of a user's own domain.
+    """
     if isinstance(value, list):
         return [path for item in value for path in _paths(item)]
     if isinstance(value, dict):
-        inner = [path for key, item in value.items() if key != "path" for path in _paths(item)]
-        return inner + ([value["path"]] if isinstance(value.get("path"), str) else [])
+        if isinstance(value.get("path"), str) and set(value) <= {"path", "metadata"}:
+            return [value["path"]]
+        return [path for item in value.values() for path in _paths(item)]
     return []
 
 

@@ -15,6 +15,7 @@ STANDARD: dict[str, type[Exception]] = {
     "QualityError": ValueError,
     "CheckpointError": ValueError,
     "NonFiniteError": ArithmeticError,
+    "SandboxError": RuntimeError,
 }
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GdsdError)]
 

@@ -61,3 +61,10 @@ def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "elsewhere"))
     assert local.home() == tmp_path / "elsewhere"
     assert local.new_folder("x").parent == tmp_path / "elsewhere"
+
+
+def test_a_model_that_has_a_path_is_no_file() -> None:
+    """If it fails, a result that names a user's own domain counts as vanished, and is computed at every run."""
+    file, folder = {"path": "/a/file", "metadata": {}}, {"path": "/a/folder"}
+    own = {"name": "custom", "path": "my_package.my_domain:MyDomain", "options": {}, "sha256": "0"}
+    assert local._paths({"table": file, "folders": [folder], "domain": own}) == ["/a/file", "/a/folder"]

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from tasks.gdsd.domains.base import Domain, DomainConfig
 from tasks.gdsd.errors import ConfigError
@@ -24,7 +24,7 @@ class CustomConfig(DomainConfig):
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="`my_package.my_domain:MyDomain`; the class is called with options",
     )
-    options: dict[str, JsonValue] = Field({}, description="keyword arguments of the class")
+    options: dict[str, bool | int | float | str] = Field({}, description="keyword arguments of the class")
     sha256: str = Field(
         default_factory=lambda data: _pin(data["path"]),
         pattern="^[0-9a-f]{64}$",
