@@ -112,7 +112,9 @@ class PromptConfig(TestConfig):
         None, description="validation problems; null generates them, or else sets training problems aside"
     )
     near_duplicates: Literal["refuse", "drop"] = Field(
-        "refuse", description="training problems that are nearly those of a test: stop, or leave them out of training"
+        "refuse",
+        description="problems of one split that are nearly those of another: stop, or leave them out of training, and out "
+        "of a validation set that was taken from the training source",
     )
     similarity: float = Field(
         0.8,
