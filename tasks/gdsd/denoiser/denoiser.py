@@ -1,6 +1,7 @@
 """A policy: a bidirectional transformer that predicts hidden tokens, with its tokenizer."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,9 @@ class Denoiser(torch.nn.Module):
         if max(vocabulary.values()) >= self.vocabulary_size:
             tokens = max(vocabulary.values()) + 1
             raise CheckpointError(f"the tokenizer has {tokens} tokens, but the head only {self.vocabulary_size} rows")
+        self._chat = [self._special.find(part) if isinstance(part, Special) else part for part in family.chat]
+        spelled = [str(tokenizer.convert_ids_to_tokens(token)) for token in sorted(self._special.reserved)]
+        self._breaks = re.compile("|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in spelled))
         self._files = dict(files or {})
         self._source: HubModel | ModelFolder | None = None  # what it is as loaded, if that is pinned
         self._as_loaded = self._versions()
@@ -162,19 +166,20 @@ class Denoiser(torch.nn.Module):
         prompt = text.strip() if self.family.strips_prompt else text
         ids: list[int] = []
         piece = ""  # text between special tokens is tokenised as a whole
-        for part in (*self.family.chat, None):
+        for part in self._chat:
             if isinstance(part, str):
                 piece += prompt if part is PROMPT else part
                 continue
-            if piece:
-                ids += self._encode_plain(piece)
-                piece = ""
-            if isinstance(part, Special):
-                ids.append(self._special.find(part))
-        return ids
+            ids += [*self._encode_plain(piece), part]
+            piece = ""
+        return ids + self._encode_plain(piece)
 
     def _encode_plain(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        """Tokenises text in which no special token is recognised, however it is spelled."""
+        pieces = self._breaks.split(text)  # some tokenizers recognise some of them in spite of the option below
+        encode = self.tokenizer.encode
+        parts = [encode(piece, add_special_tokens=False, split_special_tokens=True) for piece in pieces]
+        ids: list[int] = [token for part in parts for token in part]
         if spoken := self._special.reserved.intersection(ids):
             tokens = self.tokenizer.convert_ids_to_tokens(sorted(spoken))
             raise DataError(
