@@ -113,8 +113,8 @@ class PromptConfig(TestConfig):
     )
     near_duplicates: Literal["refuse", "drop"] = Field(
         "refuse",
-        description="problems of one split that are nearly those of another: stop, or leave them out of training, and out "
-        "of a validation set that was taken from the training source",
+        description="problems of one split that are nearly those of another: stop, or leave them out of training, and "
+        "out of a validation set that was taken from the training source",
     )
     similarity: float = Field(
         0.8,
