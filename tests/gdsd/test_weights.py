@@ -1,0 +1,254 @@
+"""Weights of published models: read whole or not at all, and written back in their own layout."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import Qwen2ForCausalLM
+
+from tasks.gdsd import checkpoint
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.errors import CheckpointError
+from tests.gdsd.checkpoints import damage, edit_json, edit_tensors
+from tests.gdsd.official import WRITERS, write_dream, write_illada, write_llada, write_qwen3_mdlm
+
+CPU = torch.device("cpu")
+INDEX = "model.safetensors.index.json"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_shards_are_read_like_one_file(name: str, tmp_path: Path) -> None:
+    """If it fails, a model of the published size, which comes in shards, cannot be read."""
+    for shards in (1, 3):
+        WRITERS[name](tmp_path / str(shards), shards=shards)
+    whole, parts = (Denoiser.load(tmp_path / str(shards), name, CPU).state_dict() for shards in (1, 3))
+    assert (tmp_path / "3" / INDEX).exists()
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_model_is_written_as_it_was_published(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """If it fails, nobody else can load a trained model: names, config.json or tokenizer are other ones."""
+    weights = WRITERS[name](tmp_path / "published", dtype=dtype)
+    denoiser = Denoiser.load(tmp_path / "published", name, CPU, dtype)
+    (tmp_path / "ours").mkdir()
+    denoiser.save(tmp_path / "ours")
+    published, ours = files(tmp_path / "published"), files(tmp_path / "ours")
+    assert published.keys() == ours.keys()
+    assert [key for key in published if published[key] != ours[key] and not key.endswith(".safetensors")] == []
+    found = tensors(tmp_path / "ours")
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], weights[key]) and found[key].dtype == dtype for key in weights)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_large_models_are_written_in_shards(name: str, tmp_path: Path) -> None:
+    """If it fails, a model of the published size ends in one file that hubs and file systems refuse."""
+    weights = WRITERS[name](tmp_path / "published")
+    (tmp_path / "ours").mkdir()
+    Denoiser.load(tmp_path / "published", name, CPU).save(tmp_path / "ours", shard_bytes=60_000)
+    shards = sorted((tmp_path / "ours").glob("model-*.safetensors"))
+    assert len(shards) > 1 and not (tmp_path / "ours/model.safetensors").exists()
+    assert all(sum(tensor.nbytes for tensor in load_file(shard).values()) <= 60_000 for shard in shards)
+    index = json.loads((tmp_path / "ours" / INDEX).read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in weights.values())
+    assert index["weight_map"] == {key: shard.name for shard in shards for key in load_file(shard)}
+    again = Denoiser.load(tmp_path / "ours", name, CPU)
+    for key, tensor in Denoiser.load(tmp_path / "published", name, CPU).state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_trained_model_survives_its_checkpoint(name: str, tmp_path: Path) -> None:
+    """If it fails, a full fine-tuning of a published model does not survive a round."""
+    WRITERS[name](tmp_path / "published")
+    denoiser = Denoiser.load(tmp_path / "published", name, CPU)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-2)
+    denoiser.head().logits(denoiser(torch.tensor([[9, 10, 11]]))).square().sum().backward()
+    optimizer.step()
+    state = checkpoint.base_state(denoiser)
+    assert state.record.family == name
+    loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", state), CPU).denoiser
+    found, expected = loaded.state_dict(), denoiser.state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
+    assert loaded.encode("the 12") == denoiser.encode("the 12")
+    again = checkpoint.save(tmp_path / "again", checkpoint.load(tmp_path / "policy", CPU))
+    assert files(again) == files(tmp_path / "policy")
+
+
+def test_stock_classes_read_what_is_written(tmp_path: Path) -> None:
+    """If it fails, Dream's layout, which is a Qwen2's, is written otherwise."""
+    write_dream(tmp_path / "published")
+    (tmp_path / "ours").mkdir()
+    denoiser = Denoiser.load(tmp_path / "published", "dream", CPU)
+    denoiser.save(tmp_path / "ours", shard_bytes=60_000)
+    edit_json(tmp_path / "ours/config.json", model_type="qwen2", torch_dtype="float32")
+    stock = Qwen2ForCausalLM.from_pretrained(tmp_path / "ours").state_dict()
+    assert all(torch.equal(stock[key], tensor) for key, tensor in denoiser.network.state_dict().items())
+
+
+def test_a_tied_head_may_be_stored_if_it_is_the_embedding(tmp_path: Path) -> None:
+    """If it fails, models whose writer stored the tied head are refused, or one with two different tables is not."""
+    path = tmp_path / "model.safetensors"
+    write_qwen3_mdlm(tmp_path)
+    edit_tensors(path, lambda found: found.update({"lm_head.weight": found["model.embed_tokens.weight"].clone()}))
+    denoiser = Denoiser.load(tmp_path, "qwen3_mdlm", CPU)
+    assert denoiser.network.lm_head.weight is denoiser.network.model.embed_tokens.weight
+    edit_tensors(path, lambda found: found["lm_head.weight"].mul_(2))
+    with pytest.raises(CheckpointError, match=r"differs from the embedding, but config\.json says that they are tied"):
+        Denoiser.load(tmp_path, "qwen3_mdlm", CPU)
+
+
+DOWN = "model.transformer.blocks.1.ff_out.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found.pop(DOWN), f"lacks 1 tensors, first .'{DOWN}'"),
+        (lambda found: found.update({"model.extra.weight": torch.zeros(3)}), "surplus 1 tensors, first .'model.extra"),
+        (lambda found: found.update({DOWN.replace("1", "2"): torch.zeros(3)}), "surplus 1 tensors"),
+        (lambda found: found.update({DOWN.replace("weight", "bias"): torch.zeros(32)}), "surplus 1 tensors"),
+        (lambda found: found.update({DOWN: found[DOWN][:-1].clone()}), rf"{DOWN}, which is \[31, 48\] instead of"),
+        (lambda found: found.update({DOWN: found[DOWN].T.contiguous()}), rf"{DOWN}, which is \[48, 32\] instead of"),
+        (lambda found: found.update({DOWN: found[DOWN].to(torch.int8)}), f"{DOWN} is I8, but weights are one of"),
+        (lambda found: found.pop("model.transformer.ff_out.weight"), "lacks 1 tensors"),
+    ],
+    ids=["lacking", "surplus", "surplus layer", "bias", "shape", "transposed", "quantised", "no head"],
+)
+def test_tensors_that_do_not_fit_are_refused(
+    change: Callable[[dict[str, Tensor]], object], said: str, tmp_path: Path
+) -> None:
+    """If it fails, a model is partly random, partly dropped, or read through another layout."""
+    write_llada(tmp_path)
+    edit_tensors(tmp_path / "model.safetensors", change)
+    with pytest.raises(CheckpointError, match=said):
+        Denoiser.load(tmp_path, "llada", CPU)
+
+
+def test_stock_names_are_not_llada(tmp_path: Path) -> None:
+    """If it fails, weights renamed by somebody else are taken for the published ones."""
+    write_llada(tmp_path)
+    (tmp_path / "other").mkdir()
+    write_illada(tmp_path / "other")
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "other/model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="lacks 21 tensors"):
+        Denoiser.load(tmp_path, "llada", CPU)
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "garbage"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "tokenizer.json", "tokenizer_config.json", INDEX, "model-00002-of-00003.safetensors"],
+)
+def test_a_damaged_file_is_refused_by_name(name: str, kind: str, tmp_path: Path) -> None:
+    """If it fails, an interrupted download ends in a stack trace of another library, or worse, loads."""
+    write_llada(tmp_path, shards=3)
+    damage(tmp_path / name, kind)
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        Denoiser.load(tmp_path, "llada", CPU)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("../model-00001-of-00003.safetensors", "names '../model-00001"),
+        ("/etc/passwd", "names '/etc/passwd'"),
+        ("pytorch_model.bin", "names 'pytorch_model.bin'"),
+        ("model-00009-of-00003.safetensors", "model-00009-of-00003.safetensors is missing"),
+        ("model-00003-of-00003.safetensors", "lacks the tensor|does not place there"),
+    ],
+)
+def test_an_index_that_points_elsewhere_is_refused(place: str, said: str, tmp_path: Path) -> None:
+    """If it fails, a downloaded index makes us read any file of the machine, or a pickle."""
+    write_llada(tmp_path / "model", shards=3)
+    path = tmp_path / "model" / INDEX
+    content = json.loads(path.read_text())
+    first = min(name for name, file in content["weight_map"].items() if file.startswith("model-00001"))
+    content["weight_map"][first] = place
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=said):
+        Denoiser.load(tmp_path / "model", "llada", CPU)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": []}'])
+def test_an_index_of_another_form_is_refused(content: str, tmp_path: Path) -> None:
+    """If it fails, a damaged index ends in a stack trace."""
+    write_llada(tmp_path, shards=3)
+    (tmp_path / INDEX).write_text(content)
+    with pytest.raises(CheckpointError):
+        Denoiser.load(tmp_path, "llada", CPU)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (os.environ["BOMB"],)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_neither_code_nor_pickles_are_opened(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a downloaded model can run code: each names modelling code, and some ship pickled weights."""
+    monkeypatch.setenv("BOMB", str(tmp_path / "crater"))
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    folder = tmp_path / "model"
+    WRITERS[name](folder)
+    for file in ("pytorch_model.bin", "model.bin", "training_args.bin", "tokenizer.pkl"):
+        (folder / file).write_bytes(pickle.dumps(Bomb()))
+    evil = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+    edit_json(folder / "config.json", auto_map=evil)
+    edit_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
+    (folder / "evil.py").write_text("raise SystemExit('code of the checkpoint was run')\n")
+    Denoiser.load(folder, name, CPU)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        Denoiser.load(folder, name, CPU)
+    assert not (tmp_path / "crater").exists()
+
+
+def test_loading_holds_no_second_copy(tmp_path: Path) -> None:
+    """If it fails, a model that fits into memory does not load: 128 MiB of weights may cost that and the mapped file.
+
+    The file is bfloat16 and the weights float32, so every tensor is converted; measured as the peak of a process.
+    """
+    import subprocess
+    import sys
+
+    code = """
+import resource, sys, torch
+from pathlib import Path
+from tasks.gdsd.denoiser import networks, weights, families
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tests.gdsd.official import WIDTH, write_llada
+import tests.gdsd.official as official
+official.ROWS = 2 ** 20
+folder = Path(sys.argv[1])
+if sys.argv[2] == "write":
+    write_llada(folder, dtype=torch.bfloat16, embedding_size=2 ** 20, weight_tying=True)
+else:
+    Denoiser.load(folder.parent / "small", "llada", torch.device("cpu"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Denoiser.load(folder, "llada", torch.device("cpu"))
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    write_llada(tmp_path / "small")
+    for what in ("write", "read"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "large"), what], capture_output=True, text=True, check=True
+        )
+    float32, stored = 2**20 * 32 * 4 / 2**20, 2**20 * 32 * 2 / 2**20  # MiB; the file is mapped while it is read
+    assert float(done.stdout) < float32 + stored + 16
