@@ -104,7 +104,7 @@ class Denoiser(torch.nn.Module):
         """
         if self.has_adapter:
             raise ValueError("the denoiser has an adapter already, and a second one would take its place as the base")
-        if self._versions() != self._as_loaded:
+        if not self._is_as_loaded():
             self._source = None  # trained since, so it is no longer the pinned model
         adapter.inject(self.network, config)
         adapter.draw(self.network, seed)
@@ -136,6 +136,8 @@ class Denoiser(torch.nn.Module):
 
         Without padding no mask is passed, which keeps scaled-dot-product attention on its fast kernel.
         """
+        if torch.is_grad_enabled() and not self.has_adapter:
+            self._source = None  # all weights are trained, so they are no longer the pinned ones
         mask = None if attention is None or bool(attention.all()) else attention.long()
         states: Tensor = self.network.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         return _shift(states, mask) if self.family.shifted else states
@@ -215,7 +217,7 @@ class Denoiser(torch.nn.Module):
         were. An adapter is beside it in the folder `adapter`, in the form of the peft library. Where a pinned model
         has not been trained itself, `base.json` with the pin stands for all of its files.
         """
-        if self._source is not None and (self.has_adapter or self._versions() == self._as_loaded):
+        if self._source is not None and (self.has_adapter or self._is_as_loaded()):
             base = Base(family=self.family.name, source=self._source)
             (folder / BASE).write_text(base.model_dump_json(indent=2) + "\n")
         elif self.family.name == "tiny":
@@ -299,8 +301,11 @@ class Denoiser(torch.nn.Module):
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {error}") from error
 
+    def _is_as_loaded(self) -> bool:
+        """Says whether no weight of the base was written since (fused optimizers aside, which leave no trace there)."""
+        return self._versions() == self._as_loaded
+
     def _versions(self) -> int:
-        """Returns a number that every training step raises: how often the weights were changed in place."""
         return sum(parameter._version for name, parameter in self.named_parameters() if ".lora_" not in name)
 
 

@@ -106,7 +106,6 @@ def _download(source: HubModel) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -127,7 +126,7 @@ def _download(source: HubModel) -> Path:
             f"{what} is not in the local cache and the hub cannot be reached; download it where there is network, "
             f"or give a local folder instead ({error})"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # also its transport has errors of its own, and a full disk another
         raise CheckpointError(f"{what} cannot be downloaded: {type(error).__name__}: {error}") from error
     if folder.name != source.revision:
         raise CheckpointError(f"{what}: the hub's library gave the revision {folder.name} instead")

@@ -1,0 +1,319 @@
+"""Pinned models: what changed is refused, and a checkpoint with an adapter names its base instead of copying it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.gdsd import checkpoint
+from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.config_base import Config
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.source import HubModel, ModelFolder, ModelSource, digest, resolve
+from tasks.gdsd.digests import digest as content
+from tasks.gdsd.errors import CheckpointError, ConfigError
+from tests.gdsd.checkpoints import CPU, edit_json, edit_tensors
+from tests.gdsd.official import WRITERS, write_dream, write_llada
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Chosen(Config):
+    model: ModelSource
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_llada(tmp_path / "model", shards=3)
+    return tmp_path / "model"
+
+
+# Pins
+
+
+def test_a_pin_sees_every_file_that_is_read(model: Path) -> None:
+    """If it fails, another model answers under the same name: other weights, another shape, another tokenizer."""
+    pin = digest(model)
+    for name in sorted(path.name for path in model.iterdir()):
+        before = (model / name).read_bytes()
+        changed = bytearray(before)
+        changed[-1] ^= 1  # one bit, without a change of size
+        (model / name).write_bytes(changed)
+        os.utime(model / name, (1, 1))
+        assert digest(model) != pin, name
+        (model / name).write_bytes(before)
+    for name in ("README.md", "modeling_llada.py", "pytorch_model.bin", ".gitattributes"):
+        (model / name).write_text("not read, so not counted")
+    (model / "adapter").mkdir()
+    assert digest(model) == pin
+    (model / "config.json").rename(model / "renamed.json")
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        digest(model)
+
+
+def test_a_folder_is_pinned_when_the_configuration_is_loaded(model: Path) -> None:
+    """If it fails, a model that changes between two stages is not noticed."""
+    chosen = Chosen.model_validate_json(json.dumps({"model": {"path": str(model)}}))
+    assert chosen.model == ModelFolder(path=str(model), sha256=digest(model))
+    assert Chosen.model_validate_json(chosen.model_dump_json()) == chosen
+    assert resolve(chosen.model) == model
+    edit_tensors(model / "model-00001-of-00003.safetensors", lambda found: next(iter(found.values())).mul_(2))
+    with pytest.raises(CheckpointError, match=f"{model} has changed: .*but {digest_of(chosen)} was pinned"):
+        resolve(chosen.model)
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        resolve(ModelFolder(path=str(model / "nowhere"), sha256="0" * 64))
+
+
+def digest_of(chosen: Chosen) -> str:
+    assert isinstance(chosen.model, ModelFolder)
+    return chosen.model.sha256
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"path": "/nowhere"}, "model '/nowhere' cannot be read to pin its content"),
+        ({"path": ""}, "path: got ''"),
+        ({"path": "/nowhere", "sha256": "abc"}, "sha256: got 'abc'"),
+        ({"hub": "GSAI-ML/LLaDA-8B-Instruct"}, "revision"),
+        ({"hub": "GSAI-ML/LLaDA-8B-Instruct", "revision": "main"}, "revision: got 'main'"),
+        ({"hub": "a/b/c", "revision": REVISION}, "hub: got 'a/b/c'"),
+        ({"hub": "../b", "revision": REVISION, "path": "x"}, "unknown key"),
+    ],
+    ids=str,
+)
+def test_what_does_not_pin_is_refused(values: dict[str, str], said: str) -> None:
+    """If it fails, a run depends on a branch that moves, or on a folder that is not there."""
+    with pytest.raises(ConfigError, match=said):
+        Chosen.model_validate_json(json.dumps({"model": values}))
+
+
+def test_models_with_an_unknown_kind_are_refused(tmp_path: Path) -> None:
+    """If it fails, a model of another family is loaded as one that we know."""
+    write_llada(tmp_path, model_type="llada2_moe")
+    with pytest.raises(CheckpointError, match="llada2_moe"):
+        Denoiser.from_source(ModelFolder(path=str(tmp_path)), CPU)
+
+
+# The hub
+
+
+def in_cache(home: Path) -> Path:
+    """A cache of the hub's library with one model, as a download leaves it."""
+    place = home / "hub/models--GSAI-ML--LLaDA-8B-Instruct"
+    write_llada(place / "snapshots" / REVISION)
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text(REVISION)
+    return place / "snapshots" / REVISION
+
+
+def test_without_network_the_cache_serves(tmp_path: Path) -> None:
+    """If it fails, a cluster without internet cannot train a model that lies on its disk."""
+    in_cache(tmp_path)
+    code = """
+import torch
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.source import HubModel
+from tasks.gdsd.errors import CheckpointError
+found = HubModel(hub="GSAI-ML/LLaDA-8B-Instruct", revision="0123456789abcdef0123456789abcdef01234567")
+print(Denoiser.from_source(found, torch.device("cpu")).family.name)
+for other in (found.model_copy(update={"revision": "f" * 40}), found.model_copy(update={"hub": "no/model"})):
+    try:
+        Denoiser.from_source(other, torch.device("cpu"))
+    except CheckpointError as error:
+        print(error)
+"""
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "llada" and len(lines) >= 3
+    assert f"GSAI-ML/LLaDA-8B-Instruct at {'f' * 40} is not in the local cache" in done.stdout
+    assert f"no/model at {REVISION} is not in the local cache" in done.stdout
+
+
+def test_only_data_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, code and pickles of a repository land on the disk, or another revision than the pinned one."""
+    snapshot = in_cache(tmp_path)
+    asked: list[dict[str, object]] = []
+
+    def download(repository: str, **options: object) -> str:
+        asked.append({"repository": repository, **options})
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    source = HubModel(hub="GSAI-ML/LLaDA-8B-Instruct", revision=REVISION)
+    assert resolve(source) == snapshot
+    assert asked[0]["repository"] == source.hub and asked[0]["revision"] == REVISION
+    patterns = asked[0]["allow_patterns"]
+    assert isinstance(patterns, list) and not any(kind.endswith((".py", ".bin", ".pt", "*")) for kind in patterns)
+    with pytest.raises(CheckpointError, match=f"gave the revision {REVISION} instead"):
+        resolve(HubModel(hub=source.hub, revision="f" * 40))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (errors.LocalEntryNotFoundError("no"), "not in the local cache and the hub cannot be reached"),
+        (errors.OfflineModeIsEnabled("no"), "not in the local cache"),
+        (OSError("No space left on device"), "cannot be downloaded: OSError: No space left"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_hub_cannot_give_is_said(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a run dies of a stack trace of the hub's library."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(CheckpointError, match=f"a/b at {REVISION}.*{said}"):
+        resolve(HubModel(hub="a/b", revision=REVISION))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (errors.RepositoryNotFoundError, "the hub has no model a/b"),
+        (errors.RevisionNotFoundError, "no such commit"),
+        (errors.GatedRepoError, "is gated"),
+        (errors.HfHubHTTPError, "cannot be downloaded: HfHubHTTPError"),
+    ],
+)
+def test_answers_of_the_hub_are_said(
+    kind: type[errors.HfHubHTTPError], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a gated or mistyped model looks like a fault of the network."""
+    response = SimpleNamespace(headers={}, request=None)
+    test_what_the_hub_cannot_give_is_said(kind("no", response=response), said, monkeypatch)
+
+
+# Checkpoints on a pinned base
+
+
+def adapted(model: Path) -> PolicyState:
+    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU)
+    denoiser.attach_adapter(AdapterConfig(rank=2, alpha=4.0), seed=0)
+    optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()], 1e-2)
+    denoiser.head().logits(denoiser(torch.tensor([[9, 10, 11]]))).square().sum().backward()
+    optimizer.step()
+    return checkpoint.base_state(denoiser)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_adapter_names_its_base_and_does_not_copy_it(name: str, tmp_path: Path) -> None:
+    """If it fails, every round of an 8B policy writes 16 GB, or its adapter is read on another base."""
+    WRITERS[name](tmp_path / "model")
+    state = adapted(tmp_path / "model")
+    folder = checkpoint.save(tmp_path / "policy", state)
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        *("gdsd.json", "optimizer.safetensors", "base.json"),
+        *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
+    }
+    loaded = checkpoint.load(folder, CPU)
+    assert loaded.record == state.record and loaded.record.adapter and loaded.record.family == name
+    ids = torch.tensor([[9, 10, 11, 12]])
+    with torch.no_grad():
+        assert torch.equal(loaded.denoiser(ids), state.denoiser(ids))
+        with loaded.denoiser.base_only(), state.denoiser.base_only():
+            assert torch.equal(loaded.denoiser(ids), state.denoiser(ids))
+    assert content(checkpoint.save(tmp_path / "again", loaded)) == content(folder)
+
+
+def test_a_base_as_it_was_published_is_named_too(model: Path, tmp_path: Path) -> None:
+    """If it fails, the base policy of each run copies the model."""
+    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU)
+    folder = checkpoint.save(tmp_path / "base", checkpoint.base_state(denoiser))
+    assert not list(folder.glob("model*")) and (folder / "base.json").exists()
+    loaded = checkpoint.load(folder, CPU).denoiser.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in denoiser.state_dict().items())
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["all weights", "then an adapter"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw fused", "sgd foreach"])
+def test_a_trained_base_is_written(adapter: bool, optimizer: str, model: Path, tmp_path: Path) -> None:
+    """If it fails, what was trained before the adapter, or without one, is lost: the pinned base stands for it."""
+    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU)
+    parameters = list(denoiser.parameters())
+    chosen = {
+        "adamw": lambda: torch.optim.AdamW(parameters, 1e-2),
+        "adamw fused": lambda: torch.optim.AdamW(parameters, 1e-2, fused=True),
+        "sgd foreach": lambda: torch.optim.SGD(parameters, 1e-2, foreach=True),
+    }[optimizer]()
+    denoiser.head().logits(denoiser(torch.tensor([[9, 10, 11]]))).square().mean().backward()
+    chosen.step()
+    if adapter:
+        denoiser.attach_adapter(AdapterConfig(rank=2), seed=0)
+    folder = checkpoint.save(tmp_path / "policy", checkpoint.base_state(denoiser))
+    assert not (folder / "base.json").exists() and (folder / "config.json").exists()
+    loaded = checkpoint.load(folder, CPU).denoiser.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in denoiser.state_dict().items())
+
+
+def test_a_changed_or_missing_base_is_refused(model: Path, tmp_path: Path) -> None:
+    """If it fails, an adapter is read on a base that it was not trained on."""
+    folder = checkpoint.save(tmp_path / "policy", adapted(model))
+    edit_tensors(model / "model-00001-of-00003.safetensors", lambda found: next(iter(found.values())).mul_(2))
+    with pytest.raises(CheckpointError, match=f"{model} has changed"):
+        checkpoint.load(folder, CPU)
+    model.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=f"{model} is not a folder"):
+        checkpoint.load(folder, CPU)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"family": "dream"}, "names a model of the family 'dream', not 'llada'"),
+        ({"source": {"hub": "a/b", "revision": "main"}}, r"base\.json is damaged"),
+        ({"source": None}, r"base\.json is damaged"),
+        ({"more": 1}, r"base\.json is damaged"),
+    ],
+    ids=str,
+)
+def test_a_base_of_another_form_is_refused(values: dict[str, object], said: str, model: Path, tmp_path: Path) -> None:
+    """If it fails, a damaged checkpoint ends in a stack trace, or loads another model."""
+    folder = checkpoint.save(tmp_path / "policy", adapted(model))
+    edit_json(folder / "base.json", **values)
+    with pytest.raises(CheckpointError, match=said):
+        checkpoint.load(folder, CPU)
+    (folder / "base.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"base\.json is damaged"):
+        checkpoint.load(folder, CPU)
+
+
+def test_a_base_of_another_family_is_refused(model: Path, tmp_path: Path) -> None:
+    """If it fails, a checkpoint that says LLaDA runs as Dream."""
+    folder = checkpoint.save(tmp_path / "policy", adapted(model))
+    write_dream(tmp_path / "dream")
+    source = ModelFolder(path=str(tmp_path / "dream"))
+    edit_json(folder / "base.json", source=source.model_dump())
+    with pytest.raises(CheckpointError, match="says 'llada', but its model is 'dream'"):
+        checkpoint.load(folder, CPU)
+
+
+def test_pins_are_quick(tmp_path: Path) -> None:
+    """If it fails, pinning 16 GB takes minutes: at least 100 MB/s on a busy core (1.3 GB/s measured on a free one)."""
+    write_llada(tmp_path)
+    (tmp_path / "large.safetensors").write_bytes(bytes(2**27))
+    began = time.perf_counter()
+    digest(tmp_path)
+    assert time.perf_counter() - began < 1.3
+
+
+def test_sources_are_told_apart_by_their_keys() -> None:
+    """If it fails, an error in a hub model is explained as one of a folder."""
+    adapter: TypeAdapter[HubModel | ModelFolder] = TypeAdapter(ModelSource)
+    assert isinstance(adapter.validate_python({"hub": "a/b", "revision": REVISION}), HubModel)
+    assert isinstance(adapter.validate_python({"path": "x", "sha256": "0" * 64}), ModelFolder)
+    with pytest.raises(ValidationError):
+        adapter.validate_python({})
