@@ -1,4 +1,7 @@
-"""A policy at rest: a folder with the denoiser's standard files, the optimizer's state and where it came from."""
+"""A policy at rest: a folder with the denoiser's standard files, the optimizer's state and where it came from.
+
+Of a pinned model that is not trained itself only the pin is kept (`base.json`), beside the adapter.
+"""
 
 import os
 import shutil

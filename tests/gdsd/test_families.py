@@ -292,6 +292,16 @@ def test_prompts_are_phrased_by_the_published_template(name: str, loaded: dict[s
     assert (padded == denoiser.encode("the the")) == (name == "llada"), "LLaDA's template strips, the others do not"
 
 
+def test_a_template_that_is_not_used_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, an instruction-tuned iLLaDA is asked without its template, and nobody learns why it is poor."""
+    WRITERS["illada"](tmp_path)
+    Denoiser.load(tmp_path, "illada", CPU)
+    assert not caplog.records
+    edit_json(tmp_path / "tokenizer_config.json", chat_template="{{ messages }}")
+    Denoiser.load(tmp_path, "illada", CPU)
+    assert "has a chat template, but the family illada phrases no prompts" in caplog.text
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_no_prompt_can_speak_for_the_template(name: str, loaded: dict[str, Denoiser]) -> None:
     """If it fails, a problem from a data set ends its turn, answers itself, or hides tokens that get sampled."""

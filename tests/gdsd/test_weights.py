@@ -220,6 +220,15 @@ def test_neither_code_nor_pickles_are_opened(name: str, tmp_path: Path, monkeypa
     assert not (tmp_path / "crater").exists()
 
 
+def test_a_loaded_model_no_longer_depends_on_its_files(tmp_path: Path) -> None:
+    """If it fails, a file that is overwritten or truncated changes a running policy, or ends it by a signal."""
+    weights = write_llada(tmp_path)
+    denoiser = Denoiser.load(tmp_path, "llada", CPU)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.write(bytes((tmp_path / "model.safetensors").stat().st_size))
+    assert torch.equal(denoiser.network.model.embed_tokens.weight, weights["model.transformer.wte.weight"])
+
+
 def test_loading_holds_no_second_copy(tmp_path: Path) -> None:
     """If it fails, a model that fits into memory does not load: 128 MiB of weights may cost that and the mapped file.
 

@@ -1,6 +1,7 @@
 """A policy: a bidirectional transformer that predicts hidden tokens, with its tokenizer."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import logging as library_logging
 
 from tasks.gdsd.config import AdapterConfig
 from tasks.gdsd.config_base import Config
@@ -23,7 +24,9 @@ from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.readout import Head
 
 # Loading takes milliseconds here, and the stages have progress bars of their own.
-logging.disable_progress_bar()
+library_logging.disable_progress_bar()
+
+logger = logging.getLogger(__name__)
 
 BASE = "base.json"  # names the pinned model under an adapter, in the place of its weights
 # What a published folder holds beside its weights and is written back as it was.
@@ -296,13 +299,15 @@ class Denoiser(torch.nn.Module):
         kept = {name: folder / name for name in (*KEPT, *KEPT_TOO) if (folder / name).is_file()}
         files = None if family.name == "tiny" else {name: path.read_bytes() for name, path in kept.items()}
         network.train(False)
+        if tokenizer.chat_template and not any(part is not PROMPT for part in family.chat if isinstance(part, str)):
+            logger.warning("%s has a chat template, but the family %s phrases no prompts", folder, family.name)
         try:
             return cls(network, tokenizer, family, files)
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {error}") from error
 
     def _is_as_loaded(self) -> bool:
-        """Says whether no weight of the base was written since (fused optimizers aside, which leave no trace there)."""
+        """Says whether no weight of the base was written since, as far as torch counts: fused optimizers pass it by."""
         return self._versions() == self._as_loaded
 
     def _versions(self) -> int:

@@ -55,7 +55,8 @@ def read(folder: Path, network: Network, family: Family, device: torch.device, d
         with _Tensors(file) as tensors:
             for name in sorted(name for name, at in files.items() if at == file and name in places):
                 module, _, kind = stock[name].rpartition(".")
-                tensor = tensors.read(name).to(device=device, dtype=dtype)
+                # A copy even where neither changes: the library maps the file, and a file can change under us.
+                tensor = tensors.read(name).to(device=device, dtype=dtype, copy=True)
                 network.get_submodule(module).register_parameter(kind, torch.nn.Parameter(tensor))
     if tied_head in shapes:
         _compare_tied_head(network, files[tied_head], tied_head)
