@@ -25,14 +25,26 @@ class Batch:
     judged: Tensor  # (B,) bool, False where there is no advantage: such a completion is left out of the loss
     views: Views
 
-    def part(self, rows: slice) -> "Batch":
+    @property
+    def prompt_lengths(self) -> Tensor:  # (B,) int64
+        return self.attention.sum(1)
+
+    def rows(self, chosen: slice | Tensor) -> "Batch":
+        """Picks completions, and pads no further than to the longest prompt among them."""
+        attention = self.attention[chosen]
+        start = attention.shape[1] - int(attention.sum(1).max()) if len(attention) else 0
+        views, prompt_hidden = self.views, self.views.prompt_hidden
         return Batch(
-            self.prompts[rows],
-            self.attention[rows],
-            self.completions[rows],
-            self.advantages[rows],
-            self.judged[rows],
-            self.views.part(rows),
+            self.prompts[chosen, start:],
+            attention[:, start:],
+            self.completions[chosen],
+            self.advantages[chosen],
+            self.judged[chosen],
+            Views(
+                views.hidden[:, chosen],
+                views.counted[chosen],
+                None if prompt_hidden is None else prompt_hidden[:, chosen, start:],
+            ),
         )
 
     def tensors(self) -> dict[str, Tensor]:

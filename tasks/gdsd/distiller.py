@@ -4,30 +4,31 @@ import logging
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tasks.gdsd import checkpoint
+from tasks.gdsd import checkpoint, memory, parallel
 from tasks.gdsd.batch import Batch, collate
 from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError, NonFiniteError
-from tasks.gdsd.objective_config import ObjectiveConfig
-from tasks.gdsd.objectives import Scores, objective_loss
+from tasks.gdsd.microbatch import Fixed, MicroBatch, share, smallest
+from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
 from tasks.gdsd.readout import log_prob, read, top_tokens
 from tasks.gdsd.records import EpochStats, StepStats
 from tasks.gdsd.scoring import hidden_states, spread
 
 logger = logging.getLogger(__name__)
 SLOTS = ("exp_avg", "exp_avg_sq", "step")
+METRICS = ("loss", *(field.name for field in fields(LossMetrics)))
 
 
 def distill(
@@ -48,10 +49,14 @@ def distill(
     policy's and no second forward is needed. Groups without spread carry no signal and are left out. `base` is read
     where the objective needs a reference and the policy has no adapter to switch off.
 
+    Several processes may share the epoch, see `parallel`: all call this with the same arguments, each computes the
+    gradients of some groups, and all get the same new state.
+
     Raises:
         ConfigError: `top_k` exceeds the vocabulary.
         DataError: the table's completions differ in length.
         NonFiniteError: `max_skipped` updates in a row were not finite; weights and batch are then in `evidence`.
+        OutOfMemoryError: there is not enough memory for a single completion, or group where it is compared within.
     """
     began = time.monotonic()
     denoiser, objective = state.denoiser.eval(), config.objective  # no dropout, neither in old nor in new scores
@@ -72,13 +77,20 @@ def distill(
     steps: list[StepStats] = []
     if batch is not None:
         epoch = _Epoch(denoiser, None if base is None else base.denoiser.eval(), optimizer, batch, config, group_size)
-        for _ in tqdm(range(config.inner_steps), desc=f"distilling round {round_index + 1}", disable=None, leave=False):
+        first = epoch.accelerator.is_main_process
+        for _ in tqdm(
+            range(config.inner_steps),
+            desc=f"distilling round {round_index + 1}",
+            disable=None if first else True,
+            leave=False,
+        ):
             stats = epoch.update(learning_rate(config, updates))
             steps.append(stats)
             in_a_row = in_a_row + 1 if stats.skipped else 0
             updates += not stats.skipped
             if in_a_row >= config.max_skipped:
-                _save_evidence(evidence, denoiser, batch)
+                if first:
+                    _save_evidence(evidence, denoiser, batch)
                 raise NonFiniteError(
                     f"{in_a_row} updates in a row were not finite in round {round_index + 1} (loss {stats.loss}, "
                     f"gradient norm {stats.grad_norm}). Lower distill.learning_rate ({config.learning_rate}) or the "
@@ -112,24 +124,14 @@ def learning_rate(config: DistillConfig, updates: int) -> float:
     return config.learning_rate * rise * fall
 
 
-def _parts(sequences: int, micro_batch: int, group_size: int) -> list[slice]:
-    """Cuts a batch into micro-batches of whole groups, at least one group each."""
-    size = max(micro_batch // group_size, 1) * group_size
-    return [slice(start, min(start + size, sequences)) for start in range(0, sequences, size)]
-
-
-@dataclass(frozen=True)
-class _Fixed:
-    """What the first update reads of a micro-batch and the later ones keep."""
-
-    candidates: Tensor | None  # (R, k): the old policy's likeliest tokens
-    old: Tensor  # (C, B, L)
-    ref: Tensor | None  # (C, B, L)
-    ref_log_prob: Tensor | None  # (C, B, L)
+def compute_of(config: DistillConfig) -> ComputeConfig:
+    """Returns how an epoch is computed. In time a field of `DistillConfig`."""
+    found: object = vars(config).get("compute")
+    return found if isinstance(found, ComputeConfig) else ComputeConfig()
 
 
 class _Epoch:
-    """The updates on one batch, in micro-batches."""
+    """The updates on one batch, in micro-batches of the groups that are this process's."""
 
     def __init__(
         self,
@@ -140,32 +142,30 @@ class _Epoch:
         config: DistillConfig,
         group_size: int,
     ):
-        self.accelerator = Accelerator(cpu=denoiser.device.type == "cpu")
+        compute = compute_of(config)
+        self.accelerator = parallel.accelerator(denoiser.device, compute)
         self.denoiser, self.base, self.optimizer, self.config = denoiser, base, optimizer, config
+        self.recompute = compute.gradient_checkpointing
+        self.trainable = [parameter for _, parameter in denoiser.trainable()]
+        self.judged = int(batch.judged.sum())  # of all processes, so that their sums are the mean over all
         self.group_size = group_size
-        self.judged = int(batch.judged.sum())
-        self.parts = [batch.part(rows) for rows in _parts(len(batch.advantages), config.micro_batch, group_size)]
-        self.fixed: list[_Fixed | None] = [None] * len(self.parts)
+        self.unit = smallest(config.objective, group_size)
+        self.tokens = compute.micro_batch_tokens
+        mine = share(batch, group_size, self.accelerator.process_index, self.accelerator.num_processes)
+        self.parts = MicroBatch(mine).cut(self.tokens, self.unit)
 
     def update(self, learning_rate: float) -> StepStats:
-        """Takes one optimizer step, or skips it when the loss or the gradient is not finite."""
-        self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
-        for index, part in enumerate(self.parts):
-            loss, metrics = objective_loss(self._scores(index), part.advantages, self.config.objective)
-            self.accelerator.backward(loss / self.judged)
-            for name, value in {"loss": loss.detach(), **vars(metrics)}.items():
-                if value is not None:
-                    sums[name] = sums.get(name, 0.0) + float(value)
-        trainable = [parameter for _, parameter in self.denoiser.trainable()]
-        norm = float(torch.nn.utils.clip_grad_norm_(trainable, self.config.max_grad_norm))
-        means = {name: total / self.judged for name, total in sums.items()}
+        """Takes one optimizer step, or skips it when the loss or the gradient is not finite.
+
+        Processes compute apart and meet once, at the end: what decides from there on is the same in all of them.
+        """
+        means, norm = self._differentiate_all()
         finite = math.isfinite(means["loss"]) and math.isfinite(norm)
         if finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
-        else:
+        elif self.accelerator.is_main_process:
             logger.warning("an update was skipped: loss %s, gradient norm %s", means["loss"], norm)
         return StepStats(
             loss=_finite(means["loss"]),
@@ -178,57 +178,157 @@ class _Epoch:
             skipped=not finite,
         )
 
-    def _scores(self, index: int) -> Scores:
+    def _differentiate_all(self) -> tuple[dict[str, float], float]:
+        """Leaves the clipped gradient of the mean loss in the parameters; returns mean metrics and the norm before."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums, shortage = {}, None
+        try:
+            sums = self._accumulate()
+        except memory.OutOfMemoryError as error:
+            shortage = error  # not raised before the others know, who would wait for this process
+        present = [parameter.grad is not None for parameter in self.trainable]
+        values = [sums.get(name, 0.0) for name in METRICS]
+        known = [name in sums for name in METRICS]
+        counts = [shortage is not None, *known, *present]
+        total = parallel.add_up([*values, *map(float, counts)], self.accelerator)
+        totals, (short, *rest) = total[: len(METRICS)], [count > 0 for count in total[len(METRICS) :]]
+        if shortage is not None:
+            raise shortage
+        if short:
+            raise memory.OutOfMemoryError("another process ran out of memory, see there")
+        known, present = rest[: len(METRICS)], rest[len(METRICS) :]
+        parallel.add_up_gradients(self.trainable, present, self.accelerator)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, self.config.max_grad_norm))
+        means = {name: value / self.judged for name, value, here in zip(METRICS, totals, known, strict=True) if here}
+        return means, norm
+
+    def _accumulate(self) -> dict[str, float]:
+        """Adds up the gradients of all micro-batches, and returns the sums of their metrics.
+
+        Where a micro-batch does not fit the memory, it and those that are still to come are cut to half its size, and
+        it is done again. It has left nothing behind: its gradients are added to the others' only once they are whole.
+        """
+        sums: dict[str, float] = {}
+        gradients: list[Tensor | None] = [None] * len(self.trainable)
+        done = 0
+        while done < len(self.parts):
+            shortage: str | None = None
+            try:
+                fixed, found = self._differentiate(self.parts[done])
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_shortage(error):
+                    raise
+                shortage = str(error)
+            if shortage is not None:  # by now the error is gone, and with it all that it holds
+                self.optimizer.zero_grad(set_to_none=True)
+                self._halve(done, shortage)
+                continue
+            self.parts[done] = MicroBatch(self.parts[done].batch, fixed)
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value
+            for index, parameter in enumerate(self.trainable):
+                gradients[index] = _sum(gradients[index], parameter.grad)
+                parameter.grad = None
+            done += 1
+        for parameter, gradient in zip(self.trainable, gradients, strict=True):
+            parameter.grad = gradient
+        return sums
+
+    def _halve(self, failed: int, shortage: str) -> None:
+        """Cuts the micro-batches from the failed one on, whose size is halved.
+
+        Raises:
+            OutOfMemoryError: the failed one cannot be cut.
+        """
+        memory.release(self.denoiser.device)
+        part = self.parts[failed]
+        if len(part) <= self.unit:
+            raise memory.OutOfMemoryError(
+                f"{part.tokens} tokens, {len(part)} completions in all views, do not fit the memory, and fewer cannot "
+                f"be scored at a time ({shortage}). Set distill.compute.gradient_checkpointing, or lower the number of "
+                "mask pairs, the length of completions, or the group size where completions are compared within groups."
+            )
+        self.tokens = min(self.tokens, part.tokens) // 2
+        rest = [smaller for part in self.parts[failed:] for smaller in part.cut(self.tokens, self.unit)]
+        self.parts = [*self.parts[:failed], *rest]
+        logger.warning(
+            "%d tokens do not fit the memory; going on with micro-batches of %d (%s)",
+            part.tokens,
+            self.tokens,
+            shortage,
+        )
+
+    def _differentiate(self, part: MicroBatch) -> tuple[Fixed, dict[str, float]]:
+        """Leaves a micro-batch's share of the gradient in the parameters; returns what stays, and sums of metrics."""
+        with memory.recomputed(self.denoiser, self.recompute):
+            scores, fixed = self._scores(part)
+            loss, metrics = objective_loss(scores, part.batch.advantages, self.config.objective)
+            self.accelerator.backward(loss / self.judged)
+        sums = {"loss": loss.detach(), **vars(metrics)}
+        return fixed, {name: float(value) for name, value in sums.items() if value is not None}
+
+    def _scores(self, part: MicroBatch) -> tuple[Scores, Fixed]:
         """Reads a micro-batch. The first time, the policy in training is the old one: its readouts serve as both."""
-        part, objective, fixed = self.parts[index], self.config.objective, self.fixed[index]
-        states, tokens = hidden_states(self.denoiser, part.prompts, part.attention, part.completions, part.views)
-        head, hidden = self.denoiser.head(), part.views.hidden
+        batch, objective, fixed = part.batch, self.config.objective, part.fixed
+        states, tokens = self._states(self.denoiser, batch)
+        head, hidden = self.denoiser.head(), batch.views.hidden
         candidates = None if fixed is None else fixed.candidates
         if fixed is None and objective.candidates is not None:
             candidates = top_tokens(states, head, objective.candidates)
         theta = spread(read(objective.reads, states, head, tokens, candidates), hidden)
         theta_log_prob = spread(log_prob(states, head, tokens), hidden) if objective.needs_log_prob else None
         if fixed is None:
-            ref, ref_log_prob = _reference(self.denoiser, self.base, part, candidates, objective)
-            fixed = self.fixed[index] = _Fixed(candidates, theta.detach(), ref, ref_log_prob)
-        return Scores(
+            ref, ref_log_prob = self._reference(batch, candidates)
+            fixed = Fixed(candidates, theta.detach(), ref, ref_log_prob)
+        scores = Scores(
             theta=theta,
             old=fixed.old,
             ref=fixed.ref,
             theta_log_prob=theta_log_prob,
             ref_log_prob=fixed.ref_log_prob,
             hidden=hidden,
-            lengths=part.views.counted.sum(1),
-            judged=part.judged,
-            group_size=self.group_size,
+            lengths=batch.views.counted.sum(1),
+            judged=batch.judged,
+            group_size=self.unit,
         )
+        return scores, fixed
+
+    @torch.no_grad()
+    def _reference(
+        self, batch: Batch, candidates: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:  # (C, B, L) each
+        """Reads the base policy in the same views: the policy without its adapter, or a second one; None if not needed.
+
+        Raises:
+            ValueError: it is needed, but the policy has no adapter and no base was given.
+        """
+        objective, base, hidden = self.config.objective, self.base, batch.views.hidden
+        if not objective.needs_reference:
+            return None, None
+        if base is None and not self.denoiser.has_adapter:
+            raise ValueError(
+                f"{type(objective).__name__} reads the base policy, but the policy has no adapter and no base was given"
+            )
+        with self.denoiser.base_only() if base is None else nullcontext():
+            model = self.denoiser if base is None else base
+            states, tokens = self._states(model, batch)
+            if objective.needs_log_prob:  # then nothing else of the base is
+                return None, spread(log_prob(states, model.head(), tokens), hidden)
+            return spread(read(objective.reads, states, model.head(), tokens, candidates), hidden), None
+
+    def _states(self, denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:  # (R, D), (R,) int64
+        """Runs the denoiser in the configured precision; what is made of its states is not rounded."""
+        with self.accelerator.autocast():
+            return hidden_states(denoiser, batch.prompts, batch.attention, batch.completions, batch.views)
+
+
+def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """Adds in place, since a sum of its own could run out of memory."""
+    return more if total is None else total if more is None else total.add_(more)
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-@torch.no_grad()
-def _reference(
-    denoiser: Denoiser, base: Denoiser | None, part: Batch, candidates: Tensor | None, objective: ObjectiveConfig
-) -> tuple[Tensor | None, Tensor | None]:  # (C, B, L) each
-    """Reads the base policy in the same views: the policy without its adapter, or a second model; None if not needed.
-
-    Raises:
-        ValueError: it is needed, but the policy has no adapter and no base was given.
-    """
-    if not objective.needs_reference:
-        return None, None
-    if base is None and not denoiser.has_adapter:
-        raise ValueError(
-            f"{type(objective).__name__} reads the base policy, but the policy has no adapter and no base was given"
-        )
-    with denoiser.base_only() if base is None else nullcontext():
-        model = denoiser if base is None else base
-        states, tokens = hidden_states(model, part.prompts, part.attention, part.completions, part.views)
-        if objective.needs_log_prob:  # then nothing else of the base is
-            return None, spread(log_prob(states, model.head(), tokens), part.views.hidden)
-        return spread(read(objective.reads, states, model.head(), tokens, candidates), part.views.hidden), None
 
 
 def _restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:

@@ -1,0 +1,29 @@
+"""How an epoch of distillation is computed: on how many devices, in which precision and in what pieces."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.gdsd.config_base import Config
+
+
+class ComputeConfig(Config):
+    """What an epoch takes of the machine. All but `precision` changes results only by rounding."""
+
+    processes: int = Field(
+        1, ge=1, le=64, description="processes of one machine that share an epoch, each with a GPU of its own if any"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the products inside the denoiser; weights stay as they are loaded, scores and losses float32",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="keep a block's input instead of all it computes: far less memory, a third more time"
+    )
+    micro_batch_tokens: int = Field(
+        8448,
+        ge=1,
+        le=2**30,
+        description="tokens of prompts and completions per forward, in all views; halved where memory does not "
+        "suffice. At least one completion, or group where an objective compares within it",
+    )

@@ -1,0 +1,55 @@
+"""When memory does not suffice, and how to need less of it."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.errors import GdsdError
+
+SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # of torch's allocators
+
+
+class OutOfMemoryError(GdsdError, MemoryError):
+    """The smallest micro-batch does not fit: the message has its size and what can be done."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on a GPU or in the machine."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def release(device: torch.device) -> None:
+    """Gives back what a failed computation held; its exception, which holds the computation, must be gone."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def recomputed(denoiser: Denoiser, wanted: bool) -> Iterator[None]:
+    """Keeps only the inputs of the denoiser's blocks, and computes what is inside again in the backward pass.
+
+    The library does so only for blocks in training mode. That is switched on for the blocks alone: the modules inside
+    them, where dropout is, stay in evaluation.
+    """
+    if not wanted:
+        yield
+        return
+    blocks = [module for module in denoiser.network.modules() if isinstance(module, GradientCheckpointingLayer)]
+    # There is no dropout, hence no random state to restore.
+    options = {"use_reentrant": False, "preserve_rng_state": False}
+    denoiser.network.gradient_checkpointing_enable(options)  # type: ignore[no-untyped-call]
+    try:
+        for block in blocks:
+            block.training = True
+        yield
+    finally:
+        for block in blocks:
+            block.training = False
+        denoiser.network.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]

@@ -1,0 +1,131 @@
+"""Several processes that share an epoch: started on one machine, each with a part of the groups, agreeing by sums."""
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from tasks.gdsd.compute_config import ComputeConfig
+from tasks.gdsd.errors import ConfigError, GdsdError
+
+logger = logging.getLogger(__name__)
+BUCKET_BYTES = 2**26  # gradients that travel at once: few messages, and little memory beside the gradients
+
+Arguments = TypeVar("Arguments")
+Result = TypeVar("Result")
+
+
+def accelerator(device: torch.device, compute: ComputeConfig) -> Accelerator:
+    """Returns accelerate's view of this process, among others where it was launched with them."""
+    # accelerate keeps one precision per process, but the epochs of a comparison may differ in it.
+    AcceleratorState._reset_state()
+    precision = "bf16" if compute.precision == "bfloat16" else "no"
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+
+
+def add_up(numbers: Sequence[float], accelerator: Accelerator) -> list[float]:
+    """Sums numbers over the processes, in float64; all processes get the same."""
+    if accelerator.num_processes == 1:
+        return list(numbers)
+    mine = torch.tensor(numbers, dtype=torch.float64, device=accelerator.device)
+    total: list[float] = accelerator.reduce(mine, "sum").tolist()
+    return total
+
+
+def add_up_gradients(
+    parameters: Sequence[torch.nn.Parameter], present: Sequence[bool], accelerator: Accelerator
+) -> None:
+    """Sums gradients over the processes in place; all processes get the same.
+
+    Args:
+        present: whether any process has a gradient of each parameter; where none has, there is none afterwards.
+    """
+    if accelerator.num_processes == 1:
+        return
+    gradients: list[Tensor] = []
+    for parameter, anywhere in zip(parameters, present, strict=True):
+        if anywhere:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    for bucket in _buckets(gradients):
+        total = accelerator.reduce(torch.cat([gradient.flatten() for gradient in bucket]), "sum")
+        for gradient, summed in zip(bucket, total.split([gradient.numel() for gradient in bucket]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Puts tensors of one dtype together, in order, up to BUCKET_BYTES."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.nbytes for t in bucket) + tensor.nbytes > BUCKET_BYTES):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes: int) -> Result:
+    """Does a piece of work in this process, or in several new ones that share it, and returns the first one's result.
+
+    Args:
+        work: a function of a module, which every process calls with the same picklable arguments.
+
+    Raises:
+        ConfigError: there are GPUs, but fewer than processes.
+        GdsdError: whatever the work raises of it.
+        RuntimeError: a process failed in another way; its traceback is in the message.
+    """
+    if processes == 1:
+        return work(arguments)
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise ConfigError(
+            f"distill.compute.processes {processes} exceeds the {gpus} GPUs of this machine, and each process needs "
+            f"one; use at most {gpus}, or a larger machine"
+        )
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,  # a failure is Flyte's to retry
+        monitor_interval=0.1,
+        start_method="spawn",  # a copy of a process with threads or a GPU would not work
+    )
+    threads = max(1, torch.get_num_threads() // processes)
+    try:
+        results = elastic_launch(config, _serve)(work, arguments, threads)
+    except ChildFailedError as error:
+        raise RuntimeError(f"one of {processes} processes failed: {error}") from error
+    first = results[0]
+    if isinstance(first, GdsdError):
+        raise first
+    result: Result = first
+    return result
+
+
+def _serve(work: Callable[[Arguments], Result], arguments: Arguments, threads: int) -> Result | GdsdError | None:
+    """What a new process does. Errors of the project are returned: all processes raise the same, and agree to."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would choose another number
+    torch.set_num_threads(threads)
+    try:
+        return work(arguments)
+    except GdsdError as error:
+        return error
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
