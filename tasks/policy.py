@@ -35,18 +35,26 @@ class Policy(NamedTuple):
     interruptible=True,
 )
 def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
-    """Builds the base policy, warm-starts it on the answers to the training problems, and adds the adapter if any.
+    """Builds a tiny policy and warm-starts it on the answers to the training problems, or takes a published model.
+
+    The adapter, if any, is added to it.
 
     Raises:
+        CheckpointError: the model is not to be had, is not the pinned one, or is of no known family.
         DataError: a prompt or answer does not fit the tokenizer or the completion length.
     """
     from tasks.gdsd import checkpoint, devices, tables, warm_start
     from tasks.gdsd.denoiser import tiny
+    from tasks.gdsd.denoiser.denoiser import Denoiser
 
     began = time.monotonic()
-    problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
-    denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
-    warm_start.warm_start(denoiser, problems, config.warm_start, length, config.seed)
+    if config.model is not None:
+        denoiser = Denoiser.from_source(config.model, devices.device())
+    else:
+        assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
+        problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
+        denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
+        warm_start.warm_start(denoiser, problems, config.warm_start, length, config.seed)
     if config.adapter is not None:
         denoiser.attach_adapter(config.adapter, config.seed)
     state = checkpoint.base_state(denoiser)
@@ -55,9 +63,9 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
         parameters=sum(parameter.numel() for parameter in denoiser.parameters()), seconds=time.monotonic() - began
     )
     logger.info(
-        "base policy: %s parameters, of which %s will be trained, %d warm-start steps",
+        "base policy: %s, %s parameters, of which %s will be trained",
+        denoiser.family.name,
         f"{stats.parameters:,}",
         f"{sum(parameter.numel() for _, parameter in denoiser.trainable()):,}",
-        config.warm_start.steps,
     )
     return Policy(FlyteDirectory(str(folder)), stats)

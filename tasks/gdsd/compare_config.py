@@ -11,7 +11,8 @@ from tasks.gdsd.config import (
     PromptConfig,
     RewardConfig,
     RolloutConfig,
-    check_problems_fit,
+    check_readable,
+    check_supply,
 )
 from tasks.gdsd.config_base import Config, Count
 from tasks.gdsd.objective_config import (
@@ -102,5 +103,6 @@ class CompareConfig(Config):
                         f"contestants.{name}.learning_rate {distill.learning_rate} times the highest of tuning.factors "
                         f"is {highest}, but a learning rate is at most 1; lower either"
                     )
-        check_problems_fit(self.prompts, self.rollout)
+        check_supply(self.prompts, self.rollout)
+        check_readable(self.policy, {"prompts": self.prompts.domain})
         return self

@@ -5,12 +5,14 @@ combinations are refused with the dotted path, the value, what is allowed and th
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tasks.gdsd.config_base import Config, Count
 from tasks.gdsd.denoiser.alphabet import ALPHABET
+from tasks.gdsd.denoiser.source import ModelSource
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
@@ -183,12 +185,35 @@ class AdapterConfig(Config):
 
 
 class PolicyConfig(Config):
-    """The base policy that training starts from."""
+    """The base policy that training starts from: a tiny one, made and warm-started here, or a published model.
 
-    seed: int = Field(0, description="draws the initial weights, the warm start's batches and the adapter's weights")
-    tiny: TinyModelConfig = TinyModelConfig()
-    warm_start: WarmStartConfig = WarmStartConfig()
+    A published model's weights are bfloat16 on a GPU and float32 on the CPU.
+    """
+
+    seed: int = Field(0, description="draws a tiny model's weights and warm start, and the adapter's weights")
+    tiny: TinyModelConfig | None = Field(TinyModelConfig(), description="null where there is a `model`")
+    warm_start: WarmStartConfig | None = Field(WarmStartConfig(), description="null where there is a `model`")
+    model: ModelSource | None = Field(None, description="a published model of a known family, from the hub or a folder")
     adapter: AdapterConfig | None = Field(None, description="what distillation trains instead of all weights")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("model") is not None:
+            return {"tiny": None, "warm_start": None} | values
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model is not None and (self.tiny is not None or self.warm_start is not None):
+            raise ValueError(
+                "a published model has its own shape and weights, so tiny and warm_start mean nothing; leave them out"
+            )
+        if self.model is None and (self.tiny is None or self.warm_start is None):
+            raise ValueError(
+                "there is neither a model nor both of tiny and warm_start; name a model, or leave them out"
+            )
+        return self
 
 
 class SamplerConfig(Config):
@@ -346,9 +371,10 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_problems_fit(self.prompts, self.rollout)
-        for name, guard in self.judge.guards.items():
-            check_readable(f"judge.guards.{name}", guard.domain)
+        check_supply(self.prompts, self.rollout)
+        domains = {"prompts": self.prompts.domain}
+        domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
+        check_readable(self.policy, domains)
         return self
 
 
@@ -378,14 +404,12 @@ class EvaluateConfig(Config):
         return [self.evaluation.model_copy(update={"sampler": sampler}) for sampler in samplers]
 
 
-def check_problems_fit(prompts: PromptConfig, rollout: RolloutConfig) -> None:
+def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
     """Refuses problems that cannot be trained on, and a round that wants more different ones than there will be."""
-    domain = make(prompts.domain)
-    if prompts.train_data is None and not domain.generates:
+    if prompts.train_data is None and not make(prompts.domain).generates:
         raise ValueError(
             f"{prompts.domain.name} problems are not generated, so training needs a source; set prompts.train_data"
         )
-    check_readable("prompts", prompts.domain)
     if rollout.prompts_per_round > prompts.train_size:
         raise ValueError(
             f"rollout.prompts_per_round {rollout.prompts_per_round} exceeds prompts.train_size "
@@ -393,11 +417,12 @@ def check_problems_fit(prompts: PromptConfig, rollout: RolloutConfig) -> None:
         )
 
 
-def check_readable(where: str, choice: DomainChoice) -> None:
-    """Refuses a domain whose prompts the tiny family's character tokenizer does not know."""
-    domain = make(choice)
-    if unknown := sorted(set(domain.phrase(domain.example.problem)) - set(ALPHABET)):
-        raise ValueError(
-            f"{where}.domain {choice.name} has prompts with characters that the tiny family does not know, {unknown}; "
-            "use one of plain characters, such as sudoku or countdown in the format 'bare'"
-        )
+def check_readable(policy: PolicyConfig, domains: Mapping[str, DomainChoice]) -> None:
+    """Refuses domains whose prompts the tiny family's character tokenizer does not know."""
+    for where, choice in domains.items() if policy.model is None else ():
+        domain = make(choice)
+        if unknown := sorted(set(domain.phrase(domain.example.problem)) - set(ALPHABET)):
+            raise ValueError(
+                f"{where}.domain {choice.name} has prompts with characters that the tiny family does not know, "
+                f"{unknown}; use one of plain characters, such as sudoku or countdown in the format 'bare'"
+            )

@@ -47,7 +47,7 @@ def answer(
             "problem": row["problem"],
             "reference": row["reference"],
             "completion": denoiser.decode(completion.ids),
-            "ended": denoiser.end_id in completion.ids,
+            "ended": denoiser.ended(completion.ids),
             "steps": steps,
         }
         for (row, sample), completion in zip(asked, completions, strict=True)

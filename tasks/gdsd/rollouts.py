@@ -57,7 +57,7 @@ def generate_shard(
             "completion_ids": completion.ids,
             "unmasked_at": completion.unmasked_at,
             "completion": denoiser.decode(completion.ids),
-            "ended": denoiser.end_id in completion.ids,
+            "ended": denoiser.ended(completion.ids),
         }
         for (problem, sample), request, completion in zip(tasks, requests, completions, strict=True)
     ]
