@@ -1,5 +1,6 @@
 """The base policy of a run, with and without an adapter."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from flytekit.types.file import FlyteFile
 
 from tasks.gdsd import checkpoint, tables
 from tasks.gdsd.config import AdapterConfig, PolicyConfig, PromptConfig, TinyModelConfig, WarmStartConfig
+from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.prompts import make_prompts
 from tasks.policy import prepare_policy
+from tests.gdsd.official import write_llada
 
 CPU = torch.device("cpu")
 PLAIN = PolicyConfig(
@@ -45,3 +48,57 @@ def test_the_seed_draws_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     seeds = (config, config, config.model_copy(update={"seed": 1}))
     weights = [(prepared(each, tmp_path) / "adapter/adapter_model.safetensors").read_bytes() for each in seeds]
     assert weights[0] == weights[1] != weights[2]
+
+
+# A published model
+
+
+def published(folder: Path, **fields: object) -> PolicyConfig:
+    return PolicyConfig.model_validate_json(json.dumps({"model": {"path": str(folder)}} | fields))
+
+
+def test_a_published_model_is_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, another model than the named one is trained, or each round copies the weights that it only reads."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    model = tmp_path / "llada"
+    model.mkdir()
+    write_llada(model)
+    folder = prepared(published(model, adapter={"rank": 2}), tmp_path)
+    state = checkpoint.load(folder, CPU)
+    assert state.record.family == "llada" and state.denoiser.has_adapter
+    assert not list(folder.glob("model*.safetensors")) and (folder / "base.json").is_file()
+
+
+def test_a_published_model_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, rounds of one run start from different bases."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    model = tmp_path / "llada"
+    model.mkdir()
+    write_llada(model)
+    config = published(model)
+    write_llada(model, seed=1)
+    with pytest.raises(CheckpointError, match="has changed"):
+        prepared(config, tmp_path)
+
+
+def test_a_configuration_with_a_model_survives_a_round_trip(tmp_path: Path) -> None:
+    """If it fails, a run's own config.yaml cannot be run again."""
+    write_llada(tmp_path)
+    config = published(tmp_path)
+    assert config.tiny is None and config.warm_start is None
+    assert PolicyConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("fields", [{"tiny": {}}, {"warm_start": {"steps": 3}}])
+def test_a_published_model_with_a_shape_is_refused(fields: dict[str, object], tmp_path: Path) -> None:
+    """If it fails, a configuration seems to set what is not used."""
+    write_llada(tmp_path)
+    with pytest.raises(ConfigError, match="a published model has its own shape and weights"):
+        published(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("fields", [{"tiny": None}, {"warm_start": None}])
+def test_no_model_at_all_is_refused(fields: dict[str, object]) -> None:
+    """If it fails, a run ends in an assertion after its prompts were prepared."""
+    with pytest.raises(ConfigError, match="neither a model nor both"):
+        PolicyConfig.model_validate_json(json.dumps(fields))

@@ -133,6 +133,7 @@ ELSEWHERE = {
     "prompts.near_duplicates": "tests/gdsd/test_prompts.py",  # no two Sudoku are alike without being the same
     "prompts.similarity": "tests/gdsd/test_prompts.py",
     "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`
+    "policy.model": "tests/tasks/test_policy.py",
     "distill.max_skipped": "tests/gdsd/test_distiller.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
     "judge.guards.older.test_data": "the same field as prompts.test_data",
