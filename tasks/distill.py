@@ -37,43 +37,46 @@ class Distilled(NamedTuple):
 def distill_epoch(
     policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
 ) -> Distilled:
-    """Trains the policy on a round's scored completions, for a few updates.
+    """Trains the policy on a round's scored completions, for a few updates, in as many processes as configured.
+
+    The processes are started on the machine that the task runs on, so that a local run has them as well, and their
+    number is a matter of the run's configuration rather than of the registered task.
 
     Raises:
         NonFiniteError: several updates in a row were not finite; the evidence was saved.
+        OutOfMemoryError: there is not enough memory for the smallest micro-batch.
     """
-    from tasks.gdsd import checkpoint, devices, distiller, tables
-    from tasks.gdsd.digests import digest
+    from tasks.gdsd import checkpoint, tables
+    from tasks.gdsd.epoch import Epoch, train
 
-    device = devices.device()
-    folder, evidence = Path(os.fspath(policy)), new_folder("evidence")
-    table = tables.read(Path(os.fspath(scored)), tables.SCORED)
-    state = checkpoint.load(folder, device)
-    needs_base = config.objective.needs_reference and not state.denoiser.has_adapter
+    folder, table = Path(os.fspath(policy)), Path(os.fspath(scored))
+    trained, evidence = new_folder("policy") / "checkpoint", new_folder("evidence")
+    needs_base = config.objective.needs_reference and not checkpoint.read_record(folder).adapter
+    epoch = Epoch(
+        policy=folder,
+        base=Path(os.fspath(base)) if needs_base else None,
+        scored=table,
+        config=config,
+        group_size=group_size,
+        round_index=round,
+        seed=seed,
+        trained=trained,
+        evidence=evidence,
+    )
     try:
-        trained, stats = distiller.distill(
-            state,
-            checkpoint.load(Path(os.fspath(base)), device) if needs_base else None,
-            table,
-            config,
-            round_index=round,
-            group_size=group_size,
-            seed=seed,
-            parent=digest(folder),
-            evidence=evidence,
-        )
+        stats = train(epoch)
     except NonFiniteError as error:
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     evidence.rmdir()
-    saved = checkpoint.save(new_folder("policy") / "checkpoint", trained)
-    rewards = table["reward"].drop_null().to_numpy()
+    verdicts = tables.read(table, tables.SCORED)["reward"]
+    rewards = verdicts.drop_null().to_numpy()
     logger.info(
         "round %d: reward %.3f, %d of %d completions with a signal, %d updates (%.1f s)",
         stats.round,
         rewards.mean() if len(rewards) else 0.0,
         stats.sequences,
-        table.num_rows,
+        len(verdicts),
         sum(not step.skipped for step in stats.steps),
         stats.seconds,
     )
-    return Distilled(FlyteDirectory(str(saved)), stats)
+    return Distilled(FlyteDirectory(str(trained)), stats)

@@ -44,7 +44,7 @@ def recomputed(denoiser: Denoiser, wanted: bool) -> Iterator[None]:
     blocks = [module for module in denoiser.network.modules() if isinstance(module, GradientCheckpointingLayer)]
     # There is no dropout, hence no random state to restore.
     options = {"use_reentrant": False, "preserve_rng_state": False}
-    denoiser.network.gradient_checkpointing_enable(options)  # type: ignore[no-untyped-call]
+    denoiser.network.activation_checkpointing_enable(options)
     try:
         for block in blocks:
             block.training = True
@@ -52,4 +52,4 @@ def recomputed(denoiser: Denoiser, wanted: bool) -> Iterator[None]:
     finally:
         for block in blocks:
             block.training = False
-        denoiser.network.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]
+        denoiser.network.activation_checkpointing_disable()

@@ -29,6 +29,11 @@ def accelerator(device: torch.device, compute: ComputeConfig) -> Accelerator:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
 
 
+def place() -> tuple[int, int]:
+    """Returns this process's number, from 0, and how many share the work."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def add_up(numbers: Sequence[float], accelerator: Accelerator) -> list[float]:
     """Sums numbers over the processes, in float64; all processes get the same."""
     if accelerator.num_processes == 1:

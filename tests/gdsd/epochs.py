@@ -11,6 +11,7 @@ from torch import Tensor
 from tasks.gdsd import tables
 from tasks.gdsd.batch import collate
 from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.distiller import distill
@@ -94,6 +95,11 @@ CONFIG = DistillConfig(
 
 def configured(objective: dict[str, object] | None = None, **changed: object) -> DistillConfig:
     return CONFIG.model_copy(update={"objective": OBJECTIVE.model_copy(update=objective or {}), **changed})
+
+
+def computed(config: DistillConfig = CONFIG, **compute: object) -> DistillConfig:
+    """The same epoch on another machine, so to speak."""
+    return config.model_copy(update={"compute": ComputeConfig.model_validate(compute)})
 
 
 def run(

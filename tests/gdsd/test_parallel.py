@@ -1,0 +1,172 @@
+"""Epochs that several processes share: real ones, on the CPU with gloo, against the same epoch in one process."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tasks.gdsd import memory, parallel
+from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.errors import ConfigError, NonFiniteError
+from tasks.gdsd.microbatch import deal
+from tasks.gdsd.objective_config import EspoConfig, ObjectiveConfig, Wd1Config
+from tests.gdsd.epochs import CONFIG, GROUP, computed, configured
+from tests.gdsd.shared_epochs import Case, Outcome, do, do_all
+
+PROCESSES = 2
+
+
+def of(objective: ObjectiveConfig) -> DistillConfig:
+    return CONFIG.model_copy(update={"objective": objective})
+
+
+GROUP_BASELINE = configured({"baseline": "group"})
+PULLED = configured({"reference_weight": 0.3, "trust_region": 0.05, "mask_source": "trajectory"})
+SAME = {
+    "gdsd": Case(),
+    "gdsd group": Case(GROUP_BASELINE),
+    "gdsd pulled": Case(PULLED),
+    "gdsd adapter": Case(PULLED, adapter=True),
+    "gdsd group adapter": Case(GROUP_BASELINE, adapter=True),
+    "gdsd own masks": Case(configured({"share_masks": False, "weights": "elbo"})),
+    "gdsd top 5": Case(configured({"readout": "centred_topk", "top_k": 5})),
+    "espo": Case(of(EspoConfig(mask_pairs=2))),
+    "wd1": Case(of(Wd1Config())),
+    "one group for two processes": Case(groups=(1,)),
+    "nothing to learn": Case(groups=(3, 4)),
+    "smallest micro-batches": Case(computed(micro_batch_tokens=1)),
+    "smallest micro-batches, group": Case(computed(GROUP_BASELINE, micro_batch_tokens=1)),
+    "recomputed": Case(computed(GROUP_BASELINE, gradient_checkpointing=True), adapter=True),
+}
+BROKEN = {
+    "not finite": Case(broken="gradient 0"),
+    "short in forward": Case(broken="forward 1"),
+    "short in backward": Case(PULLED, adapter=True, broken="backward 1"),
+    "short always": Case(broken="always"),
+    "never finite": Case(configured(max_skipped=1), broken="gradient 0"),
+}
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evidence")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory, evidence: Path) -> dict[str, list[Outcome]]:
+    """All cases, done by two processes once: what each of them has in the end."""
+    folder, cases = tmp_path_factory.mktemp("outcomes"), SAME | BROKEN
+    cases["never finite"] = replace(cases["never finite"], evidence=evidence)
+    parallel.launch(do_all, (tuple(cases.values()), folder), PROCESSES)
+    return {
+        name: [torch.load(folder / f"{index}-{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
+        for index, name in enumerate(cases)
+    }
+
+
+def assert_close(found: Outcome, expected: Outcome) -> None:
+    assert found.stats is not None and expected.stats is not None
+    assert found.weights.keys() == expected.weights.keys()
+    assert max(float((found.weights[name] - weight).abs().max()) for name, weight in expected.weights.items()) < 1e-5
+    assert found.moments.keys() == expected.moments.keys()
+    for name, moment in expected.moments.items():
+        torch.testing.assert_close(found.moments[name], moment, rtol=1e-3, atol=1e-5)
+    for step, wanted in zip(found.stats.steps, expected.stats.steps, strict=True):
+        reported = wanted.model_dump(exclude_none=True)
+        assert step.model_dump(exclude_none=True) == pytest.approx(reported, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_two_processes_train_what_one_trains(name: str, outcomes: dict[str, list[Outcome]]) -> None:
+    """If it fails, the number of devices is a hidden setting of the training.
+
+    Each process computes some groups only, so if a process's groups were left out, counted twice or averaged on their
+    own, weights would differ by the order of the learning rate, 1e-3.
+    """
+    first, expected = outcomes[name][0], do(SAME[name])
+    assert_close(first, expected)
+    assert first.stats is not None and expected.stats is not None
+    assert (
+        first.stats.sequences
+        == expected.stats.sequences
+        == sum(GROUP for group in SAME[name].groups if group in (0, 1, 2))
+    )
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_all_processes_have_the_same_bit_for_bit(name: str, outcomes: dict[str, list[Outcome]]) -> None:
+    """If it fails, processes drift apart, and the policy that is saved is not the one that the others trained."""
+    first, second = outcomes[name]
+    assert all(torch.equal(weight, second.weights[key]) for key, weight in first.weights.items())
+    assert first.moments.keys() == second.moments.keys()
+    assert all(torch.equal(moment, second.moments[key]) for key, moment in first.moments.items())
+    assert first.stats is not None and second.stats is not None and first.stats.steps == second.stats.steps
+
+
+def test_an_update_that_one_process_cannot_take_is_skipped_by_all(outcomes: dict[str, list[Outcome]]) -> None:
+    """If it fails, a bad gradient in one process tears the policies of the processes apart, or destroys all of them.
+
+    The first of three updates is not finite in the second process: all must be where skipping it leaves them.
+    """
+    for outcome in outcomes["not finite"]:
+        assert outcome.stats is not None
+        assert [step.skipped for step in outcome.stats.steps] == [True, False, False]
+        assert_close(outcome, do(Case(broken="gradient 0")))
+
+
+def test_all_processes_give_up_together_and_one_leaves_the_evidence(
+    outcomes: dict[str, list[Outcome]], evidence: Path
+) -> None:
+    """If it fails, processes wait for one that has stopped, or the evidence has one process's groups only."""
+    for outcome in outcomes["never finite"]:
+        assert isinstance(outcome.error, NonFiniteError)
+    assert len(load_file(evidence / "batch.safetensors")["advantages"]) == 3 * GROUP
+
+
+@pytest.mark.parametrize("name", ["short in forward", "short in backward"])
+def test_one_process_may_take_smaller_micro_batches(name: str, outcomes: dict[str, list[Outcome]]) -> None:
+    """If it fails, a shortage on one device changes the training, or leaves the others waiting."""
+    broken = BROKEN[name]
+    expected = do(Case(broken.config, broken.groups, broken.adapter))
+    for outcome in outcomes[name]:
+        assert_close(outcome, expected)
+
+
+def test_a_shortage_that_nothing_helps_ends_all_processes(outcomes: dict[str, list[Outcome]]) -> None:
+    """If it fails, the processes that had enough memory wait for ever for the one that had not."""
+    first, second = (outcome.error for outcome in outcomes["short always"])
+    assert isinstance(first, memory.OutOfMemoryError) and isinstance(second, memory.OutOfMemoryError)
+    assert "another process" in str(first) and "gradient_checkpointing" in str(second)
+
+
+# Dealing and launching
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5, 8])
+def test_every_group_is_dealt_once_and_evenly(processes: int) -> None:
+    """If it fails, a group is trained twice or never, or one process computes while the others wait.
+
+    Dealt to the least loaded one, longest first, no two processes differ by more than the longest group.
+    """
+    lengths = [20 + 7 * group % 50 for group in range(23)]
+    hands = deal(lengths, processes)
+    assert sorted(group for hand in hands for group in hand) == list(range(23))
+    loads = [sum(lengths[group] for group in hand) for hand in hands]
+    assert max(loads) - min(loads) <= max(lengths)
+    assert all(lengths[one] >= lengths[other] for hand in hands for one, other in pairwise(hand))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, two processes wait for one GPU and the run hangs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"distill\.compute\.processes 2 exceeds the 1 GPUs"):
+        parallel.launch(do_all, ((), Path()), 2)
+
+
+def test_a_crash_in_a_process_ends_the_work_and_says_why() -> None:
+    """If it fails, a bug in one of several processes shows as a hang, or without its traceback."""
+    with pytest.raises(RuntimeError, match=r"(?s)processes failed.*no such folder"):
+        parallel.launch(do_all, ((Case(),), Path("/no such folder")), PROCESSES)
