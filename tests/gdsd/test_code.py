@@ -163,6 +163,30 @@ def test_rows_that_are_no_problem_are_refused(code: Code, row: Mapping[str, obje
         ({"tests": ["assert add(Node(1), 2) == 3"], "setup": "class Node:\n    pass"}, "passes an object of 'Node'"),
         ({"tests": ["assert add(lambda: 1, 2) == 3"]}, "passes a lambda"),
         ({"tests": ["assert add(abs, helper) == 3"], "setup": "def helper(): pass"}, "function or class 'helper'"),
+        ({"tests": ["def test_add():\n    assert add(1, 2) == 3"]}, "never calls 'add' when it is run"),
+        ({"tests": ["assert add(1, 2) == 3", "assert 1 == 1"]}, "'assert 1 == 1' never calls 'add' when it is run"),
+        ({"tests": ["async def check():\n    assert add(1, 2) == 3"]}, "never calls 'add'"),
+        (
+            {"tests": ["import unittest\nclass Test(unittest.TestCase):\n    def test(self):\n        add(1, 2)\n"]},
+            "never calls 'add'",
+        ),
+        (
+            {"tests": ["def check(f):\n    assert f(1, 2) == 3\nif __name__ == '__main__':\n    check(add)"]},
+            "never calls 'add'",
+        ),
+        (
+            {
+                "tests": [
+                    "import pytest\n@pytest.mark.parametrize('a', [1])\ndef test_add(a):\n    assert add(a, 2) == 3"
+                ]
+            },
+            "never calls 'add'",
+        ),
+        ({"tests": ["def one():\n    two()\ndef two():\n    one(), add(1, 2)"]}, "never calls 'add'"),
+        ({"tests": ["def add(a, b):\n    return a + b\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
+        ({"tests": ["add = lambda a, b: a + b\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
+        ({"tests": ["from operator import add\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
+        ({"tests": ["if True:\n    class add: pass\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
         ({"unknown": 1}, "unknown: Extra inputs"),
     ],
 )
@@ -200,12 +224,22 @@ def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
     """If it fails, good problems are dropped."""
     record = {
         "entry_point": "f",
-        "setup": "import math as m, os.path\nfrom collections import *\nclass Node:\n    pass",
+        "setup": "import math as m, os.path\nfrom collections import *\nclass Node:\n    pass\n"
+        "def helper():\n    assert f(1)",
         "tests": [
             "for i, (a, *b) in enumerate([(1, 2)]):\n    assert m.isclose(f(a), 1) and os",
             "try:\n    f(-1)\n    assert False\nexcept ValueError as error:\n    assert error.args",
             "def check(candidate):\n    assert candidate(1) == [x for x in range(2)] == Counter()\ncheck(f)",
             "with open('x') as file:\n    assert (n := f(file.read())) == n",
+            "def test_f():\n    assert f(1) == 1\ntest_f()",
+            "class Test:\n    def test(self):\n        assert f(1) == 1\nTest().test()",
+            "def test_f():\n    assert f(1) == 1\nfor one in list(globals().values()):\n    one()",
+            "def run(test):\n    test()\n@run\ndef test_f():\n    assert f(1) == 1",
+            "def check(f):\n    assert f(1) == 1\ncheck(f)",
+            "helper()",
+            "if f(0):\n    pass\n" + "elif f(1):\n    pass\n" * 900,
+            "from functools import cache\nf = cache(f)\nassert f(1) == 1",
+            "if __name__ == 'tests':\n    assert f(1) == 1",
         ],
     }
     assert fault_of(json.dumps(record)) is None
@@ -251,6 +285,50 @@ def test_an_exception_can_be_what_a_test_expects(code: Code) -> None:
         "f = 1",
     ):
         assert judged(code, problem, source).parts["tests"] == 0.0, source
+
+
+@pytest.mark.parametrize(
+    "raised", ["StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt"]
+)
+def test_an_exception_does_not_end_the_tests_own_loop(code: Code, raised: str) -> None:
+    """If it fails, an answer that computes nothing is solved: its exception reads as the end of what is looped over."""
+    loop = "class Each:\n    def __aiter__(self): return self\n    async def __anext__(self): return f(1)\n"
+    tests = [
+        "assert all(map(f, [1, 2]))",
+        "for got, want in zip(map(f, [1, 2]), [1, 4]):\n    assert got == want",
+        "assert not any(map(f, [1, 2]))",
+        "assert 5 not in map(f, [1, 2])",
+        f"{loop}async def check():\n    async for got in Each():\n        assert got == 1\ncheck().send(None)",
+        "try:\n    check = (f(x) for x in [1])\n    list(check)\nexcept RuntimeError:\n    pass",
+    ]
+    problem = code.read({"problem": "x", "tests": tests, "entry_point": "f"})
+    assert judged(code, problem, f"def f(x): raise {raised}").parts["tests"] == 0.0
+
+
+def test_a_forged_reply_is_no_exception_that_a_test_expects(code: Code) -> None:
+    """If it fails, a reply of no known form passes where a test expects an error."""
+    source = (
+        "import os\nfor descriptor in range(3, 64):\n    try: os.write(descriptor, b'{}\\n')\n    except OSError: pass"
+    )
+    test = "try:\n    f(1)\n    assert 0\nexcept BaseException as error:\n    assert not error.args"
+    problem = code.read({"problem": "x", "tests": [test], "entry_point": "f"})
+    for reply in ('{"tuple":[false,5]}', '{"tuple":[false,null]}', '{"tuple":[0,5]}', '{"tuple":[]}'):
+        assert judged(code, problem, source.format(reply) + "\ndef f(x): return 1").parts["tests"] == 0.0, reply
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "for x in []:\n    assert f(x) == 1",
+        "if f is None:\n    assert f(1) == 1",
+        "assert callable(f)",
+        "assert f.__name__",
+    ],
+)
+def test_a_test_that_does_not_call_the_function_is_not_passed(code: Code, test: str) -> None:
+    """If it fails, every answer is solved where a data set's test tests nothing."""
+    problem = code.read({"problem": "x", "tests": [test, "assert f(1) == 1"], "entry_point": "f"})
+    assert judged(code, problem, "def f(x): return 1").parts["tests"] == 0.5
 
 
 def test_hashes_are_the_same_in_every_run(code: Code) -> None:

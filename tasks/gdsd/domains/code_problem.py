@@ -12,6 +12,7 @@ from tasks.gdsd.errors import DataError
 
 TEXT = 1 << 18  # characters of tests, setup or prefix
 PROGRAM = "\n\nWrite a program that reads standard input and writes standard output."
+LOOK_UP = {"globals", "locals", "vars", "dir", "eval", "exec"}  # with them a text can use what it does not name
 SHOWN = "\n\nYour code should pass this test:\n"
 
 
@@ -200,6 +201,14 @@ def fault_of(reference: str) -> str | None:
     if not any(task.entry_point in _used(test) for test in tests):
         return f"no test uses the entry point {task.entry_point!r}"
     for text, test in zip(task.tests, tests, strict=True):
+        if task.entry_point in _assigned(test.body):
+            return f"the test {text!r:.80} defines {task.entry_point!r} itself, so no answer would be tested"
+        if task.entry_point not in _reached(test, setup):
+            return (
+                f"the test {text!r:.80} never calls {task.entry_point!r} when it is run, so it says nothing about an "
+                "answer: functions and classes of a test, and what stands behind __name__ == '__main__', have to be "
+                "called by the test itself"
+            )
         known = _bound(setup) | _bound(test) | set(vars(builtins)) | {task.entry_point, "__name__"}
         if "*" not in known and (unknown := sorted((_used(setup) | _used(test)) - known)):
             return (
@@ -229,6 +238,73 @@ def _bound(tree: ast.AST) -> set[str]:
 
 def _used(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def _executed(body: Sequence[ast.stmt]) -> Iterator[ast.AST]:
+    """The parts of statements that run when these do: no bodies of functions, nor what only a script does."""
+    waiting: list[ast.AST] = [*reversed(body)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                arguments = node.args
+                waiting += [*node.decorator_list, *arguments.defaults, *filter(None, arguments.kw_defaults)]
+            case ast.If(test=ast.Compare(left=ast.Name(id="__name__"), comparators=[ast.Constant(value="__main__")])):
+                waiting += node.orelse
+            case _:
+                waiting += reversed([*ast.iter_child_nodes(node)])
+
+
+def _assigned(body: Sequence[ast.stmt]) -> set[str]:
+    """The names to which statements give another meaning than one made of what they meant before, as `f = cache(f)`."""
+    names: set[str] = set()
+    for node in _of_one_scope(body):
+        match node:
+            case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
+                names |= _bound(node) - (_used(value) if not isinstance(value, ast.Lambda) else set())
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Import() | ast.ImportFrom() | ast.For():
+                names |= _bound(node.target if isinstance(node, ast.For) else node)
+    return names
+
+
+def _of_one_scope(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements, and those inside their branches and loops, without what functions and classes hold."""
+    waiting: list[ast.AST] = [*body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.stmt):
+            yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
+            waiting += ast.iter_child_nodes(node)
+
+
+def _reached(test: ast.Module, setup: ast.Module) -> set[str]:
+    """The names that a test uses when it runs: in itself, and in functions and classes whose names are used so.
+
+    A decorator may call what it decorates, unless it is pytest's; a text that looks names up may call everything.
+    """
+    defined: dict[str, list[ast.AST]] = {}
+    for node in (*ast.walk(setup), *ast.walk(test)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.setdefault(node.name, []).append(node)
+    reached: set[str] = set()
+    waiting: list[str] = []
+    for part in _executed(test.body):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load):
+            waiting.append(part.id)
+        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            waiting += [part.name for decorator in part.decorator_list if "pytest" not in _used(decorator)]
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        waiting += defined if name in LOOK_UP else []
+        waiting += [used for node in defined.get(name, []) for used in _used(node)]
+    return reached
 
 
 def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]:
