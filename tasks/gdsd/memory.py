@@ -52,4 +52,4 @@ def recomputed(denoiser: Denoiser, wanted: bool) -> Iterator[None]:
     finally:
         for block in blocks:
             block.training = False
-        denoiser.network.activation_checkpointing_disable()
+        denoiser.network.activation_checkpointing_disable()  # type: ignore[no-untyped-call]

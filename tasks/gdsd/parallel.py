@@ -1,20 +1,25 @@
 """Several processes that share an epoch: started on one machine, each with a part of the groups, agreeing by sums."""
 
-import logging
+import multiprocessing
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.errors import ConfigError, GdsdError
 
-logger = logging.getLogger(__name__)
+PRELOADED = "tasks.gdsd.epoch"
 BUCKET_BYTES = 2**26  # gradients that travel at once: few messages, and little memory beside the gradients
 
 Arguments = TypeVar("Arguments")
@@ -96,9 +101,6 @@ def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes:
             f"distill.compute.processes {processes} exceeds the {gpus} GPUs of this machine, and each process needs "
             f"one; use at most {gpus}, or a larger machine"
         )
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -109,11 +111,16 @@ def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes:
         local_addr="127.0.0.1",
         max_restarts=0,  # a failure is Flyte's to retry
         monitor_interval=0.1,
-        start_method="spawn",  # a copy of a process with threads or a GPU would not work
+        start_method="spawn" if gpus else "forkserver",
     )
+    # Copies of this process, with its threads and perhaps a GPU, would not work, and imports take longer than a small
+    # epoch: without GPUs, processes are copies of one that has imported all this and done nothing, and is started once.
+    # With them that is left alone, since a library that only asks for a GPU on import spoils it for the copies.
+    multiprocessing.set_forkserver_preload(["__main__", PRELOADED])
     threads = max(1, torch.get_num_threads() // processes)
     try:
-        results = elastic_launch(config, _serve)(work, arguments, threads)
+        with _importable():
+            results = elastic_launch(config, _serve)(work, arguments, threads)
     except ChildFailedError as error:
         raise RuntimeError(f"one of {processes} processes failed: {error}") from error
     first = results[0]
@@ -123,6 +130,24 @@ def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes:
     return result
 
 
+@contextmanager
+def _importable() -> Iterator[None]:
+    """Puts the project where new processes look for modules: `pyflyte run` has taken it away again by now."""
+    kept_path, kept_variable = sys.path.copy(), os.environ.get("PYTHONPATH")
+    root = str(Path(__file__).resolve().parents[2])
+    sys.path.insert(0, root)
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *([kept_variable] if kept_variable else [])])
+    try:
+        yield
+    finally:
+        sys.path[:] = kept_path
+        if kept_variable is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = kept_variable
+
+
+@record
 def _serve(work: Callable[[Arguments], Result], arguments: Arguments, threads: int) -> Result | GdsdError | None:
     """What a new process does. Errors of the project are returned: all processes raise the same, and agree to."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would choose another number
