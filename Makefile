@@ -25,8 +25,8 @@ evaluate: $(READY) ## score the checkpoint folder POLICY
 	$(if $(POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
 	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(POLICY)
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .

@@ -90,7 +90,7 @@ def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: Evalu
     Deck("Quality", checked.html())
     Deck.publish()
     checked.require()
-    warnings = [finding.expectation for finding in checked.warnings]
+    warnings = [f"{finding.where}: {finding.expectation}" for finding in checked.warnings]
     report = evaluation.report(samples, domain, config, seed, [shard.stats for shard in shards], warnings, seconds)
     file = tables.write(samples, tables.SAMPLES, new_folder("samples") / "samples.parquet")
     logger.info(

@@ -1,19 +1,24 @@
 """Stage `prompts`: the problems of a run, checked before anything is trained on them."""
 
 import logging
+import os
 import time
 from datetime import timedelta
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from flytekit import Cache, Deck, task
 from flytekit.types.file import FlyteFile
 
 from images import CPU
-from tasks.gdsd.config import GuardConfig, PromptConfig
+from tasks.gdsd.config import GuardConfig, PromptConfig, TestConfig
 from tasks.gdsd.records import PromptStats
 from tasks.local import new_folder
 from tasks.sources import SourceVersion
 from tasks.types import Table
+
+if TYPE_CHECKING:
+    from tasks.gdsd.quality import QualityReport
 
 logger = logging.getLogger(__name__)
 
@@ -36,42 +41,40 @@ class Prompts(NamedTuple):
     enable_deck=True,
     deck_fields=(),
 )
-def prepare_prompts(config: PromptConfig, prompts_per_round: int = 0) -> Prompts:
+def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     """Makes or loads the training, validation and test problems and checks them with Great Expectations.
-
-    Without `prompts_per_round` they are for an evaluation: where training problems come from a source and none is
-    named, there are none.
 
     Raises:
         QualityError: a critical expectation failed; the Deck shows all of them.
-        DataError: a file cannot be read or is not the pinned one, a problem is not valid in its domain, or there are
+        DataError: a source cannot be read or is not the pinned one, a problem is not valid in its domain, or there are
             fewer training problems than a round uses.
     """
     from tasks.gdsd import prompts, quality, tables
 
     began = time.monotonic()
-    made, left_out = prompts.leave_out_near_duplicates(prompts.make_prompts(config), config)
-    report = quality.check_prompts(made, config, trained_on=prompts_per_round > 0)
-    Deck("Quality", report.html())
-    Deck.publish()
-    report.require()
+    unusable: list[str] = []
+    made, near = prompts.leave_out_near_duplicates(prompts.make_prompts(config, unusable), config)
+    report = quality.check_prompts(made, config)
+    _show(report)
     prompts.check_problems(config.domain, made)
-    if prompts_per_round:
-        prompts.round_rows(made["train"].num_rows, prompts_per_round, 0, config.seed)
+    prompts.round_rows(made["train"].num_rows, prompts_per_round, 0, config.seed)
     folder = new_folder("prompts")
     files = {split: tables.write(table, tables.PROMPTS, folder / f"{split}.parquet") for split, table in made.items()}
     stats = PromptStats(
         train=made["train"].num_rows,
         validation=made["validation"].num_rows,
         test=made["test"].num_rows,
-        left_out=left_out,
+        near_duplicates=near,
+        unusable=len(unusable),
         checks=len(report.findings),
-        warnings=[finding.expectation for finding in report.warnings],
+        warnings=[f"{finding.where}: {finding.expectation}" for finding in report.warnings],
         seconds=time.monotonic() - began,
     )
     logger.info("prompts: %d to train, %d to validate, %d to test", stats.train, stats.validation, stats.test)
-    if left_out:
-        logger.info("prompts: %d training problems left out, being nearly those of another split", left_out)
+    if near:
+        logger.info("prompts: %d left out, being nearly those of another split", near)
+    if unusable:
+        logger.info("prompts: %d rows left out, which cannot be judged; the first: %s", len(unusable), unusable[0])
     train, validation, test = (FlyteFile(str(files[split])) for split in ("train", "validation", "test"))
     return Prompts(train, validation, test, stats)
 
@@ -87,19 +90,55 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int = 0) -> Prompts
     enable_deck=True,
     deck_fields=(),
 )
-def prepare_guard(config: GuardConfig) -> Table:
-    """Makes or loads the problems of a guarded domain and checks them with Great Expectations.
+def prepare_test(config: TestConfig) -> Table:
+    """Makes or loads test problems alone and checks them with Great Expectations.
 
     Raises:
         QualityError: a critical expectation failed; the Deck shows all of them.
         DataError: a source cannot be read or is not the pinned one, or a problem is not valid in its domain.
     """
+    return _prepare_test(config, [], 1.0)
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=2,
+    timeout=timedelta(hours=1),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> Table:
+    """Makes or loads the problems of a guard, and refuses those that the policy is trained on.
+
+    Raises:
+        QualityError: a critical expectation failed, such as one on leaks; the Deck shows all of them.
+        DataError: a source cannot be read or is not the pinned one, or a problem is not valid in its domain.
+    """
+    from tasks.gdsd import tables
+
+    same = config.domain.name == prompts.domain.name
+    trained_on = tables.read(Path(os.fspath(train)), tables.PROMPTS)["problem"].to_pylist() if same else []
+    return _prepare_test(config, trained_on, prompts.similarity)
+
+
+def _prepare_test(config: TestConfig, trained_on: list[str], similarity: float) -> FlyteFile:
     from tasks.gdsd import prompts, quality, tables
 
-    table = prompts.make_test(config)
-    report = quality.check_test(table, config)
+    unusable: list[str] = []
+    table = prompts.make_test(config, unusable)
+    _show(quality.check_test(table, config, trained_on, similarity))
+    prompts.check_problems(config.domain, {"test": table})
+    if unusable:
+        logger.info("prompts: %d rows left out, which cannot be judged; the first: %s", len(unusable), unusable[0])
+    return FlyteFile(str(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet")))
+
+
+def _show(report: "QualityReport") -> None:
+    """Puts a report into the Deck, also where it stops the run."""
     Deck("Quality", report.html())
     Deck.publish()
     report.require()
-    prompts.check_problems(config.domain, {"test": table})
-    return FlyteFile(str(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet")))

@@ -1,5 +1,6 @@
 """Stage `publish`: the run's folder with its report, metrics, samples and policy, and the last word to the console."""
 
+import json
 import os
 import shutil
 from datetime import timedelta
@@ -7,7 +8,6 @@ from pathlib import Path
 
 from flytekit import Deck, task
 from flytekit.types.directory import FlyteDirectory
-from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
 from images import CPU
@@ -36,14 +36,14 @@ class RunResult(BaseModel):
 
 
 class EvalResult(BaseModel):
-    """What an evaluation came to, one report and table of samples per protocol; printed at its end."""
+    """What an evaluation came to, one report and table of samples per length; printed at its end."""
 
     reports: list[EvalReport]
-    samples: list[FlyteFile]
+    folder: FlyteDirectory
 
     def __str__(self) -> str:
         lines = [""]
-        for report, samples in zip(self.reports, self.samples, strict=True):
+        for report in self.reports:
             protocol, reward, sampler = report.protocol, report.reward, report.protocol.sampler
             means = {name: "not judged" if mean is None else f"{mean:.3f}" for name, mean in report.parts.items()}
             lines += [
@@ -56,8 +56,9 @@ class EvalResult(BaseModel):
                 f"{report.truncated:.1%} ran out of tokens",
                 *([f"warnings  {', '.join(report.warnings)}"] if report.warnings else []),
                 f"time      {report.seconds:.1f} s",
-                f"samples   {samples.path}",
+                f"samples   {self.folder.path}/samples-{sampler.length}.parquet",
             ]
+        lines.append(f"protocol  {self.folder.path}/evaluation.json")
         return "\n".join(lines)
 
 
@@ -121,5 +122,10 @@ def publish_policy(
     interruptible=True,
 )
 def publish_evaluations(reports: list[EvalReport], samples: list[Table]) -> EvalResult:
-    """Joins the reports and samples of evaluations into one result."""
-    return EvalResult(reports=reports, samples=samples)
+    """Writes an evaluation's folder: the reports with their protocols, and the samples under each."""
+    folder = new_folder("evaluation")
+    record = json.dumps([report.model_dump(mode="json") for report in reports], indent=2)
+    (folder / "evaluation.json").write_text(record + "\n", "utf-8")
+    for report, table in zip(reports, samples, strict=True):
+        shutil.copyfile(os.fspath(table), folder / f"samples-{report.protocol.sampler.length}.parquet")
+    return EvalResult(reports=reports, folder=FlyteDirectory(str(folder)))

@@ -52,6 +52,6 @@ def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size:
     Deck.publish()
     report.require()
     file = tables.write(table, tables.SCORED, new_folder("scored") / "scored.parquet")
-    warnings = [finding.expectation for finding in report.warnings]
+    warnings = [f"{finding.where}: {finding.expectation}" for finding in report.warnings]
     stats = rewards.summarise(table, group_size, [shard.stats for shard in shards], warnings, seconds)
     return Scored(FlyteFile(str(file)), stats)

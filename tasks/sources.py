@@ -15,7 +15,8 @@ from types import ModuleType
 from flytekit.core.cache import VersionParameters
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("peft", "torch", "transformers")  # their numerics are part of a result
+# Their numerics and verdicts are part of a result.
+LIBRARIES = ("latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
 
 
 class SourceVersion:
@@ -29,6 +30,7 @@ class SourceVersion:
         digest = hashlib.sha256(salt.encode())
         for name in sorted(reach(params.func.__module__)):
             digest.update(f"{name}\0{_meaning(name)}\0".encode())
+        digest.update(f"python=={sys.version_info[0]}.{sys.version_info[1]}\0".encode())  # runs the code of answers
         for library in LIBRARIES:
             digest.update(f"{library}=={version(library).split('+')[0]}\0".encode())
         return digest.hexdigest()

@@ -37,6 +37,7 @@ from tasks.gdsd.config import (
     EvaluateConfig,
     EvaluationConfig,
     JudgeConfig,
+    PromptConfig,
     RewardConfig,
     RolloutConfig,
     TrainConfig,
@@ -46,7 +47,7 @@ from tasks.gdsd.records import EpochStats, EvalReport, GuardReport, RewardStats,
 from tasks.judge import judge, judge_guard
 from tasks.local import forget_vanished_results
 from tasks.policy import prepare_policy
-from tasks.prompts import prepare_guard, prepare_prompts
+from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import EvalResult, RunResult, publish_evaluations, publish_policy
 from tasks.reward import score_rollouts
 from tasks.rollout import generate_rollouts
@@ -129,12 +130,18 @@ def evaluate_lengths(policy: Checkpoint, problems: Table, config: EvaluateConfig
     interruptible=False,
 )
 def check_guards(
-    base: Checkpoint, trained: Checkpoint, evaluation: EvaluationConfig, config: JudgeConfig, seed: int
+    base: Checkpoint,
+    trained: Checkpoint,
+    prompts: PromptConfig,
+    train: Table,
+    evaluation: EvaluationConfig,
+    config: JudgeConfig,
+    seed: int,
 ) -> list[GuardReport]:
     """Evaluates base and trained policy on the guarded domains, under the protocol of the run."""
     found = []
     for name, guard in config.guards.items():
-        problems = prepare_guard(config=guard)
+        problems = prepare_guard(config=guard, prompts=prompts, train=train)
         before = assess(base, problems, guard.domain, evaluation, seed)
         after = assess(trained, problems, guard.domain, evaluation, seed)
         found.append(
@@ -250,7 +257,13 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         seed=config.seed,
     )
     guards = check_guards(
-        base=base.checkpoint, trained=best, evaluation=config.evaluation, config=config.judge, seed=config.seed
+        base=base.checkpoint,
+        trained=best,
+        prompts=config.prompts,
+        train=prompts.train,
+        evaluation=config.evaluation,
+        config=config.judge,
+        seed=config.seed,
     )
     decision = judge(
         base=before.samples,
@@ -283,8 +296,8 @@ def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> E
         policy: the checkpoint folder, for example the `policy` folder of a run
         config: problems and protocol, as a YAML or JSON file or inline JSON
     """
-    prompts = prepare_prompts(config=config.prompts)
-    evaluated = evaluate_lengths(policy=policy, problems=prompts.test, config=config)
+    problems = prepare_test(config=config.prompts)
+    evaluated = evaluate_lengths(policy=policy, problems=problems, config=config)
     return publish_evaluations(reports=evaluated.reports, samples=evaluated.samples)
 
 

@@ -80,6 +80,9 @@ class TestConfig(Config):
     columns: dict[str, str] = Field(
         {}, description="which column of the sources holds what: a name that the domain reads -> the source's name"
     )
+    unusable: Literal["refuse", "drop"] = Field(
+        "refuse", description="rows of a source that are no problem that can be judged: stop, or leave them out"
+    )
 
     @property
     def sources(self) -> list[PromptFile | HubDataset]:
@@ -91,6 +94,8 @@ class TestConfig(Config):
         domain, read = make(self.domain), {"id", "prompt", "problem", "reference"}
         if not domain.generates and self.test_data is None:
             raise ValueError(f"{self.domain.name} problems are not generated, so they need a source; set test_data")
+        if self.unusable == "drop" and not self.sources:
+            raise ValueError("unusable 'drop' is about rows of a source, and there is none; leave it out")
         if self.columns and not self.sources:
             raise ValueError("columns are those of a source, and there is none; leave them out, or name a source")
         if unknown := sorted(set(self.columns) - read - set(domain.columns)):
@@ -119,7 +124,7 @@ class PromptConfig(TestConfig):
         "out of a validation set that was taken from the training source",
     )
     similarity: float = Field(
-        0.8,
+        0.7,
         gt=0,
         le=1,
         description="shared part of two problems' features (Jaccard) from which they are near-duplicates",
@@ -346,7 +351,7 @@ class GuardConfig(TestConfig):
 class JudgeConfig(Config):
     """When the trained policy is promoted."""
 
-    margin: float = Field(0.0, ge=0, le=1, description="what the interval of the solved difference must clear")
+    margin: float = Field(0.0, ge=0, lt=1, description="what the interval of the solved difference must clear")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples of the test problems")
     guards: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], GuardConfig] = Field(
@@ -379,10 +384,10 @@ class TrainConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """What an evaluation of a given checkpoint needs."""
+    """What an evaluation of a given checkpoint needs; of a run's prompts it takes those fields that make the test."""
 
     seed: int = Field(0, description="draws the completions where the temperature is not 0")
-    prompts: PromptConfig = PromptConfig()
+    prompts: TestConfig = TestConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     lengths: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
         [], description="completion lengths to try one after the other; empty: evaluation.sampler.length alone"

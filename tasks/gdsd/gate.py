@@ -9,7 +9,7 @@ import pyarrow as pa
 from tasks.gdsd.config import JudgeConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluation import by_problem, chance_of_pass
-from tasks.gdsd.intervals import bootstrap
+from tasks.gdsd.intervals import bootstrap, difference
 from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport, PassAt
 
 
@@ -32,7 +32,7 @@ def paired(base: pa.Table, trained: pa.Table, config: JudgeConfig) -> tuple[Esti
     gains = np.asarray(
         [[statistics.fmean(new[problem][i]) - statistics.fmean(old[problem][i]) for i in (0, 1)] for problem in both]
     )  # (problems, 2)
-    return bootstrap(gains[:, 0], config), bootstrap(gains[:, 1], config)
+    return difference(gains[:, 0], config), bootstrap(gains[:, 1], config)
 
 
 def guard(name: str, base: EvalReport, trained: EvalReport, difference: Estimate, tolerance: float) -> GuardReport:
@@ -51,7 +51,7 @@ def paired_pass_at(base: pa.Table, trained: pa.Table, k: int, config: JudgeConfi
     """Returns how much likelier one of the trained policy's k answers is right; None where no problem has k of both."""
     old, new = (chance_of_pass(by_problem(table), k) for table in (base, trained))
     gains = np.asarray([new[problem] - old[problem] for problem in old if problem in new])
-    return PassAt(k=k, share=bootstrap(gains, config)) if len(gains) else None
+    return PassAt(k=k, share=difference(gains, config)) if len(gains) else None
 
 
 def decide(

@@ -14,25 +14,26 @@ from tasks.gdsd.errors import DataError
 SPLITS = ("train", "validation", "test")
 
 
-def make_prompts(config: PromptConfig) -> dict[str, pa.Table]:
+def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dict[str, pa.Table]:
     """Returns the tables `train`, `validation` and `test`, not yet checked against the declared schema.
 
     Generated problems are drawn from one stream of distinct ones, test first, so the splits are disjoint by
     construction and a larger training set leaves the test set as it was. What cannot be generated is set aside from the
-    training source, or is empty without one.
+    training source, or is empty without one. Rows of a source that are left out are described in `unusable`.
 
     Raises:
         DataError: a source cannot be read, or is not what was pinned.
     """
     domain = make(config.domain)
+    left_out = [] if unusable is None else unusable
     stream = domain.problems(config.seed) if domain.generates else None
-    made = {"test": _make_test(config, domain, stream)}
+    made = {"test": _make_test(config, domain, stream, left_out)}
     if config.train_data is None:
         made["train"] = pa.Table.from_pylist([], tables.PROMPTS)
     else:
-        made["train"] = _read(domain, config, "train", prompt_source.load(config.train_data))
+        made["train"] = _read(domain, config, "train", prompt_source.load(config.train_data), left_out)
     if config.validation_data is not None:
-        loaded = _read(domain, config, "validation", prompt_source.load(config.validation_data))
+        loaded = _read(domain, config, "validation", prompt_source.load(config.validation_data), left_out)
         made["validation"] = _take(loaded, config.validation_size, config.seed)
     elif stream is not None:
         made["validation"] = _tabulate(domain, "validation", islice(stream, config.validation_size))
@@ -46,19 +47,21 @@ def make_prompts(config: PromptConfig) -> dict[str, pa.Table]:
     return {split: made[split] for split in SPLITS}
 
 
-def make_test(config: TestConfig) -> pa.Table:
+def make_test(config: TestConfig, unusable: list[str] | None = None) -> pa.Table:
     """Returns the test problems alone: the same that `make_prompts` gives.
 
     Raises:
         DataError: a source cannot be read, or is not what was pinned.
     """
     domain = make(config.domain)
-    return _make_test(config, domain, domain.problems(config.seed) if domain.generates else None)
+    stream = domain.problems(config.seed) if domain.generates else None
+    return _make_test(config, domain, stream, [] if unusable is None else unusable)
 
 
-def _make_test(config: TestConfig, domain: Domain, stream: Iterator[Problem] | None) -> pa.Table:
+def _make_test(config: TestConfig, domain: Domain, stream: Iterator[Problem] | None, unusable: list[str]) -> pa.Table:
     if config.test_data is not None:
-        return _take(_read(domain, config, "test", prompt_source.load(config.test_data)), config.test_size, config.seed)
+        loaded = _read(domain, config, "test", prompt_source.load(config.test_data), unusable)
+        return _take(loaded, config.test_size, config.seed)
     assert stream is not None  # the configuration refuses a domain that has neither
     return _tabulate(domain, "test", islice(stream, config.test_size))
 
@@ -71,7 +74,7 @@ def _tabulate(domain: Domain, split: str, problems: Iterable[Problem]) -> pa.Tab
     return pa.Table.from_pylist(rows, tables.PROMPTS)
 
 
-def _read(domain: Domain, config: TestConfig, split: str, table: pa.Table) -> pa.Table:
+def _read(domain: Domain, config: TestConfig, split: str, table: pa.Table, unusable: list[str]) -> pa.Table:
     """Turns a source's rows into problems: as they stand where they are problems already, else by the domain.
 
     Rows with `reference` and `problem`, or `prompt` for the problem, are problems already.
@@ -88,7 +91,13 @@ def _read(domain: Domain, config: TestConfig, split: str, table: pa.Table) -> pa
     if "reference" in names and "prompt" in names and "problem" not in names:
         table = table.append_column("problem", table["prompt"]).drop_columns(["prompt"])
     elif not {"reference", "problem"} <= names:
-        table = _translate(domain, split, table)
+        table, faults = _translate(domain, split, table)
+        if config.unusable == "drop":
+            unusable += faults
+        else:
+            _refuse(faults, f"of {table.num_rows + len(faults)} rows of the {split} source cannot be read")
+    if config.unusable == "drop":
+        table = _usable(domain, split, table, unusable)
     names = set(table.column_names)
     if "prompt" not in names:
         phrased = [
@@ -102,7 +111,8 @@ def _read(domain: Domain, config: TestConfig, split: str, table: pa.Table) -> pa
     return table.select([name for name in tables.PROMPTS.names if name in table.column_names])
 
 
-def _translate(domain: Domain, split: str, table: pa.Table) -> pa.Table:
+def _translate(domain: Domain, split: str, table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """Returns the problems that the domain reads out of rows, and what is wrong with the other rows."""
     present = [name for name in domain.columns if name in table.column_names]
     if not present:
         raise DataError(
@@ -110,7 +120,7 @@ def _translate(domain: Domain, split: str, table: pa.Table) -> pa.Table:
             f"{', '.join(domain.columns)}; say by prompts.columns which of them is which"
         )
     rows: list[dict[str, object]] = []
-    faults = []
+    faults: list[str] = []
     for index, row in enumerate(table.select([*present, *(["id"] if "id" in table.column_names else [])]).to_pylist()):
         try:
             problem, reference = domain.read({name: row[name] for name in present})
@@ -125,8 +135,21 @@ def _translate(domain: Domain, split: str, table: pa.Table) -> pa.Table:
             own = row.get("id", index)
             name = f"{split}-{own:06d}" if isinstance(own, int) else own
             rows.append({"id": name, "problem": problem, "reference": reference})
-    _refuse(faults, f"of {table.num_rows} rows of the {split} source cannot be read")
-    return pa.Table.from_pylist(rows)  # at least one: prompt_source gives no table without rows
+    text = pa.string()  # also where no row could be read
+    return pa.Table.from_pylist(rows, pa.schema([("id", text), ("problem", text), ("reference", text)])), faults
+
+
+def _usable(domain: Domain, split: str, table: pa.Table, unusable: list[str]) -> pa.Table:
+    """Leaves out the problems that have a fault; what is no text is left to the quality suite."""
+    kept = []
+    for index, row in enumerate(table.select(["problem", "reference"]).to_pylist()):
+        texts = isinstance(row["problem"], str) and isinstance(row["reference"], str)
+        fault = domain.fault(row["problem"], row["reference"]) if texts else None
+        if fault is None:
+            kept.append(index)
+        else:
+            unusable.append(f"{split} row {index}: {fault}"[:300])
+    return _pick(table, kept)
 
 
 def _order(rows: int, seed: int) -> list[int]:

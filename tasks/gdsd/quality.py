@@ -113,11 +113,8 @@ class QualityReport(BaseModel):
         )
 
 
-def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig, trained_on: bool) -> QualityReport:
-    """Checks the tables train, validation and test as they were loaded: columns, types, content, leaks between them.
-
-    Without `trained_on` the tables train and validation may be empty.
-    """
+def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> QualityReport:
+    """Checks the tables train, validation and test as they were loaded: columns, types, content, leaks between them."""
     domain = make(config.domain)
     findings = []
     seen: dict[str, dict[object, str]] = {"id": {}, "problem": {}}  # column -> value -> where it was first
@@ -125,7 +122,7 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig, trained_
     for split in SPLITS:
         cells = _columns(tables[split])
         texts = _texts(cells)
-        checks = _prompt_checks(cells, domain, least=1 if trained_on or split == "test" else 0)
+        checks = _prompt_checks(cells, domain, least=1)
         for name in [name for name in seen if name in texts]:
             values, first = cells[name], seen[name]
             checks.append(_expect("expect_column_values_to_be_unique", column=name))
@@ -161,10 +158,19 @@ def _beside(theirs: str, where: str, own: str) -> tuple[str, str, str]:
     return where, first, second
 
 
-def check_test(table: pa.Table, config: TestConfig) -> QualityReport:
-    """Checks test problems that stand alone: columns, types, content."""
+def check_test(table: pa.Table, config: TestConfig, trained_on: Sequence[str], similarity: float) -> QualityReport:
+    """Checks test problems that stand alone: columns, types, content, leaks from problems that were trained on."""
     cells = _columns(table)
-    checks = _prompt_checks(cells, make(config.domain), least=1)
+    domain = make(config.domain)
+    checks = _prompt_checks(cells, domain, least=1)
+    if "problem" in _texts(cells) and trained_on:
+        problems = [str(value or "") for value in cells["problem"]]
+        near = likeness.nearest(problems, trained_on, domain.shingles, similarity)
+        cells["problem_nearly_trained_on"] = [
+            None if other is None else (f"training row {other}", problem)
+            for problem, other in zip(problems, near, strict=True)
+        ]
+        checks.append(_expect("expect_column_values_to_be_null", column="problem_nearly_trained_on"))
     checks += [
         _expect("expect_column_values_to_be_unique", column=name) for name in ("id", "problem") if name in _texts(cells)
     ]

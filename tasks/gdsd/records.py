@@ -21,7 +21,8 @@ class PromptStats(Record):
     train: int
     validation: int
     test: int
-    left_out: int  # training problems that were nearly those of another split
+    near_duplicates: int  # problems left out for being nearly those of another split
+    unusable: int  # rows of the sources left out for being no problem that can be judged
     checks: int
     warnings: list[str]
     seconds: float

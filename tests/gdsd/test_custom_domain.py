@@ -85,7 +85,7 @@ def test_the_example_goes_from_problems_to_advantages(package: Path) -> None:
     """If it fails, who follows the page gets an error."""
     config = documented()
     made = prompts.make_prompts(config.prompts)
-    quality.check_prompts(made, config.prompts, trained_on=True).require()
+    quality.check_prompts(made, config.prompts).require()
     prompts.check_problems(config.prompts.domain, made)
     assert {split: table.num_rows for split, table in made.items()} == {"train": 4096, "validation": 128, "test": 256}
     choice = config.prompts.domain

@@ -124,12 +124,12 @@ def test_several_answers_are_paired_by_problem() -> None:
     """If it fails, answers to one problem count as independent evidence.
 
     Shares per problem: base 0, 1/2, 1, of one judged answer 1; trained 1/2, 1/2, 1, 1. Gains 1/2, 0, 0, 0: mean 1/8.
-    The resampled units are the four problems, so the interval is that of the bootstrap over those four gains.
+    The resampled units are the four problems, so the interval is that of those four gains.
     """
     base = repeated([[False, False], [True, False], [True, True], [True, None]])
     trained = repeated([[True, False], [False, True], [True, True], [True, True]])
     decision = compare(base, trained, JUDGE)
-    assert decision.solved_difference == intervals.bootstrap(np.array([0.5, 0.0, 0.0, 0.0]), JUDGE)
+    assert decision.solved_difference == intervals.difference(np.array([0.5, 0.0, 0.0, 0.0]), JUDGE)
     assert not decision.promoted
 
 
@@ -137,7 +137,7 @@ def test_many_answers_to_a_few_problems_are_few_problems() -> None:
     """If it fails, asking often enough promotes any policy: 1 of 4 problems gained, however often each is asked."""
     base, trained = [[False] * 64] * 4, [[True] * 64] + [[False] * 64] * 3
     decision = compare(repeated(base), repeated(trained), JUDGE)
-    assert (decision.solved_difference.mean, decision.solved_difference.low) == (0.25, 0.0)
+    assert decision.solved_difference.mean == 0.25 and decision.solved_difference.low < 0
     assert not decision.promoted
 
 

@@ -160,3 +160,36 @@ def test_intervals_cover_the_truth(alpha: float, beta: float) -> None:
         found = intervals.share(values.tolist(), 240, 0.95)
         within += found.low <= truth <= found.high
     assert within >= 0.91 * 400
+
+
+# Few pairs that differ
+
+
+def test_pairs_that_never_differ_are_no_certainty() -> None:
+    """If it fails, a guard holds on a handful of problems of which none changed, and one lucky problem promotes.
+
+    Of 16 pairs none differs: with one more of each kind the variance is (1 + 1) / 18, so half the interval is
+    1.96 * sqrt(2) / 18.
+    """
+    found = intervals.difference(np.zeros(16), JUDGE)
+    assert found.mean == 0 and found.high == -found.low == pytest.approx(1.959964 * 2**0.5 / 18, abs=1e-6)
+    assert intervals.difference(np.ones(1), JUDGE).low < 0
+    assert intervals.difference(np.zeros(10_000), JUDGE).low > -0.001
+
+
+@pytest.mark.parametrize("drop, size", [(0.05, 32), (0.1, 16), (0.02, 64)])
+def test_a_drop_is_rarely_missed(drop: float, size: int) -> None:
+    """If it fails, a policy that got worse passes its guards because few problems were asked.
+
+    Simulated: the upper end of a 95 % interval may lie below 0 by chance, its lower end above the truth in
+    2.5 % of runs.
+    """
+    source = np.random.default_rng(0)
+    runs = [intervals.difference(-(source.random(size) < drop).astype(float), JUDGE) for _ in range(500)]
+    assert np.mean([found.low > -drop for found in runs]) <= 0.03
+
+
+def test_enough_pairs_are_bootstrapped() -> None:
+    """If it fails, the interval of an ordinary comparison is another than documented."""
+    gains = np.array([1.0] * intervals.FEW + [0.0] * 30)
+    assert intervals.difference(gains, JUDGE) == intervals.bootstrap(gains, JUDGE)

@@ -15,7 +15,7 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError, DataError
 from tasks.gdsd.prompts import check_problems, make_prompts
-from tasks.gdsd.quality import check_prompts
+from tasks.gdsd.quality import check_prompts, check_test
 
 
 def generated(seed: int = 0) -> dict[str, pa.Table]:
@@ -228,8 +228,7 @@ def test_rows_of_known_data_sets_are_read(name: str, suffix: str, tmp_path: Path
     config = PromptConfig.model_validate_json(
         json.dumps({"domain": {"name": domain}, "test_data": {"path": str(tmp_path / f"p{suffix}")}})
     )
-    nothing = tables.PROMPTS.empty_table()
-    check_prompts({"train": nothing, "validation": nothing, "test": table}, config, trained_on=False).require()
+    check_test(table, config, [], 1.0).require()
     check_problems(config.domain, {"test": table})
 
 
@@ -254,7 +253,7 @@ def test_numbers_as_ids_are_told_apart_between_splits(tmp_path: Path) -> None:
     config = PromptConfig.model_validate_json(json.dumps({"domain": {"name": "gsm8k"}} | data))
     made = make_prompts(config)
     assert made["test"]["id"].to_pylist() == ["test-000000", "test-000001", "test-000002"]
-    check_prompts(made, config, trained_on=True).require()
+    check_prompts(made, config).require()
 
 
 def test_problems_as_they_stand_may_have_other_names(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tasks.gdsd.domains.gsm8k import Gsm8kConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, GdsdError, QualityError
 from tasks.gdsd.prompts import check_problems, leave_out_near_duplicates, make_prompts, make_test, round_rows
-from tasks.gdsd.quality import check_prompts
+from tasks.gdsd.quality import check_prompts, check_test
 
 SUDOKU = DomainChoice(SudokuConfig(min_empty=6, max_empty=10))
 COUNTDOWN = DomainChoice(CountdownConfig())
@@ -171,15 +171,15 @@ def test_a_validation_that_takes_every_problem_is_refused_in_words(tmp_path: Pat
     made = make_prompts(config)
     assert (made["train"].num_rows, made["validation"].num_rows) == (0, 5)
     with pytest.raises(QualityError, match=r"train: expect_table_row_count_to_be_between: .*expected at least 1"):
-        check_prompts(made, config, trained_on=True).require()
+        check_prompts(made, config).require()
 
 
 def test_an_evaluation_needs_no_training_source(tmp_path: Path) -> None:
     """If it fails, a checkpoint cannot be evaluated on a test set alone."""
     config = configured(test_data=write_rows(sums(5), tmp_path / "a.jsonl"))
-    made = make_prompts(config)
-    assert [made[split].num_rows for split in ("train", "validation", "test")] == [0, 0, 5]
-    check_prompts(made, config, trained_on=False).require()
+    table = make_test(config)
+    assert table.num_rows == 5
+    check_test(table, config, [], 1.0).require()
 
 
 def test_a_file_beside_generated_problems_replaces_one_split_only(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_near_duplicates_of_a_test_are_refused_with_both_texts(tmp_path: Path) -
     made, left_out = leave_out_near_duplicates(make_prompts(config), config)
     assert left_out == 0
     with pytest.raises(QualityError) as caught:
-        check_prompts(made, config, trained_on=True).require()
+        check_prompts(made, config).require()
     message = str(caught.value)
     assert "test.problem_nearly_elsewhere: expect_column_values_to_be_null: 1 of 5 rows" in message
     assert "row 2: ('row 3 of train', " in message
@@ -245,7 +245,7 @@ def test_dropping_leaves_them_out_of_training_only_and_counts_them(tmp_path: Pat
         str(row["question"]) for row in train if row not in (train[0], train[1], train[7])
     ]
     assert kept["test"].equals(made["test"]) and kept["validation"].equals(made["validation"])
-    check_prompts(kept, config, trained_on=True).require()
+    check_prompts(kept, config).require()
 
 
 def test_dropping_also_clears_the_validation_that_was_set_aside(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_dropping_also_clears_the_validation_that_was_set_aside(tmp_path: Path) 
     assert any(" new" in text for text in problems(made["validation"]))
     kept, left_out = leave_out_near_duplicates(made, config)
     assert left_out == 5 and kept["train"].num_rows + kept["validation"].num_rows == 20
-    check_prompts(kept, config, trained_on=True).require()
+    check_prompts(kept, config).require()
 
 
 def test_the_same_numbers_in_another_order_are_a_near_duplicate(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_the_same_numbers_in_another_order_are_a_near_duplicate(tmp_path: Path) 
         validation_size=3,
     )
     with pytest.raises(QualityError, match=r"1 of 2 rows; row 0: \('row 0 of train', '3,5,7:22', '7,3,5:22'\)"):
-        check_prompts(make_prompts(config), config, trained_on=True).require()
+        check_prompts(make_prompts(config), config).require()
     dropping = config.model_copy(update={"near_duplicates": "drop"})
     kept, left_out = leave_out_near_duplicates(make_prompts(dropping), dropping)
     assert left_out == 1 and problems(kept["train"]) == ["2,9:18"]
@@ -295,7 +295,7 @@ def test_a_null_problem_is_left_to_the_quality_suite(tmp_path: Path) -> None:
     )
     kept, _ = leave_out_near_duplicates(make_prompts(config), config)
     with pytest.raises(QualityError, match=r"train\.problem: expect_column_values_to_not_be_null: 1 of 2 rows; row 1"):
-        check_prompts(kept, config, trained_on=True).require()
+        check_prompts(kept, config).require()
 
 
 # Checks by the domain
@@ -346,3 +346,39 @@ def test_a_round_larger_than_the_problems_is_refused() -> None:
     """If it fails, a problem comes twice in a round, with the same random numbers."""
     with pytest.raises(DataError, match="wants 11 different problems, but there are 10"):
         round_rows(10, 11, 0, 0)
+
+
+# Rows that cannot be judged
+
+
+def test_unusable_rows_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
+    """If it fails, one row of a published data set that cannot be judged keeps all of it from being used."""
+    rows = sums(5)
+    rows[2] = rows[2] | {"answer": "it has no number"}
+    source = write_rows(rows, tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match="1 of 5 rows of the test source cannot be read"):
+        make_test(configured(test_data=source))
+    unusable: list[str] = []
+    kept = make_test(configured(test_data=source, unusable="drop"), unusable)
+    assert kept.num_rows == 4 and len(unusable) == 1 and "row 2" in unusable[0]
+
+
+def test_unusable_problems_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
+    """If it fails, a problem that the domain refuses is asked all the same, or keeps the others from being used."""
+    rows = generated()["train"].to_pylist()[:4]
+    rows[1]["reference"] = "1" * 16
+    config = {"domain": SUDOKU.model_dump(), "test_data": write_rows(rows, tmp_path / "a.jsonl")}
+    with pytest.raises(DataError, match="1 of 4 test problems are not valid sudoku"):
+        check_problems(SUDOKU, {"test": make_test(configured(**config))})
+    unusable: list[str] = []
+    assert make_test(configured(**config, unusable="drop"), unusable).num_rows == 3
+    assert len(unusable) == 1 and "test row 1" in unusable[0]
+
+
+def test_problems_that_were_trained_on_are_found(tmp_path: Path) -> None:
+    """If it fails, a guard measures the very problems that the policy is trained on."""
+    made = generated()
+    trained_on = made["train"]["problem"].to_pylist()
+    assert check_test(made["test"], PromptConfig(), trained_on, 0.7).failures == []
+    (failure,) = check_test(made["train"], PromptConfig(), trained_on, 0.7).failures
+    assert failure.column == "problem_nearly_trained_on" and failure.unexpected == 30

@@ -50,7 +50,7 @@ CONFIG = PromptConfig.model_validate_json(
 
 
 def check(tables: dict[str, pa.Table], config: PromptConfig = CONFIG) -> QualityReport:
-    return check_prompts(tables, config, trained_on=True)
+    return check_prompts(tables, config)
 
 
 def failed(findings: list[Finding]) -> set[Failed]:
@@ -318,11 +318,8 @@ from tasks.gdsd import quality
 heavy = {"great_expectations", "pandas", "flytekit"} & set(sys.modules)
 assert not heavy, heavy
 import pyarrow as pa
-from tasks.gdsd import tables
-from tasks.gdsd.config import PromptConfig
-def rows(split):
-    return [dict(id=split, prompt=split, problem="1.34341.2143.321", reference="1" * 16)]
-made = {split: pa.Table.from_pylist(rows(split) if split == "test" else [], tables.PROMPTS) for split in quality.SPLITS}
+from tasks.gdsd.config import TestConfig
+made = pa.Table.from_pylist([dict(id="a", prompt="a", problem="1.34341.2143.321", reference="1" * 16)])
 written = []
 def watch(event, args):
     if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
@@ -330,7 +327,7 @@ def watch(event, args):
     if event == "socket.connect":
         written.append(args)
 sys.addaudithook(watch)
-quality.check_prompts(made, PromptConfig(), trained_on=False).require()
+quality.check_test(made, TestConfig(), [], 1.0).require()
 written = [name for name in written if ".pyc" not in str(name) and name != "/dev/null"]
 assert not written, written
 """
@@ -367,7 +364,7 @@ def test_what_a_domain_cannot_take_is_critical(
         [{"id": str(row), "prompt": f"p{row}", "problem": p, "reference": r} for row, (p, r) in enumerate(pairs)]
     )
     config = TestConfig.model_construct(domain=DomainChoice(domain))
-    report = check_test(table, config)
+    report = check_test(table, config, [], 1.0)
     finding = only(report)
     assert report.name == f"{domain.name} prompts"
     assert (finding.column, finding.expectation) == (column, "expect_column_values_to_match_regex")
@@ -375,7 +372,7 @@ def test_what_a_domain_cannot_take_is_critical(
         f"row 1: {(problem if column == 'problem' else reference)!r}"
     ]
     everywhere = {split: table.slice(0, 0) if split == "train" else table for split in ("train", "validation", "test")}
-    whole = check_prompts(everywhere, PromptConfig.model_construct(domain=DomainChoice(domain), similarity=0.8), False)
+    whole = check_prompts(everywhere, PromptConfig.model_construct(domain=DomainChoice(domain), similarity=0.8))
     assert ("validation", "column_values_to_match_regex", column) in failed(whole.failures)
 
 
@@ -412,11 +409,11 @@ def test_test_problems_alone_are_checked_like_those_of_a_run() -> None:
     rows[1] |= {"id": "test-0"}
     rows[2] |= {"problem": "test 3"}
     rows[3] |= {"prompt": ""}
-    assert failed(check_test(pa.Table.from_pylist(rows), CONFIG).failures) == {
+    assert failed(check_test(pa.Table.from_pylist(rows), CONFIG, [], 1.0).failures) == {
         ("test", "column_values_to_be_unique", "id"),
         ("test", "column_values_to_be_unique", "problem"),
         ("test", "column_values_to_not_match_regex", "prompt"),
     }
-    assert failed(check_test(tables.PROMPTS.empty_table(), CONFIG).failures) == {
+    assert failed(check_test(tables.PROMPTS.empty_table(), CONFIG, [], 1.0).failures) == {
         ("test", "table_row_count_to_be_between", None)
     }

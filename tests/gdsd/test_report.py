@@ -94,7 +94,7 @@ def record(**changed: object) -> RunRecord:
     values: dict[str, object] = {
         "config": TrainConfig(name="a-run", rounds=2),
         "prompts": PromptStats(
-            train=30, validation=7, test=10, left_out=3, checks=12, warnings=["early"], seconds=0.25
+            train=30, validation=7, test=10, near_duplicates=3, unusable=2, checks=12, warnings=["early"], seconds=0.25
         ),
         "policy": PolicyStats(parameters=1000, seconds=3.0),
         "rewards": [rewarded(0.25), rewarded(0.75)],
@@ -258,7 +258,7 @@ def test_the_page_has_the_answer_first() -> None:
     headline = page[: page.index("<h2>")]
     for text in ("a-run", "Promoted", "30.0 % (", "70.0 % (", "+40.0 (+10.0 to +70.0)", "the gain clears the margin"):
         assert text in headline
-    quality = ("prompts: early in 1 tables", "rollouts: late in 2 tables", "3 training problems were left out")
+    quality = ("prompts: early in 1 tables", "rollouts: late in 2 tables", "3 problems were left out")
     for text in ("left", "right", "problem 0", *quality, "rounds: 2"):
         assert text in page
 

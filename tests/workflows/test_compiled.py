@@ -82,7 +82,8 @@ TASKS = {
         ["base", "config", "group_size", "policy", "round", "scored", "seed"],
         ["checkpoint", "stats"],
     ),
-    "prepare_guard": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["config"], ["o0"]),
+    "prepare_test": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["config"], ["o0"]),
+    "prepare_guard": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["config", "prompts", "train"], ["o0"]),
     "answer_problems": (
         "gdsd:gpu",
         GPU,

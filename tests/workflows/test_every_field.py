@@ -130,6 +130,8 @@ ELSEWHERE = {
     "prompts.validation_data": "test_a_file_replaces_generated_problems",
     "prompts.test_data": "test_a_file_replaces_generated_problems",
     "prompts.columns": "test_columns_say_where_a_file_has_what",
+    "prompts.unusable": "tests/gdsd/test_prompts.py",
+    "judge.guards.older.unusable": "the same field as prompts.unusable",
     "prompts.near_duplicates": "tests/gdsd/test_prompts.py",  # no two Sudoku are alike without being the same
     "prompts.similarity": "tests/gdsd/test_prompts.py",
     "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`

@@ -111,8 +111,8 @@ def test_vanished_data_is_computed_again(smoke: Outcome, pyflyte: Pyflyte, home:
 
 def test_evaluate_scores_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
     """A policy can be scored without its run, from any directory, under the same protocol."""
-    prompts = yaml.safe_load(SMOKE.read_text())["prompts"]
-    config = json.dumps({"prompts": prompts})
+    size = yaml.safe_load(SMOKE.read_text())["prompts"]["test_size"]
+    config = json.dumps({"prompts": {"test_size": size}})
     workflow, policy = ROOT / "workflows/gdsd.py", smoke.folder() / "policy"
     outcome = pyflyte("run", workflow, "evaluate", "--policy", policy, "--config", config, home=home, cwd=tmp_path)
     assert outcome.code == 0, outcome.text
@@ -124,7 +124,7 @@ def test_evaluate_scores_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, ho
 def test_a_folder_that_is_no_policy_is_refused(pyflyte_here: Pyflyte, tmp_path: Path) -> None:
     """The message names the folder and what it lacks."""
     (tmp_path / "empty").mkdir()
-    config = json.dumps({"prompts": {"train_size": 1, "validation_size": 1, "test_size": 1}})
+    config = json.dumps({"prompts": {"test_size": 1}})
     arguments = ("--policy", tmp_path / "empty", "--config", config)
     outcome = pyflyte_here("run", "workflows/gdsd.py", "evaluate", *arguments)
     assert outcome.code != 0 and "is not a checkpoint" in outcome.text and "gdsd.json" in outcome.text

@@ -7,7 +7,7 @@ OPEN, CLOSE = "<answer>", "</answer>"
 BOX = "\\boxed{"
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text, as in \{1, 2\}
 FENCE = "```"
-WORDS = 5  # words of a shingle
+WORDS = 3  # words of a shingle
 
 
 def tagged(text: str) -> str | None:

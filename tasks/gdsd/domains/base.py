@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ class DomainConfig(Config):
     """Base of the domains' configurations; `name` says which domain it is."""
 
     name: str
-    weights: dict[str, float] = Field(
+    weights: dict[str, Annotated[float, Field(ge=-1000, le=1000)]] = Field(
         {},
         description="weights of the reward's parts; empty for the domain's own, and a part that is left out counts "
         "nothing",
