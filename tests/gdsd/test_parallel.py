@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.gdsd import memory, parallel
+from tasks.gdsd import checkpoint, memory, parallel, tables
 from tasks.gdsd.config import DistillConfig
-from tasks.gdsd.errors import ConfigError, NonFiniteError
+from tasks.gdsd.digests import digest
+from tasks.gdsd.epoch import Epoch, train
+from tasks.gdsd.errors import CheckpointError, ConfigError, NonFiniteError
 from tasks.gdsd.microbatch import deal
 from tasks.gdsd.objective_config import EspoConfig, ObjectiveConfig, Wd1Config
-from tests.gdsd.epochs import CONFIG, GROUP, computed, configured
-from tests.gdsd.shared_epochs import Case, Outcome, do, do_all
+from tests.gdsd.conftest import build
+from tests.gdsd.epochs import CONFIG, GROUP, computed, configured, scored, weights
+from tests.gdsd.shared_epochs import Case, Outcome, do, do_all, start_of
 
 PROCESSES = 2
 
@@ -35,6 +38,7 @@ SAME = {
     "gdsd top 5": Case(configured({"readout": "centred_topk", "top_k": 5})),
     "espo": Case(of(EspoConfig(mask_pairs=2))),
     "wd1": Case(of(Wd1Config())),
+    "gdsd in another order": Case(groups=(2, 4, 0, 1, 3)),
     "one group for two processes": Case(groups=(1,)),
     "nothing to learn": Case(groups=(3, 4)),
     "smallest micro-batches": Case(computed(micro_batch_tokens=1)),
@@ -106,6 +110,13 @@ def test_all_processes_have_the_same_bit_for_bit(name: str, outcomes: dict[str, 
     assert first.stats is not None and second.stats is not None and first.stats.steps == second.stats.steps
 
 
+def test_the_order_of_groups_does_not_matter_to_processes(outcomes: dict[str, list[Outcome]]) -> None:
+    """If it fails, which groups a process happens to get changes the masks or the sums of the others."""
+    first, other = outcomes["gdsd"][0], outcomes["gdsd in another order"][0]
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(other.weights[name], weight, rtol=0, atol=1e-5)
+
+
 def test_an_update_that_one_process_cannot_take_is_skipped_by_all(outcomes: dict[str, list[Outcome]]) -> None:
     """If it fails, a bad gradient in one process tears the policies of the processes apart, or destroys all of them.
 
@@ -140,6 +151,46 @@ def test_a_shortage_that_nothing_helps_ends_all_processes(outcomes: dict[str, li
     first, second = (outcome.error for outcome in outcomes["short always"])
     assert isinstance(first, memory.OutOfMemoryError) and isinstance(second, memory.OutOfMemoryError)
     assert "another process" in str(first) and "gradient_checkpointing" in str(second)
+
+
+# From files to files
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_an_epoch_in_two_processes_leaves_the_checkpoint_of_one(adapter: bool, tmp_path: Path) -> None:
+    """If it fails, processes write the same files at once, or what is saved is not what all of them trained.
+
+    The reference is read from the base's folder, or found inside the policy with an adapter.
+    """
+    start = start_of(Case(adapter=adapter))
+    policy = checkpoint.save(tmp_path / "policy", start)
+    base = None if adapter else checkpoint.save(tmp_path / "base", checkpoint.base_state(build(seed=1)))
+    table = tables.write(scored(start.denoiser), tables.SCORED, tmp_path / "scored.parquet")
+    found = []
+    for processes in (1, PROCESSES):
+        trained = tmp_path / f"trained-{processes}"
+        config = computed(PULLED, processes=processes)
+        epoch = Epoch(policy, base, table, config, GROUP, 0, 7, trained, tmp_path / "evidence")
+        stats = train(epoch)
+        found.append((checkpoint.load(trained, torch.device("cpu")), stats))
+    (alone, expected), (together, stats) = found
+    assert stats.sequences == expected.sequences == 3 * GROUP
+    assert together.record == alone.record and together.record.parent == digest(policy)
+    torch.testing.assert_close(weights(together), weights(alone), rtol=0, atol=1e-5)
+    assert together.optimizer.keys() == alone.optimizer.keys() and alone.optimizer
+    names = {path.relative_to(tmp_path / "trained-1").as_posix() for path in (tmp_path / "trained-1").rglob("*")}
+    assert names == {
+        path.relative_to(tmp_path / "trained-2").as_posix() for path in (tmp_path / "trained-2").rglob("*")
+    }
+    assert not list(tmp_path.glob(".trained*")) and not (tmp_path / "evidence").exists()
+
+
+def test_an_error_of_the_project_comes_back_as_itself(tmp_path: Path) -> None:
+    """If it fails, a damaged input of a shared epoch shows as the crash of a process, and Flyte tries it again."""
+    config = computed(processes=PROCESSES)
+    epoch = Epoch(tmp_path / "none", None, tmp_path / "none", config, GROUP, 0, 7, tmp_path / "new", tmp_path / "e")
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
+        train(epoch)
 
 
 # Dealing and launching
