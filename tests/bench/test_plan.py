@@ -1,0 +1,153 @@
+"""The memory plan against measured peaks, on the CPU with a denoiser of 27 million weights in its blocks.
+
+make bench            or            python -m pytest -m slow -s tests/bench/test_plan.py
+
+Each stage runs in a process of its own, warmed up with a much smaller one of its kind. Measured is the kernel's
+high-water mark of resident memory above what the process held before it had a model; large tensors are mapped one by
+one (MALLOC_MMAP_THRESHOLD_), so that what is freed is gone. The vocabulary is large enough for the sampler's logits to
+count. Linux only.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tasks.gdsd import checkpoint, distiller, sampler
+from tasks.gdsd import plan as plans
+from tasks.gdsd.config import AdapterConfig, DistillConfig, SamplerConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.families.tiny import TINY
+from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+from tests.bench.test_readout import resident_mib
+
+SHAPE = plans.Shape(vocabulary=8192, width=512, inner=1536, layers=8, heads=8, kv_heads=8, head_width=64)
+SMALL = plans.Shape(vocabulary=64, width=32, inner=48, layers=1, heads=2, kv_heads=2, head_width=16)
+ADAPTER = AdapterConfig(rank=16, alpha=16.0)
+PROMPT, LENGTH, GROUPS, GROUP = 32, 64, 2, 4
+SAMPLER = SamplerConfig(length=LENGTH, block_length=LENGTH, steps_per_block=2)
+DISTILL = DistillConfig(inner_steps=2)
+TOLERANCE = 0.2
+
+
+def build(shape: plans.Shape) -> Denoiser:
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        use_cache=False,
+    )
+    config.is_causal = False
+    return Denoiser(LlamaForCausalLM(config), character_tokenizer(), TINY).eval()
+
+
+@torch.no_grad()
+def sample(denoiser: Denoiser, batch: int) -> None:
+    prompts = torch.full((batch, PROMPT), denoiser.encode("1")[0])
+    attention = torch.ones_like(prompts, dtype=torch.bool)
+    sampler.unmask(denoiser, prompts, attention, torch.arange(batch), SAMPLER)
+
+
+def train(denoiser: Denoiser) -> None:
+    """One epoch from the base: no moments yet, so what a later epoch loads is not held."""
+    import pyarrow as pa
+
+    prompt = [denoiser.encode("1")[0]] * PROMPT
+    rows = [
+        {
+            "prompt_id": f"p{group}",
+            "sample": sample,
+            "prompt_ids": prompt,
+            "completion_ids": [(group + sample + place) % 40 + 3 for place in range(LENGTH)],
+            "unmasked_at": [place // 4 for place in range(LENGTH)],
+            "advantage": float(sample) - (GROUP - 1) / 2,
+        }
+        for group in range(GROUPS)
+        for sample in range(GROUP)
+    ]
+    state = checkpoint.base_state(denoiser)
+    distiller.distill(
+        state,
+        None,
+        pa.Table.from_pylist(rows),
+        DISTILL,
+        round_index=0,
+        group_size=GROUP,
+        seed=0,
+        parent="00",
+        evidence=Path(tempfile.gettempdir()),
+    )
+
+
+def adapted(denoiser: Denoiser) -> Denoiser:
+    denoiser.attach_adapter(ADAPTER, seed=0)
+    return denoiser
+
+
+STAGES: dict[str, Callable[[plans.Shape], object]] = {
+    "weights": build,
+    "full step": lambda shape: train(build(shape)),
+    "adapter step": lambda shape: train(adapted(build(shape))),
+    "rollout": lambda shape: sample(build(shape), GROUPS * GROUP),
+}
+
+
+def planned() -> dict[str, plans.Memory]:
+    epoch = (SHAPE, DISTILL, GROUPS * GROUP, GROUP, PROMPT, LENGTH, plans.FLOAT)
+    rollout = plans.of_rollout(SHAPE, GROUPS * GROUP, PROMPT, SAMPLER, plans.FLOAT, moments=False)
+    return {
+        "weights": plans.Memory(rollout.weights),
+        "full step": plans.of_epoch(*epoch, resumed=False),
+        "adapter step": plans.of_epoch(*epoch, ADAPTER, resumed=False),
+        "rollout": rollout,
+    }
+
+
+def measured(stage: str) -> float:
+    """Returns the peak of a stage in MiB, taken in a new process; see the end of this file."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "tests.bench.test_plan", stage]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_plan_is_within_a_fifth_of_the_measured_peak() -> None:
+    """If it fails, the plan says that a model fits where it does not, or that it needs a larger GPU than it does."""
+    found = {stage: (memory.total / 2**20, measured(stage)) for stage, memory in planned().items()}
+    print(f"\nbody {SHAPE.body / 1e6:.1f} M, V {SHAPE.vocabulary}, {GROUPS * GROUP} completions of {PROMPT} + {LENGTH}")
+    print("| stage | planned | measured | ratio |\n|---|---|---|---|")
+    for stage, (plan, peak) in found.items():
+        print(f"| {stage} | {plan:.0f} MiB | {peak:.0f} MiB | {plan / peak:.2f} |")
+    print(json.dumps({stage: {"planned_mib": plan, "measured_mib": peak} for stage, (plan, peak) in found.items()}))
+    for stage, (plan, peak) in found.items():
+        assert abs(plan / peak - 1) <= TOLERANCE, stage
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run = STAGES[sys.argv[1]]
+    run(SMALL)
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = resident_mib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    run(SHAPE)
+    print(resident_mib("VmHWM") - before)

@@ -1,0 +1,172 @@
+"""What a run needs, by arithmetic: counted weights against real networks, operations against the table of docs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tasks.gdsd import distiller, microbatch, sampler
+from tasks.gdsd import plan as plans
+from tasks.gdsd.config import AdapterConfig, DistillConfig, PolicyConfig, SamplerConfig, TinyModelConfig, TrainConfig
+from tasks.gdsd.denoiser import families, networks, tiny
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.errors import CheckpointError
+from tests.gdsd.official import WRITERS
+from tests.gdsd.test_families import DREAM_7B, ILLADA_8B, LLADA_8B, QWEN3_06B
+
+CPU = torch.device("cpu")
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LLADA, DREAM = (plans.shape_of_config(values)[1] for values in (LLADA_8B, DREAM_7B))
+QWEN3 = plans.shape_of_config(QWEN3_06B)[1]
+TERA = 1e12
+
+
+@pytest.mark.parametrize("values", [LLADA_8B, DREAM_7B, ILLADA_8B, QWEN3_06B], ids=lambda values: values["model_type"])
+def test_weights_are_counted_as_the_network_has_them(values: dict[str, object]) -> None:
+    """If it fails, a plan is made for a model of another size. test_families.py has the published numbers."""
+    network = networks.build(families.of_config(values), values)
+    networks.finish(network, families.of_config(values), torch.device("meta"))
+    assert plans.shape_of_config(values)[1].parameters == sum(each.numel() for each in network.parameters())
+
+
+def test_what_is_known_of_published_models_is_what_their_files_say() -> None:
+    """If it fails, a plan without network differs from one with it."""
+    known = plans.PUBLISHED
+    for name, values in (
+        ("GSAI-ML/LLaDA-8B-Instruct", LLADA_8B),
+        ("Dream-org/Dream-v0-Instruct-7B", DREAM_7B),
+        ("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", QWEN3_06B),
+    ):
+        assert known[name] == plans.shape_of_config(values)
+    assert known["GSAI-ML/LLaDA-1.5"] == known["GSAI-ML/LLaDA-8B-Instruct"]
+
+
+@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("targets", [["q_proj", "k_proj", "v_proj", "o_proj"], ["down_proj", "up_proj", "k_proj"]])
+def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: list[str], tmp_path: Path) -> None:
+    """If it fails, optimizer and gradients are planned for another adapter."""
+    WRITERS[family](tmp_path)
+    denoiser = Denoiser.load(tmp_path, family, CPU)
+    config = AdapterConfig(rank=3, targets=targets)
+    denoiser.attach_adapter(config, seed=0)
+    source = PolicyConfig.model_validate_json(json.dumps({"model": {"path": str(tmp_path)}}))
+    found, shape = plans.shape_of(source)
+    assert found.name == family
+    assert shape.adapter(config) == sum(parameter.numel() for _, parameter in denoiser.trainable())
+
+
+def test_the_tiny_family_is_counted() -> None:
+    """If it fails, the alphabet or the tiny network has changed and its plan has not."""
+    config = PolicyConfig(tiny=TinyModelConfig(hidden_size=24, intermediate_size=20, layers=2, heads=2))
+    assert config.tiny is not None
+    network = tiny.build(config.tiny, 0)
+    assert plans.shape_of(config)[1].parameters == sum(each.numel() for each in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("shape", "body", "attention", "head", "total"),
+    [(LLADA, 6.37, 0.11, 0.47, 6.95), (DREAM, 5.95, 0.08, 0.50, 6.53), (QWEN3, 0.40, 0.05, 0.14, 0.59)],
+    ids=["LLaDA-8B", "Dream-7B", "Qwen3-0.6B"],
+)
+def test_a_step_costs_what_the_table_says(
+    shape: plans.Shape, body: float, attention: float, head: float, total: float
+) -> None:
+    """The cost table of dllm.md, for a prompt of 200 tokens, a completion of 256 and all logits, in TFLOP.
+
+    LLaDA: body 2 x 456 x 32 x (4 x 4096^2 + 3 x 4096 x 12288) = 6.37 T; attention 4 x 456^2 x 4096 x 32 = 0.11 T; head
+    2 x 456 x 126464 x 4096 = 0.47 T. The table has no parts for the other two: theirs are the same sums.
+    """
+    tokens = 456
+    of_body, of_head = 2.0 * tokens * shape.body / TERA, plans.logits(shape, tokens).total / TERA
+    whole = plans.forward(shape, tokens).total / TERA
+    assert of_body == pytest.approx(body, abs=0.006) and of_head == pytest.approx(head, abs=0.006)
+    assert whole - of_body == pytest.approx(attention, abs=0.006)
+    assert whole + of_head == pytest.approx(total, abs=0.006)
+
+
+def test_a_completion_costs_what_the_table_says_less_the_logits_that_nobody_needs() -> None:
+    """If it fails, a plan's hours are wrong. The table: 0.889 PFLOP for 128 steps with the logits of all 456 rows.
+
+    This sampler computes those of tokens that are hidden in the current block: in blocks of 32 with two tokens a step,
+    32, 30, ..., 2, on average 17 rows.
+    """
+    settings = SamplerConfig(length=256, block_length=32, steps_per_block=16)
+    assert 128 * (plans.forward(LLADA, 456) + plans.logits(LLADA, 456)).total == pytest.approx(0.889e15, rel=1e-3)
+    expected = 128 * (plans.forward(LLADA, 456) + plans.logits(LLADA, 17)).total
+    assert plans.completion(LLADA, 200, settings).total == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 8])
+def test_hidden_rows_are_the_samplers(steps: int) -> None:
+    """If it fails, the sampler's schedule has changed and the plan's has not."""
+    settings = SamplerConfig(length=16, block_length=8, steps_per_block=steps)
+    left, rows = 8, []
+    for share in sampler.shares(8, steps):
+        rows.append(left)
+        left -= share
+    assert plans.hidden_rows(settings) == rows * 2
+
+
+@pytest.mark.parametrize("name", ["gdsd", "espo", "spg", "wd1", "diffu_grpo"])
+@pytest.mark.parametrize("baseline", ["zero", "group"])
+def test_what_is_read_together_is_the_distillers(name: str, baseline: str) -> None:
+    """If it fails, micro-batches are planned in another size than they have."""
+    objective: dict[str, object] = {"name": name}
+    if name == "gdsd":
+        objective |= {"baseline": baseline, "mask_source": "random"}
+    config = DistillConfig.model_validate_json(json.dumps({"objective": objective}))
+    assert plans.unit(config.objective, 6) == microbatch.smallest(config.objective, 6)
+    assert plans.compute_of(config) == distiller.compute_of(config)
+
+
+def recipe(name: str, **changes: dict[str, object]) -> TrainConfig:
+    written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    for section, values in changes.items():
+        written[section] |= values
+    return TrainConfig.model_validate_json(json.dumps(written))
+
+
+def planned(config: TrainConfig, is_gpu: bool = True) -> plans.Plan:
+    family, shape = plans.shape_of(config.policy)
+    return plans.plan(config, shape, family, is_gpu, prompt=200)
+
+
+def test_memory_of_a_recipe_by_hand() -> None:
+    """If it fails, a person rents the wrong GPU.
+
+    LLaDA-8B in bfloat16 is 16.03 GB. Its adapter of rank 128 on all maps has 128 x 32 x (4 x 2 x 4096 + 3 x 16384) =
+    335,544,320 float32 numbers, 1.34 GB, and as many times two for the moments, twice in an epoch that goes on.
+    """
+    found = planned(recipe("llada_gsm8k"))
+    assert found.trained == 335_544_320
+    assert found.distill.weights == 2 * 8_015_581_184 and found.distill.reference == 0
+    assert found.distill.adapter == 4 * found.trained and found.distill.optimizer == 16 * found.trained
+    assert found.completions == 320
+
+
+def test_full_training_needs_a_second_model_for_the_reference() -> None:
+    """If it fails, a run without an adapter is planned without the base policy beside it."""
+    found = planned(recipe("llada_gsm8k", policy={"adapter": None}))
+    assert found.trained == found.parameters and found.distill.reference == found.distill.weights
+
+
+def test_a_cpu_holds_weights_in_float32() -> None:
+    """If it fails, a run on the CPU is planned at half its size."""
+    config = recipe("qwen3_sudoku")
+    assert planned(config, is_gpu=False).rollout.weights == 2 * planned(config).rollout.weights
+
+
+def test_evaluations_are_counted() -> None:
+    """If it fails, a run's hours leave out what is spent on test problems: validations, test and guards."""
+    assert plans.answers(recipe("llada_gsm8k")) == 6 * 128 + 2 * 1319
+    assert plans.answers(recipe("llada_code")) == 4 * 90 + 2 * (500 + 164)
+
+
+def test_an_unknown_model_without_files_is_refused() -> None:
+    """If it fails, a plan is made for a shape out of thin air."""
+    source = {"hub": "nobody/nothing", "revision": "0" * 40}
+    config = PolicyConfig.model_validate_json(json.dumps({"model": source}))
+    with pytest.raises(CheckpointError, match=r"the shape of nobody/nothing is not known: .*LLaDA-8B"):
+        plans.shape_of(config)

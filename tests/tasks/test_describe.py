@@ -1,0 +1,58 @@
+"""The command that says what an experiment needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import describe
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "configs").glob("*_*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "config", [path for path in RECIPES if "seeds:" not in path.read_text()], ids=lambda path: path.stem
+)
+def test_every_experiment_can_be_planned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a person learns what a shipped experiment costs by paying for it."""
+    assert describe.main([str(config)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = [line.split()[0] for line in lines if line]
+    assert {"weights", "gradients", "optimizer", "activations", "peak", "seconds", "hours"} <= set(words)
+
+
+def test_it_says_whether_the_device_suffices(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a model of 16 GB is sent to a GPU of 24 that cannot train it."""
+    recipe = str(ROOT / "configs/llada_gsm8k.yaml")
+    assert describe.main([recipe, "--device", "h200"]) == 0 and "fits NVIDIA H200" in capsys.readouterr().out
+    assert describe.main([recipe, "--device", "rtx4090"]) == 0 and "exceeds NVIDIA RTX" in capsys.readouterr().out
+
+
+def test_longer_prompts_cost_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, the option does nothing."""
+    recipe = str(ROOT / "configs/llada_gsm8k.yaml")
+    hours = []
+    for tokens in ("100", "400"):
+        assert describe.main([recipe, "--prompt-tokens", tokens]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("hours")]
+        hours.append(float(line.split()[4]))
+    assert hours[1] > 1.5 * hours[0]
+
+
+def test_a_broken_config_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a typing error ends in a stack trace."""
+    (tmp_path / "config.yaml").write_text("ronuds: 3\n")
+    assert describe.main([str(tmp_path / "config.yaml")]) == 1
+    assert "did you mean 'rounds'" in capsys.readouterr().err
+    assert describe.main([str(tmp_path / "absent.yaml")]) == 1
+
+
+def test_it_needs_no_torch() -> None:
+    """If it fails, a plan takes as long to print as a model to load, and not where torch is missing."""
+    code = (
+        "import sys, tasks.describe; tasks.describe.main(['configs/llada_gsm8k.yaml']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
