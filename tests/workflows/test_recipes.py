@@ -1,0 +1,202 @@
+"""The recipes for published models: each loads, compiles, and runs a round on a small random model of its own family.
+
+Only sizes and sources are changed for the run: a checkpoint in the family's official layout, a few problems in the
+columns of the recipe's data sets, short completions. Prompts, masks, objective, optimizer and adapter stay as they are.
+An untrained model solves nothing, so that no answer would be better than another: the reward gets one more part, which
+no two random texts share.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from flytekit import FlyteContextManager
+from flytekit.core.context_manager import ExecutionState
+from flytekit.core.type_engine import TypeEngine
+from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
+
+from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.domains import DomainChoice, make
+from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
+from tests.gdsd.official import WRITERS
+from tests.workflows.conftest import ROOT
+from tests.workflows.test_compiled import SETTINGS
+from workflows import gdsd
+
+FAMILIES = {"llada": "llada", "dream": "dream", "qwen3": "qwen3_mdlm"}  # by the first word of a recipe's name
+RECIPES = sorted(path for family in FAMILIES for path in (ROOT / "configs").glob(f"{family}_*.yaml"))
+SIZES = {"train": 4, "validation": 1, "test": 1}
+
+
+class Graded(Domain):
+    """Asks and judges as the domain `of`; the part `letters` is the share of letters among an answer's characters."""
+
+    parts = {"letters": 1.0}  # noqa: RUF012
+    columns = ("problem",)
+    example = Answer("1", "1", "1")
+
+    def __init__(self, of: str) -> None:
+        self.of = make(DomainChoice.model_validate_json(of))
+        self.parts = {**self.of.parts, "letters": 1.0}
+        self.columns, self.example, self.generates = self.of.columns, self.of.example, self.of.generates
+
+    def problems(self, seed: int) -> Iterator[Problem]:
+        return self.of.problems(seed)
+
+    def read(self, row: Mapping[str, object]) -> Problem:
+        return self.of.read(row)
+
+    def phrase(self, problem: str) -> str:
+        return self.of.phrase(problem)
+
+    def fault(self, problem: str, reference: str) -> str | None:
+        return self.of.fault(problem, reference)
+
+    def verify(self, problem: str, reference: str, answer: str) -> Verdict:
+        return self.verify_all([Answer(problem, reference, answer)])[0]
+
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        return [
+            Verdict({**verdict.parts, "letters": sum(map(str.isalpha, item.text)) / max(1, len(item.text))}, False)
+            for item, verdict in zip(items, self.of.verify_all(items), strict=True)
+        ]
+
+
+def written(recipe: Path) -> dict[str, dict]:
+    return yaml.safe_load(recipe.read_text())
+
+
+def load(config: object) -> TrainConfig:
+    return TrainConfig.model_validate_json(json.dumps(config))
+
+
+def row(source: str, number: int) -> dict[str, object]:
+    """A problem of its own for each number, in the columns of a data set."""
+    match source:
+        case "openai/gsm8k":
+            return {"question": f"What is {number} + 1?", "answer": f"Add them.\n#### {number + 1}"}
+        case "DigitalLearningGmbH/MATH-lighteval":
+            solution = f"It is $\\boxed{{{number + 1}}}$."
+            return {"problem": f"What is ${number} + 1$?", "level": "Level 1", "type": "Algebra", "solution": solution}
+        case "HuggingFaceH4/MATH-500":
+            text = {"problem": f"What is ${number} + 1$?", "solution": "It is $1$.", "answer": f"{number + 1}"}
+            return text | {"subject": "Algebra", "level": 1, "unique_id": f"test/{number}.json"}
+        case "google-research-datasets/mbpp":
+            return {
+                "task_id": number,
+                "text": f"Write a function to add {number} to a number.",
+                "code": f"def add_{number}(x):\n    return x + {number}",
+                "test_list": [f"assert add_{number}(1) == {number + 1}"],
+                "test_setup_code": "",
+                "challenge_test_list": [],
+            }
+        case "openai/openai_humaneval":
+            return {
+                "task_id": f"HumanEval/{number}",
+                "prompt": f'def add(x):\n    """Add {number} to x."""\n',
+                "canonical_solution": f"    return x + {number}\n",
+                "test": f"def check(candidate):\n    assert candidate(1) == {number + 1}\n",
+                "entry_point": "add",
+            }
+    raise AssertionError(f"{source} has no rows here")
+
+
+def replace_source(sources: dict[str, dict], name: str, folder: Path, numbers: range) -> None:
+    """Puts a local file in the place of a data set."""
+    file = folder / f"{name}.{numbers.start}.jsonl"
+    file.write_text("".join(json.dumps(row(sources[name]["hub"], number)) + "\n" for number in numbers))
+    sources[name] = {"path": str(file)}
+
+
+def graded(domain: dict[str, object]) -> dict[str, object]:
+    if domain["name"] == "code":
+        domain = domain | {"isolation": "limits"}  # of what this machine offers the most is used, whatever that is
+    return {"name": "custom", "path": f"{__name__}:Graded", "options": {"of": json.dumps(domain)}}
+
+
+def small(recipe: Path, folder: Path) -> TrainConfig:
+    """Returns the recipe for a small random model of its family, on a few problems, for one round."""
+    config = written(recipe) | {"rounds": 1}
+    WRITERS[FAMILIES[recipe.stem.partition("_")[0]]](folder / "model")
+    config["policy"]["model"] = {"path": str(folder / "model")}
+    prompts = config["prompts"]
+    for start, (split, size) in enumerate(SIZES.items()):
+        prompts[f"{split}_size"] = size
+        if f"{split}_data" in prompts:
+            room = SIZES["validation"] if split == "train" else 0  # which may be set aside
+            replace_source(prompts, f"{split}_data", folder, range(20 * start, 20 * start + size + room))
+    prompts["domain"] = graded(prompts["domain"])
+    for guard in config.get("judge", {}).get("guards", {}).values():
+        replace_source(guard, "test_data", folder, range(90, 91))
+        guard |= {"test_size": 1, "domain": graded(guard["domain"])}
+    config["rollout"] |= {"prompts_per_round": 2, "group_size": 3, "batch_size": 3, "shards": 2}
+    config["evaluation"] |= {"shards": 1}
+    for stage in ("rollout", "evaluation"):
+        sampler = config[stage]["sampler"]
+        blocks = min(2, sampler["length"] // sampler["block_length"])
+        sampler |= {"length": 8, "block_length": 8 // blocks, "steps_per_block": 2}
+    return load(config)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
+    """If it fails, a published recipe is refused, or a person learns from the bill what it needs."""
+    config = load(written(recipe))
+    assert config.name == recipe.stem and config.policy.model is not None
+    head = recipe.read_text().split("\nname:")[0]
+    assert "GPU hours" in head and "GiB" in head
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_compiles_for_a_cluster(recipe: Path, tmp_path: Path) -> None:
+    """If it fails, a cluster refuses the rounds that the recipe asks for once it has loaded the base policy."""
+    config = load(written(recipe))
+    (tmp_path / "problems").write_text("")
+    context = FlyteContextManager.current_context()
+    assert context.execution_state is not None
+    inputs = {
+        "train": FlyteFile(str(tmp_path / "problems")),
+        "problems": FlyteFile(str(tmp_path / "problems")),
+        "base": FlyteDirectory(str(tmp_path)),
+        "domain": config.prompts.domain,
+        "rounds": 2,
+        "evaluate_every": 2,
+        "rollout": config.rollout,
+        "reward": config.reward,
+        "distill": config.distill,
+        "evaluation": config.evaluation,
+        "seed": config.seed,
+    }
+    inside = context.execution_state.with_params(mode=ExecutionState.Mode.TASK_EXECUTION)
+    builder = context.with_serialization_settings(SETTINGS).with_execution_state(inside)
+    with FlyteContextManager.with_context(builder) as context:
+        task = gdsd.run_rounds
+        literals = TypeEngine.dict_to_literal_map(context, inputs, dict(task.python_interface.inputs))
+        compiled = task.dispatch_execute(context, literals).to_flyte_idl()
+    # Two rounds of rollouts, verdicts and an epoch, and after the last one answers and their verdicts.
+    assert len(compiled.nodes) == 2 * 3 + 2
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_a_small_model_of_its_family(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, somebody's first hour on a large GPU ends in a stack trace, or with a policy that stood still."""
+    from tasks.gdsd import quality
+
+    torch.set_num_threads(1)
+    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(quality, "_validate", lambda *arguments: [])  # takes most of the time of so small a run
+    config = small(recipe, tmp_path)
+    result = gdsd.train(config=config)
+    (epoch,) = json.loads(Path(os.fspath(result.folder.path), "run.json").read_text())["epochs"]
+    assert epoch["sequences"] > 0 and len(epoch["steps"]) == config.distill.inner_steps
+    for step in epoch["steps"]:
+        assert not step["skipped"] and math.isfinite(step["loss"]) and step["grad_norm"] > 0
