@@ -286,8 +286,9 @@ def attacks(port: int, victim: Path) -> dict[str, Attack]:
                     pass
             """,
         ),
-        "the list of users": unless("os.path.exists('/etc/passwd')", "import os", at=("full",)),
-        "the project": unless("os.path.exists('/work')", "import os", at=("full",)),
+        "the list of users": unless("os.path.exists('/etc/passwd')", "import os"),
+        "the project": unless("os.path.exists('/work')", "import os"),
+        "a readable file of the host": unless(f"os.path.exists({str(victim / 'kept')!r})", "import os"),
         "environment": unless(
             "secret",
             """
@@ -365,7 +366,43 @@ def attacks(port: int, victim: Path) -> dict[str, Attack]:
                 connected = False
             """,
         ),
+        "opens its own descriptors anew": before(
+            """
+            import os
+            held = []
+            for number in range(64):
+                for mode in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+                    try:
+                        held.append(os.open(f"/proc/self/fd/{number}", mode | os.O_NONBLOCK))
+                    except OSError:
+                        pass
+            """,
+            RIGHT,
+            1.0,
+        ),
+        "the other side's descriptors": before(
+            """
+            import glob, os
+            for path in glob.glob("/proc/[0-9]*/fd/*"):
+                if path.split("/")[2] not in ("self", str(os.getpid())):
+                    try:
+                        os.write(os.open(path, os.O_WRONLY | os.O_NONBLOCK), b"V111\\n")
+                    except OSError:
+                        pass
+            """
+        ),
+        "files in memory": unless(
+            "done",
+            """
+            import os
+            try:
+                done = os.memfd_create("x") >= 0
+            except OSError:
+                done = False
+            """,
+        ),
         # the verdict
+        "raises the end of a loop": inside("raise StopIteration"),
         "prints a verdict": before("print('V111')\nprint('ok')"),
         "writes a verdict to every descriptor": before(EVERY_DESCRIPTOR + "everywhere(b'V111\\n')"),
         "writes one reply again and again": before(

@@ -1,6 +1,7 @@
 """The sandbox at every level that this system offers, and the values that cross between two of them."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from tasks.gdsd import sandbox
 from tasks.gdsd.errors import GdsdError, SandboxError
-from tasks.gdsd.guests import answer, wire
+from tasks.gdsd.guests import answer, seccomp, wire
 from tasks.gdsd.sandbox import GoneError, LateError, Limits, Route, Sandbox, StartError
 from tests.gdsd.sandboxes import left_over, unavailable
 
@@ -30,7 +32,7 @@ PATIENCE = 20.0
 SYSTEM_PYTHON = Path("/usr/bin/python3.11")
 
 
-@pytest.fixture(params=[*sandbox.LEVELS, "full as a user", "processes as a user", "limits as a user"])
+@pytest.fixture(params=[*sandbox.LEVELS, "full as a user", "processes as a user"])
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Route]:
     """Each level, and for root also the way that another user goes, with an interpreter that such a user may run."""
     level, _, user = request.param.partition(" as ")
@@ -46,7 +48,7 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(sandbox, "_interpreter", lambda: str(SYSTEM_PYTHON))
     monkeypatch.setattr(sys, "base_prefix", "/usr")
     monkeypatch.setattr(sys, "base_exec_prefix", "/usr")
-    sandbox._view.cache_clear()
+    sandbox._files.cache_clear()
     found = Route(level, privileged=False, drop=True)
     try:
         with Sandbox(answer, LIMITS, found) as trial:
@@ -56,7 +58,7 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     else:
         yield found
     finally:
-        sandbox._view.cache_clear()
+        sandbox._files.cache_clear()
 
 
 def load(source: str, side: Sandbox, deadline: float) -> bytes:
@@ -220,7 +222,7 @@ def test_a_sandbox_does_not_outlive_the_host() -> None:
     script = f"""
 import os, json, time
 from tasks.gdsd import sandbox
-from tasks.gdsd.guests import answer, wire
+from tasks.gdsd.guests import answer, seccomp, wire
 side = sandbox.Sandbox(answer, sandbox.Limits(100, {memory}, 6, 2), sandbox.choose("limits"))
 side.wait_until_ready()
 side.send(json.dumps({{"source": {DAEMON!r}, "prefix": "", "entry_point": "f"}}).encode(), time.monotonic() + 20)
@@ -314,16 +316,198 @@ def test_the_strongest_level_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sandbox_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a broken sandbox counts as a wrong answer."""
+    ways = [sandbox.offered(level)[0] for level in sandbox.LEVELS]
     monkeypatch.setattr(sandbox, "_interpreter", lambda: "/no/python")
-    with pytest.raises(StartError), Sandbox(answer, LIMITS, Route("limits", False, False)) as side:
+    for found in ways:
+        if found is not None:
+            with pytest.raises(StartError), Sandbox(answer, LIMITS, found) as side:
+                side.wait_until_ready()
+
+
+def test_user_ids_lie_high_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a program runs as a service of the host, or its processes are another's and counted with them."""
+    monkeypatch.setattr(sandbox, "_taken", set())
+    assert all(sandbox._own_uid() >= 5000 for _ in range(100))
+    assert len(sandbox._taken) == 100
+    monkeypatch.setattr(sandbox, "_uid_range", lambda: (65500, 65537))  # a small map, which ends where nobody lives
+    monkeypatch.setattr(sandbox, "_taken", set())
+    assert {sandbox._own_uid() for _ in range(35)} == {*range(65500, 65536)} - {65534}
+
+
+def test_a_user_id_is_free_again_afterwards(route: Route) -> None:
+    """If it fails, a long run has no user ids left."""
+    with Sandbox(answer, LIMITS, route) as side:
         side.wait_until_ready()
+        assert len(sandbox._taken) == (route.privileged or route.drop)
+    assert not sandbox._taken
 
 
-def test_user_ids_lie_high() -> None:
-    """If it fails, a program runs as a service of the host, or its processes are counted with another's."""
-    drawn = {sandbox._own_uid() for _ in range(100)}
-    assert len(drawn) > 90
-    assert all(uid >= 5000 for uid in drawn)
+def test_files_of_the_host_cannot_be_read(route: Route) -> None:
+    """If it fails, a program reads the tests of its problem, or a person's keys."""
+    if route.level == "limits":
+        pytest.skip("the level `limits` does not confine files")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        Path(folder, "secret").write_text("secret")
+        source = f"""
+import glob, os, sys
+def readable(path):
+    try:
+        return bool(os.listdir(path)) if os.path.isdir(path) else bool(open(path).read())
+    except OSError:
+        return False
+def f():
+    paths = ["/etc/passwd", "/home", "/mnt", "/opt", "/run", "/srv", "/sys", "/var", "/work", "/dev/shm", "/dev/mem"]
+    paths += [{folder + "/secret"!r}, {str(ROOT)!r}, *glob.glob("/root/*"), *glob.glob("/root/.[!p]*")]
+    for prefix in ("/usr", "/usr/local", sys.base_prefix):
+        paths += glob.glob(prefix + "/lib/python*/*-packages")
+    return [path for path in paths if readable(path)]
+"""
+        assert ask(source, route) == []
+
+
+def test_a_folder_of_the_host_among_what_is_shown_is_empty(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a program reads a project in /usr/src, or data in the folder of an interpreter."""
+    if route.level == "limits":
+        pytest.skip("the level `limits` does not confine files")
+    monkeypatch.setenv("GDSD_HOME", "/usr/share")
+    monkeypatch.setenv("HOME", "/usr")
+    sandbox._files.cache_clear()
+    try:
+        assert "/usr/share" in sandbox._files().covered, "the folder of local run data"
+        assert "/usr" not in sandbox._files().covered, "nothing would be left to run"
+        source = "import os\ndef f(): return os.listdir('/usr/share'), 'bin' in os.listdir('/usr')"
+        assert ask(source, route) == ([], True)
+    finally:
+        sandbox._files.cache_clear()
+
+
+def test_no_folder_of_the_host_is_held_open(route: Route) -> None:
+    """If it fails, a program walks up from an open folder to what its path would not lead to."""
+    source = """
+import os, stat
+def folder(descriptor):
+    try:
+        return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+def f(): return [descriptor for descriptor in range(64) if folder(descriptor)], os.path.isdir("/proc/self/fd/3/lib")
+"""
+    open_ones, lib = ask(source, route)  # type: ignore[misc]
+    if route.level != "limits":
+        assert not open_ones and not lib
+    if lib:
+        assert not os.path.realpath(sys.base_prefix).startswith("/usr"), "an interpreter that every user can reach"
+
+
+HOLDING = """
+import glob, os
+held = []
+for path in glob.glob("/proc/[0-9]*/fd/*"):
+    for mode in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+        try:
+            held.append(os.open(path, mode | os.O_NONBLOCK))
+        except OSError:
+            pass
+def f():
+    return 1
+"""
+
+
+def test_an_ordinary_user_is_offered_what_holds_for_it() -> None:
+    """If it fails, an ordinary user's answers forge verdicts, or stall the scorer by holding their own line open."""
+    if os.geteuid() != 0 or not SYSTEM_PYTHON.exists() or shutil.which("setpriv") is None:
+        pytest.skip(f"needs root, which becomes a user, setpriv, and {SYSTEM_PYTHON}, which a user may run")
+    script = f"""
+import json, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from tasks.gdsd import sandbox
+from tasks.gdsd.guests import answer, wire
+seconds = {{}}
+for level in sandbox.LEVELS:
+    route, reason = sandbox.offered(level)
+    if route is None:
+        seconds[level] = reason
+        continue
+    with sandbox.Sandbox(answer, sandbox.Limits(10, {MEMORY_MIB}, 6, 2), route) as side:
+        deadline = time.monotonic() + 20
+        side.wait_until_ready()
+        side.send(json.dumps({{"source": {HOLDING!r}, "prefix": "", "entry_point": "f"}}).encode(), deadline)
+        side.receive(deadline, 100)
+        side.send(wire.encode(((), {{}})), deadline)
+        side.receive(deadline, 100)
+        began = time.monotonic()
+    seconds[level] = time.monotonic() - began
+print(json.dumps(seconds))
+"""
+    command = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", str(SYSTEM_PYTHON), "-c", script]
+    ended = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    seconds = json.loads(ended.stdout)
+    assert seconds.pop("limits") == sandbox.ONLY_ROOT
+    if all(isinstance(one, str) for one in seconds.values()):
+        pytest.skip(f"a user cannot make a sandbox here: {seconds}")
+    assert all(one < 3 for one in seconds.values() if not isinstance(one, str)), seconds
+
+
+def test_memory_without_a_limit_is_refused(route: Route) -> None:
+    """If it fails, a program fills the memory with files that no limit counts."""
+    if not seccomp.instructions():
+        pytest.skip("no filter for this machine")
+    source = """
+import os
+def f():
+    try:
+        os.memfd_create("x")
+    except OSError:
+        return "refused"
+"""
+    assert ask(source, route) == "refused"
+
+
+def test_the_number_of_files_is_limited(route: Route) -> None:
+    """If it fails, a program fills the kernel's memory with empty files. bubblewrap cannot limit them."""
+    if route.level != "processes":
+        pytest.skip("only the level `processes` mounts its own temporary folder")
+    source = """
+import os
+def f():
+    for count in range(20_000):
+        try:
+            os.mkdir(str(count))
+        except OSError:
+            return count
+"""
+    count = ask(source, route)
+    assert isinstance(count, int) and 1000 < count <= (LIMITS.file_mib << 20) // 512
+
+
+def test_limits_alone_are_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, an ordinary user's answers forge verdicts through /proc, read its keys and kill its processes."""
+    with pytest.raises(StartError, match="needs root"):
+        Sandbox(answer, LIMITS, Route("limits", privileged=False, drop=True))
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    sandbox._probe.cache_clear()
+    try:
+        assert sandbox.offered("limits") == (None, sandbox.ONLY_ROOT)
+    finally:
+        sandbox._probe.cache_clear()
+
+
+def test_a_host_without_free_descriptors_ends_its_sandboxes(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, programs are left where the host has many files open, or its error is none of ours."""
+
+    def none_left(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Sandbox(answer, LIMITS, route) as side:
+        side.wait_until_ready()
+        monkeypatch.setattr(os, "pidfd_open", none_left)
+    assert not left_over(MEMORY_MIB)
+    monkeypatch.setattr(os, "memfd_create", none_left)
+    with pytest.raises(StartError, match="Too many"):
+        Sandbox(answer, LIMITS, route)
+    assert not sandbox._taken
 
 
 SCALARS = (

@@ -10,6 +10,7 @@ ended well. Whatever the code does to this process, or writes to the pipe itself
 
 import binascii
 import os
+import select
 import sys
 
 from tasks.gdsd.guests import wire
@@ -76,14 +77,16 @@ def _call(function: object, line: bytes) -> bytes:
 
 
 def _run(code: object, namespace: dict[str, object], text: bytes) -> bytes:
-    """Runs a program in a process of its own, between two files in memory."""
-    source, sink = os.memfd_create("stdin"), os.memfd_create("stdout")
-    os.write(source, text)
-    os.lseek(source, 0, os.SEEK_SET)
+    """Runs a program in a process of its own, between two pipes."""
+    (source, feed), (drain, sink) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(feed)
+        os.close(drain)
         os.dup2(source, 0)
         os.dup2(sink, 1)
+        os.close(source)
+        os.close(sink)
         sys.stdin = os.fdopen(0, "r", encoding="utf-8", errors="replace", closefd=False)
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", closefd=False)
         status = 1
@@ -99,9 +102,49 @@ def _run(code: object, namespace: dict[str, object], text: bytes) -> bytes:
                 sys.stdout.flush()
             finally:
                 os._exit(status)
-    _, ended = os.waitpid(child, 0)
-    output = os.pread(sink, OUTPUT + 1, 0)
     os.close(source)
     os.close(sink)
+    output = _exchange(child, text, feed, drain)
+    if len(output) > OUTPUT:
+        os.kill(child, 9)
+    _, ended = os.waitpid(child, 0)
     well = ended == 0 and len(output) <= OUTPUT
     return (b"1" if well else b"0") + binascii.b2a_base64(output[:OUTPUT], newline=False)
+
+
+def _exchange(child: int, text: bytes, feed: int, drain: int) -> bytes:
+    """Gives a program its input, and returns its output when it has ended or has written too much; closes both."""
+    end = os.pidfd_open(child)
+    poller = select.poll()
+    ends = {feed: select.POLLOUT, drain: select.POLLIN, end: select.POLLIN}
+    for descriptor, event in ends.items():
+        os.set_blocking(descriptor, False)
+        poller.register(descriptor, event)
+
+    def drop(descriptor: int) -> None:
+        poller.unregister(descriptor)
+        os.close(descriptor)
+        del ends[descriptor]
+
+    rest, output = memoryview(text), b""
+    while len(output) <= OUTPUT:
+        ready = {descriptor for descriptor, _ in poller.poll(None if end in ends else 0)}
+        if not ready and end not in ends:
+            break  # it has ended, and all that it wrote is read
+        if end in ready:
+            drop(end)
+        if feed in ready:
+            try:
+                rest = rest[os.write(feed, rest) :]
+            except BrokenPipeError:  # it reads no more
+                rest = rest[:0]
+            if not rest:
+                drop(feed)
+        if drain in ready:
+            more = os.read(drain, 1 << 16)
+            output += more
+            if not more:
+                drop(drain)
+    for descriptor in list(ends):
+        drop(descriptor)
+    return output

@@ -2,7 +2,7 @@
 
 Two processes: a watchdog, and the program. The watchdog ends when the program ends or when the other end of its
 standard input closes, as it does when the host lets go or dies, and everything in the sandbox ends with it. As pid 1 of
-a namespace nothing inside can kill it; without namespaces it can be killed only by a program of the same user.
+a namespace nothing inside can kill it, and without namespaces it is of another user than the program.
 """
 
 import os
@@ -18,7 +18,8 @@ GRACE = 5.0  # seconds for killing what is left, without namespaces
 def main() -> None:
     """Reads its orders from the command line; see `sandbox.Sandbox`."""
     role, level = sys.argv[1:3]
-    uid, seconds, memory, processes, file_size = map(int, sys.argv[3:])
+    uid, seconds, memory, processes, file_size, shown = map(int, sys.argv[3:9])
+    paths = sys.argv[9:]
     if role == "answer":
         from tasks.gdsd.guests.answer import serve
     else:
@@ -26,13 +27,14 @@ def main() -> None:
     if level != "full":
         from tasks.gdsd.guests import kernel  # bubblewrap does all of it, and the import takes time
     sys.path.pop(0)
-    if level != "full":
-        _hold_interpreter()
-    if level == "processes":
-        kernel.hide_files(file_size)
-    elif level == "limits":
+    interpreter = -1
+    if level == "full":
+        os.chdir("/tmp")
+    elif level == "processes":
+        kernel.show_only(paths[:shown], paths[shown:], file_size)
+    else:
         kernel.adopt_orphans()
-    os.chdir("/tmp" if level != "limits" else os.getcwd())
+        interpreter = os.open(os.path.realpath(sys.base_prefix), os.O_PATH | os.O_DIRECTORY)
     child = os.fork()
     if child:
         _watch(child, level, uid)
@@ -40,6 +42,8 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+    if level == "limits":
+        _hold(interpreter)
     _limit(seconds, memory, processes, file_size)
     if level != "full":
         kernel.forgo_privileges()
@@ -48,10 +52,12 @@ def main() -> None:
     os._exit(0)
 
 
-def _hold_interpreter() -> None:
-    """Keeps the standard library within reach, even where this user may not walk to it or its folder gets covered."""
-    prefix = os.path.realpath(sys.base_prefix)
-    folder = f"/proc/self/fd/{os.open(prefix, os.O_PATH | os.O_DIRECTORY)}"
+def _hold(interpreter: int) -> None:
+    """Keeps the standard library within reach of a user that may not walk to it; the folder stays open only then."""
+    if os.access(os.__file__, os.R_OK):
+        os.close(interpreter)
+        return
+    prefix, folder = os.path.realpath(sys.base_prefix), f"/proc/self/fd/{interpreter}"
     places = [sys.path, *(vars(module).get("__path__", []) for module in list(sys.modules.values()))]
     for place in places:
         real = [os.path.realpath(path) for path in place]
@@ -94,7 +100,7 @@ def _watch(child: int, level: str, uid: int) -> None:
         if child in _reap():
             break
     if level == "limits":
-        _kill_all(child, uid)
+        _kill_all(uid)
     os._exit(0)
 
 
@@ -110,10 +116,10 @@ def _reap() -> list[int]:
         ended.append(pid)
 
 
-def _kill_all(child: int, uid: int) -> None:
-    """Kills what has no namespace to die with: everything of the sandbox's own user, or every descendant."""
+def _kill_all(uid: int) -> None:
+    """Kills what has no namespace to die with: everything of the sandbox's own user."""
     until = time.monotonic() + GRACE
-    if uid and (killer := os.fork()) == 0:
+    if (killer := os.fork()) == 0:
         os.setresuid(uid, uid, uid)
         os.kill(-1, 9)
         os._exit(0)
@@ -125,6 +131,6 @@ def _kill_all(child: int, uid: int) -> None:
         if not children:
             return
         for pid in children:
-            if not uid or pid != killer:
+            if pid != killer:
                 os.kill(pid, 9)
         time.sleep(0.001)

@@ -1,7 +1,8 @@
 """The system calls that a confined program has no business making, as a filter for the kernel.
 
-Without them a program cannot make namespaces of its own, in which it could mount memory that no limit counts, or
-reach rarely used parts of the kernel. On a machine that is not listed there is no filter; the rest still holds.
+Without them a program can neither make namespaces of its own, in which it could mount memory that no limit counts, nor
+files in memory, which none counts either, nor reach rarely used parts of the kernel. On a machine that is not listed
+there is no filter; the rest still holds.
 """
 
 import platform
@@ -39,6 +40,7 @@ MACHINES = {
             "perf_event_open": 298,
             "bpf": 321,
             "userfaultfd": 323,
+            "memfd_create": 319,
         },
     ),
     "aarch64": (
@@ -64,6 +66,7 @@ MACHINES = {
             "perf_event_open": 241,
             "bpf": 280,
             "userfaultfd": 282,
+            "memfd_create": 279,
         },
     ),
 }
@@ -76,6 +79,7 @@ EVERYWHERE = {  # the same number on every machine
     "fsmount": 432,
     "fspick": 433,
     "mount_setattr": 442,
+    "memfd_secret": 447,
 }
 CLONE3 = 435  # its flags lie in memory, where no filter can read them; the C library goes back to clone
 
