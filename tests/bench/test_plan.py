@@ -15,15 +15,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks.gdsd import checkpoint, distiller, sampler
 from tasks.gdsd import plan as plans
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import AdapterConfig, DistillConfig, SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY
@@ -36,6 +38,8 @@ ADAPTER = AdapterConfig(rank=16, alpha=16.0)
 PROMPT, LENGTH, GROUPS, GROUP = 32, 64, 2, 4
 SAMPLER = SamplerConfig(length=LENGTH, block_length=LENGTH, steps_per_block=2)
 DISTILL = DistillConfig(inner_steps=2)
+CUT = DISTILL.model_copy(update={"compute": ComputeConfig(micro_batch_tokens=4 * (PROMPT + LENGTH))})
+RECOMPUTED = DISTILL.model_copy(update={"compute": ComputeConfig(gradient_checkpointing=True)})
 TOLERANCE = 0.2
 
 
@@ -64,35 +68,40 @@ def sample(denoiser: Denoiser, batch: int) -> None:
     sampler.unmask(denoiser, prompts, attention, torch.arange(batch), SAMPLER)
 
 
-def train(denoiser: Denoiser) -> None:
-    """One epoch from the base: no moments yet, so what a later epoch loads is not held."""
-    import pyarrow as pa
-
-    prompt = [denoiser.encode("1")[0]] * PROMPT
+def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length: int) -> pa.Table:
+    """A scored round of made-up completions, all of which carry a signal."""
     rows = [
         {
-            "prompt_id": f"p{group}",
+            "prompt_id": f"p{number}",
             "sample": sample,
-            "prompt_ids": prompt,
-            "completion_ids": [(group + sample + place) % 40 + 3 for place in range(LENGTH)],
-            "unmasked_at": [place // 4 for place in range(LENGTH)],
-            "advantage": float(sample) - (GROUP - 1) / 2,
+            "prompt_ids": [tokens[0]] * prompt,
+            "completion_ids": [tokens[(number + sample + place) % len(tokens)] for place in range(length)],
+            "unmasked_at": [place // 4 for place in range(length)],
+            "advantage": float(sample) - (group - 1) / 2,
         }
-        for group in range(GROUPS)
-        for sample in range(GROUP)
+        for number in range(groups)
+        for sample in range(group)
     ]
-    state = checkpoint.base_state(denoiser)
+    return pa.Table.from_pylist(rows)
+
+
+def train(denoiser: Denoiser, scored: pa.Table, config: DistillConfig, group: int) -> None:
+    """One epoch from the base: there are no moments yet that a checkpoint could have brought."""
     distiller.distill(
-        state,
+        checkpoint.base_state(denoiser),
         None,
-        pa.Table.from_pylist(rows),
-        DISTILL,
+        scored,
+        config,
         round_index=0,
-        group_size=GROUP,
+        group_size=group,
         seed=0,
         parent="00",
         evidence=Path(tempfile.gettempdir()),
     )
+
+
+def step(denoiser: Denoiser, config: DistillConfig = DISTILL) -> None:
+    train(denoiser, round_of(denoiser.encode("0123456789abcdef"), GROUPS, GROUP, PROMPT, LENGTH), config, GROUP)
 
 
 def adapted(denoiser: Denoiser) -> Denoiser:
@@ -102,19 +111,28 @@ def adapted(denoiser: Denoiser) -> Denoiser:
 
 STAGES: dict[str, Callable[[plans.Shape], object]] = {
     "weights": build,
-    "full step": lambda shape: train(build(shape)),
-    "adapter step": lambda shape: train(adapted(build(shape))),
+    "full step": lambda shape: step(build(shape)),
+    "full step, cut in four": lambda shape: step(build(shape), CUT),
+    "full step, recomputed": lambda shape: step(build(shape), RECOMPUTED),
+    "adapter step": lambda shape: step(adapted(build(shape))),
+    "adapter step, recomputed": lambda shape: step(adapted(build(shape)), RECOMPUTED),
     "rollout": lambda shape: sample(build(shape), GROUPS * GROUP),
 }
 
 
 def planned() -> dict[str, plans.Memory]:
-    epoch = (SHAPE, DISTILL, GROUPS * GROUP, GROUP, PROMPT, LENGTH, plans.FLOAT)
+    def epoch(config: DistillConfig, adapter: AdapterConfig | None = None) -> plans.Memory:
+        sizes = (GROUPS * GROUP, GROUP, PROMPT, LENGTH, plans.FLOAT)
+        return plans.of_epoch(SHAPE, config, *sizes, adapter, resumed=False)
+
     rollout = plans.of_rollout(SHAPE, GROUPS * GROUP, PROMPT, SAMPLER, plans.FLOAT, moments=False)
     return {
         "weights": plans.Memory(rollout.weights),
-        "full step": plans.of_epoch(*epoch, resumed=False),
-        "adapter step": plans.of_epoch(*epoch, ADAPTER, resumed=False),
+        "full step": epoch(DISTILL),
+        "full step, cut in four": epoch(CUT),
+        "full step, recomputed": epoch(RECOMPUTED),
+        "adapter step": epoch(DISTILL, ADAPTER),
+        "adapter step, recomputed": epoch(RECOMPUTED, ADAPTER),
         "rollout": rollout,
     }
 
