@@ -1,8 +1,8 @@
 """How an epoch of distillation is computed: on how many devices, in which precision and in what pieces."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.gdsd.config_base import Config
 
@@ -12,6 +12,11 @@ class ComputeConfig(Config):
 
     processes: int = Field(
         1, ge=1, le=64, description="processes of one machine that share an epoch, each with a GPU of its own if any"
+    )
+    sharding: Literal["none", "fsdp"] = Field(
+        "none",
+        description="fsdp spreads the blocks' weights, gradients and moments over the processes (FSDP2), for a model "
+        "that trains on no single GPU; slower",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -27,3 +32,9 @@ class ComputeConfig(Config):
         description="tokens of prompts and completions per forward, in all views; halved where memory does not "
         "suffice. At least one completion, or group where an objective compares within it",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sharding == "fsdp" and self.processes == 1:
+            raise ValueError("sharding 'fsdp' spreads weights over processes, and there is 1; raise processes")
+        return self

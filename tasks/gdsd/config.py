@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config_base import Config, Count
 from tasks.gdsd.denoiser.alphabet import ALPHABET
 from tasks.gdsd.denoiser.source import ModelSource
@@ -279,7 +280,7 @@ class DistillConfig(Config):
 
     objective: Objective = GdsdConfig()
     inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")
-    micro_batch: Count = Field(128, description="completions per forward; changes results only by rounding")
+    compute: ComputeConfig = ComputeConfig()
     learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup_steps: int = Field(10, ge=0, le=1_000_000, description="updates before the full learning rate")
     decay_after: int = Field(

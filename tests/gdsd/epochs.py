@@ -82,7 +82,6 @@ OBJECTIVE = GdsdConfig(
 CONFIG = DistillConfig(
     objective=OBJECTIVE,
     inner_steps=3,
-    micro_batch=64,
     learning_rate=1e-3,
     warmup_steps=0,
     weight_decay=0.0,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tasks.gdsd import batch, checkpoint
 from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.objective_config import (
@@ -76,10 +77,13 @@ def test_micro_batches_change_only_rounding(
 ) -> None:
     """If it fails, a smaller GPU trains another policy.
 
-    Micro-batches are whole groups, at least one, so 1, 4 and 5 are one group each, 8 is two and a remainder.
+    A completion has up to 25 tokens in 4 views. Micro-batches are whole groups, at least one, so room for 1, 4 and 5
+    completions is one group each, for 8 it is two and a remainder.
     """
     whole, expected = run(start, ends, with_objective(OBJECTIVES[name]), base)
-    parts, stats = run(start, ends, with_objective(OBJECTIVES[name], micro_batch=size), base)
+    parts, stats = run(
+        start, ends, with_objective(OBJECTIVES[name], compute=ComputeConfig(micro_batch_tokens=100 * size)), base
+    )
     for step, wanted in zip(stats.steps, expected.steps, strict=True):
         # Without an absolute tolerance a loss of terms of order 0.1 that nearly cancel would have to be exact.
         reported = wanted.model_dump(exclude_none=True)
@@ -239,7 +243,7 @@ def test_every_option_of_an_objective_changes_the_policy(
 
 def test_no_option_is_forgotten_above() -> None:
     """If it fails, a new option of the update has no test that it does anything; add it to LOOP or OPTIONS."""
-    assert set(DistillConfig.model_fields) == set(LOOP) | {"objective", "micro_batch", "max_skipped"}
+    assert set(DistillConfig.model_fields) == set(LOOP) | {"objective", "compute", "max_skipped"}
     for kind in (GdsdConfig, EspoConfig, SpgConfig, Wd1Config, DiffuGrpoConfig):
         fields = {name for name, field in kind.model_fields.items() if len(get_args(field.annotation)) != 1}
         assert fields == {name for objective, options in OPTIONS if type(objective) is kind for name in options}

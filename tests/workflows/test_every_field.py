@@ -67,7 +67,8 @@ CHANGES: dict[str, object] = {
     "rollout.sampler.temperature": 0.7,
     "reward.scale_by_std": True,
     "distill.inner_steps": 2,
-    "distill.micro_batch": 4,
+    "distill.compute.precision": "bfloat16",
+    "distill.compute.micro_batch_tokens": 300,
     "distill.learning_rate": 0.01,
     "distill.warmup_steps": 3,
     "distill.decay_after": 2,
@@ -135,6 +136,9 @@ ELSEWHERE = {
     "prompts.near_duplicates": "tests/gdsd/test_prompts.py",  # no two Sudoku are alike without being the same
     "prompts.similarity": "tests/gdsd/test_prompts.py",
     "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`
+    "distill.compute.processes": "tests/gdsd/test_parallel.py",
+    "distill.compute.sharding": "tests/gdsd/test_parallel.py",
+    "distill.compute.gradient_checkpointing": "tests/gdsd/test_memory.py",  # only memory and time
     "policy.model": "tests/tasks/test_policy.py",
     "distill.max_skipped": "tests/gdsd/test_distiller.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
