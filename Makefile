@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/tiny_sudoku.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate test lint format bench register clean clean-runs
+.PHONY: help install train evaluate describe test lint format bench register clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
 evaluate: $(READY) ## score the checkpoint folder POLICY
 	$(if $(POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
 	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(POLICY)
+
+describe: $(READY) ## say what CONFIG will need of a device, before anything is spent
+	$(BIN)/python -m tasks.describe $(CONFIG)
 
 test: $(READY) ## run the tests, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -48,4 +51,4 @@ clean: ## remove the environment and caches of the tools
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-runs: ## remove the data of local runs; what is still wanted is computed again
-	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* compare-* prompts-* answers-* policy-* rollouts-* scored-* samples-* evidence-*
+	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* compare-* prompts-* answers-* evaluation-* policy-* rollouts-* scored-* samples-* evidence-*
