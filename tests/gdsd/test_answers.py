@@ -107,6 +107,21 @@ def test_boxed(text: str, inside: str | None) -> None:
         ("```\na\n``` and then ```\nb\n", "a\n"),
         ("```a```", None),
         ("```\na", None),
+        (
+            '```python\ndef f():\n    """As in\n    ```\n    f()\n    ```\n    """\n```',
+            'def f():\n    """As in\n    ```\n    f()\n    ```\n    """\n',
+        ),
+        ("```python\nparts = text.split('```')\n```", "parts = text.split('```')\n"),
+        ("Here: ```python\na\n```", "a\n"),
+        ("1. First:\n\n   ```python\n   def f():\n       a\n\n   ```\n", "def f():\n    a\n\n"),
+        ("- ```python\n  def f():\n      a\n  ```\n", "def f():\n    a\n"),
+        ("   ```python\ndef f():\n    a\n   ```\n", "def f():\n    a\n"),
+        ("  ```\n      return a\n  ```", "    return a\n"),
+        ("````\n```\na\n```\n````", "```\na\n```\n"),
+        ("Use ```x``` so:\n```\na\n```", "a\n"),
+        ("```\r\na\r\n```\r\n", "a\r\n"),
+        ("```python\nreturn a```", "return a\n"),
+        ("```python\nreturn a``` is it", None),
         ("a", None),
     ],
 )
@@ -138,8 +153,10 @@ def test_a_text_with_one_word_changed_is_a_near_duplicate(words: int) -> None:
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=60).map("".join)))
 def test_readers_never_raise(text: str) -> None:
     """If it fails, one odd answer stops a round."""
-    inside = answers.tagged(text), answers.boxed(text), answers.fenced(text)
+    inside = answers.tagged(text), answers.boxed(text)
     assert all(part is None or part in text for part in inside)
+    block = answers.fenced(text)
+    assert block is None or all(line.strip() in text for line in block.split("\n"))
     for reader in READERS:
         reader(text)
 

@@ -120,6 +120,61 @@ def test_a_program(code: Code) -> None:
     assert code.read(PROGRAM | {"cases": json.dumps(PROGRAM["cases"])}) == problem
 
 
+def test_one_process_is_enough_for_a_program(code: Code) -> None:
+    """If it fails, `processes: 1` calls every program wrong; or lets it have more."""
+    problem = code.read(PROGRAM)
+    alone = Code(code.config.model_copy(update={"processes": 1}))
+    assert judged(alone, problem, SUM).solved
+    assert not judged(alone, problem, "import os\nif os.fork() == 0: os._exit(0)\n" + SUM).solved
+
+
+def test_a_program_reads_more_than_a_file_may_hold(code: Code) -> None:
+    """If it fails, long inputs count against every answer, or a program that does not read them hangs."""
+    small = Code(code.config.model_copy(update={"file_mib": 1}))
+    text = "1 2\n" * 500_000
+    for source, stdout in (
+        ("print(len(open(0).read()))", str(len(text))),
+        ("print(input())", "1 2"),
+        ("print(3)", "3"),
+    ):
+        problem = small.read({"problem": "x", "cases": [{"stdin": text, "stdout": stdout}] * 2})
+        assert small.fault(*problem) is None
+        assert judged(small, problem, source).solved, source
+
+
+def test_programs_that_no_answer_can_write_are_faults(code: Code) -> None:
+    """If it fails, a case that is too large counts against every answer."""
+    least = Code(code.config.model_copy(update={"memory_mib": 64}))
+    for case, words in (
+        ({"stdin": "x" * (5 << 20), "stdout": ""}, "5242880 bytes of standard input"),
+        ({"stdin": "", "stdout": "x" * (2 << 20)}, "2097152 bytes of standard output"),
+    ):
+        fault = least.fault(*least.read({"problem": "x", "cases": [case]}))
+        assert fault is not None and words in fault
+
+
+@pytest.mark.parametrize(
+    ("source", "solved"),
+    [
+        ("print('1 2\\x0b3')", True),
+        ("print('1 2')\nprint('3')", False),
+        ("import sys\nsys.stdout.write('1 2\\x0b3   \\r\\n\\n')", True),
+        ("import os\nos.write(1, b'1 2\\x0b3')\nif os.fork() == 0:\n    import time\n    time.sleep(60)\n", True),
+        ("import os, signal\nprint('1 2\\x0b3', flush=True)\nos.kill(os.getpid(), 9)", False),
+        ("import os\nprint('1 2\\x0b3', flush=True)\nos.close(1)\nos.close(0)\nos._exit(0)", True),
+        ("import os\nprint('1 2\\x0b3', flush=True)\nos.kill(os.getppid(), 9)", False),
+        (
+            "import os\nfor number in range(2, 64):\n    try: os.write(number, b'1MQ==\\n')\n    except OSError: pass",
+            False,
+        ),
+    ],
+)
+def test_what_a_program_writes_is_compared_by_lines(code: Code, source: str, solved: bool) -> None:
+    """If it fails, other characters count as ends of lines; or what a program does to its pipes decides."""
+    problem = code.read({"problem": "x", "cases": [{"stdin": "", "stdout": "1 2\x0b3\n"}]})
+    assert judged(code, problem, source).solved is solved
+
+
 def test_one_run_of_a_program_leaves_nothing_for_the_next(code: Code) -> None:
     """If it fails, a verdict depends on the order of the cases."""
     cases = [{"stdin": str(number), "stdout": "1"} for number in range(3)]
@@ -376,8 +431,8 @@ def test_answers_are_judged_in_order_and_at_a_time(code: Code) -> None:
     assert verdicts == several.verify_all(items) == code.verify_all(items)
 
 
-def test_only_a_broken_sandbox_leaves_an_answer_without_verdict(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, a fault of the machine teaches the policy, or one hiccup costs a verdict."""
+def test_a_broken_sandbox_is_an_error_and_no_verdict(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a fault of the machine teaches the policy or is kept as a verdict, or one hiccup stops a round."""
     starts: list[object] = []
     problem = Problem(code.example.problem, code.example.reference)
 
@@ -397,7 +452,8 @@ def test_only_a_broken_sandbox_leaves_an_answer_without_verdict(code: Code, monk
     broken(1)
     assert judged(code, problem, code.example.text).solved
     broken(2)
-    assert judged(code, problem, code.example.text) == Verdict({"tests": None, "format": None}, None)
+    with pytest.raises(SandboxError, match="no process to be had"):
+        judged(code, problem, code.example.text)
 
 
 def test_it_refuses_where_the_isolation_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

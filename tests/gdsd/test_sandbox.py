@@ -1,5 +1,6 @@
 """The sandbox at every level that this system offers, and the values that cross between two of them."""
 
+import builtins
 import contextlib
 import errno
 import json
@@ -568,6 +569,23 @@ def test_exceptions_cross_as_their_builtin_ancestor() -> None:
     crossed = wire.decode(wire.encode([Own("x"), SystemExit(0), json.JSONDecodeError("a", "b", 0)]))
     assert isinstance(crossed, list)
     assert [type(error) for error in crossed] == [KeyError, Exception, ValueError]
+
+
+def test_exceptions_that_take_more_than_words_cross() -> None:
+    """If it fails, an answer that rightly raises an error of decoding counts as wrong."""
+    raised: list[Exception] = [
+        UnicodeDecodeError("ascii", b"x", 0, 1, "y"),
+        UnicodeEncodeError("ascii", "x", 0, 1, "y"),
+    ]
+    raised += [UnicodeTranslateError("x", 0, 1, "y"), ExceptionGroup("x", [ValueError()])]
+    crossed = wire.decode(wire.encode(raised))
+    assert isinstance(crossed, list)
+    kinds = [UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, Exception]
+    assert [type(error) for error in crossed] == kinds
+    for name, kind in vars(builtins).items():
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            made = wire.decode(f'{{"raised":["{name}","words"]}}'.encode())
+            assert issubclass(kind, type(made)) and isinstance(made, Exception), name
 
 
 @given(st.binary(max_size=200) | st.text(alphabet='[]{}",:0123456789.eE+-tuplesetdictrangebytesint', max_size=200))

@@ -7,6 +7,8 @@ OPEN, CLOSE = "<answer>", "</answer>"
 BOX = "\\boxed{"
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text, as in \{1, 2\}
 FENCE = "```"
+RUN = re.compile("`{3,}")
+ITEM = re.compile(r"[ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+")  # what stands before the first line of a list's item
 WORDS = 3  # words of a shingle
 
 
@@ -48,11 +50,37 @@ def boxed(text: str) -> str | None:
 
 
 def fenced(text: str) -> str | None:
-    """Returns the content of the last complete fenced block, without its language line; None where there is none."""
-    pieces = text.split(FENCE)  # fences open and close in turn, so that every second piece is a block
-    blocks = pieces[1:-1:2]
-    _, newline, body = blocks[-1].partition("\n") if blocks else ("", "", "")
-    return body if newline else None
+    """Returns the content of the last complete fenced block, without its language line; None where there is none.
+
+    A fence closes a block at the start of a line, no deeper than it was opened: others are part of the code, but for
+    one at the end of a line where no other follows. What is in an item of a list loses the item's indentation.
+    """
+    found: tuple[list[str], int] | None = None
+    block: list[str] | None = None
+    ticks = margin = glued = 0
+    for line in text.split("\n"):
+        bare = line.lstrip(" \t")
+        rest = line
+        if block is not None:
+            if len(line) - len(bare) > margin or not bare.startswith("`" * ticks):
+                block.append(line)
+                if not glued and line.rstrip().endswith("`" * ticks):
+                    glued = len(block)
+                continue
+            found, block = (block, margin), None
+            rest = bare.lstrip("`")
+        before, fence, info = rest.rpartition(FENCE)
+        head = before.rstrip("`")
+        if fence and "`" not in info and len(RUN.findall(head)) % 2 == 0:  # and is not the end of code in a line
+            block, glued, ticks = [], 0, len(before) - len(head) + len(fence)
+            margin = len(head) if ITEM.fullmatch(head) else len(rest) - len(rest.lstrip(" \t"))
+    if block and glued:
+        found = ([*block[: glued - 1], block[glued - 1].rstrip().rstrip("`")], margin)
+    if found is None:
+        return None
+    lines, margin = found
+    cut = min([margin, *(len(line) - len(line.lstrip(" \t")) for line in lines if line.strip())])
+    return "".join(line[cut:] + "\n" for line in lines)
 
 
 def shingles(text: str) -> frozenset[str]:

@@ -88,7 +88,11 @@ class Domain(ABC):
 
     @abstractmethod
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Judges an answer; never raises, whatever the answer."""
+        """Judges an answer; never raises because of one.
+
+        Raises:
+            SandboxError: answers have to be run, and this system cannot do so.
+        """
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Judges answers in order; a domain whose verdicts are slow judges several at a time."""

@@ -20,12 +20,14 @@ from tasks.gdsd import sandbox
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
 from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
+from tasks.gdsd.errors import SandboxError
 from tasks.gdsd.guests import answer as answer_role
 from tasks.gdsd.guests import tester as tester_role
 from tasks.gdsd.guests import wire
 from tasks.gdsd.sandbox import GoneError, LateError, Limits, Route, Sandbox, StartError
 
 SOURCE = 1 << 18  # bytes of an answer's code
+STDIN_SHARE = 16  # of the memory, for a case's standard input, which is held several times while it is read
 TRIES = 2  # to bring up the sandboxes of an answer
 
 INSTRUCTION = """\
@@ -117,13 +119,23 @@ class Code(Domain):
 
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a problem from a file, or None; nothing of it is run."""
+        task = read_reference(reference)
+        for case in task.cases if isinstance(task, Program) else ():
+            read, written = (len(text.encode(errors="replace")) for text in (case.stdin, case.stdout))
+            if read > (most := self.config.memory_mib * sandbox.MIB // STDIN_SHARE):
+                return (
+                    f"{read} bytes of standard input; with memory_mib {self.config.memory_mib} at most {most} are read"
+                )
+            if written > answer_role.OUTPUT:
+                return f"{written} bytes of standard output; at most {answer_role.OUTPUT} of an answer's are kept"
         return fault_of(reference)
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         """Runs the last fenced block of an answer.
 
         Raises:
-            SandboxError: this system does not offer the isolation that the configuration asks for.
+            SandboxError: this system does not offer the isolation that the configuration asks for, or does not start
+                what it has offered.
         """
         task = read_reference(reference)
         source = answers.fenced(answer)
@@ -132,14 +144,19 @@ class Code(Domain):
         if source is None or len(source) > SOURCE:
             return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
         route = sandbox.choose(self.config.isolation)
+        failures = []
         for _ in range(TRIES):
             try:
                 outcome = self._run(task, source, route)
-            except StartError:
+            except StartError as error:
+                failures.append(str(error))
                 continue
             share = sum(outcome.passed) / len(outcome.passed)
             return Verdict(parts={"tests": share, "format": float(outcome.compiles)}, solved=all(outcome.passed))
-        return Verdict(parts={"tests": None, "format": None}, solved=None)
+        raise SandboxError(
+            f"the sandbox of an answer did not start in {TRIES} tries ({'; '.join(failures)}), so there is no verdict, "
+            "and none is kept; lower domain.workers if the machine has no processes or memory left, and run it again"
+        )
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Judges `workers` answers at a time; each thread only waits for processes."""
@@ -149,7 +166,8 @@ class Code(Domain):
     def _run(self, task: Tests | Program, source: str, route: Route) -> Outcome:
         config = self.config
         # The deadline comes first; the limit of CPU time is for what nobody waits for.
-        limits = Limits(config.seconds + 1, config.memory_mib, config.processes, config.file_mib)
+        processes = config.processes + isinstance(task, Program)  # one more, which serves the program's runs
+        limits = Limits(config.seconds + 1, config.memory_mib, processes, config.file_mib)
         with ExitStack() as stack:
             side = stack.enter_context(Sandbox(answer_role, limits, route))
             tester = stack.enter_context(Sandbox(tester_role, limits, route)) if isinstance(task, Tests) else None
@@ -220,4 +238,4 @@ def _match(text: str, wanted: str, side: Sandbox, deadline: float) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+    return [line.rstrip() for line in text.rstrip().split("\n")]

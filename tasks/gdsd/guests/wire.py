@@ -18,6 +18,12 @@ BYTES = 4 << 20  # of a message
 WORDS = 200  # characters of what an exception says
 SMALL = 1 << 62  # larger integers cross in base 16, which is linear in their length and has no limit of digits
 
+BEFORE_WORDS: "dict[str, tuple[object, ...]]" = {
+    "UnicodeDecodeError": ("ascii", b"", 0, 1),
+    "UnicodeEncodeError": ("ascii", "", 0, 1),
+    "UnicodeTranslateError": ("", 0, 1),
+}
+
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -160,6 +166,19 @@ def _exception(name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
+def _made(kind: type[Exception], words: str) -> Exception:
+    """An exception that says something; of its nearest ancestor where one of its own type takes more than words."""
+    arguments = (*BEFORE_WORDS.get(kind.__name__, ()), *([words] if words or kind.__name__ in BEFORE_WORDS else []))
+    for one in kind.__mro__:
+        try:
+            made = one(*arguments)
+        except TypeError:
+            continue
+        if isinstance(made, Exception):
+            return made
+    return Exception(words)
+
+
 def _words(error: BaseException) -> str:
     """What an exception says; empty where it says nothing or cannot be asked."""
     try:
@@ -185,8 +204,7 @@ def _unpack(value: Json, depth: int) -> object:
         case "complex", [float(real), float(imaginary)]:
             return complex(real, imaginary)
         case "raised", [str(name), str(words)]:
-            kind = _exception(name) or Exception
-            return kind(words) if words else kind()
+            return _made(_exception(name) or Exception, words)
         case "range", [_, _, _]:
             start, stop, step = (_unpack(part, depth - 1) for part in body)
             if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
