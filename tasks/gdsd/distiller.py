@@ -4,19 +4,19 @@ import logging
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pyarrow as pa
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tasks.gdsd import checkpoint, memory, parallel
+from tasks.gdsd import checkpoint, memory, parallel, sharding
 from tasks.gdsd.batch import Batch, collate
 from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
-from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError, NonFiniteError
@@ -43,14 +43,14 @@ def distill(
     parent: str,
     evidence: Path,
 ) -> tuple[PolicyState, EpochStats]:
-    """Trains a policy on a round's scored completions and returns its new state.
+    """Trains a policy on a round's scored completions and returns its new state, which takes the place of the old.
 
     Views are drawn once per epoch and shared by all inner steps, so the first step's readouts, detached, are the old
     policy's and no second forward is needed. Groups without spread carry no signal and are left out. `base` is read
     where the objective needs a reference and the policy has no adapter to switch off.
 
     Several processes may share the epoch, see `parallel`: all call this with the same arguments, each computes the
-    gradients of some groups, and all get the same new state.
+    gradients of some groups, and all get the same new policy; of moments that are spread, the first gets the whole.
 
     Raises:
         ConfigError: `top_k` exceeds the vocabulary.
@@ -65,37 +65,43 @@ def distill(
             f"distill.objective.top_k {objective.candidates} exceeds the {denoiser.vocabulary_size} tokens of the "
             "policy's vocabulary; lower it, or use the readout 'centred'"
         )
-    optimizer = torch.optim.AdamW(
-        [parameter for _, parameter in denoiser.trainable()],
-        config.learning_rate,
-        (config.adam_beta1, config.adam_beta2),
-        weight_decay=config.weight_decay,
-    )
-    _restore(optimizer, denoiser, state.optimizer)
+    compute = config.compute
+    accelerator = parallel.accelerator(denoiser.device, compute)
+    models = [denoiser] if base is None else [denoiser, base.denoiser.eval()]
     batch = collate(scored, denoiser, objective, group_size=group_size, round_index=round_index, seed=seed)
     updates, in_a_row = state.record.updates, state.record.skipped_in_a_row
     steps: list[StepStats] = []
-    if batch is not None:
-        epoch = _Epoch(denoiser, None if base is None else base.denoiser.eval(), optimizer, batch, config, group_size)
-        first = epoch.accelerator.is_main_process
-        for _ in tqdm(
-            range(config.inner_steps),
-            desc=f"distilling round {round_index + 1}",
-            disable=None if first else True,
-            leave=False,
-        ):
-            stats = epoch.update(learning_rate(config, updates))
-            steps.append(stats)
-            in_a_row = in_a_row + 1 if stats.skipped else 0
-            updates += not stats.skipped
-            if in_a_row >= config.max_skipped:
-                if first:
-                    _save_evidence(evidence, denoiser, batch)
-                raise NonFiniteError(
-                    f"{in_a_row} updates in a row were not finite in round {round_index + 1} (loss {stats.loss}, "
-                    f"gradient norm {stats.grad_norm}). Lower distill.learning_rate ({config.learning_rate}) or the "
-                    f"strength of distill.objective ({objective})."
-                )
+    with sharding.sharded(models, accelerator) if compute.sharding == "fsdp" else nullcontext():
+        optimizer = torch.optim.AdamW(
+            [parameter for _, parameter in denoiser.trainable()],
+            config.learning_rate,
+            (config.adam_beta1, config.adam_beta2),
+            weight_decay=config.weight_decay,
+        )
+        _restore(optimizer, denoiser, state)
+        if batch is not None:
+            epoch = _Epoch(models, optimizer, batch, config, group_size, accelerator)
+            for _ in tqdm(
+                range(config.inner_steps),
+                desc=f"distilling round {round_index + 1}",
+                disable=None if accelerator.is_main_process else True,
+                leave=False,
+            ):
+                stats = epoch.update(learning_rate(config, updates))
+                steps.append(stats)
+                in_a_row = in_a_row + 1 if stats.skipped else 0
+                updates += not stats.skipped
+                if in_a_row >= config.max_skipped:
+                    break
+        slots = _slots(optimizer, denoiser, first=accelerator.is_main_process)
+    if in_a_row >= config.max_skipped and batch is not None:
+        if accelerator.is_main_process:
+            _save_evidence(evidence, denoiser, batch)
+        raise NonFiniteError(
+            f"{in_a_row} updates in a row were not finite in round {round_index + 1} (loss {steps[-1].loss}, "
+            f"gradient norm {steps[-1].grad_norm}). Lower distill.learning_rate ({config.learning_rate}) or the "
+            f"strength of distill.objective ({objective})."
+        )
     record = CheckpointRecord(
         family=denoiser.family,
         round=round_index + 1,
@@ -111,7 +117,7 @@ def distill(
         steps=steps,
         seconds=time.monotonic() - began,
     )
-    return PolicyState(denoiser, record, _slots(optimizer, denoiser)), stats_of_epoch
+    return PolicyState(denoiser, record, slots), stats_of_epoch
 
 
 def learning_rate(config: DistillConfig, updates: int) -> float:
@@ -124,35 +130,33 @@ def learning_rate(config: DistillConfig, updates: int) -> float:
     return config.learning_rate * rise * fall
 
 
-def compute_of(config: DistillConfig) -> ComputeConfig:
-    """Returns how an epoch is computed. In time a field of `DistillConfig`."""
-    found: object = vars(config).get("compute")
-    return found if isinstance(found, ComputeConfig) else ComputeConfig()
-
-
 class _Epoch:
     """The updates on one batch, in micro-batches of the groups that are this process's."""
 
     def __init__(
         self,
-        denoiser: Denoiser,
-        base: Denoiser | None,
+        models: list[Denoiser],  # the policy, and the base where there is a second one
         optimizer: torch.optim.AdamW,
         batch: Batch,
         config: DistillConfig,
         group_size: int,
+        accelerator: Accelerator,
     ):
-        compute = compute_of(config)
-        self.accelerator = parallel.accelerator(denoiser.device, compute)
-        self.denoiser, self.base, self.optimizer, self.config = denoiser, base, optimizer, config
-        self.recompute = compute.gradient_checkpointing
-        self.trainable = [parameter for _, parameter in denoiser.trainable()]
+        compute = config.compute
+        self.denoiser, self.base = models[0], models[1] if len(models) > 1 else None
+        self.optimizer, self.config, self.accelerator = optimizer, config, accelerator
+        self.recompute, self.together = compute.gradient_checkpointing, compute.sharding == "fsdp"
+        self.trainable = [parameter for _, parameter in self.denoiser.trainable()]
         self.judged = int(batch.judged.sum())  # of all processes, so that their sums are the mean over all
         self.group_size = group_size
         self.unit = smallest(config.objective, group_size)
         self.tokens = compute.micro_batch_tokens
-        mine = share(batch, group_size, self.accelerator.process_index, self.accelerator.num_processes)
+        mine = share(batch, group_size, accelerator.process_index, accelerator.num_processes)
         self.parts = MicroBatch(mine).cut(self.tokens, self.unit)
+        if self.together:  # all processes need as many micro-batches as the one with the most
+            most = max(parallel.gather(len(self.parts), accelerator))
+            spare = MicroBatch(batch.rows(slice(self.unit)), counts=False)
+            self.parts += [spare] * (most - len(self.parts))
 
     def update(self, learning_rate: float) -> StepStats:
         """Takes one optimizer step, or skips it when the loss or the gradient is not finite.
@@ -198,7 +202,7 @@ class _Epoch:
             raise memory.OutOfMemoryError("another process ran out of memory, see there")
         known, present = rest[: len(METRICS)], rest[len(METRICS) :]
         parallel.add_up_gradients(self.trainable, present, self.accelerator)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, self.config.max_grad_norm))
+        norm = sharding.clip(self.trainable, self.config.max_grad_norm, self.accelerator)
         means = {name: value / self.judged for name, value, here in zip(METRICS, totals, known, strict=True) if here}
         return means, norm
 
@@ -223,7 +227,7 @@ class _Epoch:
                 self.optimizer.zero_grad(set_to_none=True)
                 self._halve(done, shortage)
                 continue
-            self.parts[done] = MicroBatch(self.parts[done].batch, fixed)
+            self.parts[done] = replace(self.parts[done], fixed=fixed)
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value
             for index, parameter in enumerate(self.trainable):
@@ -239,13 +243,17 @@ class _Epoch:
 
         Raises:
             OutOfMemoryError: the failed one cannot be cut.
+            SharedShortageError: other processes are in the middle of the same micro-batch.
         """
         memory.release(self.denoiser.device)
         part = self.parts[failed]
+        if self.together and len(part) > self.unit:
+            raise memory.SharedShortageError(f"{part.tokens} tokens do not fit the memory ({shortage})")
         if len(part) <= self.unit:
-            raise memory.OutOfMemoryError(
-                f"{part.tokens} tokens, {len(part)} completions in all views, do not fit the memory, and fewer cannot "
-                f"be scored at a time ({shortage}). Set distill.compute.gradient_checkpointing, or lower the number of "
+            kind = memory.SharedShortageError if self.together else memory.OutOfMemoryError
+            raise kind(
+                f"{part.tokens} tokens, {len(part)} completions in all views, do not fit the memory, and "
+                f"{memory.SMALLEST} ({shortage}). Set distill.compute.gradient_checkpointing, or lower the number of "
                 "mask pairs, the length of completions, or the group size where completions are compared within groups."
             )
         self.tokens = min(self.tokens, part.tokens) // 2
@@ -263,7 +271,9 @@ class _Epoch:
         with memory.recomputed(self.denoiser, self.recompute):
             scores, fixed = self._scores(part)
             loss, metrics = objective_loss(scores, part.batch.advantages, self.config.objective)
-            self.accelerator.backward(loss / self.judged)
+            self.accelerator.backward(loss / self.judged if part.counts else loss * 0)
+        if not part.counts:
+            return fixed, {}
         sums = {"loss": loss.detach(), **vars(metrics)}
         return fixed, {name: float(value) for name, value in sums.items() if value is not None}
 
@@ -331,22 +341,29 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:
-    """Gives a fresh optimizer the moments of the previous epoch."""
-    if not tensors:
+def _restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, state: PolicyState) -> None:
+    """Moves the moments of the previous epoch into a fresh optimizer: the state no longer has them."""
+    moments, state.optimizer = dict(state.optimizer), {}
+    if not moments:
         return
     for name, parameter in denoiser.trainable():
-        optimizer.state[parameter] = {slot: tensors[f"{name}.{slot}"].clone() for slot in SLOTS}
+        optimizer.state[parameter] = {
+            slot: sharding.spread_like(moments.pop(f"{name}.{slot}"), parameter) for slot in SLOTS
+        }
 
 
-def _slots(optimizer: torch.optim.AdamW, denoiser: Denoiser) -> dict[str, Tensor]:
-    """Returns the optimizer's moments under the names of their parameters; empty before the first update."""
-    return {
-        f"{name}.{slot}": optimizer.state[parameter][slot]
-        for name, parameter in denoiser.trainable()
-        if parameter in optimizer.state
-        for slot in SLOTS
-    }
+def _slots(optimizer: torch.optim.AdamW, denoiser: Denoiser, first: bool) -> dict[str, Tensor]:
+    """Returns the optimizer's moments under the names of their parameters; empty before the first update.
+
+    Where they are spread, they are put together in the machine's memory, and only in the first process.
+    """
+    slots, spread_out = {}, False
+    for name, parameter in denoiser.trainable():
+        for slot, tensor in optimizer.state.get(parameter, {}).items():
+            whole = sharding.gathered(tensor)  # with the help of every process
+            spread_out |= whole is not tensor
+            slots[f"{name}.{slot}"] = tensor if whole is tensor else whole.cpu() if first else tensor
+    return slots if first or not spread_out else {}
 
 
 def _save_evidence(folder: Path, denoiser: Denoiser, batch: Batch) -> None:

@@ -1,13 +1,17 @@
 """A distillation epoch from files to files, as one process or several of them do it."""
 
-from dataclasses import dataclass
+import logging
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.console import speak
-from tasks.gdsd import checkpoint, devices, distiller, parallel, tables
+from tasks.gdsd import checkpoint, devices, distiller, memory, parallel, tables
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.digests import digest
 from tasks.gdsd.records import EpochStats
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,32 @@ class Epoch:
 def train(epoch: Epoch) -> EpochStats:
     """Trains a policy on a round's scored completions, in as many processes as configured, and saves it.
 
+    Processes among which weights are spread cannot take smaller micro-batches each on its own: where memory runs out,
+    all are started again with micro-batches of half the size.
+
     Raises:
         GdsdError: see `distiller.distill` and `parallel.launch`.
     """
-    return parallel.launch(_train, epoch, distiller.compute_of(epoch.config).processes)
+    while True:
+        compute = epoch.config.compute
+        try:
+            return parallel.launch(_train, epoch, compute.processes)
+        except parallel.ProcessError as error:
+            found = re.search(rf"{memory.SharedShortageError.__name__}: (\d+) tokens", str(error))
+            if found is None:
+                raise
+            if memory.SMALLEST in str(error):
+                raise memory.OutOfMemoryError(str(error)) from error
+            tokens = max(1, min(compute.micro_batch_tokens, int(found[1])) // 2)
+            logger.warning("%s tokens do not fit the memory; starting again with micro-batches of %d", found[1], tokens)
+        smaller = compute.model_copy(update={"micro_batch_tokens": tokens})
+        epoch = replace(epoch, config=epoch.config.model_copy(update={"compute": smaller}))
 
 
 def _train(epoch: Epoch) -> EpochStats:
     """What each process does; only the first one writes."""
-    speak()
+    if parallel.place()[1] > 1:
+        speak()  # in a process of its own
     device = devices.device()
     state = checkpoint.load(epoch.policy, device)
     trained, stats = distiller.distill(

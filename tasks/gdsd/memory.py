@@ -11,10 +11,18 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import GdsdError
 
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # of torch's allocators
+SMALLEST = "fewer cannot be scored at a time"
 
 
 class OutOfMemoryError(GdsdError, MemoryError):
     """The smallest micro-batch does not fit: the message has its size and what can be done."""
+
+
+class SharedShortageError(RuntimeError):
+    """A micro-batch does not fit one of the processes that compute each together: all have to start again.
+
+    No error of the project, which a process would return in good order while the others wait for it.
+    """
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -71,6 +71,7 @@ class MicroBatch:
 
     batch: Batch
     fixed: Fixed | None = None
+    counts: bool = True  # otherwise it is gone through for the sake of other processes
 
     def __len__(self) -> int:
         return len(self.batch.advantages)

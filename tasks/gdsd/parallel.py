@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import sys
+import tempfile
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +15,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.tensor import DTensor
 
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.errors import ConfigError, GdsdError
 
 PRELOADED = "tasks.gdsd.epoch"
 BUCKET_BYTES = 2**26  # gradients that travel at once: few messages, and little memory beside the gradients
+
+
+class ProcessError(RuntimeError):
+    """Processes that share an epoch have failed: the message has what they said."""
+
 
 Arguments = TypeVar("Arguments")
 Result = TypeVar("Result")
@@ -48,6 +56,13 @@ def add_up(numbers: Sequence[float], accelerator: Accelerator) -> list[float]:
     return total
 
 
+def gather(number: int, accelerator: Accelerator) -> list[int]:
+    """Returns every process's number, in all processes."""
+    place = accelerator.process_index
+    mine = [number if index == place else 0 for index in range(accelerator.num_processes)]
+    return [int(value) for value in add_up(mine, accelerator)]
+
+
 def add_up_gradients(
     parameters: Sequence[torch.nn.Parameter], present: Sequence[bool], accelerator: Accelerator
 ) -> None:
@@ -63,7 +78,8 @@ def add_up_gradients(
         if anywhere:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
+            if not isinstance(parameter.grad, DTensor):  # the gradients of spread weights are sums already
+                gradients.append(parameter.grad)
     for bucket in _buckets(gradients):
         total = accelerator.reduce(torch.cat([gradient.flatten() for gradient in bucket]), "sum")
         for gradient, summed in zip(bucket, total.split([gradient.numel() for gradient in bucket]), strict=True):
@@ -91,7 +107,7 @@ def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes:
     Raises:
         ConfigError: there are GPUs, but fewer than processes.
         GdsdError: whatever the work raises of it.
-        RuntimeError: a process failed in another way; its traceback is in the message.
+        ProcessError: a process failed in another way; its traceback is in the message.
     """
     if processes == 1:
         return work(arguments)
@@ -118,11 +134,13 @@ def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes:
     # With them that is left alone, since a library that only asks for a GPU on import spoils it for the copies.
     multiprocessing.set_forkserver_preload(["__main__", PRELOADED])
     threads = max(1, torch.get_num_threads() // processes)
-    try:
-        with _importable():
-            results = elastic_launch(config, _serve)(work, arguments, threads)
-    except ChildFailedError as error:
-        raise RuntimeError(f"one of {processes} processes failed: {error}") from error
+    with tempfile.TemporaryDirectory(prefix="gdsd-processes-") as reports, _importable():
+        try:
+            results = elastic_launch(config, _serve)(work, arguments, threads, Path(reports))
+        except ChildFailedError as error:
+            said = sorted(Path(reports).iterdir(), key=lambda path: path.stat().st_mtime_ns)  # the cause is the oldest
+            reasons = "\n".join(f"process {path.name}: {path.read_text()}" for path in said)
+            raise ProcessError(f"one of {processes} processes failed.\n{reasons or error}") from None
     first = results[0]
     if isinstance(first, GdsdError):
         raise first
@@ -147,15 +165,22 @@ def _importable() -> Iterator[None]:
             os.environ["PYTHONPATH"] = kept_variable
 
 
-@record
-def _serve(work: Callable[[Arguments], Result], arguments: Arguments, threads: int) -> Result | GdsdError | None:
-    """What a new process does. Errors of the project are returned: all processes raise the same, and agree to."""
+def _serve(
+    work: Callable[[Arguments], Result], arguments: Arguments, threads: int, reports: Path
+) -> Result | GdsdError:
+    """What a new process does. Errors of the project are returned: all processes raise the same, and agree to.
+
+    Others are reported before the connection to the other processes breaks, which is an error to them as well.
+    """
     os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would choose another number
     torch.set_num_threads(threads)
     try:
         return work(arguments)
     except GdsdError as error:
         return error
+    except BaseException:
+        (reports / str(place()[0])).write_text(traceback.format_exc())
+        raise
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -4,18 +4,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from tasks.gdsd import checkpoint, distiller, parallel
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.epoch import Epoch
+from tasks.gdsd.epoch import _train as train_here
 from tasks.gdsd.errors import GdsdError
+from tasks.gdsd.masking import Views
 from tasks.gdsd.records import EpochStats
 from tasks.gdsd.scoring import hidden_states
 from tests.gdsd.conftest import build
@@ -32,6 +36,7 @@ class Case:
     groups: tuple[int, ...] = (0, 1, 2, 3, 4)
     adapter: bool = False
     broken: str | None = None
+    epochs: int = 1
     evidence: Path = Path("/dev/null/evidence")
 
 
@@ -43,6 +48,8 @@ class Outcome:
     moments: dict[str, Tensor]
     stats: EpochStats | None
     error: GdsdError | None
+    held: int = 0  # numbers in the weights that the process had during the last micro-batch
+    states: Tensor | None = None  # what the trained denoiser makes of a few tokens
 
 
 def start_of(case: Case) -> PolicyState:
@@ -63,17 +70,26 @@ def do(case: Case, last: bool = True) -> Outcome:
     groups = sorted(case.groups)
     table = ended(scored(start.denoiser, groups), start.denoiser.end_id)
     table = table.take([GROUP * groups.index(group) + sample for group in case.groups for sample in range(GROUP)])
-    with breaking(case.broken if last else None):
+    held: list[int] = []
+    with breaking(case.broken if last else None, held):
+        state = start
         try:
-            trained, stats = run(start, table, case.config, base, evidence=case.evidence)
+            for index in range(case.epochs):
+                if index and parallel.place()[1] > 1:  # as if they had been saved by the first and read by all
+                    kept: list[object] = [state.optimizer]
+                    torch.distributed.broadcast_object_list(kept, src=0)
+                    state = PolicyState(state.denoiser, state.record, cast(dict[str, Tensor], kept[0]))
+                state, stats = run(state, table, case.config, base, round_index=index, evidence=case.evidence)
         except GdsdError as error:
             return Outcome({}, {}, None, error)
-    held = {name: parameter.detach() for name, parameter in trained.denoiser.named_parameters()}
-    return Outcome(held, trained.optimizer, stats, None)
+    weights = {name: parameter.detach() for name, parameter in state.denoiser.named_parameters()}
+    with torch.no_grad():
+        states = state.denoiser(torch.tensor([[3, 4, 5, 6]]))
+    return Outcome(weights, state.optimizer, stats, None, held[-1] if held else 0, states)
 
 
 @contextmanager
-def breaking(what: str | None) -> Iterator[None]:
+def breaking(what: str | None, held: list[int]) -> Iterator[None]:
     """Breaks the n-th micro-batch of an epoch, counted from 0.
 
     `gradient n` makes its gradient infinite. `forward n` fails before its loss and `backward n` before the gradient of
@@ -84,6 +100,11 @@ def breaking(what: str | None) -> Iterator[None]:
 
     def states(denoiser: Denoiser, *given: Any) -> tuple[Tensor, Tensor]:
         found = hidden_states(denoiser, *given)
+        held.append(
+            sum(
+                item.to_local().numel() if isinstance(item, DTensor) else item.numel() for item in denoiser.parameters()
+            )
+        )
         if torch.is_grad_enabled() and (kind == "always" or next(calls) == int(number or -1)):
             if kind == "backward":
                 _, first = denoiser.trainable()[0]
@@ -108,3 +129,24 @@ def do_all(job: tuple[tuple[Case, ...], Path]) -> None:
     rank, count = parallel.place()
     for index, case in enumerate(cases):
         torch.save(do(case, last=rank == count - 1), folder / f"{index}-{rank}.pt")
+
+
+def train_with_300_tokens(epoch: Epoch) -> EpochStats:
+    return _train_with(epoch, 300)
+
+
+def train_with_1_token(epoch: Epoch) -> EpochStats:
+    return _train_with(epoch, 1)
+
+
+def _train_with(epoch: Epoch, tokens: int) -> EpochStats:
+    """An epoch whose last process has memory for so many tokens at a time."""
+
+    def states(denoiser: Denoiser, prompts: Tensor, attention: Tensor, completions: Tensor, views: Views) -> Any:
+        if len(views.hidden) * len(prompts) * (prompts.shape[1] + completions.shape[1]) > tokens:
+            raise RuntimeError(SHORTAGE)
+        return hidden_states(denoiser, prompts, attention, completions, views)
+
+    rank, count = parallel.place()
+    with mock.patch.object(distiller, "hidden_states", states if rank == count - 1 else hidden_states):
+        return train_here(epoch)

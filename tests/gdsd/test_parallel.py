@@ -1,5 +1,6 @@
 """Epochs that several processes share: real ones, on the CPU with gloo, against the same epoch in one process."""
 
+import logging
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,14 +11,15 @@ from safetensors.torch import load_file
 
 from tasks.gdsd import checkpoint, memory, parallel, tables
 from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.digests import digest
 from tasks.gdsd.epoch import Epoch, train
 from tasks.gdsd.errors import CheckpointError, ConfigError, NonFiniteError
 from tasks.gdsd.microbatch import deal
 from tasks.gdsd.objective_config import EspoConfig, ObjectiveConfig, Wd1Config
 from tests.gdsd.conftest import build
-from tests.gdsd.epochs import CONFIG, GROUP, computed, configured, scored, weights
-from tests.gdsd.shared_epochs import Case, Outcome, do, do_all, start_of
+from tests.gdsd.epochs import CONFIG, GROUP, computed, configured, run, scored, weights
+from tests.gdsd.shared_epochs import Case, Outcome, do, do_all, start_of, train_with_1_token, train_with_300_tokens
 
 PROCESSES = 2
 
@@ -41,17 +43,37 @@ SAME = {
     "gdsd in another order": Case(groups=(2, 4, 0, 1, 3)),
     "one group for two processes": Case(groups=(1,)),
     "nothing to learn": Case(groups=(3, 4)),
+    "gdsd again": Case(epochs=2),
     "smallest micro-batches": Case(computed(micro_batch_tokens=1)),
     "smallest micro-batches, group": Case(computed(GROUP_BASELINE, micro_batch_tokens=1)),
     "recomputed": Case(computed(GROUP_BASELINE, gradient_checkpointing=True), adapter=True),
+}
+FSDP = {"processes": PROCESSES, "sharding": "fsdp"}
+SAME |= {
+    "fsdp": Case(computed(**FSDP)),
+    "fsdp group": Case(computed(GROUP_BASELINE, **FSDP, micro_batch_tokens=500)),
+    "fsdp pulled": Case(computed(PULLED, **FSDP, micro_batch_tokens=1)),
+    "fsdp adapter": Case(computed(PULLED, **FSDP, gradient_checkpointing=True), adapter=True),
+    "fsdp wd1": Case(computed(of(Wd1Config()), **FSDP)),
+    "fsdp one group": Case(computed(**FSDP), groups=(1,)),
+    "fsdp nothing to learn": Case(computed(**FSDP), groups=(3, 4)),
+    "fsdp again": Case(computed(PULLED, **FSDP), adapter=True, epochs=2),
+    "fsdp clipped": Case(computed(configured(max_grad_norm=0.01), **FSDP)),
 }
 BROKEN = {
     "not finite": Case(broken="gradient 0"),
     "short in forward": Case(broken="forward 1"),
     "short in backward": Case(PULLED, adapter=True, broken="backward 1"),
     "short always": Case(broken="always"),
+    "fsdp not finite": Case(computed(**FSDP), broken="gradient 0"),
+    "fsdp never finite": Case(computed(configured(max_skipped=1), **FSDP), broken="gradient 0"),
     "never finite": Case(configured(max_skipped=1), broken="gradient 0"),
 }
+
+
+def alone(case: Case) -> Case:
+    """The same epoch in one process, which has all the weights."""
+    return replace(case, config=computed(case.config))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +85,8 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcomes(tmp_path_factory: pytest.TempPathFactory, evidence: Path) -> dict[str, list[Outcome]]:
     """All cases, done by two processes once: what each of them has in the end."""
     folder, cases = tmp_path_factory.mktemp("outcomes"), SAME | BROKEN
-    cases["never finite"] = replace(cases["never finite"], evidence=evidence)
+    for name in ("never finite", "fsdp never finite"):
+        cases[name] = replace(cases[name], evidence=evidence / name)
     parallel.launch(do_all, (tuple(cases.values()), folder), PROCESSES)
     return {
         name: [torch.load(folder / f"{index}-{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
@@ -90,7 +113,7 @@ def test_two_processes_train_what_one_trains(name: str, outcomes: dict[str, list
     Each process computes some groups only, so if a process's groups were left out, counted twice or averaged on their
     own, weights would differ by the order of the learning rate, 1e-3.
     """
-    first, expected = outcomes[name][0], do(SAME[name])
+    first, expected = outcomes[name][0], do(alone(SAME[name]))
     assert_close(first, expected)
     assert first.stats is not None and expected.stats is not None
     assert (
@@ -105,6 +128,9 @@ def test_all_processes_have_the_same_bit_for_bit(name: str, outcomes: dict[str, 
     """If it fails, processes drift apart, and the policy that is saved is not the one that the others trained."""
     first, second = outcomes[name]
     assert all(torch.equal(weight, second.weights[key]) for key, weight in first.weights.items())
+    assert first.states is not None and second.states is not None and torch.equal(first.states, second.states)
+    if name.startswith("fsdp"):
+        return  # where only the first has the moments
     assert first.moments.keys() == second.moments.keys()
     assert all(torch.equal(moment, second.moments[key]) for key, moment in first.moments.items())
     assert first.stats is not None and second.stats is not None and first.stats.steps == second.stats.steps
@@ -117,24 +143,43 @@ def test_the_order_of_groups_does_not_matter_to_processes(outcomes: dict[str, li
         torch.testing.assert_close(other.weights[name], weight, rtol=0, atol=1e-5)
 
 
-def test_an_update_that_one_process_cannot_take_is_skipped_by_all(outcomes: dict[str, list[Outcome]]) -> None:
+@pytest.mark.parametrize("name", ["not finite", "fsdp not finite"])
+def test_an_update_that_one_process_cannot_take_is_skipped_by_all(
+    name: str, outcomes: dict[str, list[Outcome]]
+) -> None:
     """If it fails, a bad gradient in one process tears the policies of the processes apart, or destroys all of them.
 
     The first of three updates is not finite in the second process: all must be where skipping it leaves them.
     """
-    for outcome in outcomes["not finite"]:
-        assert outcome.stats is not None
-        assert [step.skipped for step in outcome.stats.steps] == [True, False, False]
-        assert_close(outcome, do(Case(broken="gradient 0")))
+    first, second = outcomes[name]
+    assert first.stats is not None and second.stats is not None and first.stats.steps == second.stats.steps
+    assert [step.skipped for step in first.stats.steps] == [True, False, False]
+    assert all(torch.equal(weight, second.weights[key]) for key, weight in first.weights.items())
+    assert_close(first, do(Case(broken="gradient 0")))
 
 
+@pytest.mark.parametrize("name", ["never finite", "fsdp never finite"])
 def test_all_processes_give_up_together_and_one_leaves_the_evidence(
-    outcomes: dict[str, list[Outcome]], evidence: Path
+    name: str, outcomes: dict[str, list[Outcome]], evidence: Path
 ) -> None:
-    """If it fails, processes wait for one that has stopped, or the evidence has one process's groups only."""
-    for outcome in outcomes["never finite"]:
+    """If it fails, processes wait for one that has stopped, or the evidence has one process's part only."""
+    for outcome in outcomes[name]:
         assert isinstance(outcome.error, NonFiniteError)
-    assert len(load_file(evidence / "batch.safetensors")["advantages"]) == 3 * GROUP
+    assert len(load_file(evidence / name / "batch.safetensors")["advantages"]) == 3 * GROUP
+    kept = Denoiser.load(evidence / name, "tiny", torch.device("cpu"))
+    assert all(torch.equal(one, other) for one, other in zip(kept.parameters(), build().parameters(), strict=True))
+
+
+def test_spread_weights_are_spread(outcomes: dict[str, list[Outcome]]) -> None:
+    """If it fails, sharding is a dead switch, and a model that needs it runs out of memory.
+
+    Of two blocks' weights each process has half, and embeddings, norm and head whole.
+    """
+    denoiser = build()
+    total = sum(parameter.numel() for parameter in denoiser.parameters())
+    blocks = sum(parameter.numel() for parameter in denoiser.network.model.layers.parameters())
+    assert [outcome.held for outcome in outcomes["gdsd"]] == [total, total]
+    assert [outcome.held for outcome in outcomes["fsdp"]] == [total - blocks // 2] * 2
 
 
 @pytest.mark.parametrize("name", ["short in forward", "short in backward"])
@@ -183,6 +228,33 @@ def test_an_epoch_in_two_processes_leaves_the_checkpoint_of_one(adapter: bool, t
         path.relative_to(tmp_path / "trained-2").as_posix() for path in (tmp_path / "trained-2").rglob("*")
     }
     assert not list(tmp_path.glob(".trained*")) and not (tmp_path / "evidence").exists()
+
+
+@pytest.mark.parametrize("enough", [300, 1])
+def test_spread_weights_start_again_where_memory_runs_out(
+    enough: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a shortage under FSDP ends the run, or leaves processes waiting for one that is gone.
+
+    The second process has memory for so many tokens at a time. A completion has up to 100, in four views: with 1 there
+    is nothing to be done.
+    """
+    monkeypatch.setattr("tasks.gdsd.epoch._train", {300: train_with_300_tokens, 1: train_with_1_token}[enough])
+    policy = checkpoint.save(tmp_path / "policy", start_of(Case()))
+    table = tables.write(scored(build()), tables.SCORED, tmp_path / "scored.parquet")
+    config = computed(**FSDP, micro_batch_tokens=1100)
+    epoch = Epoch(policy, None, table, config, GROUP, 0, 7, tmp_path / "trained", tmp_path / "evidence")
+    if enough == 1:
+        with pytest.raises(memory.OutOfMemoryError, match="1 completions in all views"):
+            train(replace(epoch, config=computed(**FSDP, micro_batch_tokens=1)))
+        return
+    with caplog.at_level(logging.WARNING):
+        train(epoch)
+    said = [record.message for record in caplog.records if record.name == "tasks.gdsd.epoch"]
+    assert said == ["400 tokens do not fit the memory; starting again with micro-batches of 200"]
+    trained = checkpoint.load(tmp_path / "trained", torch.device("cpu"))
+    expected, _ = run(start_of(Case()), scored(build()))
+    torch.testing.assert_close(weights(trained), weights(expected), rtol=0, atol=1e-5)
 
 
 def test_an_error_of_the_project_comes_back_as_itself(tmp_path: Path) -> None:
