@@ -16,7 +16,7 @@ from flytekit.core.cache import VersionParameters
 
 ROOT = Path(__file__).resolve().parent.parent
 # Their numerics and verdicts are part of a result.
-LIBRARIES = ("latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
+LIBRARIES = ("accelerate", "latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
 
 
 class SourceVersion:
