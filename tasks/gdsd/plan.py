@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import AdapterConfig, DistillConfig, EvaluationConfig, PolicyConfig, SamplerConfig, TrainConfig
 from tasks.gdsd.denoiser import families
 from tasks.gdsd.denoiser.alphabet import ALPHABET
@@ -239,12 +238,6 @@ def completion(shape: Shape, prompt: int, sampler: SamplerConfig, adapter: int =
     return forward(shape, prompt + sampler.length, adapter) * len(rows) + logits(shape, sum(rows))
 
 
-def compute_of(config: DistillConfig) -> ComputeConfig:
-    """Returns how an epoch is computed, as `distiller.compute_of` does."""
-    found: object = vars(config).get("compute")
-    return found if isinstance(found, ComputeConfig) else ComputeConfig()
-
-
 def views(objective: ObjectiveConfig) -> int:
     """C: how many copies of a completion are read."""
     if isinstance(objective, PromptMasks):
@@ -272,7 +265,7 @@ def unit(objective: ObjectiveConfig, group: int) -> int:
 def micro_batch(config: DistillConfig, group: int, completions: int, tokens: int) -> int:
     """Returns the completions of a micro-batch when all have T tokens, as `MicroBatch.cut` has it."""
     least = unit(config.objective, group)
-    size = max(1, compute_of(config).micro_batch_tokens // (least * tokens * views(config.objective))) * least
+    size = max(1, config.compute.micro_batch_tokens // (least * tokens * views(config.objective))) * least
     return min(size, completions)
 
 
@@ -294,7 +287,7 @@ def epoch(shape: Shape, config: DistillConfig, completions: int, tokens: int, le
     are trained; recomputing what was not kept costs a further forward pass. Attention's backward pass is 2.5 forward
     ones, counted as 2. The reference is read once.
     """
-    objective, compute = config.objective, compute_of(config)
+    objective, compute = config.objective, config.compute
     autocast, recomputes = compute.precision == "bfloat16", compute.gradient_checkpointing
     base = forward(shape, tokens) * views(objective)
     added = forward(shape, tokens, adapter, autocast)
@@ -391,13 +384,20 @@ def of_epoch(
     readout's slopes, and the sum of the other micro-batches' gradients. Gradients by weights take the place of what is
     released on the way back. Or at the optimizer's step: gradients, the sum and those of the last micro-batch, and a
     temporary of their size. Adam has two moments; an epoch that goes on from another also holds the checkpoint's.
+
+    With `fsdp` a process has its part of the blocks' weights, gradients and moments, and two blocks whole: one computes
+    while the next is fetched. Embedding and head stay whole. (Loading and saving have the whole model for a while.)
     """
-    objective, compute, tokens = config.objective, compute_of(config), prompt + length
+    objective, compute, tokens = config.objective, config.compute, prompt + length
     size = micro_batch(config, group, completions, tokens)
     count = size * views(objective) * tokens
     several = ceil(completions / size) > 1
     trained = shape.parameters if adapter is None else shape.adapter(adapter)
-    gradient = trained * (b if adapter is None else FLOAT)
+    processes = compute.processes if compute.sharding == "fsdp" else 1
+    outside = shape.head * (1 if shape.tied else 2) + shape.width
+    blocks_weights = shape.parameters - outside
+    held = outside + blocks_weights / processes + (2 * blocks_weights / shape.layers if processes > 1 else 0)
+    gradient = (outside + blocks_weights / processes) * b if adapter is None else trained / processes * FLOAT
     within = HALF if compute.precision == "bfloat16" else b
     block, inputs = kept(shape, within, adapter), shape.width * within
     blocks = shape.layers * inputs + block if compute.gradient_checkpointing else shape.layers * block
@@ -410,13 +410,13 @@ def of_epoch(
     reading = count * (blocks + states) + slopes + max(on_the_way, buffers)
     moments = {
         "reading": (gradient * several, reading),
-        "step": (gradient * (1 + several), float(gradient)),
+        "step": (gradient * (1 + several), gradient),
     }
     gradients, activations = max(moments.values(), key=sum)
     return Memory(
-        weights=shape.parameters * b,
-        reference=shape.parameters * b if objective.needs_reference and adapter is None else 0.0,
-        adapter=0.0 if adapter is None else trained * FLOAT,
+        weights=held * b,
+        reference=held * b if objective.needs_reference and adapter is None else 0.0,
+        adapter=0.0 if adapter is None else trained / processes * FLOAT,
         gradients=gradients,
         optimizer=2 * gradient * (1 + resumed),
         activations=activations,
@@ -479,7 +479,7 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     policy, rollout, distill = config.policy, config.rollout, config.distill
     adapter = 0 if policy.adapter is None else shape.adapter(policy.adapter)
     completions, length = rollout.prompts_per_round * rollout.group_size, rollout.sampler.length
-    share = ceil(rollout.prompts_per_round / compute_of(distill).processes) * rollout.group_size
+    share = ceil(rollout.prompts_per_round / distill.compute.processes) * rollout.group_size
     batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)
     return Plan(
         family=family.name,
@@ -495,7 +495,7 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
         evaluation_work=completion(shape, prompt, config.evaluation.sampler, adapter) * answers(config),
         rounds=config.rounds,
         halves=b == HALF,
-        distill_halves=is_gpu and (b == HALF or compute_of(distill).precision == "bfloat16"),
+        distill_halves=is_gpu and (b == HALF or distill.compute.precision == "bfloat16"),
     )
 
 

@@ -35,15 +35,15 @@ SIZES = {"train": 4, "validation": 1, "test": 1}
 
 
 class Graded(Domain):
-    """Asks and judges as the domain `of`; the part `letters` is the share of letters among an answer's characters."""
+    """Asks and judges as the domain `of`; the part `checksum` is one of an answer's characters, scaled to [0, 1]."""
 
-    parts = {"letters": 1.0}  # noqa: RUF012
+    parts = {"checksum": 1.0}  # noqa: RUF012
     columns = ("problem",)
     example = Answer("1", "1", "1")
 
     def __init__(self, of: str) -> None:
         self.of = make(DomainChoice.model_validate_json(of))
-        self.parts = {**self.of.parts, "letters": 1.0}
+        self.parts = {**self.of.parts, "checksum": 1.0}
         self.columns, self.example, self.generates = self.of.columns, self.of.example, self.of.generates
 
     def problems(self, seed: int) -> Iterator[Problem]:
@@ -63,7 +63,7 @@ class Graded(Domain):
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         return [
-            Verdict({**verdict.parts, "letters": sum(map(str.isalpha, item.text)) / max(1, len(item.text))}, False)
+            Verdict({**verdict.parts, "checksum": sum(map(ord, item.text)) % 997 / 996}, verdict.solved)
             for item, verdict in zip(items, self.of.verify_all(items), strict=True)
         ]
 
@@ -135,7 +135,9 @@ def small(recipe: Path, folder: Path) -> TrainConfig:
     for guard in config.get("judge", {}).get("guards", {}).values():
         replace_source(guard, "test_data", folder, range(90, 91))
         guard |= {"test_size": 1, "domain": graded(guard["domain"])}
-    config["rollout"] |= {"prompts_per_round": 2, "group_size": 3, "batch_size": 3, "shards": 2}
+    config["policy"]["adapter"] |= {"rank": 4, "alpha": 2.0}
+    config["rollout"] |= {"prompts_per_round": 2, "group_size": 2, "batch_size": 2, "shards": 2}
+    config["distill"]["inner_steps"] = min(2, config["distill"]["inner_steps"])  # bfloat16 is slow without hardware
     config["evaluation"] |= {"shards": 1}
     for stage in ("rollout", "evaluation"):
         sampler = config[stage]["sampler"]
