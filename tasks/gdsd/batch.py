@@ -72,7 +72,7 @@ def collate(
     device = denoiser.device
     prompts, attention = left_pad([row["prompt_ids"] for row in rows], denoiser.pad_id, device)
     completions = torch.tensor([row["completion_ids"] for row in rows], device=device)
-    counted = masking.counted_tokens(completions, denoiser.end_id if objective.after_end == "ignored" else None)
+    counted = masking.counted_tokens(completions, denoiser.end_ids if objective.after_end == "ignored" else ())
     return Batch(
         prompts=prompts,
         attention=attention,

@@ -1,5 +1,6 @@
 """Which tokens are hidden when a completion is scored: coupled masks, and prompts with some tokens hidden."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,10 @@ class Views:
 
 def counted_tokens(
     completions: Tensor,  # (B, L) int64
-    end_id: int | None,
+    end_ids: Sequence[int],
 ) -> Tensor:  # (B, L) bool
-    """Marks the tokens up to the first end token, which is included; all of them where `end_id` is None."""
-    if end_id is None:
-        return torch.ones_like(completions, dtype=torch.bool)
-    ends = (completions == end_id).long()
+    """Marks the tokens up to the first end token, which is included; all of them where there are no `end_ids`."""
+    ends = torch.isin(completions, torch.tensor(end_ids, dtype=completions.dtype, device=completions.device)).long()
     return ends.cumsum(1) - ends == 0  # no end token before
 
 

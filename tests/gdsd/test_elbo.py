@@ -46,7 +46,7 @@ def masks_of(count: int) -> tuple[Tensor, Tensor]:
 def enumerate_masks(denoiser: Denoiser, text: str, completion: list[int], end_id: int | None) -> Enumerated:
     prompts, attention = left_pad([denoiser.encode(text)], denoiser.pad_id, denoiser.device)
     tokens = torch.tensor([completion])
-    counted = counted_tokens(tokens, end_id)
+    counted = counted_tokens(tokens, () if end_id is None else (end_id,))
     masks, probability = masks_of(int(counted.sum()))
     views = mask_views(masks[:, None], counted)
     read = readings(denoiser, prompts, attention, tokens, views)

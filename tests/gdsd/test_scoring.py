@@ -164,7 +164,7 @@ def ending(denoiser: Denoiser) -> tuple[Example, Views]:
     prompts, attention, completions, masks = example(denoiser)
     for row, place in enumerate((2, 5, 0, 4)):
         completions[row, place] = denoiser.end_id
-    views = mask_views(masks, counted_tokens(completions, denoiser.end_id))
+    views = mask_views(masks, counted_tokens(completions, denoiser.end_ids))
     return (prompts, attention, completions, masks), views
 
 

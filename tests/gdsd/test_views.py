@@ -32,8 +32,19 @@ def chi_square(counts: Tensor) -> float:
 def test_counted_tokens_by_hand() -> None:
     """If it fails, the end of an answer is not trained, or what follows it is."""
     completions = torch.tensor([[1, 2, 3, 4], [1, END, 3, 4], [END, 2, END, 4], [1, 2, 3, END]])
-    assert counted_tokens(completions, END).int().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
-    assert counted_tokens(completions, None).all()
+    assert counted_tokens(completions, (END,)).int().tolist() == [
+        [1, 1, 1, 1],
+        [1, 1, 0, 0],
+        [1, 0, 0, 0],
+        [1, 1, 1, 1],
+    ]
+    assert counted_tokens(completions, ()).all()
+
+
+def test_any_end_token_ends_the_count() -> None:
+    """If it fails, what follows LLaDA's end of turn is trained on although the reward never reads it."""
+    completions = torch.tensor([[5, 8, 6, 9], [9, 8, 5, 5], [5, 5, 5, 5]])
+    assert counted_tokens(completions, (9, 8)).int().tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
 
 
 def test_a_pair_hides_every_counted_token_once_and_no_other() -> None:

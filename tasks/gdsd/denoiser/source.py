@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from tasks.gdsd.config_base import Config
 from tasks.gdsd.errors import CheckpointError, ConfigError
@@ -30,6 +30,12 @@ class ModelFolder(Config):
         pattern="^[0-9a-f]{64}$",
         description="SHA-256 of its content; computed when the configuration is loaded, if not given",
     )
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        """A checkpoint that names the folder is read from other directories too."""
+        return str(Path(path).expanduser().absolute())
 
 
 class HubModel(Config):
