@@ -358,7 +358,7 @@ def readable(path):
     except OSError:
         return False
 def f():
-    paths = ["/etc/passwd", "/home", "/mnt", "/opt", "/run", "/srv", "/sys", "/var", "/work", "/dev/shm", "/dev/mem"]
+    paths = ["/etc/passwd", "/home", "/mnt", "/opt", "/run", "/srv", "/sys", "/var", "/dev/shm", "/dev/mem"]
     paths += [{folder + "/secret"!r}, {str(ROOT)!r}, *glob.glob("/root/*"), *glob.glob("/root/.[!p]*")]
     for prefix in ("/usr", "/usr/local", sys.base_prefix):
         paths += glob.glob(prefix + "/lib/python*/*-packages")

@@ -128,7 +128,7 @@ class _Tensors:
     def __init__(self, path: Path):
         try:
             self._file = safe_open(path, framework="pt")
-            self.names: list[str] = list(self._file.keys())  # type: ignore[no-untyped-call]
+            self.names: list[str] = list(self._file.keys())  # type: ignore[no-untyped-call]  # safetensors has no types
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
 
@@ -136,14 +136,14 @@ class _Tensors:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._file.__exit__(*raised)  # type: ignore[no-untyped-call]
+        self._file.__exit__(*raised)  # type: ignore[no-untyped-call]  # safetensors has no types
 
     def describe(self, name: str) -> tuple[str, list[int]]:
-        part = self._file.get_slice(name)  # type: ignore[no-untyped-call]
+        part = self._file.get_slice(name)  # type: ignore[no-untyped-call]  # safetensors has no types
         return str(part.get_dtype()), list(part.get_shape())
 
     def read(self, name: str) -> Tensor:
-        tensor: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
+        tensor: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]  # safetensors has no types
         return tensor
 
 

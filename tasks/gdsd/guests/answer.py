@@ -37,7 +37,7 @@ def serve(requests: int, replies: int) -> None:
         return
     try:
         for part in (prefix, code):
-            exec(part, module.__dict__)
+            exec(part, module.__dict__)  # what this confined process is for: it runs the hostile answer
         function = module.__dict__[order["entry_point"]]
     except BaseException:
         function = None
@@ -91,7 +91,7 @@ def _run(code: object, namespace: dict[str, object], text: bytes) -> bytes:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", closefd=False)
         status = 1
         try:
-            exec(code, namespace)  # type: ignore[arg-type]
+            exec(code, namespace)  # type: ignore[arg-type]  # vars() of a module; running it is what this process is for
             status = 0
         except SystemExit as end:
             status = 0 if end.code in (None, 0) else 1

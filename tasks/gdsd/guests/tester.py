@@ -64,7 +64,7 @@ def _passes(setup: str, test: str, name: str, function: object, stand_in: StandI
     """Runs one test in a namespace of its own; one that calls nothing tests nothing."""
     namespace: dict[str, object] = {"__name__": "tests"}
     try:
-        exec(setup, namespace)
+        exec(setup, namespace)  # the data set's tests, in a confined process of their own, never beside an answer
         namespace[name] = function
         stand_in.called = stand_in.lost = False
         exec(test, namespace)
