@@ -53,7 +53,7 @@ def answer_problems(
     """
     from tasks.gdsd import checkpoint, devices, evaluation, tables
 
-    state = checkpoint.load(Path(os.fspath(policy)), devices.device())
+    state = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False)
     table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
     rows, stats = evaluation.answer(state, table, config, seed, shard, shards)
     file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")

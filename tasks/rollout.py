@@ -9,7 +9,7 @@ from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
 from images import GPU
-from tasks.gdsd.config import SamplerConfig
+from tasks.gdsd.engine_config import RolloutEngine, SamplerConfig
 from tasks.gdsd.records import RolloutStats
 from tasks.local import new_folder
 from tasks.sources import SourceVersion
@@ -38,6 +38,7 @@ def generate_rollouts(
     policy: Checkpoint,
     train: Table,
     sampler: SamplerConfig,
+    engine: RolloutEngine,
     prompts_per_round: int,
     group_size: int,
     batch_size: int,
@@ -47,11 +48,12 @@ def generate_rollouts(
     """Generates one shard of a round's rollouts; together the shards are the same, however many there are."""
     from tasks.gdsd import checkpoint, devices, rollouts, tables
 
-    denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device()).denoiser
+    denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False).denoiser
     rows, stats = rollouts.generate_shard(
         denoiser,
         tables.read(Path(os.fspath(train)), tables.PROMPTS),
         sampler,
+        engine,
         prompts_per_round=prompts_per_round,
         group_size=group_size,
         batch_size=batch_size,

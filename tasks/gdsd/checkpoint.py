@@ -48,7 +48,7 @@ class PolicyState:
     def __init__(self, denoiser: Denoiser, record: CheckpointRecord, optimizer: dict[str, Tensor]):
         self.denoiser = denoiser
         self.record = record
-        self.optimizer = optimizer  # "<trainable parameter>.<slot>" -> tensor; empty before the first update
+        self.optimizer = optimizer  # "<trainable parameter>.<slot>" -> tensor; empty before the first update, or unread
 
 
 def save(folder: Path, state: PolicyState) -> Path:
@@ -68,18 +68,25 @@ def save(folder: Path, state: PolicyState) -> Path:
     return folder
 
 
-def load(folder: Path, device: torch.device) -> PolicyState:
+def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: torch.dtype | None = None) -> PolicyState:
     """Loads a checkpoint.
+
+    Args:
+        moments: whether the optimizer's are wanted, which only training is in need of. They stay in their file, mapped,
+            until they are read.
+        dtype: precision of the weights, see `Denoiser.load`.
 
     Raises:
         CheckpointError: a file is missing, truncated, or does not fit the others.
     """
     record = read_record(folder)
-    denoiser = Denoiser.load(folder, record.family, device)
-    try:
-        optimizer = load_file(folder / OPTIMIZER, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
+    denoiser = Denoiser.load(folder, record.family, device, dtype)
+    optimizer: dict[str, Tensor] = {}
+    if moments:
+        try:
+            optimizer = load_file(folder / OPTIMIZER)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
     if denoiser.has_adapter != record.adapter:
         what = "an" if denoiser.has_adapter else "no"
         raise CheckpointError(f"{folder} has {what} adapter, but {RECORD} says that adapter is {record.adapter}")

@@ -20,7 +20,8 @@ class ComputeConfig(Config):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of the products inside the denoiser; weights stay as they are loaded, scores and losses float32",
+        description="of the products inside the denoiser with what is trained, which is float32 itself, as moments, "
+        "scores and losses are. A published model that is frozen under an adapter is bfloat16 on a GPU in either case",
     )
     gradient_checkpointing: bool = Field(
         False, description="keep a block's input instead of all it computes: far less memory, a third more time"

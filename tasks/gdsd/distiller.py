@@ -342,7 +342,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, state: PolicyState) -> None:
-    """Moves the moments of the previous epoch into a fresh optimizer: the state no longer has them."""
+    """Moves the moments of the previous epoch into a fresh optimizer, one by one: the state no longer has them."""
     moments, state.optimizer = dict(state.optimizer), {}
     if not moments:
         return

@@ -5,8 +5,12 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from tasks.console import speak
 from tasks.gdsd import checkpoint, devices, distiller, memory, parallel, tables
+from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.digests import digest
 from tasks.gdsd.records import EpochStats
@@ -59,10 +63,13 @@ def _train(epoch: Epoch) -> EpochStats:
     if parallel.place()[1] > 1:
         speak()  # in a process of its own
     device = devices.device()
-    state = checkpoint.load(epoch.policy, device)
+    base = None if epoch.base is None else _reference(epoch.base, device, epoch.config.compute)
+    # Without an adapter the weights themselves are trained. Most updates are too small for half precision: at a rate of
+    # 3e-6, 3 of 100 weights would move.
+    whole = not checkpoint.read_record(epoch.policy).adapter
     trained, stats = distiller.distill(
-        state,
-        None if epoch.base is None else checkpoint.load(epoch.base, device),
+        checkpoint.load(epoch.policy, device, dtype=torch.float32 if whole else None),
+        base,
         tables.read(epoch.scored, tables.SCORED),
         epoch.config,
         round_index=epoch.round_index,
@@ -74,3 +81,18 @@ def _train(epoch: Epoch) -> EpochStats:
     if parallel.place()[0] == 0:
         checkpoint.save(epoch.trained, trained)
     return stats
+
+
+def _reference(folder: Path, device: torch.device, compute: ComputeConfig) -> PolicyState:
+    """Loads the base policy to compare a policy with whose own weights are trained.
+
+    Where products are bfloat16 the maps of its blocks are kept so, as they would be rounded to that each time. All else
+    is float32 as in the policy, so that the two agree bit for bit before the first update.
+    """
+    base = checkpoint.load(folder, device, moments=False, dtype=torch.float32)
+    base.denoiser.requires_grad_(False)
+    if compute.precision == "bfloat16":
+        for module in base.denoiser.network.model.layers.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.to(torch.bfloat16)
+    return base

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import AutocastKwargs
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -39,7 +40,9 @@ def accelerator(device: torch.device, compute: ComputeConfig) -> Accelerator:
     # accelerate keeps one precision per process, but the epochs of a comparison may differ in it.
     AcceleratorState._reset_state()
     precision = "bf16" if compute.precision == "bfloat16" else "no"
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+    # A pass uses each weight once, so copies of all in half precision would be kept for nothing.
+    uncached = AutocastKwargs(cache_enabled=False)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, kwargs_handlers=[uncached])
 
 
 def place() -> tuple[int, int]:

@@ -86,11 +86,17 @@ def spread_like(
     whole: Tensor,
     parameter: Tensor,
 ) -> Tensor:
-    """Returns a new tensor: the part of `whole` that this process has of a parameter of that shape, or all of it."""
-    if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:
+    """Returns a new tensor like a parameter: the part of `whole` that this process has of it, or all of it.
+
+    What has another shape, such as the optimizer's count of steps, is copied where it is.
+    """
+    if whole.shape != parameter.shape:
         return whole.clone()
-    part: Tensor = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return part
+    copy = whole.to(parameter.device, parameter.dtype, copy=True)
+    if not isinstance(parameter, DTensor):
+        return copy
+    part: Tensor = distribute_tensor(copy, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return part.clone()  # a part is a view, which would keep the whole
 
 
 def clip(parameters: Sequence[torch.nn.Parameter], limit: float, accelerator: Accelerator) -> float:

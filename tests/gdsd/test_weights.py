@@ -44,7 +44,7 @@ def test_shards_are_read_like_one_file(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_model_is_written_as_it_was_published(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """If it fails, nobody else can load a trained model: names, config.json or tokenizer are other ones."""
-    weights = WRITERS[name](tmp_path / "published", dtype=dtype)
+    weights = WRITERS[name](tmp_path / "published", dtype=dtype, torch_dtype=str(dtype).removeprefix("torch."))
     denoiser = Denoiser.load(tmp_path / "published", name, CPU, dtype)
     (tmp_path / "ours").mkdir()
     denoiser.save(tmp_path / "ours")
