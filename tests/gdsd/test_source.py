@@ -1,10 +1,12 @@
 """Pinned models: what changed is refused, and a checkpoint with an adapter names its base instead of copying it."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
+from io import BufferedReader
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,7 +70,10 @@ def test_a_folder_is_pinned_when_the_configuration_is_loaded(model: Path) -> Non
     assert Chosen.model_validate_json(chosen.model_dump_json()) == chosen
     assert resolve(chosen.model) == model
     edit_tensors(model / "model-00001-of-00003.safetensors", lambda found: next(iter(found.values())).mul_(2))
-    with pytest.raises(CheckpointError, match=f"{model} has changed: .*but {digest_of(chosen)} was pinned"):
+    said = (
+        f"{model} with the SHA-256 {digest_of(chosen)} was pinned.*content of {model} has the SHA-256 {digest(model)}"
+    )
+    with pytest.raises(CheckpointError, match=said):
         resolve(chosen.model)
     with pytest.raises(CheckpointError, match="is not a folder"):
         resolve(ModelFolder(path=str(model / "nowhere"), sha256="0" * 64))
@@ -263,7 +268,7 @@ def test_a_changed_or_missing_base_is_refused(model: Path, tmp_path: Path) -> No
     """If it fails, an adapter is read on a base that it was not trained on."""
     folder = checkpoint.save(tmp_path / "policy", adapted(model))
     edit_tensors(model / "model-00001-of-00003.safetensors", lambda found: next(iter(found.values())).mul_(2))
-    with pytest.raises(CheckpointError, match=f"{model} has changed"):
+    with pytest.raises(CheckpointError, match=f"the content of {model} has the SHA-256"):
         checkpoint.load(folder, CPU)
     model.rename(tmp_path / "moved")
     with pytest.raises(CheckpointError, match=f"{model} is not a folder"):
@@ -299,6 +304,56 @@ def test_a_base_of_another_family_is_refused(model: Path, tmp_path: Path) -> Non
     edit_json(folder / "base.json", source=source.model_dump())
     with pytest.raises(CheckpointError, match="says 'llada', but its model is 'dream'"):
         checkpoint.load(folder, CPU)
+
+
+def test_a_moved_base_is_found_by_its_content(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, whoever tidies up a disk loses every run on its models, or goes on with another model's weights."""
+    state = adapted(model)
+    folder = checkpoint.save(tmp_path / "policy", state)
+    pin = json.loads((folder / "base.json").read_text())["source"]["sha256"]
+    for place in ("empty", "wrong", "right"):
+        (tmp_path / place).mkdir()
+    write_llada(tmp_path / "wrong/model", seed=1)
+    model.rename(tmp_path / "right/model")
+    with pytest.raises(CheckpointError, match=f"{model} with the SHA-256 {pin} was pinned.*set GDSD_MODELS"):
+        checkpoint.load(folder, CPU)
+    places = [str(tmp_path / place) for place in ("empty", "wrong")]
+    monkeypatch.setenv("GDSD_MODELS", os.pathsep.join(places))
+    with pytest.raises(CheckpointError, match=f"content of {places[1]}/model has the SHA-256"):
+        checkpoint.load(folder, CPU)
+    monkeypatch.setenv("GDSD_MODELS", os.pathsep.join([*places, "", str(tmp_path / "right")]))
+    loaded = checkpoint.load(folder, CPU)
+    ids = torch.tensor([[9, 10, 11, 12]])
+    assert torch.equal(loaded.denoiser(ids), state.denoiser(ids))
+    assert content(checkpoint.save(tmp_path / "again", loaded)) == content(folder), "a search leaves no trace"
+
+
+def test_a_process_reads_a_model_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, every stage of a local run reads 16 GB to no purpose; or a change between two stages goes unseen."""
+    monkeypatch.setattr("tasks.gdsd.denoiser.source.SETTLED_NS", -(10**18))  # these files are new
+    read = []
+    once = hashlib.file_digest
+
+    def count(file: BufferedReader, kind: str) -> object:
+        read.append(Path(file.name).name)
+        return once(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    first = digest(model)
+    assert sorted(read) == sorted(path.name for path in model.iterdir())
+    read.clear()
+    assert digest(model) == first and not read
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    assert digest(model) != first and read == ["config.json"]
+
+
+def test_a_file_that_was_just_written_is_read_again(model: Path) -> None:
+    """If it fails, a file that changes twice within a tick of the clock keeps the digest of its first content."""
+    first = digest(model)
+    state = (model / "config.json").stat()
+    (model / "config.json").write_text((model / "config.json").read_text()[:-1] + " ")
+    os.utime(model / "config.json", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert digest(model) != first
 
 
 def test_pins_are_quick(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """A LoRA adapter inside a network (arXiv 2106.09685), and at rest as a folder of the peft library's form.
 
-The layers are peft's: where one stands, W x becomes W x + alpha / rank * B A x, with W frozen. The folder holds data
-only, and is read as strictly as the weights beside it: whatever it asks for beyond `AdapterConfig` is refused.
+The layers are peft's: where one stands, W x becomes W x + alpha / rank * B A x, with W frozen. The folder has the names
+of the class that the base's authors publish, so that peft puts it onto that. It holds data only, and is read as
+strictly as the weights beside it: whatever it asks for beyond `AdapterConfig` is refused.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -17,17 +19,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.config import AdapterConfig, AdapterTarget
+from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
+from tasks.gdsd.denoiser.source import HubModel, ModelFolder
 from tasks.gdsd.errors import CheckpointError, ConfigError
 
 FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
-BASE = ".."  # where the base lies, seen from the adapter's folder
+BESIDE = ".."  # where the base lies, seen from the adapter's folder, if no pinned model stands for it
 
 
 def inject(network: Network, config: AdapterConfig) -> None:
     """Freezes a network and puts an adapter into it, whose weights are yet to be drawn or loaded."""
-    inject_adapter_in_model(_peft_config(config), network)
+    layers = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # declared whole, but only ever divided by the rank
+        target_modules=[*config.targets],
+    )
+    inject_adapter_in_model(layers, network)
     for parameter in parameters(network).values():
         # Half precision would round small updates away; peft computes in the adapter's precision and rounds after it.
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
@@ -47,7 +56,7 @@ def draw(network: Network, seed: int) -> None:
 
 
 def parameters(network: Network) -> dict[str, torch.nn.Parameter]:
-    """Returns the adapter's parameters under the names that they have in the peft library's files."""
+    """Returns the adapter's parameters under the names that the peft library gives them on a stock class."""
     return {
         f"base_model.model.{name.replace('.default.', '.')}": parameter
         for name, parameter in network.named_parameters()
@@ -74,28 +83,37 @@ def switched_off(network: Network) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def save(network: Network, config: AdapterConfig, folder: Path) -> None:
-    """Writes the adapter so that peft itself can load it onto the base; equal adapters give equal bytes."""
+def save(
+    network: Network, config: AdapterConfig, folder: Path, family: Family, source: HubModel | ModelFolder | None
+) -> None:
+    """Writes the adapter so that peft itself can load it onto the base; equal adapters give equal bytes.
+
+    Args:
+        source: the pinned model that is the base; None where its weights lie beside the adapter's folder.
+    """
     folder.mkdir()
-    (folder / CONFIG).write_text(json.dumps(_at_rest(config), indent=2, sort_keys=True) + "\n")
-    tensors = {name: parameter.detach().contiguous() for name, parameter in parameters(network).items()}
+    (folder / CONFIG).write_text(json.dumps(_at_rest(config, family, source), indent=2, sort_keys=True) + "\n")
+    tensors = {name: parameter.detach().contiguous() for name, parameter in _official(network, family).items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load(network: Network, folder: Path) -> AdapterConfig:
+def load(network: Network, folder: Path, family: Family, source: HubModel | ModelFolder | None) -> AdapterConfig:
     """Freezes a network and puts the adapter of a folder into it.
+
+    Args:
+        source: the pinned model that is the base; None where its weights lie beside the adapter's folder.
 
     Raises:
         CheckpointError: a file is missing or damaged, asks for what is not supported, or does not fit the network.
     """
-    config = _read_config(folder / CONFIG)
+    config = _read_config(folder / CONFIG, family, source)
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     inject(network, config)
-    places = parameters(network)
+    places = _official(network, family)
     found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     expected = {name: (place.shape, place.dtype) for name, place in places.items()}
     if found != expected:
@@ -107,21 +125,49 @@ def load(network: Network, folder: Path) -> AdapterConfig:
     return config
 
 
-def _peft_config(config: AdapterConfig) -> LoraConfig:
-    return LoraConfig(
+def _official(network: Network, family: Family) -> dict[str, torch.nn.Parameter]:
+    """Returns the adapter's parameters under the names that the peft library gives them on the official class."""
+    prefix, kind = "base_model.model.", ".weight"
+    return {
+        f"{prefix}{family.official(name.removeprefix(prefix).removesuffix(kind))}{kind}": parameter
+        for name, parameter in parameters(network).items()
+    }
+
+
+def _at_rest(config: AdapterConfig, family: Family, source: HubModel | ModelFolder | None) -> dict[str, object]:
+    """The content of adapter_config.json.
+
+    There is no task type: peft's wrapper of one demands methods of generation, which not all official classes have.
+    """
+    targets = sorted(family.official_leaf(target) for target in config.targets)
+    layers = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # declared whole, but only ever divided by the rank
-        target_modules=[*config.targets],
-        base_model_name_or_path=BASE,
+        base_model_name_or_path=_place(source),
+        revision=_revision(source),
     )
+    # peft finds targets by the end of their path, and LLaDA's head is called as the last map of its blocks.
+    excluded = family.outside_blocks(targets) or None
+    # Lists, since peft's sets have another order in each process.
+    return layers.to_dict() | {"target_modules": targets, "exclude_modules": excluded}
 
 
-def _at_rest(config: AdapterConfig) -> dict[str, object]:
-    """The content of adapter_config.json; peft holds the targets as a set, whose order differs between processes."""
-    return _peft_config(config).to_dict() | {"target_modules": sorted(config.targets)}
+def _place(source: HubModel | ModelFolder | None) -> str:
+    if source is None:
+        return BESIDE
+    return source.hub if isinstance(source, HubModel) else source.path
 
 
-def _read_config(path: Path) -> AdapterConfig:
+def _revision(source: HubModel | ModelFolder | None) -> str | None:
+    return source.revision if isinstance(source, HubModel) else None
+
+
+def _spelled(home: dict[str, object]) -> str:
+    place, revision = home.values()
+    return f"{place!r}" if revision is None else f"{place!r} at {revision!r}"
+
+
+def _read_config(path: Path, family: Family, source: HubModel | ModelFolder | None) -> AdapterConfig:
     """Reads adapter_config.json and refuses what it asks for beyond rank, alpha and targets."""
     try:
         found = json.loads(path.read_text())
@@ -130,17 +176,26 @@ def _read_config(path: Path) -> AdapterConfig:
     if not isinstance(found, dict) or found.get("peft_type") != "LORA":
         kind = found.get("peft_type") if isinstance(found, dict) else found
         raise CheckpointError(f"{path} does not describe a LoRA adapter: peft_type is {kind!r}")
-    if found.get("base_model_name_or_path") != BASE:
-        raise CheckpointError(
-            f"{path} names another base, {found.get('base_model_name_or_path')!r}: "
-            f"an adapter counts on top of the weights beside it, {BASE!r}"
-        )
-    wanted = {"rank": found.get("r"), "alpha": found.get("lora_alpha"), "targets": found.get("target_modules")}
+    home: dict[str, object] = {"base_model_name_or_path": _place(source), "revision": _revision(source)}
+    named = {key: found.get(key) for key in home}
+    if named != home:
+        raise CheckpointError(f"{path} names another base, {_spelled(named)}: here it counts on {_spelled(home)}")
+    targets = found.get("target_modules")
+    if isinstance(targets, list):
+        stock = {family.official_leaf(target): target for target in get_args(AdapterTarget)}
+        if unknown := [target for target in targets if not isinstance(target, str) or target not in stock]:
+            raise CheckpointError(
+                f"{path} is refused: targets {unknown} are no linear maps of the blocks of {family.name}; "
+                f"those are {', '.join(stock)}"
+            )
+        targets = [stock[target] for target in targets]
+    wanted = {"rank": found.get("r"), "alpha": found.get("lora_alpha"), "targets": targets}
     try:
         config = AdapterConfig.model_validate_json(json.dumps(wanted))
     except ConfigError as error:
         raise CheckpointError(f"{path} is refused: {error}") from error
-    known = _at_rest(config) | {"target_modules": found["target_modules"], "peft_version": found.get("peft_version")}
+    known = _at_rest(config, family, source)
+    known |= {"target_modules": found["target_modules"], "peft_version": found.get("peft_version")}
     # Another version of peft may write further switches; those that are off change nothing.
     surplus = {key: value for key, value in found.items() if value != known.get(key) and (value or key in known)}
     if surplus:

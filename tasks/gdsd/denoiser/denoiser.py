@@ -234,7 +234,7 @@ class Denoiser(torch.nn.Module):
                 del tensors[weights.HEAD]
             weights.write(folder, tensors, self.family, shard_bytes)
         if self._adapter is not None:
-            adapter.save(self.network, self._adapter, folder / adapter.FOLDER)
+            adapter.save(self.network, self._adapter, folder / adapter.FOLDER, self.family, self._source)
 
     @classmethod
     def load(cls, folder: Path, family: str, device: torch.device, dtype: torch.dtype | None = None) -> "Denoiser":
@@ -258,7 +258,8 @@ class Denoiser(torch.nn.Module):
         else:
             denoiser = cls._load_base(folder, families.named(family), device, dtype)
         if (folder / adapter.FOLDER).exists():
-            denoiser._adapter = adapter.load(denoiser.network, folder / adapter.FOLDER)
+            place = folder / adapter.FOLDER
+            denoiser._adapter = adapter.load(denoiser.network, place, denoiser.family, denoiser._source)
         return denoiser
 
     @classmethod

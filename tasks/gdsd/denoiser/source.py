@@ -2,11 +2,17 @@
 
 A local folder is pinned by the SHA-256 of everything that is read from it. That reads all weights: 1.3 GB/s and core
 (measured), shards in parallel, so an 8B model of 16 GB takes 13 s on one core and 3 s on four, after which loading
-finds it in memory. A cheaper digest of sizes and headers would not notice other weights of the same shape. A model on
-the Hugging Face hub is pinned by its commit, which names its content.
+finds it in memory; a process reads a file again only when its size or times change. A cheaper digest of sizes and
+headers would not notice other weights of the same shape. A model on the Hugging Face hub is pinned by its commit, which
+names its content.
+
+A folder may move, or lie elsewhere on another machine: where its path does not lead to the pinned content, the folders
+in the environment variable GDSD_MODELS, listed as in PATH, are searched for a folder of the same name that has it.
 """
 
 import hashlib
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,8 +23,12 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from tasks.gdsd.config_base import Config
 from tasks.gdsd.errors import CheckpointError, ConfigError
 
+MODELS = "GDSD_MODELS"
 # Data only: no Python, no pickles.
 FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
+SETTLED_NS = 100_000_000  # file systems count in hundredths of a second: a younger file may change without a sign
+
+_known: dict[tuple[str, int, int, int, int], str] = {}  # SHA-256 of files by path, inode, size and times
 
 
 class ModelFolder(Config):
@@ -54,7 +64,7 @@ ModelSource = Annotated[Annotated[ModelFolder, Tag("path")] | Annotated[HubModel
 
 
 def resolve(source: ModelFolder | HubModel) -> Path:
-    """Returns the local folder of a model, downloaded first where it has to be.
+    """Returns the local folder of a model, downloaded first where it has to be, or found where GDSD_MODELS says.
 
     Without network (HF_HUB_OFFLINE=1) a revision that is in the cache of the hub's library is found there.
 
@@ -63,13 +73,24 @@ def resolve(source: ModelFolder | HubModel) -> Path:
     """
     if isinstance(source, HubModel):
         return _download(source)
-    found = digest(Path(source.path))
-    if found != source.sha256:
-        raise CheckpointError(
-            f"{source.path} has changed: its content has the SHA-256 {found}, but {source.sha256} was pinned. "
-            "Restore the model, or pin the new one; results of the two cannot be mixed."
-        )
-    return Path(source.path)
+    path = Path(source.path)
+    listed = os.environ.get(MODELS, "")
+    others = [Path(folder).expanduser() / path.name for folder in listed.split(os.pathsep) if folder]
+    seen = []
+    for place in dict.fromkeys([path, *others]):
+        try:
+            found = digest(place)
+        except (CheckpointError, OSError) as error:
+            seen.append(str(error))
+            continue
+        if found == source.sha256:
+            return place
+        seen.append(f"the content of {place} has the SHA-256 {found}")
+    raise CheckpointError(
+        f"{path} with the SHA-256 {source.sha256} was pinned and is not to be found: {'; '.join(seen)}. Restore it, or "
+        f"set {MODELS} (it is {listed!r}) to folders like PATH, one of which has that content in a folder {path.name}. "
+        "To use another model, pin it; results of the two cannot be mixed."
+    )
 
 
 def digest(folder: Path) -> str:
@@ -94,8 +115,15 @@ def digest(folder: Path) -> str:
 
 
 def _sha256(file: Path) -> str:
+    began, state = time.time_ns(), file.stat()
+    key = (str(file), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    if key in _known:
+        return _known[key]
     with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if began - max(state.st_mtime_ns, state.st_ctime_ns) > SETTLED_NS:
+        _known[key] = found
+    return found
 
 
 def _pin(path: str) -> str:

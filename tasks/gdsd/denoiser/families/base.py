@@ -5,7 +5,7 @@ checkpoints differ from that: how config.json and the weights are named, which t
 phrased, which row predicts which token. No code of a checkpoint is ever run.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -66,6 +66,16 @@ class Family:
         pattern = ".".join("N" if part == number else part for part in parts)
         found = self.names.get(pattern, pattern)
         return f"{found if number is None else found.replace('.N.', f'.{number}.')}.{kind}"
+
+    def official_leaf(self, leaf: str) -> str:
+        """Returns what the official class calls a map of each block, without its path, given its stock name."""
+        inside = {stock.rpartition(".")[2]: name for stock, name in self.names.items() if ".N." in stock}
+        return inside.get(leaf, leaf).rpartition(".")[2]
+
+    def outside_blocks(self, leaves: Collection[str]) -> list[str]:
+        """Returns the official modules outside the blocks that share an official name with maps of the blocks."""
+        outside = [name for stock, name in self.names.items() if ".N." not in stock]
+        return sorted(name for name in outside if name.rpartition(".")[2] in leaves)
 
 
 def size(values: Values, key: str, default: int | None = None) -> int:
