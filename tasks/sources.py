@@ -17,18 +17,19 @@ from flytekit.core.cache import VersionParameters
 ROOT = Path(__file__).resolve().parent.parent
 # Their numerics and verdicts are part of a result.
 LIBRARIES = ("accelerate", "latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
+PLACES = frozenset({"tasks.gdsd.hardware_config"})  # where a task runs is no part of what it gives
 
 
 class SourceVersion:
     """A cache version that changes when code behind the task's result changes, and only then.
 
-    Comments, docstrings, formatting and the task's own resources do not count.
+    Comments, docstrings, formatting, the task's own resources and what a configuration can say of them do not count.
     """
 
     def get_version(self, salt: str, params: VersionParameters) -> str:
         """Returns a digest of the sources that the task reaches and of the numerical libraries' versions."""
         digest = hashlib.sha256(salt.encode())
-        for name in sorted(reach(params.func.__module__)):
+        for name in sorted(reach(params.func.__module__) - PLACES):
             digest.update(f"{name}\0{_meaning(name)}\0".encode())
         digest.update(f"python=={sys.version_info[0]}.{sys.version_info[1]}\0".encode())  # runs the code of answers
         for library in LIBRARIES:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from flytekit import FlyteContextManager, dynamic, map_task, workflow
 
-from images import CPU
+from images import CPU, IMAGES, on
 from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
 from tasks.console import speak
 from tasks.distill import distill_epoch
@@ -37,13 +37,24 @@ from tasks.gdsd.config import (
     EvaluateConfig,
     EvaluationConfig,
     JudgeConfig,
+    PolicyConfig,
     PromptConfig,
     RewardConfig,
     RolloutConfig,
     TrainConfig,
 )
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.records import EpochStats, EvalReport, GuardReport, RewardStats, Series, Tuning
+from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig
+from tasks.gdsd.records import (
+    EpochStats,
+    EvalReport,
+    GuardReport,
+    PolicyStats,
+    PromptStats,
+    RewardStats,
+    Series,
+    Tuning,
+)
 from tasks.judge import judge, judge_guard
 from tasks.local import forget_vanished_results
 from tasks.policy import prepare_policy
@@ -57,6 +68,15 @@ from tasks.types import Checkpoint, Table
 speak()
 forget_vanished_results()
 ship(reach(__name__))
+
+
+class Beginning(NamedTuple):
+    train: Table
+    validation: Table
+    test: Table
+    prompts: PromptStats
+    base: Checkpoint
+    policy: PolicyStats
 
 
 class Rounds(NamedTuple):
@@ -76,21 +96,48 @@ class Evaluations(NamedTuple):
     samples: list[Table]
 
 
-def assess(policy: Checkpoint, problems: Table, domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
+def assess(
+    policy: Checkpoint,
+    problems: Table,
+    domain: DomainChoice,
+    config: EvaluationConfig,
+    seed: int,
+    hardware: HardwareConfig,
+) -> Evaluated:
     """Adds an evaluation to a dynamic workflow: answers in shards, each cached, and one verdict on all of them."""
     answer_shard = partial(
         answer_problems, shards=config.shards, policy=policy, problems=problems, config=config, seed=seed
     )
     numbers = list(range(config.shards))
     if FlyteContextManager.current_context().compilation_state is not None:
-        shards = map_task(answer_shard)(shard=numbers)
+        shards = on(hardware.evaluation, map_task(answer_shard)(shard=numbers))
     else:  # on this machine, where flytekit caches a map task as a whole, and an interruption would lose every shard
         shards = [answer_shard(shard=number) for number in numbers]
-    return score_answers(shards=shards, domain=domain, config=config, seed=seed)
+    return on(hardware.scoring, score_answers(shards=shards, domain=domain, config=config, seed=seed))
 
 
 @dynamic(
     container_image=CPU.image,
+    environment=IMAGES,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(days=30),
+    interruptible=False,
+)
+def prepare(
+    prompts: PromptConfig, policy: PolicyConfig, hardware: TrainHardwareConfig, prompts_per_round: int, length: int
+) -> Beginning:
+    """Makes problems and the first policy; outside of a dynamic task, no configuration could place the tasks."""
+    problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
+    base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
+    return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
+
+
+@dynamic(
+    container_image=CPU.image,
+    environment=IMAGES,
     requests=CPU.requests,
     limits=CPU.limits,
     cache=False,
@@ -99,14 +146,20 @@ def assess(policy: Checkpoint, problems: Table, domain: DomainChoice, config: Ev
     interruptible=False,
 )
 def evaluate_policy(
-    policy: Checkpoint, problems: Table, domain: DomainChoice, config: EvaluationConfig, seed: int
+    policy: Checkpoint,
+    problems: Table,
+    domain: DomainChoice,
+    config: EvaluationConfig,
+    seed: int,
+    hardware: TrainHardwareConfig,
 ) -> Evaluated:
     """Answers every problem and judges the answers."""
-    return assess(policy, problems, domain, config, seed)
+    return assess(policy, problems, domain, config, seed, hardware)
 
 
 @dynamic(
     container_image=CPU.image,
+    environment=IMAGES,
     requests=CPU.requests,
     limits=CPU.limits,
     cache=False,
@@ -114,14 +167,19 @@ def evaluate_policy(
     timeout=timedelta(days=30),
     interruptible=False,
 )
-def evaluate_lengths(policy: Checkpoint, problems: Table, config: EvaluateConfig) -> Evaluations:
-    """Evaluates a policy under one protocol per completion length."""
-    found = [assess(policy, problems, config.prompts.domain, protocol, config.seed) for protocol in config.protocols()]
+def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
+    """Evaluates a policy on the problems of a configuration, under one protocol per completion length."""
+    problems = on(config.hardware.prompts, prepare_test(config=config.prompts))
+    found = [
+        assess(policy, problems, config.prompts.domain, protocol, config.seed, config.hardware)
+        for protocol in config.protocols()
+    ]
     return Evaluations([each.report for each in found], [each.samples for each in found])
 
 
 @dynamic(
     container_image=CPU.image,
+    environment=IMAGES,
     requests=CPU.requests,
     limits=CPU.limits,
     cache=False,
@@ -137,13 +195,14 @@ def check_guards(
     evaluation: EvaluationConfig,
     config: JudgeConfig,
     seed: int,
+    hardware: TrainHardwareConfig,
 ) -> list[GuardReport]:
     """Evaluates base and trained policy on the guarded domains, under the protocol of the run."""
     found = []
     for name, guard in config.guards.items():
-        problems = prepare_guard(config=guard, prompts=prompts, train=train)
-        before = assess(base, problems, guard.domain, evaluation, seed)
-        after = assess(trained, problems, guard.domain, evaluation, seed)
+        problems = on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=train))
+        before = assess(base, problems, guard.domain, evaluation, seed, hardware)
+        after = assess(trained, problems, guard.domain, evaluation, seed, hardware)
         found.append(
             judge_guard(
                 name=name,
@@ -159,6 +218,7 @@ def check_guards(
 
 @dynamic(
     container_image=CPU.image,
+    environment=IMAGES,
     requests=CPU.requests,
     limits=CPU.limits,
     cache=False,
@@ -178,6 +238,7 @@ def run_rounds(
     distill: DistillConfig,
     evaluation: EvaluationConfig,
     seed: int,
+    hardware: TrainHardwareConfig,
 ) -> Rounds:
     """Unrolls the rounds of rollout, reward and distillation, with an evaluation on some problems every few rounds.
 
@@ -198,22 +259,29 @@ def run_rounds(
             round=index,
             seed=seed,
         )
-        shards = map_task(generate_shard)(shard=list(range(rollout.shards)))
-        scored = score_rollouts(shards=shards, domain=domain, group_size=rollout.group_size, config=reward)
-        distilled = distill_epoch(
-            policy=policy,
-            base=base,
-            scored=scored.table,
-            config=distill,
-            group_size=rollout.group_size,
-            round=index,
-            seed=seed,
+        shards = on(hardware.rollout, map_task(generate_shard)(shard=list(range(rollout.shards))))
+        scored = on(
+            hardware.scoring,
+            score_rollouts(shards=shards, domain=domain, group_size=rollout.group_size, config=reward),
+        )
+        distilled = on(
+            hardware.distill,
+            distill_epoch(
+                policy=policy,
+                base=base,
+                scored=scored.table,
+                config=distill,
+                group_size=rollout.group_size,
+                round=index,
+                seed=seed,
+            ),
+            processes=distill.compute.processes,
         )
         policy = distilled.checkpoint
         rewards.append(scored.stats)
         epochs.append(distilled.stats)
         if (index + 1) % evaluate_every == 0 or index + 1 == rounds:
-            evaluated = assess(policy, problems, domain, evaluation, seed)
+            evaluated = assess(policy, problems, domain, evaluation, seed, hardware)
             policies.append(policy)
             reports.append(evaluated.report)
     return Rounds(policies, rewards, epochs, reports)
@@ -226,19 +294,25 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
     Args:
         config: the experiment, as a YAML or JSON file or inline JSON; the default is configs/tiny_sudoku.yaml
     """
-    prompts = prepare_prompts(config=config.prompts, prompts_per_round=config.rollout.prompts_per_round)
-    base = prepare_policy(config=config.policy, train=prompts.train, length=config.rollout.sampler.length)
+    begun = prepare(
+        prompts=config.prompts,
+        policy=config.policy,
+        hardware=config.hardware,
+        prompts_per_round=config.rollout.prompts_per_round,
+        length=config.rollout.sampler.length,
+    )
     before = evaluate_policy(
-        policy=base.checkpoint,
-        problems=prompts.test,
+        policy=begun.base,
+        problems=begun.test,
         domain=config.prompts.domain,
         config=config.evaluation,
         seed=config.seed,
+        hardware=config.hardware,
     )
     rounds = run_rounds(
-        train=prompts.train,
-        problems=prompts.validation,
-        base=base.checkpoint,
+        train=begun.train,
+        problems=begun.validation,
+        base=begun.base,
         domain=config.prompts.domain,
         rounds=config.rounds,
         evaluate_every=config.validate_every,
@@ -247,23 +321,26 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         distill=config.distill,
         evaluation=config.evaluation,
         seed=config.seed,
+        hardware=config.hardware,
     )
     best = select_best(policies=rounds.policies, validations=rounds.reports)
     after = evaluate_policy(
         policy=best,
-        problems=prompts.test,
+        problems=begun.test,
         domain=config.prompts.domain,
         config=config.evaluation,
         seed=config.seed,
+        hardware=config.hardware,
     )
     guards = check_guards(
-        base=base.checkpoint,
+        base=begun.base,
         trained=best,
         prompts=config.prompts,
-        train=prompts.train,
+        train=begun.train,
         evaluation=config.evaluation,
         config=config.judge,
         seed=config.seed,
+        hardware=config.hardware,
     )
     decision = judge(
         base=before.samples,
@@ -274,8 +351,8 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
     )
     return publish_policy(
         config=config,
-        prompts=prompts.stats,
-        policy=base.stats,
+        prompts=begun.prompts,
+        policy=begun.policy,
         rewards=rounds.rewards,
         epochs=rounds.epochs,
         validations=rounds.reports,
@@ -296,13 +373,13 @@ def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> E
         policy: the checkpoint folder, for example the `policy` folder of a run
         config: problems and protocol, as a YAML or JSON file or inline JSON
     """
-    problems = prepare_test(config=config.prompts)
-    evaluated = evaluate_lengths(policy=policy, problems=problems, config=config)
+    evaluated = evaluate_lengths(policy=policy, config=config)
     return publish_evaluations(reports=evaluated.reports, samples=evaluated.samples)
 
 
 @dynamic(
     container_image=CPU.image,
+    environment=IMAGES,
     requests=CPU.requests,
     limits=CPU.limits,
     cache=False,
@@ -329,6 +406,7 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
             distill=distill,
             evaluation=config.evaluation,
             seed=seed,
+            hardware=config.hardware,
         )
         return record_series(
             contestant=contestant,
@@ -362,16 +440,22 @@ def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
         config: contestants, seeds and learning rates, as a YAML or JSON file or inline JSON; the default is
             configs/compare_tiny.yaml
     """
-    prompts = prepare_prompts(config=config.prompts, prompts_per_round=config.rollout.prompts_per_round)
-    base = prepare_policy(config=config.policy, train=prompts.train, length=config.rollout.sampler.length)
+    begun = prepare(
+        prompts=config.prompts,
+        policy=config.policy,
+        hardware=config.hardware,
+        prompts_per_round=config.rollout.prompts_per_round,
+        length=config.rollout.sampler.length,
+    )
     before = evaluate_policy(
-        policy=base.checkpoint,
-        problems=prompts.test,
+        policy=begun.base,
+        problems=begun.test,
         domain=config.prompts.domain,
         config=config.evaluation,
         seed=0,
+        hardware=config.hardware,
     )
     contest = run_contest(
-        config=config, train=prompts.train, validation=prompts.validation, test=prompts.test, base=base.checkpoint
+        config=config, train=begun.train, validation=begun.validation, test=begun.test, base=begun.base
     )
     return publish_comparison(config=config, base=before.report, tunings=contest.tunings, series=contest.series)

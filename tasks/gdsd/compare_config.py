@@ -15,6 +15,7 @@ from tasks.gdsd.config import (
     check_supply,
 )
 from tasks.gdsd.config_base import Config, Count
+from tasks.gdsd.hardware_config import TrainHardwareConfig, give_gpus
 from tasks.gdsd.objective_config import (
     DiffuGrpoConfig,
     EspoConfig,
@@ -87,9 +88,17 @@ class CompareConfig(Config):
         min_length=1,
         description="what is compared, by name; one whose updates are not finite stops all after its max_skipped",
     )
+    hardware: TrainHardwareConfig = TrainHardwareConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: object) -> object:
+        return give_gpus(values)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for name, distill in self.contestants.items():
+            self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
         _refuse_repeats("seeds", self.seeds)
         if self.tuning is not None:
             if shared := sorted({*self.seeds} & {*self.tuning.seeds}):

@@ -17,6 +17,7 @@ from tasks.gdsd.denoiser.source import ModelSource
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig, give_gpus
 from tasks.gdsd.objective_config import GdsdConfig, Objective
 
 AdapterTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -374,9 +375,16 @@ class TrainConfig(Config):
     distill: DistillConfig = DistillConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     judge: JudgeConfig = JudgeConfig()
+    hardware: TrainHardwareConfig = TrainHardwareConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: object) -> object:
+        return give_gpus(values)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self.hardware.check_processes(self.distill.compute.processes, "distill.compute")
         check_supply(self.prompts, self.rollout)
         domains = {"prompts": self.prompts.domain}
         domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
@@ -393,6 +401,7 @@ class EvaluateConfig(Config):
     lengths: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
         [], description="completion lengths to try one after the other; empty: evaluation.sampler.length alone"
     )
+    hardware: HardwareConfig = HardwareConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

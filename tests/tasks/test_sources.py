@@ -56,6 +56,7 @@ def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
     edit(project / "tasks/gdsd/scoring.py", "import torch\n", "# a remark\n\n\nimport torch\n")
     edit(project / "tasks/distill.py", "retries=3", "retries=5")
     edit(project / "images/__init__.py", '"16Gi"', '"24Gi"')
+    edit(project / "tasks/gdsd/hardware_config.py", '"h100": 8', '"h100": 4')
     (project / "README.md").write_text("edited")
     assert versions(project, "distill_epoch") == before
 

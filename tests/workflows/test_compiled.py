@@ -1,12 +1,14 @@
 """What a cluster is given: the compiled tasks, asserted field by field."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
 from flyteidl.core.tasks_pb2 import Resources as ResourcesIdl
-from flytekit import FlyteContextManager
+from flytekit import FlyteContextManager, PythonFunctionTask
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.core.context_manager import ExecutionState
 from flytekit.core.type_engine import TypeEngine
@@ -17,6 +19,7 @@ from flytekit.types.file import FlyteFile
 from tasks.gdsd.config import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.hardware_config import TrainHardwareConfig
 from workflows import gdsd
 
 SETTINGS = SerializationSettings(
@@ -198,13 +201,11 @@ def test_task_compiles_to_what_is_documented(name: str) -> None:
 
 def test_every_task_of_the_workflow_is_in_the_table() -> None:
     """A new stage without stated resources, retries and cache decision would go unnoticed."""
-    from flytekit import PythonFunctionTask
-
     named = {name for name, value in vars(gdsd).items() if isinstance(value, PythonFunctionTask)}
     assert named == {*TASKS, *DYNAMIC}
 
 
-DYNAMIC = ("evaluate_policy", "evaluate_lengths", "check_guards", "run_rounds", "run_contest")
+DYNAMIC = ("prepare", "evaluate_policy", "evaluate_lengths", "check_guards", "run_rounds", "run_contest")
 
 
 @pytest.mark.parametrize("name", DYNAMIC)
@@ -218,10 +219,28 @@ def test_what_unrolls_is_a_dynamic_task_on_cpu(name: str) -> None:
     assert template.metadata.timeout.ToTimedelta() == timedelta(days=30)
 
 
-def test_an_evaluation_maps_over_its_shards(tmp_path: Path) -> None:
-    """A cluster answers shards side by side, and needs one node for them however many there are."""
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_what_unrolls_knows_the_images_of_its_registration(name: str) -> None:
+    """A dynamic task names the images of its tasks in its own pod; it would name those of no registry there."""
+    template = get_serializable(OrderedDict(), SETTINGS, getattr(gdsd, name)).to_flyte_idl().template
+    environment = {pair.key: pair.value for pair in template.container.env}
+    assert environment.items() >= {"GDSD_CPU_IMAGE": "gdsd:cpu", "GDSD_GPU_IMAGE": "gdsd:gpu"}.items()
+
+
+def unroll(task: PythonFunctionTask, inputs: Mapping[str, object]) -> DynamicJobSpec:
+    """Returns what a dynamic task would launch on a cluster."""
+    task._wf = None  # flytekit keeps what it unrolled first, in a pod the only time
     context = FlyteContextManager.current_context()
     assert context.execution_state is not None
+    inside = context.execution_state.with_params(mode=ExecutionState.Mode.TASK_EXECUTION)
+    builder = context.with_serialization_settings(SETTINGS).with_execution_state(inside)
+    with FlyteContextManager.with_context(builder) as context:
+        literals = TypeEngine.dict_to_literal_map(context, dict(inputs), dict(task.python_interface.inputs))
+        return task.dispatch_execute(context, literals).to_flyte_idl()
+
+
+def test_an_evaluation_maps_over_its_shards(tmp_path: Path) -> None:
+    """A cluster answers shards side by side, and needs one node for them however many there are."""
     for name in ("policy", "problems"):
         (tmp_path / name).write_text(name)
     inputs = {
@@ -230,13 +249,9 @@ def test_an_evaluation_maps_over_its_shards(tmp_path: Path) -> None:
         "domain": DomainChoice(SudokuConfig()),
         "config": EvaluationConfig(shards=300),
         "seed": 0,
+        "hardware": TrainHardwareConfig(),
     }
-    inside = context.execution_state.with_params(mode=ExecutionState.Mode.TASK_EXECUTION)
-    builder = context.with_serialization_settings(SETTINGS).with_execution_state(inside)
-    with FlyteContextManager.with_context(builder) as context:
-        task = gdsd.evaluate_policy
-        literals = TypeEngine.dict_to_literal_map(context, inputs, dict(task.python_interface.inputs))
-        compiled = task.dispatch_execute(context, literals).to_flyte_idl()
+    compiled = unroll(gdsd.evaluate_policy, inputs)
     (mapped,) = [node for node in compiled.nodes if node.HasField("array_node")]
     assert len(compiled.nodes) == 2 and "answer_problems" in mapped.array_node.node.metadata.name
     (shards,) = [binding for binding in mapped.inputs if binding.var == "shard"]

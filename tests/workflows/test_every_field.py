@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel, RootModel
 
 from tasks.gdsd.config import AdapterConfig, EvaluateConfig, GuardConfig, PromptConfig, TrainConfig
+from tasks.gdsd.hardware_config import TrainHardwareConfig
 from tests.workflows.conftest import without_times
 
 BASE: dict[str, object] = {
@@ -144,6 +145,11 @@ ELSEWHERE = {
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
     "judge.guards.older.test_data": "the same field as prompts.test_data",
     "judge.guards.older.columns": "the same field as prompts.columns",
+    **{
+        f"hardware.{stage}.{field}": "tests/workflows/test_hardware.py"  # on a cluster only
+        for stage, place in TrainHardwareConfig.model_fields.items()
+        for field in type(place.default).model_fields
+    },
 }
 
 

@@ -15,9 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from flytekit import FlyteContextManager
-from flytekit.core.context_manager import ExecutionState
-from flytekit.core.type_engine import TypeEngine
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
@@ -26,7 +23,7 @@ from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
 from tests.gdsd.official import WRITERS
 from tests.workflows.conftest import ROOT
-from tests.workflows.test_compiled import SETTINGS
+from tests.workflows.test_compiled import unroll
 from workflows import gdsd
 
 FAMILIES = {"llada": "llada", "dream": "dream", "qwen3": "qwen3_mdlm"}  # by the first word of a recipe's name
@@ -160,8 +157,6 @@ def test_a_recipe_compiles_for_a_cluster(recipe: Path, tmp_path: Path) -> None:
     """If it fails, a cluster refuses the rounds that the recipe asks for once it has loaded the base policy."""
     config = load(written(recipe))
     (tmp_path / "problems").write_text("")
-    context = FlyteContextManager.current_context()
-    assert context.execution_state is not None
     inputs = {
         "train": FlyteFile(str(tmp_path / "problems")),
         "problems": FlyteFile(str(tmp_path / "problems")),
@@ -174,13 +169,9 @@ def test_a_recipe_compiles_for_a_cluster(recipe: Path, tmp_path: Path) -> None:
         "distill": config.distill,
         "evaluation": config.evaluation,
         "seed": config.seed,
+        "hardware": config.hardware,
     }
-    inside = context.execution_state.with_params(mode=ExecutionState.Mode.TASK_EXECUTION)
-    builder = context.with_serialization_settings(SETTINGS).with_execution_state(inside)
-    with FlyteContextManager.with_context(builder) as context:
-        task = gdsd.run_rounds
-        literals = TypeEngine.dict_to_literal_map(context, inputs, dict(task.python_interface.inputs))
-        compiled = task.dispatch_execute(context, literals).to_flyte_idl()
+    compiled = unroll(gdsd.run_rounds, inputs)
     # Two rounds of rollouts, verdicts and an epoch, and after the last one answers and their verdicts.
     assert len(compiled.nodes) == 2 * 3 + 2
 

@@ -53,6 +53,16 @@ def test_the_same_command_again_is_served_from_the_cache(smoke: Outcome, pyflyte
     assert again.numbers() == smoke.numbers()
 
 
+def test_other_hardware_computes_nothing_again(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
+    """A machine that is out of stock would otherwise cost a person the training so far."""
+    other = {"kind": "h100", "memory": "64Gi", "spot": False}
+    hardware = {"prompts": {"cpu": 8}, "policy": other, "rollout": other, "distill": other, "evaluation": other}
+    moved = pyflyte("run", "workflows/gdsd.py", "train", "--config", variant(tmp_path, hardware=hardware), home=home)
+    assert moved.code == 0, moved.text
+    assert "rollouts" not in moved.text and "evaluation" not in moved.text and moved.rounds_computed() == []
+    assert moved.numbers() == smoke.numbers()
+
+
 def test_more_rounds_compute_only_those(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
     """Extending a run must not start it again."""
     longer = pyflyte("run", "workflows/gdsd.py", "train", "--config", variant(tmp_path, rounds=3), home=home)
