@@ -253,6 +253,7 @@ def run_rounds(
             policy=policy,
             train=train,
             sampler=rollout.sampler,
+            engine=rollout.engine,
             prompts_per_round=rollout.prompts_per_round,
             group_size=rollout.group_size,
             batch_size=rollout.batch_size,

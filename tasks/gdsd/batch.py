@@ -11,7 +11,7 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.masking import Views
 from tasks.gdsd.objective_config import CoupledMasks, ObjectiveConfig, PromptMasks
-from tasks.gdsd.sampler import left_pad
+from tasks.gdsd.padding import left_pad
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tasks.gdsd.denoiser.alphabet import ALPHABET
 from tasks.gdsd.denoiser.source import ModelSource
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.engine_config import EvaluationEngine, ExactConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig, give_gpus
 from tasks.gdsd.objective_config import GdsdConfig, Objective
@@ -223,30 +224,6 @@ class PolicyConfig(Config):
         return self
 
 
-class SamplerConfig(Config):
-    """Block-wise low-confidence remasking (LLaDA, arXiv 2502.09992)."""
-
-    length: int = Field(16, ge=1, le=4096, description="completion tokens")
-    block_length: int = Field(16, ge=1, le=4096, description="tokens of a block; blocks are unmasked left to right")
-    steps_per_block: int = Field(5, ge=1, le=4096, description="denoiser calls per block")
-    temperature: float = Field(1.0, ge=0, le=10, description="0 takes the most likely token")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.length % self.block_length:
-            nearest = max(1, round(self.length / self.block_length)) * self.block_length
-            raise ValueError(
-                f"length {self.length} is not a multiple of block_length {self.block_length}; "
-                f"use length {nearest} or another block_length"
-            )
-        if self.steps_per_block > self.block_length:
-            raise ValueError(
-                f"steps_per_block {self.steps_per_block} exceeds block_length {self.block_length}, "
-                f"but a step unmasks at least one token; use at most {self.block_length}"
-            )
-        return self
-
-
 class RolloutConfig(Config):
     """What is generated in a round, and how the work is cut."""
 
@@ -255,6 +232,7 @@ class RolloutConfig(Config):
     shards: int = Field(1, ge=1, le=512, description="map-task items per round; changes tokens by rounding at most")
     batch_size: Count = Field(256, description="completions per denoiser call; changes tokens by rounding at most")
     sampler: SamplerConfig = SamplerConfig()
+    engine: RolloutEngine = RolloutEngine(ExactConfig())
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -326,6 +304,7 @@ class EvaluationConfig(Config):
     shards: int = Field(1, ge=1, le=512, description="map-task items; what is done is kept when a run is interrupted")
     batch_size: Count = Field(512, description="completions per denoiser call; changes tokens by rounding at most")
     sampler: EvaluationSamplerConfig = EvaluationSamplerConfig()
+    engine: EvaluationEngine = ExactConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

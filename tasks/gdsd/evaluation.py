@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 from tqdm import tqdm
 
-from tasks.gdsd import rewards, sampler, seeds
+from tasks.gdsd import engines, rewards, seeds
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.config import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.engines.base import Completion, Request
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.intervals import normal, pass_at, share
 from tasks.gdsd.records import AnswerStats, EvalReport, PassAt, Protocol
@@ -30,15 +31,14 @@ def answer(
     rows = problems.take(pa.array(range(shard, problems.num_rows, shards), pa.int64())).to_pylist()
     asked = [(row, sample) for row in rows for sample in range(config.samples)]
     requests = [
-        sampler.Request(denoiser.encode(row["prompt"]), seeds.key(seed, "evaluate", row["id"], sample))
-        for row, sample in asked
+        Request(denoiser.encode(row["prompt"]), seeds.key(seed, "evaluate", row["id"], sample)) for row, sample in asked
     ]
-    completions: list[sampler.Completion] = []
+    engine = engines.make(config.engine, denoiser)
+    completions: dict[int, Completion] = {}
     with tqdm(total=len(requests), desc="evaluating", unit="seq", disable=None, leave=False) as bar:
-        for batch in sampler.generate(denoiser, requests, config.sampler, config.batch_size) if requests else ():
-            completions += batch
+        for batch in engine.generate(requests, config.sampler, config.batch_size) if requests else ():
+            completions.update(batch)
             bar.update(len(batch))
-    steps = config.sampler.steps_per_block * (config.sampler.length // config.sampler.block_length)
     answers: list[dict[str, object]] = [
         {
             "prompt_id": row["id"],
@@ -46,16 +46,17 @@ def answer(
             "prompt": row["prompt"],
             "problem": row["problem"],
             "reference": row["reference"],
-            "completion": denoiser.decode(completion.ids),
-            "ended": denoiser.ended(completion.ids),
-            "steps": steps,
+            "completion": denoiser.decode(completions[index].ids),
+            "ended": denoiser.ended(completions[index].ids),
+            "steps": completions[index].steps,
         }
-        for (row, sample), completion in zip(asked, completions, strict=True)
+        for index, (row, sample) in enumerate(asked)
     ]
     stats = AnswerStats(
         round=policy.record.round,
         problems=problems.num_rows,
         prompts_sha256=fingerprint(problems),
+        sampler=engine.resolve(config.sampler),
         tokens=len(answers) * config.sampler.length,
         seconds=time.monotonic() - began,
     )
@@ -92,7 +93,8 @@ def report(
         round=shards[0].round,
         protocol=Protocol(
             domain=choice,
-            sampler=config.sampler,
+            sampler=shards[0].sampler,
+            engine=config.engine,
             samples=config.samples,
             pass_at=config.pass_at,
             seed=seed,

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from tasks.gdsd.config import AdapterConfig, DistillConfig, EvaluationConfig, PolicyConfig, SamplerConfig, TrainConfig
+from tasks.gdsd.config import AdapterConfig, DistillConfig, EvaluationConfig, PolicyConfig, TrainConfig
 from tasks.gdsd.denoiser import families
 from tasks.gdsd.denoiser.alphabet import ALPHABET
 from tasks.gdsd.denoiser.families.base import Family, Values
 from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.denoiser.source import HubModel
 from tasks.gdsd.domains import make
+from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.objective_config import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks, Wd1Config
 

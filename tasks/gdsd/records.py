@@ -5,8 +5,9 @@ Seconds are wall-clock time of the work itself, without process starts and trans
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.gdsd.config import DistillConfig, SamplerConfig
+from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.engine_config import EvaluationEngine, ExactConfig, SamplerConfig
 
 
 class Record(BaseModel):
@@ -40,6 +41,7 @@ class RolloutStats(Record):
 
     completions: int
     tokens: int
+    positions: int  # tokens that went through the network's blocks, over all steps
     seconds: float
 
 
@@ -49,6 +51,7 @@ class AnswerStats(Record):
     round: int  # rounds of distillation behind the policy
     problems: int  # of the whole evaluation
     prompts_sha256: str
+    sampler: SamplerConfig  # with what the configuration left to the policy's family
     tokens: int
     seconds: float
 
@@ -114,6 +117,7 @@ class Protocol(Record):
 
     domain: DomainChoice  # the prompt's form, what counts as right, and what a reward is made of
     sampler: SamplerConfig
+    engine: EvaluationEngine = ExactConfig()
     samples: int  # answers to each problem
     pass_at: list[int]
     seed: int  # of the draws; without effect at temperature 0

@@ -41,10 +41,10 @@ def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
 
 def pair_samples(base: pa.Table, trained: pa.Table) -> pa.Table:
     """Puts the two policies' answers to a problem into one row of `tables.COMPARISON`; rows correspond already."""
-    columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference", "steps")}
+    columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference")}
     for prefix, table in (("base", base), ("trained", trained)):
         parts = [name for name in table.column_names if name.startswith(tables.PART)]
-        columns |= {f"{prefix}_{name}": table[name] for name in ("completion", "reward", "solved", *parts)}
+        columns |= {f"{prefix}_{name}": table[name] for name in ("steps", "completion", "reward", "solved", *parts)}
     return pa.table(columns, tables.complete(tables.COMPARISON, columns))
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from tasks.gdsd import prompts, sampler, seeds, tables
-from tasks.gdsd.config import SamplerConfig
+from tasks.gdsd import engines, prompts, seeds, tables
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.engine_config import RolloutEngine, SamplerConfig
+from tasks.gdsd.engines.base import Completion, Request
 from tasks.gdsd.records import RolloutStats
 
 
@@ -16,6 +17,7 @@ def generate_shard(
     denoiser: Denoiser,
     train: pa.Table,
     settings: SamplerConfig,
+    choice: RolloutEngine,
     *,
     prompts_per_round: int,
     group_size: int,
@@ -35,17 +37,16 @@ def generate_shard(
     problems = train.take(chosen).to_pylist()
     tasks = [(problem, sample) for problem in problems for sample in range(group_size)]
     requests = [
-        sampler.Request(
-            denoiser.encode(problem["prompt"]), seeds.key(seed, "rollout", round_index, problem["id"], sample)
-        )
+        Request(denoiser.encode(problem["prompt"]), seeds.key(seed, "rollout", round_index, problem["id"], sample))
         for problem, sample in tasks
     ]
-    completions: list[sampler.Completion] = []
+    engine = engines.make(choice.root, denoiser)
+    completions: dict[int, Completion] = {}
     with tqdm(
         total=len(requests), desc=f"rollouts of round {round_index + 1}", unit="seq", disable=None, leave=False
     ) as bar:
-        for batch in sampler.generate(denoiser, requests, settings, batch_size):
-            completions += batch
+        for batch in engine.generate(requests, settings, batch_size):
+            completions.update(batch)
             bar.update(len(batch))
     rows: list[dict[str, object]] = [
         {
@@ -54,15 +55,18 @@ def generate_shard(
             "problem": problem["problem"],
             "reference": problem["reference"],
             "prompt_ids": request.prompt_ids,
-            "completion_ids": completion.ids,
-            "unmasked_at": completion.unmasked_at,
-            "completion": denoiser.decode(completion.ids),
-            "ended": denoiser.ended(completion.ids),
+            "completion_ids": completions[index].ids,
+            "unmasked_at": completions[index].unmasked_at,
+            "completion": denoiser.decode(completions[index].ids),
+            "ended": denoiser.ended(completions[index].ids),
+            "engine": choice.root.name,
         }
-        for (problem, sample), request, completion in zip(tasks, requests, completions, strict=True)
+        for index, ((problem, sample), request) in enumerate(zip(tasks, requests, strict=True))
     ]
     seconds = time.monotonic() - began
-    return rows, RolloutStats(completions=len(rows), tokens=len(rows) * settings.length, seconds=seconds)
+    return rows, RolloutStats(
+        completions=len(rows), tokens=len(rows) * settings.length, positions=engine.work.positions, seconds=seconds
+    )
 
 
 def merge(shards: list[Path]) -> pa.Table:

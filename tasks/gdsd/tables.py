@@ -32,6 +32,7 @@ ROLLOUTS = pa.schema(
         _required("unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each token
         _required("completion", pa.string()),
         _required("ended", pa.bool_()),  # whether the policy wrote an end token
+        _required("engine", pa.string()),  # which made it
     ]
 )
 _VERDICT = [
@@ -66,7 +67,8 @@ COMPARISON = pa.schema(
         _required("prompt", pa.string()),
         _required("problem", pa.string()),
         _required("reference", pa.string()),
-        _required("steps", pa.int32()),  # denoiser calls for each answer
+        _required("base_steps", pa.int32()),  # denoiser calls
+        _required("trained_steps", pa.int32()),
         _required("base_completion", pa.string()),
         pa.field("base_reward", pa.float32()),
         pa.field("base_solved", pa.bool_()),

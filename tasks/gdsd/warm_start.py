@@ -8,8 +8,8 @@ from tasks.gdsd import seeds
 from tasks.gdsd.config import WarmStartConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.padding import left_pad
 from tasks.gdsd.readout import log_prob
-from tasks.gdsd.sampler import left_pad
 
 RISE = 20  # steps over which the learning rate rises; Adam's first steps are otherwise too long
 

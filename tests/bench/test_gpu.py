@@ -23,11 +23,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tasks.gdsd import plan as plans
-from tasks.gdsd import sampler
 from tasks.gdsd.compute_config import ComputeConfig
-from tasks.gdsd.config import AdapterConfig, DistillConfig, SamplerConfig
+from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser import families, networks, tokenizer_files
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
+from tasks.gdsd.engines.base import Request
+from tasks.gdsd.engines.exact import Exact
 from tasks.gdsd.objective_config import GdsdConfig
 from tests.bench.test_plan import round_of, train
 from tests.bench.test_readout import resident_mib
@@ -151,12 +153,12 @@ def measure(name: str, case: Case, folder: Path, device: torch.device) -> Measur
     steps = len(plans.hidden_rows(case.sampler))
 
     letter = denoiser.encode("a")[-1]
-    prompts = torch.full((case.batch, case.prompt), letter, device=device)
-    attention, keys = torch.ones_like(prompts, dtype=torch.bool), torch.arange(case.batch, device=device)
+    requests = [Request([letter] * case.prompt, key) for key in range(case.batch)]
+    engine = Exact(denoiser, ExactConfig())
 
-    @torch.no_grad()
     def roll_out() -> None:
-        sampler.unmask(denoiser, prompts, attention, keys, case.sampler)
+        for _ in engine.generate(requests, case.sampler, case.batch):
+            pass
 
     rollout, rollout_peak = timed(roll_out, device)
     canvas = torch.full((case.batch, tokens), letter, device=device)

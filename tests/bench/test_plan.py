@@ -23,13 +23,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tasks.gdsd import checkpoint, distiller, sampler
+from tasks.gdsd import checkpoint, distiller
 from tasks.gdsd import plan as plans
 from tasks.gdsd.compute_config import ComputeConfig
-from tasks.gdsd.config import AdapterConfig, DistillConfig, SamplerConfig
+from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
+from tasks.gdsd.engines.base import Request
+from tasks.gdsd.engines.exact import Exact
 from tests.bench.test_readout import resident_mib
 
 SHAPE = plans.Shape(vocabulary=8192, width=512, inner=1536, layers=8, heads=8, kv_heads=8, head_width=64)
@@ -63,9 +66,9 @@ def build(shape: plans.Shape) -> Denoiser:
 
 @torch.no_grad()
 def sample(denoiser: Denoiser, batch: int) -> None:
-    prompts = torch.full((batch, PROMPT), denoiser.encode("1")[0])
-    attention = torch.ones_like(prompts, dtype=torch.bool)
-    sampler.unmask(denoiser, prompts, attention, torch.arange(batch), SAMPLER)
+    requests = [Request(denoiser.encode("1") * PROMPT, key) for key in range(batch)]
+    for _ in Exact(denoiser, ExactConfig()).generate(requests, SAMPLER, batch):
+        pass
 
 
 def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length: int) -> pa.Table:

@@ -48,6 +48,7 @@ def scored(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float
             "unmasked_at": orders[group][sample],
             "completion": denoiser.decode(completions[group][sample]),
             "ended": denoiser.end_id in completions[group][sample],
+            "engine": "exact",
             "reward": advantage,
             "solved": False,
             "advantage": None if advantage is None else factor * advantage,

@@ -8,9 +8,10 @@ import pytest
 from tasks.gdsd import comparison, comparison_report, tables
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.comparison import ComparisonRecord
-from tasks.gdsd.config import DistillConfig, SamplerConfig
+from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.records import Estimate, EvalReport, Protocol, Series, Tuning
 
 PROTOCOL = Protocol(

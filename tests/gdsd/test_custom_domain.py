@@ -71,6 +71,7 @@ def rollouts(made: pa.Table, answer: Callable[[str, int], str]) -> pa.Table:
             "unmasked_at": [0],
             "completion": answer(row["reference"], sample),
             "ended": True,
+            "engine": "exact",
         }
         for row in made.to_pylist()
         for sample in range(4)

@@ -198,7 +198,7 @@ def test_the_report_counts_what_was_judged(denoiser: Denoiser) -> None:
     assert (report.round, report.tokens, report.judged) == (0, 4 * 16, 0.75)
     assert report.protocol == Protocol(
         domain=SCRIPTED,
-        sampler=GREEDY,
+        sampler=GREEDY.model_copy(update={"order": "confidence", "top_p": 1.0}),
         samples=1,
         pass_at=[1],
         seed=5,
@@ -233,7 +233,8 @@ def test_the_report_of_several_samples_by_hand() -> None:
     ]
     samples = rewards.judge(pa.Table.from_pylist(rows, tables.ANSWERS), SCRIPTED)
     config = EvaluationConfig(samples=3, pass_at=[1, 2, 3], sampler=FREE)
-    stats = [AnswerStats(round=2, problems=4, prompts_sha256="0" * 64, tokens=16, seconds=1.0)] * 2
+    of_shard = AnswerStats(round=2, problems=4, prompts_sha256="0" * 64, sampler=config.sampler, tokens=16, seconds=1.0)
+    stats = [of_shard] * 2
     report = evaluation.report(samples, SCRIPTED, config, 0, stats, ["late"], 0.5)
     assert report.solved.mean == pytest.approx(1 / 2)
     assert report.reward.mean == pytest.approx((0.25 + 0.5 + 0) / 3)

@@ -22,7 +22,7 @@ from tasks.gdsd.objective_config import (
     Wd1Config,
 )
 from tasks.gdsd.objectives import objective_loss
-from tasks.gdsd.sampler import left_pad
+from tasks.gdsd.padding import left_pad
 from tests.gdsd.epochs import CONFIG, GROUP, OBJECTIVE, apart, configured, ended, run, same, scored
 from tests.gdsd.readings import from_pair_scores
 

@@ -319,17 +319,25 @@ def test_no_prompt_can_speak_for_the_template(name: str, loaded: dict[str, Denoi
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_family_samples_and_trains(name: str, folders: dict[str, Path]) -> None:
     """If it fails, a published model loads, but the sampler or an adapter cannot work with it."""
-    from tasks.gdsd.config import AdapterConfig, SamplerConfig
-    from tasks.gdsd.sampler import Request, generate
+    from tasks.gdsd.config import AdapterConfig
+    from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
+    from tasks.gdsd.engines.base import Request
+    from tasks.gdsd.engines.exact import Exact
+    from tasks.gdsd.engines.unmasking import resolve
+    from tests.gdsd.plain_sampler import plain_sampler
 
     denoiser = Denoiser.load(folders[name], name, CPU)
     denoiser.attach_adapter(AdapterConfig(rank=2, alpha=4.0), seed=0)
     assert len(denoiser.trainable()) == 2 * 7 * 2
     requests = [Request(denoiser.encode(prompt), key) for key, prompt in enumerate(("12", "the longer one"))]
-    config = SamplerConfig(length=8, block_length=4, steps_per_block=2, temperature=1.0)
-    made = [completion.ids for batch in generate(denoiser, requests, config, 2) for completion in batch]
-    alone = [completion.ids for batch in generate(denoiser, requests, config, 1) for completion in batch]
-    assert made == alone and all(set(ids).isdisjoint(denoiser.never_sampled) for ids in made)
+    for temperature in (0.0, 1.0):
+        config = SamplerConfig(length=8, block_length=4, steps_per_block=2, temperature=temperature)
+        made = {}
+        for batch in Exact(denoiser, ExactConfig()).generate(requests, config, 2):  # left-padded
+            made.update(batch)
+        plain = resolve(config, denoiser.family.sampler)
+        assert [made[0], made[1]] == [plain_sampler(denoiser, request, plain) for request in requests]
+        assert all(set(found.ids).isdisjoint(denoiser.never_sampled) for found in made.values())
     denoiser.head().logits(denoiser(torch.tensor([requests[0].prompt_ids]))).square().sum().backward()
     assert all(parameter.grad is not None for _, parameter in denoiser.trainable())
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config import SamplerConfig
+from tasks.gdsd.engine_config import SamplerConfig
+from tasks.gdsd.engines.base import Engine
+from tasks.gdsd.engines.choice import Rules
+from tasks.gdsd.engines.unmasking import Canvas, Unmasking
 from tasks.gdsd.objective_config import SpgConfig
-from tasks.gdsd.sampler import unmask
 from tests.gdsd.directions import OBJECTIVES, cosine, first_step, kept_tokens, tilt, visited_states
 from tests.gdsd.enumerable import (
     COMPLETIONS,
@@ -71,6 +73,18 @@ def apart(first: Tensor, second: Tensor) -> float:
 # The sampler
 
 
+class TableEngine(Unmasking):
+    """The product's order of unmasking and its draw, on states that are looked up in a table."""
+
+    def __init__(self, table: Tensor):
+        Engine.__init__(self)
+        self.denoiser = Tabular(table, VOCABULARY + 1)  # type: ignore[assignment]  # all that unmasking asks of one
+
+    def states(self, canvas: Canvas, hidden_at: Tensor, step: int) -> Tensor:
+        rows = self.denoiser(canvas.ids, None)  # (B, L, V)
+        return rows.gather(1, hidden_at[:, :, None].expand(-1, -1, rows.shape[-1]))
+
+
 @EACH_KIND
 def test_the_enumerated_sampler_is_the_products(kind: str) -> None:
     """If it fails, everything below is about another sampler than the one that makes rollouts.
@@ -82,10 +96,21 @@ def test_the_enumerated_sampler_is_the_products(kind: str) -> None:
     table = TABLES[kind](0)
     joint = sampler(table)
     assert joint.sum().item() == pytest.approx(1, abs=1e-12)
-    nothing = torch.zeros(count, 0, dtype=torch.int64)
     keys = torch.tensor([seeds.key("mismatch", kind, index) for index in range(count)])
-    config = SamplerConfig(length=LENGTH, block_length=LENGTH, steps_per_block=LENGTH, temperature=1.0)
-    made, unmasked_at = unmask(Tabular(table, VOCABULARY + 1), nothing, nothing.bool(), keys, config)
+    config = SamplerConfig(length=LENGTH, block_length=LENGTH, steps_per_block=LENGTH, order="confidence")
+    canvas = Canvas(
+        ids=torch.full((count, LENGTH), MASK),
+        attention=None,
+        keys=keys,
+        unmasked_at=torch.zeros(count, LENGTH, dtype=torch.int64),
+        calls=torch.zeros(count, dtype=torch.int64),
+        start=0,
+        block=slice(0, LENGTH),
+        which=list(range(count)),
+    )
+    rules = Rules(temperature=1.0, order="confidence", top_p=1.0, top_k=None, banned=torch.tensor([MASK]))
+    TableEngine(table).unmask_block(canvas, config, rules, 0)
+    made, unmasked_at = canvas.ids, canvas.unmasked_at
 
     def chi_square(found: Tensor, known: Tensor, probability: Tensor) -> float:
         counts = (found[:, None] == known).all(2).sum(0)

@@ -7,11 +7,12 @@ import pytest
 import torch
 import yaml
 
-from tasks.gdsd import microbatch, sampler
+from tasks.gdsd import microbatch
 from tasks.gdsd import plan as plans
-from tasks.gdsd.config import AdapterConfig, DistillConfig, PolicyConfig, SamplerConfig, TinyModelConfig, TrainConfig
+from tasks.gdsd.config import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
 from tasks.gdsd.denoiser import families, networks, tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.errors import CheckpointError
 from tests.gdsd.official import WRITERS
 from tests.gdsd.test_families import DREAM_7B, ILLADA_8B, LLADA_8B, QWEN3_06B
@@ -103,7 +104,7 @@ def test_hidden_rows_are_the_samplers(steps: int) -> None:
     """If it fails, the sampler's schedule has changed and the plan's has not."""
     settings = SamplerConfig(length=16, block_length=8, steps_per_block=steps)
     left, rows = 8, []
-    for share in sampler.shares(8, steps):
+    for share in SamplerConfig(length=8, block_length=8, steps_per_block=steps, order="confidence").shares():
         rows.append(left)
         left -= share
     assert plans.hidden_rows(settings) == rows * 2

@@ -31,6 +31,7 @@ def scored_rows(groups: int = 6) -> list[Row]:
             "unmasked_at": [0, 1],
             "completion": "3",
             "ended": True,
+            "engine": "exact",
             "reward": float(sample == 0),
             "solved": sample == 0,
             "advantage": 1.0 if sample == 0 else -1 / 3,

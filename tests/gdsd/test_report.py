@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from tasks.gdsd import intervals, report, tables
-from tasks.gdsd.config import PromptConfig, PromptFile, SamplerConfig, TrainConfig
+from tasks.gdsd.config import PromptConfig, PromptFile, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.records import (
     Decision,
     EpochStats,
@@ -175,7 +176,8 @@ def test_pairs_hold_both_answers() -> None:
         "prompt": "prompt 1",
         "problem": "problem 1",
         "reference": "reference 1",
-        "steps": 16,
+        "base_steps": 16,
+        "trained_steps": 16,
         "base_completion": "wrong",
         "base_reward": 0.25,
         "base_solved": False,

@@ -33,6 +33,7 @@ def table(groups: dict[str, list[str]]) -> pa.Table:
             "unmasked_at": [1, 0],
             "completion": answer,
             "ended": True,
+            "engine": "exact",
         }
         for prompt, answers in groups.items()
         for sample, answer in enumerate(answers)
@@ -97,8 +98,8 @@ def reader() -> DomainChoice:
 
 
 STATS = [
-    RolloutStats(completions=5, tokens=80, seconds=1.5),
-    RolloutStats(completions=3, tokens=48, seconds=0.5),
+    RolloutStats(completions=5, tokens=80, positions=400, seconds=1.5),
+    RolloutStats(completions=3, tokens=48, positions=240, seconds=0.5),
 ]
 
 

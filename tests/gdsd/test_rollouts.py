@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import rollouts, tables
-from tasks.gdsd.config import SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.engine_config import ExactConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.errors import DataError
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=2, temperature=1.0)
@@ -29,6 +29,7 @@ def shard_rows(
         denoiser,
         train,
         SETTINGS,
+        RolloutEngine(ExactConfig()),
         prompts_per_round=4,
         group_size=GROUP,
         batch_size=batch_size,
@@ -78,6 +79,7 @@ def test_samples_are_numbered_numerically(tmp_path: Path) -> None:
         "completion_ids": [1],
         "unmasked_at": [0],
         "ended": False,
+        "engine": "exact",
     }
     rows: Rows = [row | {"sample": sample, "completion": str(sample)} for sample in (10, 2, 11, 0)]
     assert merged(tmp_path / "m", [rows])["sample"].to_pylist() == [0, 2, 10, 11]
@@ -163,6 +165,7 @@ def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
                 policy,
                 train,
                 config.rollout.sampler,
+                config.rollout.engine,
                 prompts_per_round=config.rollout.prompts_per_round,
                 group_size=config.rollout.group_size,
                 batch_size=batch_size,

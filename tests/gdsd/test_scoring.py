@@ -10,7 +10,7 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.masking import Views, counted_tokens, mask_views, prompt_views
 from tasks.gdsd.objective_config import Readout
 from tasks.gdsd.objectives.base import pair_scores
-from tasks.gdsd.sampler import left_pad
+from tasks.gdsd.padding import left_pad
 from tests.gdsd.readings import readings
 
 TEXTS = ["1.34341.2143.321=", "12=", "a sum is", "x"]

@@ -10,7 +10,7 @@ from tasks.gdsd.config import WarmStartConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.masking import mask_views
-from tasks.gdsd.sampler import left_pad
+from tasks.gdsd.padding import left_pad
 from tasks.gdsd.warm_start import warm_start
 from tests.gdsd.readings import readings
 

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -217,8 +218,9 @@ class Denoiser(torch.nn.Module):
         """Writes the policy into an existing folder.
 
         A published model is written in its own layout: official names of weights, config.json and tokenizer as they
-        were. An adapter is beside it in the folder `adapter`, in the form of the peft library. Where a pinned model
-        has not been trained itself, `base.json` with the pin stands for all of its files.
+        were, but that config.json names the precision of the weights as it is now, if it names any. An adapter is
+        beside it in the folder `adapter`, in the form of the peft library. Where a pinned model has not been trained
+        itself, `base.json` with the pin stands for all of its files.
         """
         if self._source is not None and (self.has_adapter or self._is_as_loaded()):
             base = Base(family=self.family.name, source=self._source)
@@ -227,9 +229,9 @@ class Denoiser(torch.nn.Module):
             self.network.save_pretrained(folder, state_dict=adapter.base_weights(self.network))
             self.tokenizer.save_pretrained(folder)
         else:
-            for name, content in self._files.items():
-                (folder / name).write_bytes(content)
             tensors = adapter.base_weights(self.network)
+            for name, content in self._files.items():
+                (folder / name).write_bytes(_with_dtype(content, tensors) if name == "config.json" else content)
             if networks.is_tied(self.network):
                 del tensors[weights.HEAD]
             weights.write(folder, tensors, self.family, shard_bytes)
@@ -326,6 +328,14 @@ def _shift(
     rows = torch.arange(states.shape[1], device=states.device)  # (T,)
     rows = torch.where(rows > first, rows - 1, rows)  # (B, T)
     return states.gather(1, rows[:, :, None].expand_as(states))
+
+
+def _with_dtype(config: bytes, tensors: Mapping[str, Tensor]) -> bytes:
+    """Returns config.json with the precision of the weights beside it, where it names one: others load them by it."""
+    values = json.loads(config)
+    stored = str(reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))).removeprefix("torch.")
+    wrong = {key: stored for key in ("dtype", "torch_dtype") if key in values and values[key] != stored}
+    return json.dumps(values | wrong, indent=2).encode() + b"\n" if wrong else config
 
 
 def _read_json(folder: Path, name: str) -> dict[str, object]:

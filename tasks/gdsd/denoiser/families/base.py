@@ -31,10 +31,7 @@ class SamplerDefaults:
     """How the authors of a family sample from it."""
 
     order: Literal["confidence", "entropy"]  # which hidden token is unmasked first: the likeliest, or the surest row's
-    block_length: int | None  # tokens of a block; None for the whole completion at once
-    steps_per_token: float
-    temperature: float
-    top_p: float | None = None
+    top_p: float = 1.0  # what is drawn from, in that order
 
 
 @dataclass(frozen=True)

@@ -42,5 +42,5 @@ DREAM = Family(
         *(TURN_BEGIN, "assistant\n"),
     ),
     shifted=True,
-    sampler=SamplerDefaults(order="entropy", block_length=None, steps_per_token=1.0, temperature=0.2, top_p=0.95),
+    sampler=SamplerDefaults(order="entropy", top_p=0.95),
 )

@@ -46,5 +46,5 @@ ILLADA = Family(
     pad=Special(key="pad_token_id"),
     never=(BEGIN,),
     chat=(BEGIN, PROMPT),
-    sampler=SamplerDefaults(order="confidence", block_length=32, steps_per_token=1.0, temperature=0.0),
+    sampler=SamplerDefaults(order="confidence"),
 )

@@ -95,5 +95,5 @@ LLADA = Family(
     ),
     strips_prompt=True,
     rotates_in_float32=True,
-    sampler=SamplerDefaults(order="confidence", block_length=32, steps_per_token=1.0, temperature=0.0),
+    sampler=SamplerDefaults(order="confidence"),
 )

@@ -42,5 +42,5 @@ QWEN3_MDLM = Family(
         *(TURN_BEGIN, "user\n", PROMPT, TURN_END, "\n"),
         *(TURN_BEGIN, "assistant\n", Special("<think>"), "\n\n", Special("</think>"), "\n\n"),
     ),
-    sampler=SamplerDefaults(order="confidence", block_length=64, steps_per_token=1.0, temperature=0.0),
+    sampler=SamplerDefaults(order="confidence"),
 )

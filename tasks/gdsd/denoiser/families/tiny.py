@@ -24,5 +24,5 @@ TINY = Family(
     mask=Special(MASK),
     ends=(Special(END),),
     pad=Special(PAD),
-    sampler=SamplerDefaults(order="confidence", block_length=None, steps_per_token=1.0, temperature=0.0),
+    sampler=SamplerDefaults(order="confidence"),
 )

@@ -1,0 +1,171 @@
+"""Bytes on a device at the peak of each stage.
+
+Allocator fragments and the libraries themselves, up to 1 GiB on a GPU, come on top. b is the bytes of a number inside
+the network.
+"""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from tasks.gdsd.config import AdapterConfig, DistillConfig
+from tasks.gdsd.engine_config import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.planning.shapes import Shape
+from tasks.gdsd.planning.work import micro_batch, rows_read, views
+
+GIB = 2**30
+FLOAT = 4  # bytes of float32: what is trained, scores, logits; all weights on the CPU
+HALF = 2  # bytes of bfloat16: a published model's weights on a GPU, where they are not trained
+BLOCK_BYTES = 2**25  # of logits at a time in training, see readout.BLOCK_BYTES
+LOGITS_BYTES = 2**28  # of logits at a time in sampling, see engines.choice
+CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}  # of probabilities at a time, see there
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a device at a stage's peak."""
+
+    weights: float
+    reference: float = 0.0  # a second copy, where there is no adapter to switch off
+    adapter: float = 0.0
+    gradients: float = 0.0
+    optimizer: float = 0.0
+    caches: float = 0.0  # keys and values that an approximate engine keeps
+    activations: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return sum(vars(self).values())
+
+
+def of_rollout(
+    shape: Shape,
+    batch: int,
+    prompt: int,
+    sampler: SamplerConfig,
+    b: int,
+    adapter: int = 0,
+    engine: EngineConfig | None = None,
+    is_gpu: bool = False,
+) -> Memory:
+    """Returns what sampling a batch holds; the optimizer's moments stay in their file.
+
+    The network: the states, a block's residual stream and 3 F inside its MLP, (3 D + 3 F) b a token. The choice of
+    tokens, of which there are most in a block's first step: states of the rows, logits in float32, twice where the head
+    has to be widened, and probabilities of a part of them in float64: two copies, six where the unlikely ones are left
+    out, which takes their order.
+    """
+    engine = ExactConfig() if engine is None else engine
+    tokens = batch * (prompt + sampler.length)
+    network = tokens * (3 * shape.width + 3 * shape.inner) * b
+    rows = batch * sampler.block_length
+    of_logits = min(rows * shape.vocabulary * FLOAT, LOGITS_BYTES) * (2 if b == HALF else 1)
+    filtered = sampler.top_k is not None or (sampler.top_p or 1.0) < 1
+    chunk = min(2 * rows * shape.vocabulary * FLOAT, CHUNK_BYTES["cuda" if is_gpu else "cpu"])
+    drawing = tokens * shape.width * b + rows * shape.width * (b + FLOAT) + of_logits + chunk * (6 if filtered else 2)
+    is_cached = isinstance(engine, PrefixCacheConfig | DualCacheConfig)
+    return Memory(
+        weights=shape.parameters * b,
+        adapter=adapter * FLOAT,
+        caches=2.0 * tokens * shape.layers * shape.kv_heads * shape.head_width * b if is_cached else 0.0,
+        activations=max(network, drawing),
+    )
+
+
+def kept(shape: Shape, weight: int, within: int, autocast: bool, adapter: AdapterConfig | None) -> float:
+    """Returns the bytes that a block keeps of one token for the backward pass.
+
+    - Both norms keep their input in float32 (with float32 weights that is the residual stream itself): 2 D. With all
+      weights trained they also keep the normalised states, 2 D.
+    - Attention keeps queries, keys, values and its output: (2 H + 2 K) W in b.
+    - The MLP keeps the gate before and after its activation, and the other half: 3 F in b.
+    - Trained maps keep their inputs: D for q, k and v together, D for gate and up together, F for down, and for o
+      attention's output, which is kept already. Under autocast each has a copy of its own in half precision; so has an
+      adapter in that case, and in float32 if the network is in half precision without autocast. It also keeps r numbers
+      between its halves.
+
+    Args:
+        weight: bytes of a weight.
+        within: b.
+        autocast: whether precision is lowered for products alone.
+    """
+    width, inner, maps = shape.width, shape.inner, shape.maps()
+    attention = 2 * (shape.heads + shape.kv_heads) * shape.head_width
+    total = 2.0 * width * FLOAT + (attention + 3 * inner) * within
+    if adapter is None:
+        states, inputs = 2 * width * weight, (5 if autocast else 2) * width + inner
+        return total + states + inputs * within
+    own = {name: maps[name][0] for name in adapter.targets}
+    total += len(own) * adapter.rank * (HALF if autocast else FLOAT)
+    if autocast or weight == HALF:
+        return total + sum(own.values()) * (HALF if autocast else FLOAT)
+    shared = [("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)]
+    return total + sum(max((own.get(name, 0) for name in names), default=0) for names in shared) * FLOAT
+
+
+def of_epoch(
+    shape: Shape,
+    config: DistillConfig,
+    completions: int,
+    group: int,
+    prompt: int,
+    length: int,
+    weight: int,
+    adapter: AdapterConfig | None = None,
+) -> Memory:
+    """Returns what an epoch holds at its peak, which is one of two moments.
+
+    When a micro-batch has been read: what its blocks keep, its states, the gradients on their way through a block, the
+    readout's slopes, and the sum of the other micro-batches' gradients. Under autocast the blocks also keep float32
+    weights rounded. Gradients by weights take the place of what is released on the way back. Or at the optimizer's
+    step: gradients, the sum and those of the last micro-batch, and a temporary of their size.
+
+    What is trained is float32: weights, gradients, and Adam's two moments. A second model for the reference has the
+    maps of its blocks in the precision of products.
+
+    With `fsdp` a process has its part of the blocks' weights, gradients and moments, and two blocks whole: one computes
+    while the next is fetched. Embedding and head stay whole. That may be less than it has while it loads: both models
+    whole.
+
+    Args:
+        weight: bytes of a weight that is not trained.
+    """
+    objective, compute, tokens = config.objective, config.compute, prompt + length
+    autocast = compute.precision == "bfloat16"
+    weight = FLOAT if adapter is None else weight
+    within = HALF if autocast else weight
+    size = micro_batch(config, group, completions, tokens)
+    count = size * views(objective) * tokens
+    several = ceil(completions / size) > 1
+    processes = compute.processes if compute.sharding == "fsdp" else 1
+    outside = shape.head * (1 if shape.tied else 2) + shape.width
+    blocks_weights = shape.parameters - outside
+    there = blocks_weights / processes + (2 * blocks_weights / shape.layers if processes > 1 else 0)
+    trained = (outside + blocks_weights / processes) if adapter is None else shape.adapter(adapter) / processes
+    has_second = objective.needs_reference and adapter is None
+    gradient = trained * FLOAT
+
+    block = kept(shape, weight, within, autocast, adapter)
+    inputs = shape.width * weight  # of a block, its part of the residual stream
+    rounded = shape.body * HALF if within < weight else 0
+    if compute.gradient_checkpointing:
+        block, rounded = shape.layers * inputs + block, rounded // shape.layers
+    else:
+        block *= shape.layers
+    states = shape.width * (2 * FLOAT + weight)
+    rows = size * rows_read(objective, length)
+    full_rows = objective.reads == "log_prob" or objective.needs_log_prob
+    slopes = rows * shape.width * FLOAT * (3 if full_rows else 2)
+    on_the_way = count * (3 * shape.inner + 2 * shape.width) * within
+    buffers = 4 * min(BLOCK_BYTES, rows * shape.vocabulary * FLOAT) if full_rows else 0.0
+    reading = count * (block + states) + rounded + slopes + max(on_the_way, buffers)
+    gradients, activations = max((gradient * several, reading), (gradient * (1 + several), gradient), key=sum)
+    found = Memory(
+        weights=(outside + there) * weight,
+        reference=outside * FLOAT + there * within if has_second else 0.0,
+        adapter=0.0 if adapter is None else gradient,
+        gradients=gradients,
+        optimizer=2 * gradient,
+        activations=activations,
+    )
+    loaded = shape.parameters * weight + (outside * FLOAT + blocks_weights * within if has_second else 0.0)
+    return replace(found, activations=found.activations + max(0.0, loaded - found.total))

@@ -1,0 +1,167 @@
+"""The plan of a run: memory by stage, and the hours of computing and of loading the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from tasks.gdsd.config import EvaluationConfig, TrainConfig
+from tasks.gdsd.denoiser.families.base import Family
+from tasks.gdsd.denoiser.source import ModelFolder
+from tasks.gdsd.domains import make
+from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, of_epoch, of_rollout
+from tasks.gdsd.planning.shapes import Shape
+from tasks.gdsd.planning.work import Device, Work, completion, epoch, micro_batch, resolved
+
+LETTERS_PER_TOKEN, TEMPLATE_TOKENS = 3.5, 16  # of English in the published vocabularies; a chat template's own tokens
+# Bytes a second. Both are assumptions: of a local disk, and of four cores at what one was measured to hash.
+READ, HASHED = 1e9, 4 * 1.3e9
+
+
+@dataclass(frozen=True)
+class Loads:
+    """How often tasks load the model, and what a load reads. Each task is taken to be a process of its own."""
+
+    rollouts: int  # of a round: its shards
+    epochs: int  # of a round: its processes, twice where each reads a reference too
+    evaluations: int  # of the run: shards of all evaluations
+    sampled: float  # bytes that a load for rollouts or evaluations reads
+    trained: float  # bytes that those of an epoch read together, moments and all
+    hashed: float  # bytes that each load hashes: of a model in a local folder
+
+    @property
+    def of_round(self) -> int:
+        return self.rollouts + self.epochs
+
+    @property
+    def round_seconds(self) -> float:
+        read = self.rollouts * self.sampled + self.trained
+        return read / READ + self.of_round * self.hashed / HASHED
+
+    @property
+    def evaluation_seconds(self) -> float:
+        return self.evaluations * (self.sampled / READ + self.hashed / HASHED)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs on each device, and for how long."""
+
+    family: str
+    parameters: int
+    trained: int
+    prompt_tokens: int
+    completions: int  # of a round
+    micro_batch: int  # completions per forward and backward pass
+    rollout: Memory
+    distill: Memory
+    rollout_work: Work  # of a round
+    distill_work: Work  # of a round
+    evaluation_work: Work  # of all evaluations of the run
+    loads: Loads
+    rounds: int
+    halves: bool  # whether the network computes in bfloat16
+    distill_halves: bool
+
+    def rollout_seconds(self, device: Device) -> float:
+        """Returns the device-seconds of a round's rollouts."""
+        return self.rollout_work.seconds(device, self.halves)
+
+    def distill_seconds(self, device: Device) -> float:
+        """Returns the device-seconds of a round's updates."""
+        return self.distill_work.seconds(device, self.distill_halves)
+
+    def evaluation_hours(self, device: Device) -> float:
+        """Returns the device-hours of all evaluations of the run, with their loads."""
+        return (self.evaluation_work.seconds(device, self.halves) + self.loads.evaluation_seconds) / 3600
+
+    @property
+    def load_hours(self) -> float:
+        """Device-hours of all loads of the run."""
+        return (self.rounds * self.loads.round_seconds + self.loads.evaluation_seconds) / 3600
+
+    def hours(self, device: Device) -> float:
+        """Returns the device-hours of the whole run."""
+        of_round = self.rollout_seconds(device) + self.distill_seconds(device) + self.loads.round_seconds
+        return self.rounds * of_round / 3600 + self.evaluation_hours(device)
+
+    @property
+    def peak(self) -> float:
+        """Bytes that a device needs."""
+        return max(self.rollout.total, self.distill.total)
+
+
+def prompt_tokens(config: TrainConfig, family: Family) -> int:
+    """Estimates the tokens of a prompt from the domain's example; data sets have longer and shorter ones."""
+    domain = make(config.prompts.domain)
+    text = domain.phrase(domain.example.problem)
+    return len(text) if family.name == "tiny" else ceil(len(text) / LETTERS_PER_TOKEN) + TEMPLATE_TOKENS
+
+
+def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True, prompt: int | None = None) -> Plan:
+    """Plans a run. Without `prompt`, the tokens of a prompt are estimated."""
+    prompt = prompt_tokens(config, family) if prompt is None else prompt
+    policy, rollout, distill = config.policy, config.rollout, config.distill
+    b = HALF if is_gpu and family.name != "tiny" else FLOAT
+    adapter = 0 if policy.adapter is None else shape.adapter(policy.adapter)
+    sampler, engine = resolved(rollout.sampler, family), rollout.engine.root
+    completions, length = rollout.prompts_per_round * rollout.group_size, sampler.length
+    share = ceil(rollout.prompts_per_round / distill.compute.processes) * rollout.group_size
+    batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)
+    answer = completion(shape, prompt, resolved(config.evaluation.sampler, family), adapter)
+    # The products of what is trained are in the configured precision, those of a frozen base in its own.
+    lowers = distill.compute.precision == "bfloat16" or (b == HALF and policy.adapter is not None)
+    return Plan(
+        family=family.name,
+        parameters=shape.parameters + adapter,
+        trained=adapter or shape.parameters,
+        prompt_tokens=prompt,
+        completions=completions,
+        micro_batch=micro_batch(distill, rollout.group_size, share, prompt + length),
+        rollout=of_rollout(shape, batch, prompt, sampler, b, adapter, engine, is_gpu),
+        distill=of_epoch(shape, distill, share, rollout.group_size, prompt, length, b, policy.adapter),
+        rollout_work=completion(shape, prompt, sampler, adapter, engine) * completions,
+        distill_work=epoch(shape, distill, completions, prompt + length, length, adapter),
+        evaluation_work=answer * answers(config),
+        loads=loads(config, shape, adapter),
+        rounds=config.rounds,
+        halves=b == HALF,
+        distill_halves=is_gpu and lowers,
+    )
+
+
+def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
+    """Counts the loads of a run's tasks.
+
+    A published model lies in half precision on the disk, and is read by every task that needs the policy. A policy
+    whose own weights are trained is float32 from the first round on.
+    """
+    policy, distill = config.policy, config.distill
+    published = shape.parameters * (FLOAT if policy.model is None else HALF)
+    own = published + adapter * FLOAT if adapter else shape.parameters * FLOAT
+    moments = 2 * FLOAT * (adapter or shape.parameters)
+    reads_base = distill.objective.needs_reference and not adapter
+    evaluations = ceil(config.rounds / config.validate_every) + 2 + 2 * len(config.judge.guards)
+    hashes = isinstance(policy.model, ModelFolder) and adapter
+    return Loads(
+        rollouts=config.rollout.shards,
+        epochs=distill.compute.processes * (1 + reads_base),
+        evaluations=evaluations * config.evaluation.shards,
+        sampled=own,
+        trained=distill.compute.processes * (own + moments + published * reads_base),
+        hashed=published if hashes else 0.0,
+    )
+
+
+def answers(config: TrainConfig) -> int:
+    """Returns the completions of a run's evaluations: validations, and test and guards before and after."""
+    validations = ceil(config.rounds / config.validate_every)
+    tested = config.prompts.test_size + sum(guard.test_size for guard in config.judge.guards.values())
+    evaluation: EvaluationConfig = config.evaluation
+    return evaluation.samples * (validations * config.prompts.validation_size + 2 * tested)
+
+
+def table(memory: Mapping[str, Memory]) -> list[tuple[str, list[float]]]:
+    """Returns the rows of a table of GiB: one per kind that is not nothing everywhere, then the sums."""
+    kinds = [name for name in vars(next(iter(memory.values()))) if any(vars(item)[name] for item in memory.values())]
+    found = [(kind, [vars(item)[kind] / GIB for item in memory.values()]) for kind in kinds]
+    return [*found, ("peak", [item.total / GIB for item in memory.values()])]

@@ -1,0 +1,198 @@
+"""Floating-point operations, and how long a device takes for them.
+
+Seconds are operations over the share of a device's peak that is usually reached: an assumption for a GPU until
+tests/bench/test_gpu.py has measured it on the card.
+"""
+
+from dataclasses import dataclass
+from math import log2
+
+from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.denoiser.families.base import Family
+from tasks.gdsd.engine_config import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.objective_config import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks, Wd1Config
+from tasks.gdsd.planning.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device: its memory, and dense products per second by precision."""
+
+    name: str
+    gib: float
+    half: float  # FLOP/s in bfloat16 with float32 sums
+    full: float  # FLOP/s in float32, without TensorFloat-32, which torch has off by default
+    reached: float = 0.45  # share of the peak that a model of this kind reaches: an assumption
+    is_gpu: bool = True
+
+
+# Data sheets, dense; memory is what torch reports. Under the names of `hardware_config`, and one more.
+DEVICES = {
+    "h200": Device("NVIDIA H200", 139.8, 989e12, 67e12),
+    "h100": Device("NVIDIA H100 SXM", 79.1, 989e12, 67e12),
+    "a100-80gb": Device("NVIDIA A100 80 GB", 79.1, 312e12, 19.5e12),
+    "a100": Device("NVIDIA A100 40 GB", 39.4, 312e12, 19.5e12),
+    "l40s": Device("NVIDIA L40S", 44.4, 362e12, 91.6e12),
+    "l4": Device("NVIDIA L4", 22.0, 121e12, 30.3e12),
+    "a10g": Device("NVIDIA A10G", 22.0, 70e12, 31.2e12),
+    "rtx4090": Device("NVIDIA RTX 4090", 23.6, 165e12, 82.6e12),
+}
+
+
+def reached_by_cpu(width: int) -> float:
+    """Returns the share of a CPU's peak that a model of a width reaches.
+
+    Measured on a core of a Xeon, against a large product: a width of 512 reached 0.78 in rollouts and 0.84 in updates,
+    one of 64 reached 0.24 and 0.41. In between it is taken to grow with the logarithm.
+    """
+    return 0.3 + 0.5 * min(1.0, max(0.0, log2(width / 64) / 3))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations, a product of n x k and k x m counting 2 n k m."""
+
+    network: float = 0.0  # in the precision of the weights
+    float32: float = 0.0  # of adapters, logits and readouts
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.network + other.network, self.float32 + other.float32)
+
+    def __mul__(self, factor: float) -> "Work":
+        return Work(self.network * factor, self.float32 * factor)
+
+    @property
+    def total(self) -> float:
+        return self.network + self.float32
+
+    def seconds(self, device: Device, halves: bool) -> float:
+        return (self.network / (device.half if halves else device.full) + self.float32 / device.full) / device.reached
+
+
+def forward(shape: Shape, tokens: int, adapter: int = 0, autocast: bool = False) -> Work:
+    """Returns the operations of one sequence of T tokens through the network, without logits.
+
+    Each weight of a linear map counts 2 T; attention reads keys and values, 2 T^2 H W each, in every block. Products
+    of an adapter are float32 unless autocast says otherwise.
+    """
+    attention = 4 * tokens**2 * shape.heads * shape.head_width * shape.layers
+    beside = 2.0 * tokens * adapter
+    return Work(2.0 * tokens * shape.body + attention + beside * autocast, beside * (not autocast))
+
+
+def look(shape: Shape, tokens: int, computed: int, rows: int, adapter: int = 0) -> Work:
+    """Returns the operations of a sampler's look at a canvas of T tokens, without logits.
+
+    Only the states of some tokens are computed, which read keys and values of all; the last block asks only for the
+    rows to predict, but computes their keys and values.
+    """
+    maps = {name: inputs * outputs for name, (inputs, outputs) in shape.maps().items()}
+    whole, pairs = sum(maps.values()), maps["k_proj"] + maps["v_proj"]
+    reading = 4 * tokens * shape.heads * shape.head_width
+    full_blocks = (shape.layers - 1) * computed * (2 * whole + reading)
+    last_block = 2 * computed * pairs + rows * (2 * (whole - pairs) + reading)
+    added = 2 * adapter / shape.layers * ((shape.layers - 1) * computed + rows)
+    return Work(float(full_blocks + last_block), added)
+
+
+def logits(shape: Shape, rows: int) -> Work:
+    """Returns the operations of the logits of some rows, 2 V D each; they are always float32."""
+    return Work(0.0, 2.0 * rows * shape.head)
+
+
+def resolved(sampler: SamplerConfig, family: Family) -> SamplerConfig:
+    """Returns the sampler in the order that it leaves to the policy's family."""
+    return sampler if sampler.order is not None else sampler.model_copy(update={"order": family.sampler.order})
+
+
+def hidden_rows(sampler: SamplerConfig) -> list[int]:
+    """Returns how many tokens of a block are still hidden at each look; steps that unmask nothing do not look."""
+    shares = sampler.shares()
+    left = [sampler.block_length - sum(shares[:step]) for step in range(len(shares))]
+    return [rows for rows, share in zip(left, shares, strict=True) if share]
+
+
+def completion(
+    shape: Shape, prompt: int, sampler: SamplerConfig, adapter: int = 0, engine: EngineConfig | None = None
+) -> Work:
+    """Returns the operations of one completion, of resolved settings.
+
+    An engine that keeps keys and values computes all tokens where that is due, and else those of the block, with the
+    prefix cache also those after it. That an answer may be over sooner, or a threshold reached, is left out.
+    """
+    engine = ExactConfig() if engine is None else engine
+    tokens = prompt + sampler.length
+    work = Work()
+    for block in range(sampler.blocks):
+        for step, rows in enumerate(hidden_rows(sampler)):
+            computed = tokens
+            if isinstance(engine, PrefixCacheConfig | DualCacheConfig) and step % (engine.refresh_every or 2**30):
+                after = sampler.length - block * sampler.block_length
+                computed = after if isinstance(engine, PrefixCacheConfig) else sampler.block_length
+            work += look(shape, tokens, computed, rows, adapter) + logits(shape, rows)
+    return work
+
+
+def views(objective: ObjectiveConfig) -> int:
+    """C: how many copies of a completion are read."""
+    if isinstance(objective, PromptMasks):
+        return objective.mask_draws
+    assert isinstance(objective, CoupledMasks)
+    return objective.mask_pairs * (2 if objective.reads_complement else 1)
+
+
+def rows_read(objective: ObjectiveConfig, length: int) -> float:
+    """Returns how many hidden tokens of a completion are read on average, over all views.
+
+    A pair of views hides every token once; masks without their complement hide half of them.
+    """
+    if isinstance(objective, PromptMasks):
+        return float(objective.mask_draws * length)
+    return views(objective) * length / 2
+
+
+def unit(objective: ObjectiveConfig, group: int) -> int:
+    """Returns how many completions are read together at least, as `microbatch.smallest` does."""
+    compared = isinstance(objective, Wd1Config) or (isinstance(objective, GdsdConfig) and objective.baseline == "group")
+    return group if compared else 1
+
+
+def micro_batch(config: DistillConfig, group: int, completions: int, tokens: int) -> int:
+    """Returns the completions of a micro-batch when all have T tokens, as `MicroBatch.cut` has it."""
+    least = unit(config.objective, group)
+    size = max(1, config.compute.micro_batch_tokens // (least * tokens * views(config.objective))) * least
+    return min(size, completions)
+
+
+def readout(shape: Shape, objective: ObjectiveConfig, rows: float, trained: bool, head_trained: bool) -> Work:
+    """Returns the operations of scoring some rows.
+
+    `log_prob`: the logits, with a gradient also the mean row under their softmax, and for a trained head the logits
+    again and its gradient: 1, 2 or 4 products of 2 V D. The centred readouts need a few products of D a row.
+    """
+    needs_logits = objective.reads == "log_prob" or objective.needs_log_prob
+    products = (4 if head_trained else 2 if trained else 1) if needs_logits else 0
+    return Work(0.0, products * 2.0 * rows * shape.head)
+
+
+def epoch(shape: Shape, config: DistillConfig, completions: int, tokens: int, length: int, adapter: int) -> Work:
+    """Returns the operations of a round's updates, if every completion carries a signal.
+
+    A backward pass costs a forward one for the gradient by the states, and another for that by the weights where they
+    are trained; recomputing what was not kept costs a further forward pass. Attention's backward pass is 2.5 forward
+    ones, counted as 2. The reference is read once.
+    """
+    objective, compute = config.objective, config.compute
+    autocast, recomputes = compute.precision == "bfloat16", compute.gradient_checkpointing
+    base = forward(shape, tokens) * views(objective)
+    added = forward(shape, tokens, adapter, autocast)
+    added = Work(added.network - forward(shape, tokens).network, added.float32) * views(objective)
+    rows = rows_read(objective, length)
+    passes = (2 if adapter else 3) + recomputes
+    update = base * passes + added * (3 + recomputes) + readout(shape, objective, rows, True, not adapter)
+    work = update * (completions * config.inner_steps)
+    if objective.needs_reference:
+        work += (base + readout(shape, objective, rows, False, False)) * completions
+    if objective.candidates is not None:
+        work += logits(shape, 1) * (rows * completions)
+    return work

@@ -1,0 +1,108 @@
+"""The draw: its distribution, its edges, and what is left out of it."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.gdsd import seeds
+from tasks.gdsd.engine_config import SamplerConfig
+from tasks.gdsd.engines.choice import Rules, choose
+from tasks.gdsd.readout import Head
+from tests.gdsd.plain_sampler import choose_plainly
+
+NOTHING = torch.empty(0, dtype=torch.int64)
+
+
+def rules(temperature: float = 1.0, order: str = "confidence", top_p: float = 1.0, top_k: int | None = None) -> Rules:
+    return Rules(temperature, order, top_p, top_k, NOTHING)  # type: ignore[arg-type]  # one of the two literals
+
+
+def chosen(logits: Tensor, uniform: Tensor, by: Rules) -> tuple[Tensor, Tensor]:  # (N, V), (N,)
+    """Chooses from given logits: states of width 1 and a head of their own would be another test."""
+    return choose(logits, Head(torch.eye(logits.shape[-1])), uniform, by)
+
+
+def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:  # (V,), (N,)
+    finite = logits.clamp(min=-1e30)  # a product with the identity must not make NaN of an infinity
+    return chosen(finite.expand(len(uniform), -1), uniform, rules(temperature))[0]
+
+
+def test_the_draw_has_the_softmax_distribution() -> None:
+    """If it fails, the policy that is trained is not the one that made the rollouts.
+
+    Expected counts of 40,000 draws are softmax(logits / T); 6 tokens of positive mass, hence chi-square with 5 degrees
+    of freedom, 30 is exceeded once in 70,000. The token of no mass must never come.
+    """
+    count, logits = 40_000, torch.tensor([1.0, -2.0, 0.3, -math.inf, -4.0, 0.0, 2.0])
+    uniform = seeds.uniform(torch.arange(count), 0)
+    for temperature in (0.5, 1.0, 2.0):
+        drawn = draw(logits, temperature, uniform)
+        counts = torch.bincount(drawn.flatten(), minlength=7).double()
+        expected = count * (logits.double() / temperature).softmax(0)
+        assert counts[3] == 0
+        possible = expected > 0
+        assert ((counts - expected)[possible] ** 2 / expected[possible]).sum().item() < 30, f"T = {temperature}"
+
+
+def test_the_draw_inverts_the_cumulative_distribution() -> None:
+    """If it fails, tokens at the ends of the vocabulary are drawn too often or never, even those of no mass.
+
+    Four tokens of equal mass, 1, 2, 4 and 5, own a quarter of [0, 1) each, closed below and open above.
+    """
+    logits = torch.tensor([-math.inf, 0.0, 0.0, -math.inf, 0.0, 0.0, -math.inf])
+    uniform = torch.tensor([0.0, 0.2, 0.25, 0.49, 0.5, 0.7, 0.75, 1 - 2.0**-53], dtype=torch.float64)
+    drawn = draw(logits, 1.0, uniform)
+    assert drawn.tolist() == [1, 1, 2, 2, 4, 4, 5, 5]
+
+
+def test_rare_tokens_are_drawn() -> None:
+    """If it fails, the tail of the distribution is cut off, as half-precision noise cuts it.
+
+    A first token of probability about 1e-12 owns u < 1e-12; the last one owns u > 1 - 1e-12.
+    """
+    tail = math.log(1e-12)
+    uniform = torch.tensor([0.5e-12, 0.5, 1 - 0.5e-12], dtype=torch.float64)
+    assert draw(torch.tensor([tail, 0.0, tail]), 1.0, uniform).tolist() == [0, 1, 2]
+
+
+def test_large_logits_and_low_temperatures_do_not_overflow() -> None:
+    """If it fails, a confident policy emits token 0 or the last one, from a distribution of NaN."""
+    logits = torch.tensor([-1e4, 3e4, 2.9e4, -math.inf])
+    uniform = torch.tensor([0.0, 0.999], dtype=torch.float64)
+    assert draw(logits, 0.001, uniform).tolist() == [1, 1]
+    assert draw(logits, 0.0, uniform).tolist() == [1, 1]
+
+
+def test_temperature_zero_takes_the_first_of_equal_logits() -> None:
+    """If it fails, greedy answers differ between machines."""
+    logits = torch.tensor([0.0, 2.0, 2.0, 1.0])
+    assert draw(logits, 0.0, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.7])
+@pytest.mark.parametrize("order", ["confidence", "entropy"])
+@pytest.mark.parametrize("top_p, top_k", [(1.0, None), (0.5, None), (1e-6, None), (1.0, 4), (0.8, 6)])
+def test_tokens_and_ranks_equal_the_plain_ones(
+    temperature: float, order: str, top_p: float, top_k: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, what is drawn or unmasked first is not what the options say; also where rows are cut into chunks."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, 17, generator=generator)
+    uniform = torch.rand(40, generator=generator, dtype=torch.float64)
+    monkeypatch.setattr("tasks.gdsd.engines.choice.LOGITS_BYTES", 4 * 17 * 9)
+    monkeypatch.setattr("tasks.gdsd.engines.choice.CHUNK_BYTES", {"cpu": 8 * 17 * 4})
+    config = SamplerConfig.model_construct(temperature=temperature, order=order, top_p=top_p, top_k=top_k)
+    tokens, ranks = chosen(logits, uniform, rules(temperature, order, top_p, top_k))
+    plain = [choose_plainly(row, number, config) for row, number in zip(logits, uniform.tolist(), strict=True)]
+    assert tokens.tolist() == [token for token, _ in plain]
+    assert ranks.tolist() == pytest.approx([rank for _, rank in plain], abs=1e-12)
+
+
+def test_banned_tokens_have_no_mass() -> None:
+    """If it fails, a banned token is drawn, or its probability counts in the order of unmasking."""
+    by = Rules(1.0, "confidence", 1.0, None, torch.tensor([1, 3]))
+    tokens, ranks = chosen(torch.tensor([[0.0, 9.0, 0.0, 9.0]]).expand(2, -1), torch.tensor([0.2, 0.8]).double(), by)
+    assert tokens.tolist() == [0, 2]
+    assert ranks.tolist() == pytest.approx([0.5, 0.5])

@@ -1,0 +1,304 @@
+"""The exact engine against a plain sampler that can be read at a glance, and its promises about batches and ties."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.gdsd import seeds
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
+from tasks.gdsd.engines.base import Completion, Request
+from tasks.gdsd.engines.exact import Exact
+from tasks.gdsd.engines.unmasking import Canvas, Unmasking, resolve
+from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.padding import left_pad
+from tasks.gdsd.readout import Head
+from tests.gdsd.plain_sampler import plain_sampler
+
+TEXTS = ["1.34341.2143.321=", "12=", "a sum of 3 and 4 is", "x", "12343412....4321", "(1+2)*3="]
+FREE = SamplerConfig(length=12, block_length=6, steps_per_block=4, temperature=1.0)
+GREEDY = SamplerConfig(length=12, block_length=6, steps_per_block=4, temperature=0.0)
+
+
+def requests(denoiser: Denoiser, count: int = 24) -> list[Request]:
+    return [
+        Request(denoiser.encode(TEXTS[index % len(TEXTS)]), seeds.key("sampler test", index)) for index in range(count)
+    ]
+
+
+def generate(engine: Unmasking, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[Completion]:
+    found: dict[int, Completion] = {}
+    for batch in engine.generate(asked, config, batch_size):
+        found.update(batch)
+    return [found[index] for index in range(len(asked))]
+
+
+def sample(denoiser: Denoiser, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[Completion]:
+    return generate(Exact(denoiser, ExactConfig()), asked, config, batch_size)
+
+
+def plain(denoiser: Denoiser, asked: list[Request], config: SamplerConfig) -> list[Completion]:
+    resolved = resolve(config, denoiser.family.sampler)
+    return [plain_sampler(denoiser, request, resolved) for request in asked]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("block_length, steps", [(12, 12), (12, 5), (6, 4), (3, 1)])
+def test_equals_a_plain_sampler(denoiser: Denoiser, temperature: float, block_length: int, steps: int) -> None:
+    """If it fails, rollouts and evaluations are not what the protocol says they are."""
+    config = SamplerConfig(length=12, block_length=block_length, steps_per_block=steps, temperature=temperature)
+    asked = requests(denoiser, 6)
+    assert sample(denoiser, asked, config) == plain(denoiser, asked, config)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "entropy"},
+        {"order": "entropy", "block_length": 12, "steps_per_block": 12},
+        {"order": "entropy", "top_p": 0.6},
+        {"order": "entropy", "top_k": 3, "top_p": 0.9},
+        {"top_p": 0.5},
+        {"top_k": 2},
+        {"ban": ["1", "2"]},
+        {"stop_at_end": True, "block_length": 2, "steps_per_block": 2},
+    ],
+    ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_every_option_equals_the_plain_sampler(
+    denoiser: Denoiser, temperature: float, options: dict[str, object]
+) -> None:
+    """If it fails, an option of the sampler does something else than it says, or nothing."""
+    if temperature == 0 and not {"top_p", "top_k"}.isdisjoint(options) and "order" not in options:
+        pytest.skip("refused: it would change nothing")
+    values = {"length": 12, "block_length": 6, "steps_per_block": 4, "temperature": temperature} | options
+    config = SamplerConfig.model_validate(values)
+    asked = requests(denoiser, 12)
+    made = sample(denoiser, asked, config)
+    assert made == plain(denoiser, asked, config)
+    if "block_length" not in options:  # each of the others changes some token, or the order
+        assert made != sample(denoiser, asked, GREEDY.model_copy(update={"temperature": temperature}))
+
+
+@pytest.mark.parametrize("config", [FREE, GREEDY], ids=["free", "greedy"])
+def test_batches_change_no_token(denoiser: Denoiser, config: SamplerConfig) -> None:
+    """If it fails, a larger batch, another shard count or another neighbour changes the training."""
+    asked = requests(denoiser)
+    together = sample(denoiser, asked, config)
+    for batch_size in (1, 5, 24):
+        assert sample(denoiser, asked, config, batch_size) == together
+    order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0)).tolist()
+    assert sample(denoiser, [asked[index] for index in order], config, 7) == [together[index] for index in order]
+
+
+def test_batches_are_as_large_as_asked_for_and_sorted_by_length(denoiser: Denoiser) -> None:
+    """If it fails, memory is not bounded by `batch_size`, or short prompts are padded to long ones for nothing."""
+    asked = requests(denoiser, 11)
+    batches = list(Exact(denoiser, ExactConfig()).generate(asked, GREEDY, 4))
+    assert [len(batch) for batch in batches] == [4, 4, 3]
+    lengths = [len(asked[index].prompt_ids) for batch in batches for index in batch]
+    assert lengths == sorted(lengths)
+    assert sorted(index for batch in batches for index in batch) == list(range(11))
+
+
+def test_left_padding_changes_nothing(denoiser: Denoiser) -> None:
+    """If it fails, a short prompt is answered differently when a long one is in its batch."""
+    asked = requests(denoiser, 6)
+    assert sample(denoiser, asked, FREE) == [sample(denoiser, [request], FREE)[0] for request in asked]
+
+
+def test_left_pad_by_hand() -> None:
+    """If it fails, the policy reads padding as part of a prompt, or not all of the prompt."""
+    ids, attention = left_pad([[5, 6, 7], [8], []], 1, torch.device("cpu"))
+    assert ids.tolist() == [[5, 6, 7], [1, 1, 8], [1, 1, 1]]
+    assert attention.int().tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 0]]
+    assert ids.dtype == torch.int64 and attention.dtype == torch.bool
+
+
+def test_mask_and_padding_are_never_emitted(denoiser: Denoiser) -> None:
+    """If it fails, an answer keeps holes, and scoring it later treats its own tokens as hidden.
+
+    At temperature 10 all 51 tokens are nearly equally likely: of 64 * 12 draws about 30 would be mask or padding.
+    """
+    config = FREE.model_copy(update={"temperature": 10.0})
+    emitted = {token for made in sample(denoiser, requests(denoiser, 64), config) for token in made.ids}
+    assert len(emitted) == len(denoiser.tokenizer) - 2
+    assert emitted.isdisjoint({denoiser.mask_id, denoiser.pad_id})
+
+
+def test_the_key_decides_only_where_there_is_a_draw(denoiser: Denoiser) -> None:
+    """If it fails, samples of a group are all alike, or a greedy evaluation depends on its seed."""
+    prompt = denoiser.encode("12=")
+    asked = [Request(prompt, key) for key in (1, 2, 1)]
+    first, second, again = sample(denoiser, asked, FREE)
+    assert first == again != second
+    greedy = sample(denoiser, asked, GREEDY)
+    assert greedy[0] == greedy[1] == greedy[2]
+
+
+def test_nothing_to_generate_is_refused(denoiser: Denoiser) -> None:
+    """If it fails, an empty shard dies of an error about tensors, or is silently an empty success."""
+    with pytest.raises(ValueError, match="empty"):
+        next(iter(Exact(denoiser, ExactConfig()).generate([], GREEDY, 4)))
+
+
+def test_sampling_switches_dropout_off_and_leaves_gradients_on(denoiser: Denoiser) -> None:
+    """If it fails, rollouts come from a policy with dropout, or training after them has no gradients."""
+    denoiser.train()
+    for _ in Exact(denoiser, ExactConfig()).generate(requests(denoiser, 2), GREEDY, 1):
+        assert not denoiser.training
+        assert torch.is_grad_enabled()
+
+
+# The order in which tokens are unmasked
+
+
+class Scripted(Unmasking):
+    """Predicts token 3 everywhere, position i with the logit `confidence[i]`, and keeps what it was shown.
+
+    Several rows of confidence are for as many calls; the last one stays.
+    """
+
+    def __init__(self, denoiser: Denoiser, confidence: list[list[float]]):
+        super().__init__(denoiser)
+        self.confidence = torch.tensor(confidence)
+        self.seen: list[list[int]] = []  # hidden positions of the completion, call by call
+
+    def states(self, canvas: Canvas, hidden_at: Tensor, step: int) -> Tensor:
+        hidden = canvas.ids[0, canvas.start :] == self.denoiser.mask_id
+        self.seen.append(hidden.nonzero().flatten().tolist())
+        return self.confidence[min(len(self.seen), len(self.confidence)) - 1][hidden_at - canvas.start][:, :, None]
+
+    def order(self) -> Iterator[list[int]]:
+        """Positions unmasked by each call."""
+        for before, after in zip(self.seen, [*self.seen[1:], []], strict=True):
+            yield sorted(set(before) - set(after))
+
+
+def unmasking_order(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, *confidence: list[float], block_length: int, steps: int
+) -> list[list[int]]:
+    length = len(confidence[0])
+    config = SamplerConfig(length=length, block_length=block_length, steps_per_block=steps, temperature=0.0)
+    monkeypatch.setattr(denoiser, "head", lambda: Head(torch.eye(len(denoiser.tokenizer))[3][:, None]))  # (V, 1)
+    scripted = Scripted(denoiser, list(confidence))
+    (made,) = generate(scripted, [Request([5, 6], 0)], config)
+    assert made.ids == [3] * length
+    order = list(scripted.order())
+    # What the completion says of its own making is what the denoiser was shown.
+    assert [[i for i, at in enumerate(made.unmasked_at) if at == step] for step in range(len(order))] == order
+    return order
+
+
+def test_the_most_confident_tokens_come_first(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, the sampler keeps the tokens that the policy is least sure of."""
+    assert unmasking_order(denoiser, monkeypatch, [1, 5, 2, 6, 3, 4], block_length=6, steps=3) == [
+        [1, 3],
+        [4, 5],
+        [0, 2],
+    ]
+
+
+def test_blocks_are_unmasked_left_to_right(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, later parts of an answer are fixed before the earlier ones that they follow from."""
+    assert unmasking_order(denoiser, monkeypatch, [1, 2, 3, 9, 8, 7], block_length=3, steps=3) == [
+        [2],
+        [1],
+        [0],
+        [3],
+        [4],
+        [5],
+    ]
+
+
+def test_ties_are_broken_by_position(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, equally confident tokens are kept in an order that depends on the device."""
+    assert unmasking_order(denoiser, monkeypatch, [2.0] * 20, block_length=20, steps=7) == [
+        list(range(start, start + count))
+        for start, count in ((0, 3), (3, 3), (6, 3), (9, 3), (12, 3), (15, 3), (18, 2))
+    ]
+    # Also where an earlier step saw the positions in another order.
+    order = unmasking_order(denoiser, monkeypatch, [1, 2, 3, 4, 5], [2.0] * 5, block_length=5, steps=5)
+    assert order == [[4], [0], [1], [2], [3]]
+
+
+def even(block_length: int, steps: int) -> list[int]:
+    config = SamplerConfig(length=block_length, block_length=block_length, steps_per_block=steps, order="confidence")
+    return config.shares()
+
+
+def test_shares() -> None:
+    """If it fails, a block is left with hidden tokens, or a step unmasks none."""
+    assert even(7, 3) == [3, 2, 2]
+    assert even(4, 4) == [1, 1, 1, 1]
+    assert even(5, 1) == [5]
+    for tokens in range(1, 33):
+        for steps in range(1, tokens + 1):
+            made = even(tokens, steps)
+            assert len(made) == steps and sum(made) == tokens
+            assert max(made) - min(made) <= 1 and made == sorted(made, reverse=True)
+
+
+def test_shares_of_dreams_schedule_by_hand() -> None:
+    """If it fails, Dream is not sampled as its authors sample it.
+
+    4 tokens in 4 steps: t = 1, 0.75025, 0.5005, 0.25075, 0.001. int(4 * 0.24975) = 0, int(4 * 0.33289) = 1,
+    int(3 * 0.49900) = 1, and the last step takes the other 2.
+    """
+    config = SamplerConfig(length=4, block_length=4, steps_per_block=4, order="entropy")
+    assert config.shares() == [0, 1, 1, 2]
+    for tokens in (1, 5, 32, 256):
+        for steps in {1, min(3, tokens), tokens}:
+            made = SamplerConfig(length=tokens, block_length=tokens, steps_per_block=steps, order="entropy").shares()
+            assert len(made) == steps and sum(made) == tokens and min(made) >= 0
+
+
+# Stopping early, and what the family decides
+
+
+def test_finished_sequences_leave_the_batch(denoiser: Denoiser) -> None:
+    """If it fails, what follows an end token is computed although nobody looks at it, or others' tokens change."""
+    config = SamplerConfig(length=12, block_length=2, steps_per_block=2, temperature=2.0)
+    asked = requests(denoiser, 32)
+    whole, engine = sample(denoiser, asked, config), Exact(denoiser, ExactConfig())
+    stopped = generate(engine, asked, config.model_copy(update={"stop_at_end": True}), 8)
+    ended = [set(made.ids[:10]) & set(denoiser.end_ids) for made in whole]
+    assert any(ended) and not all(ended)
+    for early, late in zip(stopped, whole, strict=True):
+        assert denoiser.decode(early.ids) == denoiser.decode(late.ids)
+        assert denoiser.ended(early.ids) == denoiser.ended(late.ids)
+        assert early.steps == sum(at < early.steps for at in range(config.steps))
+    assert sum(made.steps for made in stopped) < sum(made.steps for made in whole)
+    full = Exact(denoiser, ExactConfig())
+    generate(full, asked, config, 8)
+    assert engine.work.positions < full.work.positions
+
+
+def test_the_family_decides_what_the_settings_leave_open(denoiser: Denoiser) -> None:
+    """If it fails, Dream is sampled as LLaDA is, where a configuration says nothing."""
+    from tasks.gdsd.denoiser.families.dream import DREAM
+
+    open_ones = SamplerConfig(length=4, block_length=4, steps_per_block=2)
+    assert (found := resolve(open_ones, DREAM.sampler)).order == "entropy" and found.top_p == 0.95
+    assert (found := resolve(open_ones, denoiser.family.sampler)).order == "confidence" and found.top_p == 1.0
+    other_order = open_ones.model_copy(update={"order": "confidence"})
+    assert resolve(other_order, DREAM.sampler).top_p == 1.0
+    greedy = open_ones.model_copy(update={"temperature": 0.0, "top_p": 0.5})
+    assert resolve(greedy, DREAM.sampler).top_p == 0.5
+    with pytest.raises(ConfigError, match="change nothing at temperature 0"):
+        resolve(greedy, denoiser.family.sampler)
+
+
+@pytest.mark.parametrize(
+    "options, message", [({"ban": ["1", "elephant"]}, "elephant"), ({"top_k": 1000}, "exceeds the 51 tokens")]
+)
+def test_settings_that_do_not_fit_the_policy_are_refused(
+    denoiser: Denoiser, options: dict[str, object], message: str
+) -> None:
+    """If it fails, a misspelled ban is silently no ban."""
+    config = SamplerConfig.model_validate({"length": 4, "block_length": 4, "steps_per_block": 2} | options)
+    with pytest.raises(ConfigError, match=message):
+        sample(denoiser, requests(denoiser, 1), config)
