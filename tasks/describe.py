@@ -14,31 +14,39 @@ import yaml
 
 from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.errors import GdsdError
-from tasks.gdsd.plan import DEVICES, Device, Plan, plan, shape_of, table
+from tasks.gdsd.planning.plan import READ, Plan, plan, table
+from tasks.gdsd.planning.shapes import shape_of
+from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
 
 
-def measure_cpu() -> Device:
-    """Times a product of two matrices on this machine's CPU; its memory is what the machine has."""
+def measure_cpu(width: int) -> Device:
+    """Times products of two matrices on this machine's CPU; its memory is what the machine has.
+
+    The fastest of several counts: the first ones start threads and fill caches, and others may use the machine.
+    """
     import numpy as np
 
-    size = 1024
-    left = np.ones((size, size), np.float32)
-    left @ left
-    began = time.perf_counter()
-    repeats = 4
-    for _ in range(repeats):
+    size = 2048
+    left, seconds = np.ones((size, size), np.float32), []
+    for _ in range(6):
+        began = time.perf_counter()
         left @ left
-    peak = repeats * 2 * size**3 / (time.perf_counter() - began)
+        seconds.append(time.perf_counter() - began)
+    peak = 2 * size**3 / min(seconds)
     (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")]
-    return Device("this machine's CPU", int(line.split()[1]) / 2**20, peak, peak, is_gpu=False)
+    return Device("this machine's CPU", int(line.split()[1]) / 2**20, peak, peak, reached_by_cpu(width), is_gpu=False)
 
 
-def describe(found: Plan, device: Device, name: str) -> str:
-    """Returns the text: memory by stage, time by stage, and the whole run."""
+def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
+    """Returns the text: memory by stage, time by stage, and the whole run.
+
+    Args:
+        assumed: where the length of prompts comes from.
+    """
     lines = [
         f"{name}: {found.family}, {found.parameters:,} parameters, of which {found.trained:,} are trained",
-        f"prompts of {found.prompt_tokens} tokens, {found.completions} completions a round, {found.micro_batch} "
-        "of them per forward pass of training",
+        f"prompts of {found.prompt_tokens} tokens ({assumed})",
+        f"{found.completions} completions a round, {found.micro_batch} of them per forward pass of training",
         "",
         f"{'GiB on each device':22}{'rollout':>10}{'distill':>10}",
     ]
@@ -46,15 +54,21 @@ def describe(found: Plan, device: Device, name: str) -> str:
         f"{kind:22}" + "".join(f"{value:10.2f}" for value in values)
         for kind, values in table({"rollout": found.rollout, "distill": found.distill})
     ]
-    rollout, distill = found.rollout_seconds(device), found.distill_seconds(device)
+    rollout, distill, loads = found.rollout_seconds(device), found.distill_seconds(device), found.loads
     room = f"fits {device.name}'s" if found.peak <= device.gib * 2**30 else f"exceeds {device.name}'s"
+    hashing = f", and hashes {loads.hashed / 1e9:.3g} GB of the local folder" if loads.hashed else ""
     lines += [
         f"{room} {device.gib:.0f} GiB",
         "",
-        f"{'seconds of one device':22}{rollout:10.3g}{distill:10.3g}   a round, at {device.reached:.0%} of its peak",
+        f"{'seconds of one device':22}{rollout:10.3g}{distill:10.3g}   a round, at {device.reached:.0%} of its peak, "
+        "if every group carries a signal",
         f"{'PFLOP':22}{found.rollout_work.total / 1e15:10.3g}{found.distill_work.total / 1e15:10.3g}",
-        f"{'hours of one device':22}{found.hours(device):10.3g}   the run: {found.rounds} rounds, and "
-        f"{found.evaluation_seconds(device) / 3600:.3g} for its evaluations",
+        f"{'loads of the model':22}{loads.rollouts:10}{loads.epochs:10}   a round, and {loads.evaluations} for the "
+        "evaluations: one for each shard or process",
+        f"{'seconds of loading':22}{loads.round_seconds:10.3g}   a round, at {READ / 1e9:.3g} GB/s: one for rollouts "
+        f"reads {loads.sampled / 1e9:.3g} GB{hashing}",
+        f"{'hours of one device':22}{found.hours(device):10.3g}   the run: {found.rounds} rounds, of which "
+        f"{found.evaluation_hours(device):.3g} for its evaluations and {found.load_hours:.3g} for loads",
     ]
     return "\n".join(lines)
 
@@ -65,7 +79,9 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m tasks.describe", description="What an experiment needs: memory per device, time and hours."
     )
     parser.add_argument("config", help="the experiment, as a YAML or JSON file")
-    parser.add_argument("--device", choices=[*DEVICES, "cpu"], help="default: h100, or the CPU for a tiny model")
+    parser.add_argument(
+        "--device", choices=[*DEVICES, "cpu"], help="default: hardware.distill.kind; h100 where that says just gpu"
+    )
     parser.add_argument("--prompt-tokens", type=int, help="tokens of a prompt; default: estimated from the domain")
     given = parser.parse_args(arguments)
     try:
@@ -74,9 +90,13 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, yaml.YAMLError, GdsdError) as error:
         print(error, file=sys.stderr)
         return 1
-    chosen = given.device or ("cpu" if config.policy.model is None else "h100")
-    device = measure_cpu() if chosen == "cpu" else DEVICES[chosen]
-    print(describe(plan(config, shape, family, device.is_gpu, given.prompt_tokens), device, config.name))
+    kind = config.hardware.distill.kind
+    chosen = given.device or ("cpu" if kind == "cpu" else kind if kind in DEVICES else "h100")
+    device = measure_cpu(shape.width) if chosen == "cpu" else DEVICES[chosen]
+    found = plan(config, shape, family, device.is_gpu, given.prompt_tokens)
+    estimated = given.prompt_tokens is None
+    assumed = "estimated from the domain's example; --prompt-tokens sets it" if estimated else "as given"
+    print(describe(found, device, config.name, assumed))
     return 0
 
 

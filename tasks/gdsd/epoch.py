@@ -12,6 +12,7 @@ from tasks.gdsd import checkpoint, devices, distiller, memory, parallel, tables
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.digests import digest
 from tasks.gdsd.records import EpochStats
 
@@ -84,15 +85,19 @@ def _train(epoch: Epoch) -> EpochStats:
 
 
 def _reference(folder: Path, device: torch.device, compute: ComputeConfig) -> PolicyState:
-    """Loads the base policy to compare a policy with whose own weights are trained.
-
-    Where products are bfloat16 the maps of its blocks are kept so, as they would be rounded to that each time. All else
-    is float32 as in the policy, so that the two agree bit for bit before the first update.
-    """
+    """Loads the base policy to compare a policy with whose own weights are trained."""
     base = checkpoint.load(folder, device, moments=False, dtype=torch.float32)
     base.denoiser.requires_grad_(False)
     if compute.precision == "bfloat16":
-        for module in base.denoiser.network.model.layers.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.to(torch.bfloat16)
+        round_maps(base.denoiser)
     return base
+
+
+def round_maps(denoiser: Denoiser) -> None:
+    """Keeps the maps of the blocks in half precision, to which autocast would round them each time.
+
+    All else stays float32 as in the policy, so that the two agree bit for bit before the first update.
+    """
+    for module in denoiser.network.model.layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)

@@ -5,7 +5,8 @@ On a machine with a GPU:  python -m pytest -m "gpu and slow" -s tests/bench/test
 Rollouts: tokens per second of the sampler in blocks of 32, in a few steps. Distillation: one update with an adapter of
 rank 128 on a handful of completions. Each is compared with the plain dense step in the same run, which computes the
 logits of every token: for rollouts with Gumbel noise on them, for distillation with a log-softmax and its gradient.
-Shares are of what a product of two large matrices reaches on the same device; tasks.gdsd.plan counts the operations.
+Shares are of what a product of two large matrices reaches on the same device, for operations as tasks.gdsd.planning
+counts them.
 Times are medians after one warm-up. The last line is JSON.
 """
 
@@ -22,7 +23,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.gdsd import plan as plans
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser import families, networks, tokenizer_files
@@ -31,6 +31,8 @@ from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
 from tasks.gdsd.engines.base import Request
 from tasks.gdsd.engines.exact import Exact
 from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.planning import memory as footprint
+from tasks.gdsd.planning import shapes, work
 from tests.bench.test_plan import round_of, train
 from tests.bench.test_readout import resident_mib
 from tests.gdsd.official import WRITERS, dream_config, llada_config
@@ -148,9 +150,9 @@ def measure(name: str, case: Case, folder: Path, device: torch.device) -> Measur
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     peak = matmul(device, dtype)
     denoiser = random_denoiser(case.values, folder, device, dtype)
-    shape, b = plans.shape_of_config(case.values)[1], dtype.itemsize
+    shape, b = shapes.shape_of_config(case.values)[1], dtype.itemsize
     length, tokens = case.sampler.length, case.prompt + case.sampler.length
-    steps = len(plans.hidden_rows(case.sampler))
+    steps = len(work.hidden_rows(case.sampler))
 
     letter = denoiser.encode("a")[-1]
     requests = [Request([letter] * case.prompt, key) for key in range(case.batch)]
@@ -175,10 +177,10 @@ def measure(name: str, case: Case, folder: Path, device: torch.device) -> Measur
     dense_distill = timed(lambda: dense_update(denoiser, optimizer, ids, ids), device)[0]
 
     added = shape.adapter(adapter)
-    epoch = plans.epoch(shape, config, case.group, tokens, length, added)
-    sampled = plans.completion(shape, case.prompt, case.sampler) * case.batch
+    epoch = work.epoch(shape, config, case.group, tokens, length, added)
+    sampled = work.completion(shape, case.prompt, case.sampler) * case.batch
     sizes = (case.group, case.group, case.prompt, length, b)
-    planned = plans.of_rollout(shape, case.batch, case.prompt, case.sampler, b, moments=False)
+    planned = footprint.of_rollout(shape, case.batch, case.prompt, case.sampler, b, is_gpu=device.type == "cuda")
     return Measured(
         device=torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
         model=name,
@@ -191,8 +193,8 @@ def measure(name: str, case: Case, folder: Path, device: torch.device) -> Measur
         distill_share=epoch.total / distill / peak,
         distill_speedup=dense_distill / distill,
         distill_peak_gib=distill_peak,
-        planned_rollout_gib=planned.total / plans.GIB,
-        planned_distill_gib=plans.of_epoch(shape, config, *sizes, adapter, resumed=False).total / plans.GIB,
+        planned_rollout_gib=planned.total / footprint.GIB,
+        planned_distill_gib=footprint.of_epoch(shape, config, *sizes, adapter).total / footprint.GIB,
     )
 
 
@@ -223,5 +225,5 @@ def test_the_measurement_works(name: str, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_cost_of_a_published_shape(name: str, tmp_path: Path) -> None:
-    """If it fails, the card is too small. What it prints replaces the assumptions of tasks/gdsd/plan.py."""
+    """If it fails, the card is too small. What it prints replaces the assumptions of tasks/gdsd/planning/work.py."""
     report(measure(name, CASES[name], tmp_path, torch.device("cuda")))

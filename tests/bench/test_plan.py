@@ -24,7 +24,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks.gdsd import checkpoint, distiller
-from tasks.gdsd import plan as plans
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
@@ -33,20 +32,30 @@ from tasks.gdsd.denoiser.tokenizer import character_tokenizer
 from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
 from tasks.gdsd.engines.base import Request
 from tasks.gdsd.engines.exact import Exact
+from tasks.gdsd.epoch import round_maps
+from tasks.gdsd.planning import memory as footprint
+from tasks.gdsd.planning import shapes
 from tests.bench.test_readout import resident_mib
 
-SHAPE = plans.Shape(vocabulary=8192, width=512, inner=1536, layers=8, heads=8, kv_heads=8, head_width=64)
-SMALL = plans.Shape(vocabulary=64, width=32, inner=48, layers=1, heads=2, kv_heads=2, head_width=16)
+SHAPE = shapes.Shape(vocabulary=8192, width=512, inner=1536, layers=8, heads=8, kv_heads=8, head_width=64)
+SMALL = shapes.Shape(vocabulary=64, width=32, inner=48, layers=1, heads=2, kv_heads=2, head_width=16)
 ADAPTER = AdapterConfig(rank=16, alpha=16.0)
 PROMPT, LENGTH, GROUPS, GROUP = 32, 64, 2, 4
 SAMPLER = SamplerConfig(length=LENGTH, block_length=LENGTH, steps_per_block=2)
 DISTILL = DistillConfig(inner_steps=2)
 CUT = DISTILL.model_copy(update={"compute": ComputeConfig(micro_batch_tokens=4 * (PROMPT + LENGTH))})
+MIXED = DISTILL.model_copy(update={"compute": ComputeConfig(precision="bfloat16")})
+MIXED_RECOMPUTED = DISTILL.model_copy(
+    update={"compute": ComputeConfig(precision="bfloat16", gradient_checkpointing=True)}
+)
+COMPARED = MIXED_RECOMPUTED.model_copy(
+    update={"objective": DISTILL.objective.model_copy(update={"form": "penalty", "reference_weight": 0.1})}
+)
 RECOMPUTED = DISTILL.model_copy(update={"compute": ComputeConfig(gradient_checkpointing=True)})
 TOLERANCE = 0.2
 
 
-def build(shape: plans.Shape) -> Denoiser:
+def build(shape: shapes.Shape) -> Denoiser:
     config = LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,
@@ -88,11 +97,13 @@ def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length
     return pa.Table.from_pylist(rows)
 
 
-def train(denoiser: Denoiser, scored: pa.Table, config: DistillConfig, group: int) -> None:
+def train(
+    denoiser: Denoiser, scored: pa.Table, config: DistillConfig, group: int, base: Denoiser | None = None
+) -> None:
     """One epoch from the base: there are no moments yet that a checkpoint could have brought."""
     distiller.distill(
         checkpoint.base_state(denoiser),
-        None,
+        None if base is None else checkpoint.base_state(base),
         scored,
         config,
         round_index=0,
@@ -103,8 +114,15 @@ def train(denoiser: Denoiser, scored: pa.Table, config: DistillConfig, group: in
     )
 
 
-def step(denoiser: Denoiser, config: DistillConfig = DISTILL) -> None:
-    train(denoiser, round_of(denoiser.encode("0123456789abcdef"), GROUPS, GROUP, PROMPT, LENGTH), config, GROUP)
+def step(denoiser: Denoiser, config: DistillConfig = DISTILL, base: Denoiser | None = None) -> None:
+    scored = round_of(denoiser.encode("0123456789abcdef"), GROUPS, GROUP, PROMPT, LENGTH)
+    train(denoiser, scored, config, GROUP, base)
+
+
+def reference(shape: shapes.Shape) -> Denoiser:
+    denoiser = build(shape).requires_grad_(False)
+    round_maps(denoiser)
+    return denoiser
 
 
 def adapted(denoiser: Denoiser) -> Denoiser:
@@ -112,30 +130,40 @@ def adapted(denoiser: Denoiser) -> Denoiser:
     return denoiser
 
 
-STAGES: dict[str, Callable[[plans.Shape], object]] = {
+STAGES: dict[str, Callable[[shapes.Shape], object]] = {
     "weights": build,
     "full step": lambda shape: step(build(shape)),
     "full step, cut in four": lambda shape: step(build(shape), CUT),
     "full step, recomputed": lambda shape: step(build(shape), RECOMPUTED),
     "adapter step": lambda shape: step(adapted(build(shape))),
     "adapter step, recomputed": lambda shape: step(adapted(build(shape)), RECOMPUTED),
+    "full step in half precision": lambda shape: step(build(shape), MIXED),
+    "full step in half precision, recomputed": lambda shape: step(build(shape), MIXED_RECOMPUTED),
+    "full step in half precision, recomputed, with a reference": lambda shape: step(
+        build(shape), COMPARED, reference(shape)
+    ),
+    "adapter step in half precision": lambda shape: step(adapted(build(shape)), MIXED),
     "rollout": lambda shape: sample(build(shape), GROUPS * GROUP),
 }
 
 
-def planned() -> dict[str, plans.Memory]:
-    def epoch(config: DistillConfig, adapter: AdapterConfig | None = None) -> plans.Memory:
-        sizes = (GROUPS * GROUP, GROUP, PROMPT, LENGTH, plans.FLOAT)
-        return plans.of_epoch(SHAPE, config, *sizes, adapter, resumed=False)
+def planned() -> dict[str, footprint.Memory]:
+    def epoch(config: DistillConfig, adapter: AdapterConfig | None = None) -> footprint.Memory:
+        sizes = (GROUPS * GROUP, GROUP, PROMPT, LENGTH, footprint.FLOAT)
+        return footprint.of_epoch(SHAPE, config, *sizes, adapter)
 
-    rollout = plans.of_rollout(SHAPE, GROUPS * GROUP, PROMPT, SAMPLER, plans.FLOAT, moments=False)
+    rollout = footprint.of_rollout(SHAPE, GROUPS * GROUP, PROMPT, SAMPLER, footprint.FLOAT)
     return {
-        "weights": plans.Memory(rollout.weights),
+        "weights": footprint.Memory(rollout.weights),
         "full step": epoch(DISTILL),
         "full step, cut in four": epoch(CUT),
         "full step, recomputed": epoch(RECOMPUTED),
         "adapter step": epoch(DISTILL, ADAPTER),
         "adapter step, recomputed": epoch(RECOMPUTED, ADAPTER),
+        "full step in half precision": epoch(MIXED),
+        "full step in half precision, recomputed": epoch(MIXED_RECOMPUTED),
+        "full step in half precision, recomputed, with a reference": epoch(COMPARED),
+        "adapter step in half precision": epoch(MIXED, ADAPTER),
         "rollout": rollout,
     }
 

@@ -7,20 +7,24 @@ import pytest
 import torch
 import yaml
 
-from tasks.gdsd import microbatch
-from tasks.gdsd import plan as plans
+from tasks.gdsd import engines, microbatch, readout
 from tasks.gdsd.config import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
 from tasks.gdsd.denoiser import families, networks, tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import SamplerConfig
+from tasks.gdsd.engine_config import DualCacheConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.engines import choice
+from tasks.gdsd.engines.base import Request
 from tasks.gdsd.errors import CheckpointError
+from tasks.gdsd.planning import memory as footprint
+from tasks.gdsd.planning import plan as plans
+from tasks.gdsd.planning import shapes, work
 from tests.gdsd.official import WRITERS
 from tests.gdsd.test_families import DREAM_7B, ILLADA_8B, LLADA_8B, QWEN3_06B
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-LLADA, DREAM = (plans.shape_of_config(values)[1] for values in (LLADA_8B, DREAM_7B))
-QWEN3 = plans.shape_of_config(QWEN3_06B)[1]
+LLADA, DREAM = (shapes.shape_of_config(values)[1] for values in (LLADA_8B, DREAM_7B))
+QWEN3 = shapes.shape_of_config(QWEN3_06B)[1]
 TERA = 1e12
 
 
@@ -29,18 +33,18 @@ def test_weights_are_counted_as_the_network_has_them(values: dict[str, object]) 
     """If it fails, a plan is made for a model of another size. test_families.py has the published numbers."""
     network = networks.build(families.of_config(values), values)
     networks.finish(network, families.of_config(values), torch.device("meta"))
-    assert plans.shape_of_config(values)[1].parameters == sum(each.numel() for each in network.parameters())
+    assert shapes.shape_of_config(values)[1].parameters == sum(each.numel() for each in network.parameters())
 
 
 def test_what_is_known_of_published_models_is_what_their_files_say() -> None:
     """If it fails, a plan without network differs from one with it."""
-    known = plans.PUBLISHED
+    known = shapes.PUBLISHED
     for name, values in (
         ("GSAI-ML/LLaDA-8B-Instruct", LLADA_8B),
         ("Dream-org/Dream-v0-Instruct-7B", DREAM_7B),
         ("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", QWEN3_06B),
     ):
-        assert known[name] == plans.shape_of_config(values)
+        assert known[name] == shapes.shape_of_config(values)
     assert known["GSAI-ML/LLaDA-1.5"] == known["GSAI-ML/LLaDA-8B-Instruct"]
 
 
@@ -53,7 +57,7 @@ def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: list[str],
     config = AdapterConfig(rank=3, targets=targets)
     denoiser.attach_adapter(config, seed=0)
     source = PolicyConfig.model_validate_json(json.dumps({"model": {"path": str(tmp_path)}}))
-    found, shape = plans.shape_of(source)
+    found, shape = shapes.shape_of(source)
     assert found.name == family
     assert shape.adapter(config) == sum(parameter.numel() for _, parameter in denoiser.trainable())
 
@@ -63,7 +67,7 @@ def test_the_tiny_family_is_counted() -> None:
     config = PolicyConfig(tiny=TinyModelConfig(hidden_size=24, intermediate_size=20, layers=2, heads=2))
     assert config.tiny is not None
     network = tiny.build(config.tiny, 0)
-    assert plans.shape_of(config)[1].parameters == sum(each.numel() for each in network.parameters())
+    assert shapes.shape_of(config)[1].parameters == sum(each.numel() for each in network.parameters())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_the_tiny_family_is_counted() -> None:
     ids=["LLaDA-8B", "Dream-7B", "Qwen3-0.6B"],
 )
 def test_a_step_costs_what_the_table_says(
-    shape: plans.Shape, body: float, attention: float, head: float, total: float
+    shape: shapes.Shape, body: float, attention: float, head: float, total: float
 ) -> None:
     """The cost table of dllm.md, for a prompt of 200 tokens, a completion of 256 and all logits, in TFLOP.
 
@@ -80,8 +84,8 @@ def test_a_step_costs_what_the_table_says(
     2 x 456 x 126464 x 4096 = 0.47 T. The table has no parts for the other two: theirs are the same sums.
     """
     tokens = 456
-    of_body, of_head = 2.0 * tokens * shape.body / TERA, plans.logits(shape, tokens).total / TERA
-    whole = plans.forward(shape, tokens).total / TERA
+    of_body, of_head = 2.0 * tokens * shape.body / TERA, work.logits(shape, tokens).total / TERA
+    whole = work.forward(shape, tokens).total / TERA
     assert of_body == pytest.approx(body, abs=0.006) and of_head == pytest.approx(head, abs=0.006)
     assert whole - of_body == pytest.approx(attention, abs=0.006)
     assert whole + of_head == pytest.approx(total, abs=0.006)
@@ -91,23 +95,52 @@ def test_a_completion_costs_what_the_table_says_less_the_logits_that_nobody_need
     """If it fails, a plan's hours are wrong. The table: 0.889 PFLOP for 128 steps with the logits of all 456 rows.
 
     This sampler computes those of tokens that are hidden in the current block: in blocks of 32 with two tokens a step,
-    32, 30, ..., 2, on average 17 rows.
+    32, 30, ..., 2, on average 17 rows. In the last of 32 blocks it asks only for those: that one's queries, output and
+    MLP, of 4096 x (2 x 4096 + 3 x 12288) weights, and its 4 x 456 x 4096 of attention, count 17 tokens in place of 456.
     """
     settings = SamplerConfig(length=256, block_length=32, steps_per_block=16)
-    assert 128 * (plans.forward(LLADA, 456) + plans.logits(LLADA, 456)).total == pytest.approx(0.889e15, rel=1e-3)
-    expected = 128 * (plans.forward(LLADA, 456) + plans.logits(LLADA, 17)).total
-    assert plans.completion(LLADA, 200, settings).total == pytest.approx(expected)
+    assert 128 * (work.forward(LLADA, 456) + work.logits(LLADA, 456)).total == pytest.approx(0.889e15, rel=1e-3)
+    settings = work.resolved(settings, families.named("llada"))
+    spared = (456 - 17) * (2 * 4096 * (2 * 4096 + 3 * 12288) + 4 * 456 * 4096)
+    expected = 128 * ((work.forward(LLADA, 456) + work.logits(LLADA, 17)).total - spared)
+    assert work.completion(LLADA, 200, settings).total == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("engine", [PrefixCacheConfig, DualCacheConfig])
+@pytest.mark.parametrize("refresh", [None, 2])
+def test_what_an_approximate_engine_computes_is_counted(
+    engine: type[PrefixCacheConfig | DualCacheConfig], refresh: int | None, tmp_path: Path
+) -> None:
+    """If it fails, the hours of a cached run are those of an exact one, or of no run at all."""
+    WRITERS["llada"](tmp_path)
+    denoiser = Denoiser.load(tmp_path, "llada", CPU)
+    settings = SamplerConfig(length=8, block_length=4, steps_per_block=4)
+    config = engine(refresh_every=refresh)
+    sampler = engines.make(config, denoiser)
+    assert len(list(sampler.generate([Request([7] * 5, 0)], settings, 1))) == 1
+    # With one block, no attention to speak of and no logits, operations are proportional to the places computed.
+    flat = shapes.Shape(0, 8, 10**6, 2, 1, 1, 1)
+    settings = work.resolved(settings, denoiser.family)
+    found = work.completion(flat, 5, settings, engine=config).network
+    last = sum(work.hidden_rows(settings)) * settings.blocks
+    assert found / (2 * 3 * 8 * 10**6) == pytest.approx(sampler.work.positions + last, rel=1e-4)
+
+
+def test_constants_of_other_modules_are_theirs() -> None:
+    """If it fails, buffers have another size than planned."""
+    assert (footprint.BLOCK_BYTES, footprint.LOGITS_BYTES) == (readout.BLOCK_BYTES, choice.LOGITS_BYTES)
+    assert footprint.CHUNK_BYTES == choice.CHUNK_BYTES
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 8])
 def test_hidden_rows_are_the_samplers(steps: int) -> None:
     """If it fails, the sampler's schedule has changed and the plan's has not."""
-    settings = SamplerConfig(length=16, block_length=8, steps_per_block=steps)
+    settings = SamplerConfig(length=16, block_length=8, steps_per_block=steps, order="confidence")
     left, rows = 8, []
     for share in SamplerConfig(length=8, block_length=8, steps_per_block=steps, order="confidence").shares():
         rows.append(left)
         left -= share
-    assert plans.hidden_rows(settings) == rows * 2
+    assert work.hidden_rows(settings) == rows
 
 
 @pytest.mark.parametrize("name", ["gdsd", "espo", "spg", "wd1", "diffu_grpo"])
@@ -118,7 +151,7 @@ def test_what_is_read_together_is_the_distillers(name: str, baseline: str) -> No
     if name == "gdsd":
         objective |= {"baseline": baseline, "mask_source": "random"}
     config = DistillConfig.model_validate_json(json.dumps({"objective": objective}))
-    assert plans.unit(config.objective, 6) == microbatch.smallest(config.objective, 6)
+    assert work.unit(config.objective, 6) == microbatch.smallest(config.objective, 6)
 
 
 def recipe(name: str, **changes: dict[str, object]) -> TrainConfig:
@@ -129,7 +162,7 @@ def recipe(name: str, **changes: dict[str, object]) -> TrainConfig:
 
 
 def planned(config: TrainConfig, is_gpu: bool = True) -> plans.Plan:
-    family, shape = plans.shape_of(config.policy)
+    family, shape = shapes.shape_of(config.policy)
     return plans.plan(config, shape, family, is_gpu, prompt=200)
 
 
@@ -137,19 +170,32 @@ def test_memory_of_a_recipe_by_hand() -> None:
     """If it fails, a person rents the wrong GPU.
 
     LLaDA-8B in bfloat16 is 16.03 GB. Its adapter of rank 128 on all maps has 128 x 32 x (4 x 2 x 4096 + 3 x 16384) =
-    335,544,320 float32 numbers, 1.34 GB, and as many times two for the moments, twice in an epoch that goes on.
+    335,544,320 float32 numbers, 1.34 GB, and as many times two for the moments.
     """
     found = planned(recipe("llada_gsm8k"))
     assert found.trained == 335_544_320
     assert found.distill.weights == 2 * 8_015_581_184 and found.distill.reference == 0
-    assert found.distill.adapter == 4 * found.trained and found.distill.optimizer == 16 * found.trained
+    assert found.distill.adapter == 4 * found.trained and found.distill.optimizer == 8 * found.trained
     assert found.completions == 320
 
 
 def test_full_training_needs_a_second_model_for_the_reference() -> None:
     """If it fails, a run without an adapter is planned without the base policy beside it."""
     found = planned(recipe("llada_gsm8k", policy={"adapter": None}))
-    assert found.trained == found.parameters and found.distill.reference == found.distill.weights
+    assert found.trained == found.parameters
+    head_and_embedding = 2 * 126_464 * 4096 + 4096
+    assert found.distill.reference == 4 * head_and_embedding + 2 * (8_015_581_184 - head_and_embedding)
+
+
+def test_what_is_trained_is_float32() -> None:
+    """If it fails, full training of an 8B model is sent to a machine that is half as large as it has to be.
+
+    Weights, gradients and two moments in float32: 16 bytes of each, and the weights that are sampled from are bfloat16.
+    """
+    found = planned(recipe("llada_gsm8k", policy={"adapter": None}))
+    whole = found.distill
+    assert whole.weights == 4 * found.parameters and whole.optimizer == 8 * found.parameters
+    assert whole.gradients >= 4 * found.parameters and found.rollout.weights == 2 * found.parameters
 
 
 def test_sharding_spreads_the_blocks() -> None:
@@ -164,7 +210,7 @@ def test_sharding_spreads_the_blocks() -> None:
     compute = distill["compute"] | {"processes": 2, "sharding": "fsdp"}
     memory = planned(recipe("llada_gsm8k", distill={"compute": compute})).distill
     assert memory.weights == 2 * (outside + blocks / 2 + 2 * blocks / 32)
-    assert memory.adapter == 4 * 335_544_320 / 2 and memory.optimizer == 16 * 335_544_320 / 2
+    assert memory.adapter == 4 * 335_544_320 / 2 and memory.optimizer == 8 * 335_544_320 / 2
 
 
 def test_recomputing_and_smaller_micro_batches_need_less() -> None:
@@ -181,6 +227,24 @@ def test_a_cpu_holds_weights_in_float32() -> None:
     assert planned(config, is_gpu=False).rollout.weights == 2 * planned(config).rollout.weights
 
 
+def test_loads_are_counted(tmp_path: Path) -> None:
+    """If it fails, a person cuts a round into shards that spend their time on loading the model.
+
+    LLaDA-8B and its adapter are 2 x 8.0 + 4 x 0.3 GB = 17.4 GB at rest; an epoch reads the moments as well. A local
+    folder is also hashed. Without an adapter the policy is float32, and each process reads the base for the reference.
+    """
+    config = recipe("llada_gsm8k", rollout={"shards": 4}, evaluation={"shards": 3})
+    found = planned(config).loads
+    assert (found.rollouts, found.epochs, found.evaluations) == (4, 1, 3 * (6 + 2)) and found.hashed == 0
+    at_rest, moments = 2 * 8_015_581_184 + 4 * 335_544_320, 8 * 335_544_320
+    assert (found.sampled, found.trained) == (at_rest, at_rest + moments)
+    whole = recipe("llada_gsm8k", policy={"adapter": None}, distill={"compute": {"processes": 2}})
+    assert planned(whole).loads.epochs == 4 and planned(whole).loads.sampled == 4 * 8_015_581_184
+    WRITERS["llada"](tmp_path)
+    local = planned(recipe("llada_gsm8k", policy={"model": {"path": str(tmp_path)}})).loads
+    assert local.hashed > 0 and local.round_seconds > 0
+
+
 def test_evaluations_are_counted() -> None:
     """If it fails, a run's hours leave out what is spent on test problems: validations, test and guards."""
     assert plans.answers(recipe("llada_gsm8k")) == 6 * 128 + 2 * 1319
@@ -192,4 +256,4 @@ def test_an_unknown_model_without_files_is_refused() -> None:
     source = {"hub": "nobody/nothing", "revision": "0" * 40}
     config = PolicyConfig.model_validate_json(json.dumps({"model": source}))
     with pytest.raises(CheckpointError, match=r"the shape of nobody/nothing is not known: .*LLaDA-8B"):
-        plans.shape_of(config)
+        shapes.shape_of(config)

@@ -17,7 +17,9 @@ from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import EvaluateConfig, TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.hardware_config import MOST_GPUS, Kind
-from tasks.gdsd.plan import GIB, plan, shape_of
+from tasks.gdsd.planning.memory import GIB
+from tasks.gdsd.planning.plan import plan
+from tasks.gdsd.planning.shapes import shape_of
 from tests.workflows.conftest import ROOT
 from tests.workflows.test_compiled import SETTINGS, unroll
 from tests.workflows.test_recipes import RECIPES, load, written

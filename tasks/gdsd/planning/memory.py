@@ -94,7 +94,7 @@ def kept(shape: Shape, weight: int, within: int, autocast: bool, adapter: Adapte
     if adapter is None:
         states, inputs = 2 * width * weight, (5 if autocast else 2) * width + inner
         return total + states + inputs * within
-    own = {name: maps[name][0] for name in adapter.targets}
+    own: dict[str, int] = {name: maps[name][0] for name in adapter.targets}
     total += len(own) * adapter.rank * (HALF if autocast else FLOAT)
     if autocast or weight == HALF:
         return total + sum(own.values()) * (HALF if autocast else FLOAT)

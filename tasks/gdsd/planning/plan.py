@@ -94,7 +94,10 @@ def prompt_tokens(config: TrainConfig, family: Family) -> int:
     """Estimates the tokens of a prompt from the domain's example; data sets have longer and shorter ones."""
     domain = make(config.prompts.domain)
     text = domain.phrase(domain.example.problem)
-    return len(text) if family.name == "tiny" else ceil(len(text) / LETTERS_PER_TOKEN) + TEMPLATE_TOKENS
+    if family.name == "tiny":
+        return len(text)
+    digits = sum(letter.isdigit() for letter in text)  # each a token of its own
+    return ceil((len(text) - digits) / LETTERS_PER_TOKEN) + digits + TEMPLATE_TOKENS
 
 
 def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True, prompt: int | None = None) -> Plan:
