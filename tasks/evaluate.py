@@ -50,11 +50,13 @@ def answer_problems(
 
     Raises:
         CheckpointError: the folder is not a checkpoint of this project.
+        DataError: a prompt and its answer do not fit the model's positions.
     """
-    from tasks.gdsd import checkpoint, devices, evaluation, tables
+    from tasks.gdsd import checkpoint, devices, evaluation, prompt_lengths, tables
 
     state = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False)
     table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
+    prompt_lengths.measure(state.denoiser, table, config.sampler.length)
     rows, stats = evaluation.answer(state, table, config, seed, shard, shards)
     file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")
     if shards > 1:

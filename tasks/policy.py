@@ -39,28 +39,37 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
 
     The adapter, if any, is added to it.
 
+    Args:
+        length: tokens of a completion.
+
     Raises:
         CheckpointError: the model is not to be had, is not the pinned one, or is of no known family.
-        DataError: a prompt or answer does not fit the tokenizer or the completion length.
+        DataError: a prompt or answer does not fit the tokenizer, the completion length or the model's positions; of a
+            published model that is found out before its weights are downloaded or read.
     """
-    from tasks.gdsd import checkpoint, devices, tables, warm_start
+    from tasks.gdsd import checkpoint, devices, prompt_lengths, tables, warm_start
     from tasks.gdsd.denoiser import tiny
     from tasks.gdsd.denoiser.denoiser import Denoiser
 
     began = time.monotonic()
+    problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
     if config.model is not None:
+        prompts = prompt_lengths.measure(Denoiser.outline(config.model), problems, length)
         denoiser = Denoiser.from_source(config.model, devices.device())
     else:
         assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
-        problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
         denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
+        prompts = prompt_lengths.measure(denoiser, problems, length)
         warm_start.warm_start(denoiser, problems, config.warm_start, length, config.seed)
     if config.adapter is not None:
         denoiser.attach_adapter(config.adapter, config.seed)
     state = checkpoint.base_state(denoiser)
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
     stats = PolicyStats(
-        parameters=sum(parameter.numel() for parameter in denoiser.parameters()), seconds=time.monotonic() - began
+        parameters=sum(parameter.numel() for parameter in denoiser.parameters()),
+        prompt_tokens_mean=prompts.mean,
+        prompt_tokens_longest=prompts.longest,
+        seconds=time.monotonic() - began,
     )
     logger.info(
         "base policy: %s, %s parameters, of which %s will be trained",

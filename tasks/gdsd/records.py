@@ -30,9 +30,11 @@ class PromptStats(Record):
 
 
 class PolicyStats(Record):
-    """Size of the base policy and what preparing it cost."""
+    """Size of the base policy, how it reads the training prompts, and what preparing it cost."""
 
     parameters: int
+    prompt_tokens_mean: float
+    prompt_tokens_longest: int
     seconds: float
 
 
@@ -70,6 +72,7 @@ class RewardStats(Record):
     warnings: list[str]  # expectations that failed without stopping the run
     completions: int
     tokens: int
+    engine: str  # which made the completions
     rollout_seconds: float  # summed over shards
     reward_seconds: float
 
@@ -110,6 +113,25 @@ class Estimate(Record):
     def points(self) -> str:
         """Writes a difference of shares and its interval in percentage points."""
         return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+
+class DriftStats(Record):
+    """How far an approximate engine was from the exact one before a round's rollouts, on the sample of all rounds.
+
+    Nothing was measured where the run had gone back to the exact engine before.
+    """
+
+    round: int  # whose rollouts come next
+    engine: str  # which the run had come to
+    completions: int  # that both engines made
+    agreement: Estimate | None  # share of equal tokens in the same places; interval over completions
+    reward_gap: Estimate | None  # what the approximate engine's mean reward is above the exact one's, paired
+    exact_reward: float | None  # mean, of the same completions; None where none was judged of both
+    positions: int  # tokens that went through the network's blocks, over all steps
+    exact_positions: int  # of the exact engine, for the same completions
+    fell_back: bool  # whether the exact engine makes the rollouts from this round on
+    reason: str
+    seconds: float
 
 
 class Protocol(Record):
@@ -180,6 +202,7 @@ class Series(Record):
     seed: int
     reports: list[EvalReport]
     rollout_rewards: list[float]  # mean reward of each round's rollouts
+    drifts: list[DriftStats]  # one per round where the configured engine is approximate
     seconds: float  # of rollouts, scoring and distillation
 
 

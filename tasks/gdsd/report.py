@@ -71,7 +71,9 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             f"{protocol.sampler.length} tokens, {protocol.sampler.steps_per_block} steps per block of "
             f"{protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}, seed {protocol.seed}; "
             f"intervals at 95 %, the difference paired by problem at {100 * decision.confidence:g} %.</p>",
-            f"<p>Policy: {record.policy.parameters:,} parameters.</p>",
+            f"<p>Policy: {record.policy.parameters:,} parameters. Training prompts have "
+            f"{record.policy.prompt_tokens_mean:.0f} tokens on average and {record.policy.prompt_tokens_longest} at "
+            "most.</p>",
             "<h2>Training</h2>",
             _curves(record),
             _rollouts(record),

@@ -97,7 +97,7 @@ def record(**changed: object) -> RunRecord:
         "prompts": PromptStats(
             train=30, validation=7, test=10, near_duplicates=3, unusable=2, checks=12, warnings=["early"], seconds=0.25
         ),
-        "policy": PolicyStats(parameters=1000, seconds=3.0),
+        "policy": PolicyStats(parameters=1000, prompt_tokens_mean=20.5, prompt_tokens_longest=31, seconds=3.0),
         "rewards": [rewarded(0.25), rewarded(0.75)],
         "epochs": [
             EpochStats(round=1, sequences=8, steps=[step(0.5), step(0.25)], seconds=1.0),

@@ -161,6 +161,8 @@ def test_only_data_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Monke
     assert asked[0]["repository"] == source.hub and asked[0]["revision"] == REVISION
     patterns = asked[0]["allow_patterns"]
     assert isinstance(patterns, list) and not any(kind.endswith((".py", ".bin", ".pt", "*")) for kind in patterns)
+    assert Denoiser.outline(source).family.name == "llada"  # to look at prompts before 16 GB are on their way
+    assert asked[1]["allow_patterns"] == [kind for kind in patterns if kind != "*.safetensors"]
     with pytest.raises(CheckpointError, match=f"gave the revision {REVISION} instead"):
         resolve(HubModel(hub=source.hub, revision="f" * 40))
 

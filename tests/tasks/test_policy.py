@@ -10,9 +10,9 @@ from flytekit.types.file import FlyteFile
 
 from tasks.gdsd import checkpoint, tables
 from tasks.gdsd.config import AdapterConfig, PolicyConfig, PromptConfig, TinyModelConfig, WarmStartConfig
-from tasks.gdsd.errors import CheckpointError, ConfigError
+from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.prompts import make_prompts
-from tasks.policy import prepare_policy
+from tasks.policy import Policy, prepare_policy
 from tests.gdsd.official import write_llada
 
 CPU = torch.device("cpu")
@@ -22,11 +22,15 @@ PLAIN = PolicyConfig(
 )
 
 
-def prepared(config: PolicyConfig, folder: Path) -> Path:
+def prepare(config: PolicyConfig, folder: Path, length: int = 16) -> Policy:
     path = folder / "train.parquet"
     problems = make_prompts(PromptConfig(train_size=8, validation_size=1, test_size=1))["train"]
     tables.write(problems, tables.PROMPTS, path)
-    return Path(os.fspath(prepare_policy.task_function(config, FlyteFile(str(path)), 16).checkpoint))
+    return prepare_policy.task_function(config, FlyteFile(str(path)), length)
+
+
+def prepared(config: PolicyConfig, folder: Path) -> Path:
+    return Path(os.fspath(prepare(config, folder).checkpoint))
 
 
 def test_an_adapter_lies_on_the_warm_started_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +81,7 @@ def test_a_published_model_that_changed_is_refused(tmp_path: Path, monkeypatch: 
     write_llada(model)
     config = published(model)
     write_llada(model, seed=1)
-    with pytest.raises(CheckpointError, match="has changed"):
+    with pytest.raises(CheckpointError, match="was pinned and is not to be found"):
         prepared(config, tmp_path)
 
 
@@ -102,3 +106,34 @@ def test_no_model_at_all_is_refused(fields: dict[str, object]) -> None:
     """If it fails, a run ends in an assertion after its prompts were prepared."""
     with pytest.raises(ConfigError, match="neither a model nor both"):
         PolicyConfig.model_validate_json(json.dumps(fields))
+
+
+# Prompts
+
+
+def test_prompts_are_measured_in_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a person plans a run for prompts of another length. The tiny tokenizer's tokens are letters."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    stats = prepare(PLAIN, tmp_path).stats
+    lengths = [len(prompt) for prompt in tables.read(tmp_path / "train.parquet", tables.PROMPTS)["prompt"].to_pylist()]
+    assert stats.prompt_tokens_longest == max(lengths)
+    assert stats.prompt_tokens_mean == pytest.approx(sum(lengths) / len(lengths))
+
+
+def test_prompts_that_leave_no_room_are_refused_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a model reads positions it was not trained for, or says so after 16 GB were downloaded.
+
+    A Sudoku has 17 letters. Some digits are one token together, and the template has 8 tokens of its own.
+    """
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    model = tmp_path / "llada"
+    model.mkdir()
+    write_llada(model, max_sequence_length=64)
+    config = published(model)
+    longest = prepare(config, tmp_path).stats.prompt_tokens_longest
+    assert prepare(config, tmp_path, length=64 - longest).stats.prompt_tokens_longest == longest
+    monkeypatch.setattr("tasks.gdsd.denoiser.weights.read", lambda *arguments: pytest.fail("weights were read"))
+    with pytest.raises(DataError, match=rf"the longest, 'train-\d+', has {longest} tokens, .*made for 64"):
+        prepare(config, tmp_path, length=65 - longest)

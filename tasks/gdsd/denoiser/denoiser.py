@@ -97,6 +97,11 @@ class Denoiser(torch.nn.Module):
         return self.network.lm_head.weight.shape[0]
 
     @property
+    def positions(self) -> int:
+        """Tokens of prompt and completion that the model was made for."""
+        return int(self.network.config.max_position_embeddings)
+
+    @property
     def has_adapter(self) -> bool:
         return self._adapter is not None
 
@@ -281,6 +286,16 @@ class Denoiser(torch.nn.Module):
         return denoiser
 
     @classmethod
+    def outline(cls, source: HubModel | ModelFolder) -> "Denoiser":
+        """Returns a pinned model without weights, which are not downloaded: it phrases prompts, and computes nothing.
+
+        Raises:
+            CheckpointError: see `from_source`.
+        """
+        folder = resolve(source, whole=False)
+        return cls._load_base(folder, families.of_config(_read_json(folder, "config.json")), torch.device("meta"), None)
+
+    @classmethod
     def _load_base(cls, folder: Path, family: Family, device: torch.device, dtype: torch.dtype | None) -> "Denoiser":
         if (folder / adapter.CONFIG).exists():  # other tools would follow it to weights that nothing here checks
             raise CheckpointError(f"{folder}/{adapter.CONFIG} is out of place: an adapter lies in {adapter.FOLDER}/.")
@@ -297,8 +312,9 @@ class Denoiser(torch.nn.Module):
             raise CheckpointError(f"{folder}: {error}") from error
         if dtype is None:
             dtype = torch.bfloat16 if device.type == "cuda" and family.name != "tiny" else torch.float32
-        weights.read(folder, network, family, device, dtype)
-        networks.finish(network, family, device)
+        if device.type != "meta":
+            weights.read(folder, network, family, device, dtype)
+            networks.finish(network, family, device)
         kept = {name: folder / name for name in (*KEPT, *KEPT_TOO) if (folder / name).is_file()}
         files = None if family.name == "tiny" else {name: path.read_bytes() for name, path in kept.items()}
         network.train(False)

@@ -25,7 +25,8 @@ from tasks.gdsd.errors import CheckpointError, ConfigError
 
 MODELS = "GDSD_MODELS"
 # Data only: no Python, no pickles.
-FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
+WEIGHTS = "*.safetensors"
+FILES = ("*.json", WEIGHTS, "merges.txt", "vocab.txt", "*.jinja")
 SETTLED_NS = 100_000_000  # file systems count in hundredths of a second: a younger file may change without a sign
 
 _known: dict[tuple[str, int, int, int, int], str] = {}  # SHA-256 of files by path, inode, size and times
@@ -63,16 +64,19 @@ def _kind(value: object) -> str:
 ModelSource = Annotated[Annotated[ModelFolder, Tag("path")] | Annotated[HubModel, Tag("hub")], Discriminator(_kind)]
 
 
-def resolve(source: ModelFolder | HubModel) -> Path:
+def resolve(source: ModelFolder | HubModel, whole: bool = True) -> Path:
     """Returns the local folder of a model, downloaded first where it has to be, or found where GDSD_MODELS says.
 
     Without network (HF_HUB_OFFLINE=1) a revision that is in the cache of the hub's library is found there.
+
+    Args:
+        whole: whether weights have to be downloaded as well.
 
     Raises:
         CheckpointError: there is no such model, it cannot be reached, or its content is not the pinned one.
     """
     if isinstance(source, HubModel):
-        return _download(source)
+        return _download(source, [name for name in FILES if whole or name != WEIGHTS])
     path = Path(source.path)
     listed = os.environ.get(MODELS, "")
     others = [Path(folder).expanduser() / path.name for folder in listed.split(os.pathsep) if folder]
@@ -136,7 +140,7 @@ def _pin(path: str) -> str:
         ) from None
 
 
-def _download(source: HubModel) -> Path:
+def _download(source: HubModel, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -148,7 +152,7 @@ def _download(source: HubModel) -> Path:
 
     what = f"{source.hub} at {source.revision}"
     try:
-        folder = Path(snapshot_download(source.hub, revision=source.revision, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(source.hub, revision=source.revision, allow_patterns=files))
     except GatedRepoError as error:
         raise CheckpointError(f"{what} is gated: accept its licence on the hub, and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
