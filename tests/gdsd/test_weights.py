@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
@@ -261,3 +261,19 @@ else:
         )
     float32, stored = 2**20 * 32 * 4 / 2**20, 2**20 * 32 * 2 / 2**20  # MiB; the file is mapped while it is read
     assert float(done.stdout) < float32 + stored + 16
+
+
+def test_pickled_weights_are_refused_with_their_conversion(tmp_path: Path) -> None:
+    """If it fails, a person with an older model learns only that a file is missing, or is advised in vain."""
+    WRITERS["dream"](tmp_path)
+    expected = Denoiser.load(tmp_path, "dream", CPU).state_dict()
+    torch.save(load_file(tmp_path / WHOLE), tmp_path / "pytorch_model.bin")
+    (tmp_path / WHOLE).unlink()
+    with pytest.raises(
+        CheckpointError, match=r"(?s)model.safetensors .*is missing. Its pytorch_model.bin is a pickle.*"
+    ):
+        Denoiser.load(tmp_path, "dream", CPU)
+    found = torch.load(tmp_path / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    save_file({name: tensor.contiguous() for name, tensor in found.items()}, tmp_path / WHOLE)
+    loaded = Denoiser.load(tmp_path, "dream", CPU).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())

@@ -99,7 +99,9 @@ def _files(folder: Path) -> dict[str, Path]:
     """Returns which file holds which tensor."""
     if not (folder / INDEX).is_file():
         if not (folder / WHOLE).is_file():
-            raise CheckpointError(f"{folder} is not a checkpoint: {WHOLE} (or {INDEX} with its shards) is missing.")
+            raise CheckpointError(
+                f"{folder} is not a checkpoint: {WHOLE} (or {INDEX} with its shards) is missing.{_advice(folder)}"
+            )
         with _Tensors(folder / WHOLE) as tensors:
             return dict.fromkeys(tensors.names, folder / WHOLE)  # not a dict
     try:
@@ -120,6 +122,19 @@ def _files(folder: Path) -> dict[str, Path]:
         if name not in found[file]:
             raise CheckpointError(f"{folder / file} lacks the tensor {name}, which {INDEX} places there")
     return {name: folder / file for name, file in names.items()}
+
+
+def _advice(folder: Path) -> str:
+    """Says what to do where there are only weights that are not read."""
+    pickled = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth"))
+    if not pickled:
+        return " Of a model that was published as *.bin alone, the weights have to be converted to safetensors first."
+    return (
+        f" Its {pickled[0]} is a pickle, which can run code when it is read. If you trust its origin, convert each "
+        "such file: safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in torch.load('x.bin', "
+        f"map_location='cpu', weights_only=True).items()}}, '{WHOLE}'); for shards, name them in {INDEX} as the index "
+        "of the pickles does."
+    )
 
 
 class _Tensors:
