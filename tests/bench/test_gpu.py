@@ -33,8 +33,8 @@ from tasks.gdsd.engines.exact import Exact
 from tasks.gdsd.objective_config import GdsdConfig
 from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import shapes, work
+from tests.bench.resident import resident_mib
 from tests.bench.test_plan import round_of, train
-from tests.bench.test_readout import resident_mib
 from tests.gdsd.official import WRITERS, dream_config, llada_config
 from tests.gdsd.test_families import DREAM_7B, LLADA_8B
 

@@ -35,7 +35,7 @@ from tasks.gdsd.engines.exact import Exact
 from tasks.gdsd.epoch import round_maps
 from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import shapes
-from tests.bench.test_readout import resident_mib
+from tests.bench.resident import resident_mib
 
 SHAPE = shapes.Shape(vocabulary=8192, width=512, inner=1536, layers=8, heads=8, kv_heads=8, head_width=64)
 SMALL = shapes.Shape(vocabulary=64, width=32, inner=48, layers=1, heads=2, kv_heads=2, head_width=16)

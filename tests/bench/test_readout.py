@@ -8,8 +8,6 @@ reset and read). Time is the median of several steps, which take turns with thos
 whatever else the machine does slows both.
 """
 
-import ctypes
-import gc
 import json
 import statistics
 import subprocess
@@ -25,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tasks.gdsd.readout import Head, centred, centred_topk, log_prob
+from tests.bench.resident import peak_mib
 
 VOCABULARY, WIDTH, ROWS, CANDIDATES = 126_464, 1024, 4 * 256, 64
 REPETITIONS = 5
@@ -100,14 +99,12 @@ class Bench:
         """Returns the memory that the first step needs."""
         # Threads, kernels and their scratch memory come into being with a small vocabulary.
         few = Head(self.head.weight[:256].detach().clone().requires_grad_(self.comparison.trained))
-        score(self.hidden, few, self.tokens % 256, self.candidates % 256).sum().backward()
-        self.hidden.grad = few.weight.grad = None
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # or the step could reuse freed memory that counts as resident already
-        before = resident_mib("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-        self.step(score)
-        return resident_mib("VmHWM") - before
+
+        def warm_up() -> None:
+            score(self.hidden, few, self.tokens % 256, self.candidates % 256).sum().backward()
+            self.hidden.grad = few.weight.grad = None
+
+        return peak_mib(warm_up, lambda: self.step(score))
 
     def milliseconds(self) -> dict[str, list[float]]:
         """Returns the times of both computations' steps, in turns, after one of each."""
@@ -118,11 +115,6 @@ class Bench:
                 self.step(score)
                 times[name].append(1000 * (time.perf_counter() - began))
         return {name: several[1:] for name, several in times.items()}
-
-
-def resident_mib(field: str) -> float:
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
-    return int(line.split()[1]) / 1024
 
 
 def apart(name: str, measurement: str) -> str:

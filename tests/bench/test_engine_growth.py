@@ -1,0 +1,83 @@
+"""How the exact engine's time grows with length, batch and vocabulary, against the model's own operations.
+
+make bench            or            python -m pytest -m slow -s tests/bench/test_engine_growth.py
+
+One block is unmasked per point, float32, on all cores; operations are counted by torch. The figure is
+docs/engine_growth.svg.
+"""
+
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.bench.test_engines import Bench, Size
+
+matplotlib.use("svg")
+FIGURE = Path(__file__).resolve().parents[2] / "docs" / "engine_growth.svg"
+# A small body, so that what is not the body's would show.
+SIZE = Size(vocabulary=8192, width=128, inner=352, layers=4, heads=4, prompt=64, length=128, block=32, steps=8, batch=8)
+AXES = {
+    "length": [128, 256, 512, 1024],
+    "batch": [1, 4, 16, 64],
+    "vocabulary": [1024, 8192, 32_768, 131_072],
+}
+TURNS = 3
+
+
+def point(size: Size) -> tuple[float, float]:
+    """Returns (seconds of a block, its operations in GFLOP)."""
+    bench = Bench(size, 1.0)
+    work = bench.engine_block("exact")
+    with FlopCounterMode(display=False) as counter:
+        work()
+    times = []
+    for _ in range(TURNS):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times), counter.get_total_flops() / 1e9
+
+
+def draw_figure(found: dict[str, dict[int, tuple[float, float]]]) -> None:
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "engine growth"
+    figure, panels = pyplot.subplots(1, len(found), figsize=(9, 2.8), layout="constrained")
+    for panel, (axis, points) in zip(panels, found.items(), strict=True):
+        values = list(points)
+        seconds, operations = zip(*points.values(), strict=True)
+        panel.loglog(values, [time / seconds[0] for time in seconds], "o-", label="time")
+        panel.loglog(values, [each / operations[0] for each in operations], "s--", label="operations")
+        panel.set_xlabel(axis)
+        panel.set_xticks(values, [f"{value:,}" for value in values], minor=False)
+        panel.minorticks_off()
+    panels[0].set_ylabel("relative to the smallest")
+    panels[0].legend(frameon=False)
+    figure.savefig(FIGURE, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+@pytest.mark.slow
+def test_time_grows_no_faster_than_the_operations() -> None:
+    """If it fails, something grows with the canvas or the vocabulary that is not the model.
+
+    Between neighbouring points time may grow by a third more than the operations, which is what caches cost here.
+    """
+    found = {axis: {value: point(replace(SIZE, **{axis: value})) for value in AXES[axis]} for axis in AXES}
+    print(f"\n{SIZE}, float32, {torch.get_num_threads()} threads")
+    print("| axis | value | seconds a block | GFLOP | GFLOP/s |\n|---|---|---|---|---|")
+    for axis, points in found.items():
+        for value, (seconds, operations) in points.items():
+            print(f"| {axis} | {value:,} | {seconds:.3f} | {operations:.1f} | {operations / seconds:.1f} |")
+    print(json.dumps(found))
+    draw_figure(found)
+    for axis, points in found.items():
+        (first, few), (last, many) = points[AXES[axis][0]], points[AXES[axis][-1]]
+        assert last / first <= 4 / 3 * many / few, axis

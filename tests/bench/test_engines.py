@@ -1,0 +1,245 @@
+"""Engines against a plain sampler at the size of LLaDA's vocabulary: tokens per second, memory and operations.
+
+make bench            or            python -m pytest -m slow -s tests/bench/test_engines.py
+
+A Llama with 25M parameters in its blocks and 126,464 tokens, prompt 200, length 256 in blocks of 32 with 16 steps each,
+batch 6, float32 on all cores. Every block costs the same, so one is unmasked; every step of the plain sampler costs the
+same, so two are. The plain sampler is what published code commonly does: logits of all tokens of the canvas, Gumbel
+noise and a softmax in float64, one top-k per sequence. Everything is measured in a process of its own; memory is the
+kernel's high-water mark above the weights and the warmed-up libraries.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tasks.gdsd import engines
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.families.tiny import TINY
+from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+from tasks.gdsd.engine_config import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.engines.base import Request
+from tasks.gdsd.engines.unmasking import Unmasking, make_rules
+from tests.bench.resident import peak_mib
+
+PLAIN_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and what is sampled from it."""
+
+    vocabulary: int = 126_464
+    width: int = 512
+    inner: int = 1408
+    layers: int = 8
+    heads: int = 8
+    prompt: int = 200
+    length: int = 256
+    block: int = 32
+    steps: int = 16  # of a block
+    batch: int = 6
+
+    def build(self) -> Denoiser:
+        config = LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            intermediate_size=self.inner,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+            use_cache=False,
+        )
+        config.is_causal = False
+        torch.manual_seed(0)
+        return Denoiser(LlamaForCausalLM(config), character_tokenizer(), TINY).eval()
+
+    def sampler(self, temperature: float) -> SamplerConfig:
+        return SamplerConfig(
+            length=self.length,
+            block_length=self.block,
+            steps_per_block=self.steps,
+            temperature=temperature,
+            order="confidence",
+            top_p=1.0,
+        )
+
+    def requests(self, denoiser: Denoiser) -> list[Request]:
+        return [Request(denoiser.encode("1") * self.prompt, key) for key in range(self.batch)]
+
+
+LARGE = Size()
+# configs/tiny_sudoku.yaml: its model, prompts of 17 tokens, answers of 16 in 5 steps, 256 at a time.
+TINY_SIZE = Size(
+    vocabulary=51, width=64, inner=128, layers=3, heads=4, prompt=17, length=16, block=16, steps=5, batch=256
+)
+ENGINES: dict[str, EngineConfig] = {
+    "exact": ExactConfig(),
+    "prefix_cache": PrefixCacheConfig(),
+    "dual_cache": DualCacheConfig(),
+}
+
+
+@torch.no_grad()
+def plain_step(denoiser: Denoiser, ids: Tensor, block: slice, share: int, temperature: float) -> None:
+    """One step as published samplers have it: everything for every token of the canvas."""
+    logits = denoiser.network(input_ids=ids).logits  # (B, T, V)
+    noisy = logits
+    if temperature > 0:
+        noisy = logits.to(torch.float64)
+        noise = torch.rand_like(noisy)
+        noisy = noisy.exp() / (-torch.log(noise)) ** temperature
+    tokens = noisy.argmax(-1)
+    confidence = logits.to(torch.float64).softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)  # (B, T)
+    hidden = ids == denoiser.mask_id
+    confidence[:, block.stop :] = -torch.inf
+    confidence = confidence.where(hidden, -torch.inf)
+    for row in range(len(ids)):
+        kept = confidence[row].topk(share).indices
+        ids[row, kept] = tokens[row, kept]
+
+
+class Bench:
+    """One model, and the work to be measured on it."""
+
+    def __init__(self, size: Size, temperature: float):
+        self.size, self.temperature = size, temperature
+        self.denoiser = size.build()
+        self.settings = size.sampler(temperature)
+
+    def engine_block(self, name: str) -> Callable[[], Unmasking]:
+        """Returns a function that unmasks the first block."""
+
+        def work() -> Unmasking:
+            engine = engines.make(ENGINES[name], self.denoiser)
+            assert isinstance(engine, Unmasking)
+            requests = self.size.requests(self.denoiser)
+            canvas = engine._canvas(requests, list(range(len(requests))), self.settings)
+            canvas.block = slice(canvas.start, canvas.start + self.size.block)
+            with torch.no_grad():
+                engine.unmask_block(canvas, self.settings, make_rules(self.settings, self.denoiser), 0)
+            return engine
+
+        return work
+
+    def plain_steps(self, steps: int) -> Callable[[], None]:
+        """Returns a function that takes the first steps by the plain sampler."""
+
+        def work() -> None:
+            prompt = torch.full((self.size.batch, self.size.prompt), self.denoiser.encode("1")[0])
+            canvas = torch.full((self.size.batch, self.size.length), self.denoiser.mask_id)
+            ids = torch.cat([prompt, canvas], dim=1)
+            block = slice(self.size.prompt, self.size.prompt + self.size.block)
+            for share in self.settings.shares()[:steps]:
+                plain_step(self.denoiser, ids, block, share, self.temperature)
+
+        return work
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    def measure(self, names: list[str], plain_steps: int, turns: int) -> dict[str, float]:
+        """Returns tokens per second of each engine and of the plain sampler, which take turns."""
+        tokens = self.size.batch * self.size.block
+        found: dict[str, list[float]] = {}
+        for _ in range(turns):
+            for name in names:
+                found.setdefault(name, []).append(tokens / self.seconds(self.engine_block(name)))
+            for_steps = self.seconds(self.plain_steps(plain_steps))
+            found.setdefault("plain", []).append(tokens / (for_steps / plain_steps * self.size.steps))
+        return {name: statistics.median(several) for name, several in found.items()}
+
+
+def body_flops(bench: Bench, name: str) -> int:
+    """Counts the operations of a block without the head's, which is no part of the body."""
+    head = bench.denoiser.head()
+    rows = torch.zeros(1, bench.size.width)
+    with FlopCounterMode(display=False) as of_row:
+        head.logits(rows)
+    with FlopCounterMode(display=False) as counter:
+        engine = bench.engine_block(name)()
+    return int(counter.get_total_flops() - engine.work.rows * of_row.get_total_flops())
+
+
+def apart(size: str, temperature: float, measurement: str) -> dict[str, float]:
+    """Takes one measurement in a new process; see the end of this file."""
+    command = [sys.executable, "-m", "tests.bench.test_engines", size, str(temperature), measurement]
+    root = Path(__file__).resolve().parents[2]
+    found = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {name: float(value) for name, value in json.loads(found).items()}
+
+
+def table(rows: dict[str, dict[str, float]]) -> None:
+    columns = list(next(iter(rows.values())))
+    print("\n| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+    for name, row in rows.items():
+        print(f"| {name} | " + " | ".join(f"{row[column]:.4g}" for column in columns) + " |")
+    print(json.dumps(rows))
+
+
+@pytest.mark.slow
+def test_engines_against_the_plain_sampler_at_a_large_vocabulary() -> None:
+    """If it fails, rollouts cost several times what they need to."""
+    rows: dict[str, dict[str, float]] = {}
+    flops = apart("large", 1.0, "flops")
+    for temperature in (1.0, 0.0):
+        speed = apart("large", temperature, "times")
+        peaks = {name: apart("large", temperature, f"peak {name}")["mib"] for name in speed}
+        for name in speed:
+            rows[f"{name}, T = {temperature:g}"] = {
+                "tokens/s": speed[name],
+                "against plain": speed[name] / speed["plain"],
+                "peak MiB": peaks[name],
+                "share of plain's peak": peaks[name] / peaks["plain"],
+                "body TFLOP a block": flops.get(name, float("nan")) / 1e12,
+            }
+    print(f"\n{LARGE}, float32, {torch.get_num_threads()} threads")
+    table(rows)
+    assert rows["exact, T = 1"]["against plain"] >= 6 and rows["exact, T = 0"]["against plain"] >= 4
+    assert rows["exact, T = 1"]["share of plain's peak"] <= 1 / 8
+    assert flops["exact"] >= 5 * flops["dual_cache"]
+    assert rows["dual_cache, T = 1"]["against plain"] >= 25
+
+
+@pytest.mark.slow
+def test_the_exact_engine_at_the_tiny_size() -> None:
+    """If it fails, the default experiment spends more on sampling than it has to."""
+    rows = {f"T = {temperature:g}": apart("tiny", temperature, "times") for temperature in (1.0, 0.0)}
+    for row in rows.values():
+        row["ratio"] = row["exact"] / row["plain"]
+    print(f"\n{TINY_SIZE}, float32, {torch.get_num_threads()} threads; tokens per second")
+    table(rows)
+    assert rows["T = 1"]["ratio"] >= 1.5
+
+
+if __name__ == "__main__":
+    chosen, heat, measurement = {"large": LARGE, "tiny": TINY_SIZE}[sys.argv[1]], float(sys.argv[2]), sys.argv[3]
+    bench, is_tiny = Bench(chosen, heat), sys.argv[1] == "tiny"
+    if measurement == "times":
+        Bench(TINY_SIZE, heat).measure([*ENGINES], 1, 1)  # the libraries come up
+        names = ["exact"] if is_tiny else [*ENGINES]
+        print(json.dumps(bench.measure(names, chosen.steps if is_tiny else PLAIN_STEPS, 9 if is_tiny else 1)))
+    elif measurement == "flops":
+        print(json.dumps({name: body_flops(bench, name) for name in ENGINES}))
+    else:
+        name = measurement.removeprefix("peak ")
+        small = Bench(TINY_SIZE, heat)
+        work = bench.plain_steps(1) if name == "plain" else bench.engine_block(name)
+        warm_up = small.plain_steps(1) if name == "plain" else small.engine_block(name)
+        print(json.dumps({"mib": peak_mib(warm_up, work)}))
