@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from images import CPU
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import DistillConfig
-from tasks.gdsd.records import EpochStats, EvalReport, RewardStats, Series, Tuning
+from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats, Series, Tuning
 from tasks.local import new_folder
 from tasks.sources import SourceVersion
 
@@ -47,6 +47,7 @@ def record_series(
     contestant: str,
     distill: DistillConfig,
     seed: int,
+    drifts: list[DriftStats],
     rewards: list[RewardStats],
     epochs: list[EpochStats],
     reports: list[EvalReport],
@@ -59,6 +60,7 @@ def record_series(
         seed=seed,
         reports=reports,
         rollout_rewards=[reward.reward_mean for reward in rewards],
+        drifts=drifts,
         seconds=seconds + sum(epoch.seconds for epoch in epochs),
     )
     rate, reward = distill.learning_rate, reports[-1].reward.mean

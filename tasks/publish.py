@@ -14,6 +14,7 @@ from images import CPU
 from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.records import (
     Decision,
+    DriftStats,
     EpochStats,
     EvalReport,
     PolicyStats,
@@ -77,6 +78,7 @@ def publish_policy(
     config: TrainConfig,
     prompts: PromptStats,
     policy: PolicyStats,
+    drifts: list[DriftStats],
     rewards: list[RewardStats],
     epochs: list[EpochStats],
     validations: list[EvalReport],
@@ -94,6 +96,7 @@ def publish_policy(
         config=config,
         prompts=prompts,
         policy=policy,
+        drifts=drifts,
         rewards=rewards,
         epochs=epochs,
         validations=validations,

@@ -9,7 +9,9 @@
 |----------|---------------------|---------|------------------------------------------|
 | prompts  | `prepare_prompts`   | CPU     | its config and sources                   |
 | policy   | `prepare_policy`    | GPU     | its config, training problems, sources   |
-| rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, round, seed   |
+| drift    | `sample_both`       | GPU     | policy, problems, sampler, engine, seed  |
+|          | `judge_drift`       | CPU     | completions, engine, limits, sources     |
+| rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, engine, round, seed |
 | reward   | `score_rollouts`    | CPU     | rollouts, reward config, sources         |
 | distill  | `distill_epoch`     | GPU     | policy, scored table, config, round, seed|
 | evaluate | `answer_problems`   | GPU     | policy, problems, protocol               |
@@ -18,6 +20,8 @@
 | publish  | `publish_policy`    | CPU     | not cached                               |
 | compare  | `record_series`, `choose_learning_rate` | CPU | inputs                   |
 |          | `publish_comparison`| CPU     | not cached                               |
+
+The stage `drift` is there where an approximate engine makes the rollouts.
 """
 
 from datetime import timedelta
@@ -30,6 +34,7 @@ from images import CPU, IMAGES, on
 from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
 from tasks.console import speak
 from tasks.distill import distill_epoch
+from tasks.drift import judge_drift, sample_both
 from tasks.evaluate import Evaluated, answer_problems, score_answers, select_best
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import (
@@ -46,6 +51,7 @@ from tasks.gdsd.config import (
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig
 from tasks.gdsd.records import (
+    DriftStats,
     EpochStats,
     EvalReport,
     GuardReport,
@@ -81,6 +87,7 @@ class Beginning(NamedTuple):
 
 class Rounds(NamedTuple):
     policies: list[Checkpoint]  # the evaluated ones
+    drifts: list[DriftStats]  # none where the configured engine is exact
     rewards: list[RewardStats]
     epochs: list[EpochStats]
     reports: list[EvalReport]
@@ -244,16 +251,36 @@ def run_rounds(
 
     Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
     """
-    policy = base
-    rewards, epochs, policies, reports = [], [], [], []
+    # Limits decide which engine is used, not what it makes: others leave the rollouts in the cache.
+    policy, engine, limits = base, rollout.engine.without_limits(), rollout.engine.drift
+    drifts, rewards, epochs, policies, reports = [], [], [], [], []
     for index in range(rounds):
+        if limits is not None:
+            samples = on(
+                hardware.rollout,
+                sample_both(
+                    policy=policy,
+                    train=train,
+                    sampler=rollout.sampler,
+                    engine=engine,
+                    size=limits.sample,
+                    batch_size=rollout.batch_size,
+                    seed=seed,
+                ),
+            )
+            judged = on(
+                hardware.scoring,
+                judge_drift(samples=samples, engine=engine, limits=limits, domain=domain, round=index),
+            )
+            engine = judged.engine
+            drifts.append(judged.stats)
         generate_shard = partial(
             generate_rollouts,
             shards=rollout.shards,
             policy=policy,
             train=train,
             sampler=rollout.sampler,
-            engine=rollout.engine,
+            engine=engine,
             prompts_per_round=rollout.prompts_per_round,
             group_size=rollout.group_size,
             batch_size=rollout.batch_size,
@@ -285,7 +312,7 @@ def run_rounds(
             evaluated = assess(policy, problems, domain, evaluation, seed, hardware)
             policies.append(policy)
             reports.append(evaluated.report)
-    return Rounds(policies, rewards, epochs, reports)
+    return Rounds(policies, drifts, rewards, epochs, reports)
 
 
 @workflow
@@ -354,6 +381,7 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         config=config,
         prompts=begun.prompts,
         policy=begun.policy,
+        drifts=rounds.drifts,
         rewards=rounds.rewards,
         epochs=rounds.epochs,
         validations=rounds.reports,
@@ -413,6 +441,7 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
             contestant=contestant,
             distill=distill,
             seed=seed,
+            drifts=rounds.drifts,
             rewards=rounds.rewards,
             epochs=rounds.epochs,
             reports=rounds.reports,

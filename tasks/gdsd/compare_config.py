@@ -11,6 +11,7 @@ from tasks.gdsd.config import (
     PromptConfig,
     RewardConfig,
     RolloutConfig,
+    check_ends,
     check_readable,
     check_supply,
 )
@@ -99,6 +100,7 @@ class CompareConfig(Config):
     def _check(self) -> Self:
         for name, distill in self.contestants.items():
             self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
+            check_ends(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
         _refuse_repeats("seeds", self.seeds)
         if self.tuning is not None:
             if shared := sorted({*self.seeds} & {*self.tuning.seeds}):

@@ -69,9 +69,23 @@ def _protocol(record: ComparisonRecord) -> str:
         f"{protocol.problems} {protocol.domain.name} test problems, temperature {protocol.sampler.temperature:g}",
         "95 % Student t intervals over seeds",
     ]
+    if config.rollout.engine.drift is not None:
+        parts.append(f"rollouts by {config.rollout.engine.root.name}, {_given_up(record)}")
     if config.tuning is not None:
         parts.append(f"learning rates out of {len(config.tuning.factors)} by validation problems")
     return "; ".join(parts)
+
+
+def _given_up(record: ComparisonRecord) -> str:
+    """Says which runs went back to the exact engine."""
+    runs = [series for tuning in record.tunings for series in tuning.series] + record.series
+    ends = [
+        f"{series.contestant} at {series.learning_rate:g}, seed {series.seed}, from round {drift.round} on"
+        for series in runs
+        for drift in series.drifts
+        if drift.fell_back
+    ]
+    return f"but exact, because of drift, in {', '.join(ends)}" if ends else "which no run gave up"
 
 
 def render(record: ComparisonRecord, drawing: str) -> str:

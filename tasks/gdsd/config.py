@@ -16,7 +16,14 @@ from tasks.gdsd.denoiser.alphabet import ALPHABET
 from tasks.gdsd.denoiser.source import ModelSource
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
-from tasks.gdsd.engine_config import EvaluationEngine, ExactConfig, RolloutEngine, SamplerConfig
+from tasks.gdsd.engine_config import (
+    DualCacheConfig,
+    EvaluationEngine,
+    ExactConfig,
+    PrefixCacheConfig,
+    RolloutEngine,
+    SamplerConfig,
+)
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig, give_gpus
 from tasks.gdsd.objective_config import GdsdConfig, Objective
@@ -245,6 +252,8 @@ class RolloutConfig(Config):
             raise ValueError(
                 "sampler.temperature 0 makes all completions of a group alike, which carries no signal; use more than 0"
             )
+        if not isinstance(self.engine.root, ExactConfig):
+            check_cache(self.engine.root, self.sampler)
         return self
 
 
@@ -365,6 +374,7 @@ class TrainConfig(Config):
     def _check(self) -> Self:
         self.hardware.check_processes(self.distill.compute.processes, "distill.compute")
         check_supply(self.prompts, self.rollout)
+        check_ends(self.rollout.sampler, self.distill.objective, "distill.objective")
         domains = {"prompts": self.prompts.domain}
         domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
         check_readable(self.policy, domains)
@@ -398,6 +408,32 @@ class EvaluateConfig(Config):
         return [self.evaluation.model_copy(update={"sampler": sampler}) for sampler in samplers]
 
 
+def check_cache(engine: PrefixCacheConfig | DualCacheConfig, sampler: SamplerConfig) -> None:
+    """Refuses a cache that nothing would be read from, and a refresh that never comes."""
+    every, calls = engine.refresh_every, sampler.calls_per_block
+    if calls == 1:
+        raise ValueError(
+            f"engine.name {engine.name!r} keeps what a block's first step has computed for its other steps, and with "
+            f"sampler.steps_per_block {sampler.steps_per_block} there are none; raise it, or use 'exact'"
+        )
+    if every == 1:
+        raise ValueError("engine.refresh_every 1 computes all anew in every step, as 'exact' does; use 2 or more")
+    if every is not None and every >= calls:
+        raise ValueError(
+            f"engine.refresh_every {every} is never reached in the {calls} steps of a block; "
+            + (f"use 2 to {calls - 1}, or null" if calls > 2 else "use null")
+        )
+
+
+def check_ends(sampler: SamplerConfig, objective: Objective, where: str) -> None:
+    """Refuses to train on what the policy never wrote."""
+    if sampler.stop_at_end and objective.after_end == "counted":
+        raise ValueError(
+            f"rollout.sampler.stop_at_end true fills what follows a completion's end without asking the policy, and "
+            f"{where}.after_end 'counted' trains on it; set after_end to 'ignored', or leave stop_at_end out"
+        )
+
+
 def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
     """Refuses problems that cannot be trained on, and a round that wants more different ones than there will be."""
     if prompts.train_data is None and not make(prompts.domain).generates:
@@ -408,6 +444,12 @@ def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
         raise ValueError(
             f"rollout.prompts_per_round {rollout.prompts_per_round} exceeds prompts.train_size "
             f"{prompts.train_size}, but the problems of a round differ; lower one or raise the other"
+        )
+    drift = rollout.engine.drift
+    if drift is not None and drift.sample > prompts.train_size:
+        raise ValueError(
+            f"rollout.engine.drift.sample {drift.sample} exceeds prompts.train_size {prompts.train_size}, but each "
+            f"problem is completed once; use at most {prompts.train_size}"
         )
 
 

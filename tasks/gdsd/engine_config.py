@@ -22,7 +22,12 @@ class DriftConfig(Config):
     Beyond either limit the run goes back to the exact engine for good, and says so.
     """
 
-    sample: int = Field(32, ge=2, le=4096, description="completions of each round that the exact engine makes as well")
+    sample: int = Field(
+        32,
+        ge=2,
+        le=4096,
+        description="training problems, the same in each round of a run, that both engines complete once beforehand",
+    )
     agreement: float = Field(
         0.5, ge=0, le=1, description="least share of equal tokens in the same places, from the same random numbers"
     )
@@ -84,6 +89,17 @@ class RolloutEngine(RootModel[ForRollouts], StrictJson):
     """The engine of a round's rollouts."""
 
     model_config = ConfigDict(frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+
+    @property
+    def drift(self) -> DriftConfig | None:
+        """The limits of an approximate engine; None of the exact one."""
+        return self.root.drift if isinstance(self.root, CacheConfig) else None
+
+    def without_limits(self) -> "RolloutEngine":
+        """Returns the engine with the default limits: it makes the same completions, whatever they are."""
+        if self.drift is None:
+            return self
+        return RolloutEngine(self.root.model_copy(update={"drift": DriftConfig()}))
 
 
 EvaluationEngine = Annotated[
@@ -147,6 +163,11 @@ class SamplerConfig(Config):
         if len(set(self.ban)) != len(self.ban):
             raise ValueError(f"ban {self.ban} has a token twice; name it once")
         return self
+
+    @property
+    def calls_per_block(self) -> int:
+        """Denoiser calls of a block: one for each step that unmasks something."""
+        return sum(share > 0 for share in self.shares())
 
     @property
     def blocks(self) -> int:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import yaml
 
 from tasks.gdsd import tables
-from tasks.gdsd.records import Decision, Estimate, EvalReport, RewardStats
+from tasks.gdsd.records import Decision, DriftStats, Estimate, EvalReport, RewardStats
 from tasks.gdsd.run_record import RunRecord
 
 STYLE = """
@@ -21,6 +21,7 @@ td { white-space: pre-wrap; }
 code, pre { font: 14px/1.4 ui-monospace, monospace; } pre { overflow-x: auto; }
 svg { max-width: 100%; height: auto; background: #fff; }
 .headline { font-size: 1.4rem; }
+.warning { border-left: 4px solid #c60; padding-left: .75rem; }
 """
 SHOWN = 12  # answers in the page; samples.parquet has all
 ROOM = 600  # characters of a text in the page, likewise
@@ -65,6 +66,7 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             f"{record.trained.solved.percent()} after, a gain of {decision.solved_difference.points()} points, "
             f"in {total:.0f} s of work.</p>",
             f"<p>{html.escape(decision.reason)}.</p>",
+            _fall_back(record),
             _outcome(record),
             _guards(decision),
             f"<p>{protocol.problems} {html.escape(protocol.domain.name)} problems, {_times(protocol.samples)}; "
@@ -77,6 +79,7 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             "<h2>Training</h2>",
             _curves(record),
             _rollouts(record),
+            _drift(record),
             "<h2>Time</h2>",
             table_html(
                 ["stage", "seconds", "share"],
@@ -102,7 +105,6 @@ def _times(samples: int) -> str:
 def _outcome(record: RunRecord) -> str:
     """What base and trained policy reach on the test problems."""
     base, trained, decision = record.base, record.trained, record.decision
-    gain = decision.reward_difference
     rows = [
         ["solved, %", base.solved.percent(), trained.solved.percent(), decision.solved_difference.points()],
         *(
@@ -113,7 +115,7 @@ def _outcome(record: RunRecord) -> str:
             "reward",
             _interval(base.reward),
             _interval(trained.reward),
-            f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
+            _signed(decision.reward_difference),
         ],
         *([f"reward: {name}", _mean(value), _mean(trained.parts[name]), ""] for name, value in base.parts.items()),
         *([words, f"{before:.1%}", f"{after:.1%}", ""] for words, before, after in _shares(base, trained)),
@@ -131,6 +133,10 @@ def _shares(first: EvalReport | RewardStats, last: EvalReport | RewardStats) -> 
 
 def _interval(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
 def _mean(value: float | None) -> str:
@@ -168,6 +174,52 @@ def _rollouts(record: RunRecord) -> str:
         *([words, f"{before:.1%}", f"{after:.1%}"] for words, before, after in _shares(first, last)),
     ]
     return table_html(["rollouts", "round 1", f"round {len(record.rewards)}"], rows)
+
+
+def _fall_back(record: RunRecord) -> str:
+    """The banner of a run that did not keep the engine that it was asked to use."""
+    if (end := record.fall_back()) is None:
+        return ""
+    return (
+        f"<p class='warning'><b>The rollout engine {end.engine} was given up in round {end.round}</b>, from which on "
+        f"the exact engine made the rollouts: {html.escape(end.reason)}.</p>"
+    )
+
+
+def _drift(record: RunRecord) -> str:
+    """How far an approximate engine was from the exact one: the rounds that say most."""
+    rounds = record.measured()
+    if not rounds:
+        return ""
+
+    def agreement(drift: DriftStats) -> float:
+        return drift.agreement.mean if drift.agreement is not None else 1.0
+
+    def gap(drift: DriftStats) -> float:
+        return abs(drift.reward_gap.mean) if drift.reward_gap is not None else 0.0
+
+    shown = [
+        ("first", rounds[0]),
+        ("least agreement", min(rounds, key=agreement)),
+        ("largest difference", max(rounds, key=gap)),
+        ("last", rounds[-1]),
+    ]
+    head = ["before the rollouts of", "round", "equal tokens, %", "reward, exact", "difference", "positions computed"]
+    rows = [
+        [
+            words,
+            str(drift.round),
+            "" if drift.agreement is None else drift.agreement.percent(),
+            _mean(drift.exact_reward),
+            "not judged" if drift.reward_gap is None else _signed(drift.reward_gap),
+            f"{drift.positions / drift.exact_positions:.0%}",
+        ]
+        for words, drift in shown
+    ]
+    return (
+        f"<p>Rollouts by the engine {rounds[0].engine}, against the exact engine on {rounds[0].completions} "
+        f"completions from the same random numbers:</p>{table_html(head, rows)}"
+    )
 
 
 def _warnings(record: RunRecord) -> str:

@@ -112,6 +112,7 @@ def summarise(
         warnings=warnings,
         completions=sum(shard.completions for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
+        engine=", ".join(scored["engine"].unique().to_pylist()),
         rollout_seconds=sum(shard.seconds for shard in shards),
         reward_seconds=seconds,
     )

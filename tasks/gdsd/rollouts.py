@@ -1,6 +1,7 @@
 """Rollouts of a round: which prompts, which completions, which random numbers."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,19 +33,35 @@ def generate_shard(
     The prompts of a round go to its shards in turn. A completion's random numbers are addressed by (seed, round,
     prompt, sample), so the shard that makes it changes nothing.
     """
-    began = time.monotonic()
     chosen = prompts.round_rows(train.num_rows, prompts_per_round, round_index, seed)[shard::shards]
     problems = train.take(chosen).to_pylist()
-    tasks = [(problem, sample) for problem in problems for sample in range(group_size)]
-    requests = [
-        Request(denoiser.encode(problem["prompt"]), seeds.key(seed, "rollout", round_index, problem["id"], sample))
-        for problem, sample in tasks
+    asked = [
+        (problem, sample, seeds.key(seed, "rollout", round_index, problem["id"], sample))
+        for problem in problems
+        for sample in range(group_size)
     ]
+    return complete(denoiser, asked, settings, choice, batch_size, f"rollouts of round {round_index + 1}")
+
+
+def complete(
+    denoiser: Denoiser,
+    asked: Sequence[tuple[Mapping[str, str], int, int]],
+    settings: SamplerConfig,
+    choice: RolloutEngine,
+    batch_size: int,
+    title: str,
+) -> tuple[list[dict[str, object]], RolloutStats]:
+    """Makes completions as rows of `tables.ROLLOUTS`.
+
+    Args:
+        asked: a row of `tables.PROMPTS`, the number of the sample and the key of its random numbers, for each.
+        title: what the progress bar says.
+    """
+    began = time.monotonic()
+    requests = [Request(denoiser.encode(problem["prompt"]), key) for problem, _, key in asked]
     engine = engines.make(choice.root, denoiser)
     completions: dict[int, Completion] = {}
-    with tqdm(
-        total=len(requests), desc=f"rollouts of round {round_index + 1}", unit="seq", disable=None, leave=False
-    ) as bar:
+    with tqdm(total=len(requests), desc=title, unit="seq", disable=None, leave=False) as bar:
         for batch in engine.generate(requests, settings, batch_size):
             completions.update(batch)
             bar.update(len(batch))
@@ -61,7 +78,7 @@ def generate_shard(
             "ended": denoiser.ended(completions[index].ids),
             "engine": choice.root.name,
         }
-        for index, ((problem, sample), request) in enumerate(zip(tasks, requests, strict=True))
+        for index, ((problem, sample, _), request) in enumerate(zip(asked, requests, strict=True))
     ]
     seconds = time.monotonic() - began
     return rows, RolloutStats(

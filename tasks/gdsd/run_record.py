@@ -3,7 +3,17 @@
 from collections import Counter
 
 from tasks.gdsd.config import TrainConfig
-from tasks.gdsd.records import Decision, EpochStats, Estimate, EvalReport, PolicyStats, PromptStats, Record, RewardStats
+from tasks.gdsd.records import (
+    Decision,
+    DriftStats,
+    EpochStats,
+    Estimate,
+    EvalReport,
+    PolicyStats,
+    PromptStats,
+    Record,
+    RewardStats,
+)
 
 
 class RunRecord(Record):
@@ -12,6 +22,7 @@ class RunRecord(Record):
     config: TrainConfig
     prompts: PromptStats
     policy: PolicyStats
+    drifts: list[DriftStats]  # one per round where the configured engine is approximate
     rewards: list[RewardStats]  # one per round
     epochs: list[EpochStats]  # one per round
     validations: list[EvalReport]  # every few rounds, on the validation problems
@@ -42,20 +53,45 @@ class RunRecord(Record):
         return {
             "prompts": self.prompts.seconds,
             "policy": self.policy.seconds,
+            **({"drift": sum(drift.seconds for drift in self.drifts)} if self.drifts else {}),
             "rollout": sum(reward.rollout_seconds for reward in self.rewards),
             "reward": sum(reward.reward_seconds for reward in self.rewards),
             "distill": sum(epoch.seconds for epoch in self.epochs),
             "evaluate": sum(report.seconds for report in self.evaluations()),
         }
 
-    def metrics(self) -> list[dict[str, float | int | None]]:
+    def measured(self) -> list[DriftStats]:
+        """Returns the rounds before which an approximate engine was compared with the exact one."""
+        return [drift for drift in self.drifts if drift.agreement is not None]
+
+    def fall_back(self) -> DriftStats | None:
+        """Returns the round in which the run went back to the exact engine, None where it did not."""
+        return next((drift for drift in self.drifts if drift.fell_back), None)
+
+    def drift(self) -> str | None:
+        """Says in a line what an approximate engine did to the rollouts; None where the exact one was asked for."""
+        if not self.drifts:
+            return None
+        name, rounds = self.drifts[0].engine, self.measured()
+        if (end := self.fall_back()) is not None:
+            return f"{name} until round {end.round}, which went back to the exact engine for good: {end.reason}"
+        agreements = [drift.agreement.mean for drift in rounds if drift.agreement is not None]
+        gaps = [abs(drift.reward_gap.mean) for drift in rounds if drift.reward_gap is not None]
+        computed = sum(drift.positions for drift in rounds) / sum(drift.exact_positions for drift in rounds)
+        return (
+            f"{name}: at least {min(agreements):.1%} of the tokens are the exact engine's, the mean reward is at most "
+            f"{max(gaps, default=0.0):.3f} off, for {computed:.0%} of the positions"
+        )
+
+    def metrics(self) -> list[dict[str, float | int | str | None]]:
         """Returns one flat row per round, under the metric names of the documentation."""
         validated = {report.round: report for report in self.validations}
+        drifted = {drift.round: drift for drift in self.drifts}
         rows = []
         for reward, epoch in zip(self.rewards, self.epochs, strict=True):
             applied = [step for step in epoch.steps if not step.skipped]
             last = applied[-1] if applied else None
-            row: dict[str, float | int | None] = {
+            row: dict[str, float | int | str | None] = {
                 "round": epoch.round,
                 "reward/mean": reward.reward_mean,
                 "reward/std": reward.reward_std,
@@ -75,10 +111,18 @@ class RunRecord(Record):
                 "time/rollout_s": reward.rollout_seconds,
                 "time/reward_s": reward.reward_seconds,
                 "time/distill_s": epoch.seconds,
+                "rollout/engine": reward.engine,
                 "rollout/frac_empty": reward.empty,
                 "rollout/frac_truncated": reward.truncated,
                 "rollout/tokens_per_s": reward.tokens / reward.rollout_seconds,
             }
+            if (drift := drifted.get(epoch.round)) is not None and drift.agreement is not None:
+                row |= {
+                    "drift/agreement": drift.agreement.mean,
+                    "drift/reward_gap": None if drift.reward_gap is None else drift.reward_gap.mean,
+                    "drift/frac_positions": drift.positions / drift.exact_positions,
+                    "time/drift_s": drift.seconds,
+                }
             if (report := validated.get(epoch.round)) is not None:
                 row |= {"validation/solved": report.solved.mean, "validation/reward": report.reward.mean}
             rows.append(row)
@@ -96,6 +140,7 @@ class RunRecord(Record):
                 f" (round {self.trained.round} of {len(self.epochs)}, the best on validation)",
                 f"gain      {self.decision.solved_difference.points()} points solved",
                 *(f"{f'pass@{k}':<9} {gain.points()} points" for k, _, _, gain in self.pass_at()),
+                *([f"engine    {found}"] if (found := self.drift()) is not None else []),
                 *(
                     f"guard     {guard.name} {'holds' if guard.held else 'fails'}: {guard.difference.points()} points "
                     f"solved, {100 * guard.tolerance:g} tolerated"

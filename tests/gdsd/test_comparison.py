@@ -55,6 +55,7 @@ def series(contestant: str, seed: int, *shares: float, learning_rate: float = 1e
         seed=seed,
         reports=run(*shares),
         rollout_rewards=[0.1 * index for index in range(2 * len(shares))],
+        drifts=[],
         seconds=seconds,
     )
 

@@ -85,6 +85,7 @@ def rewarded(mean: float) -> RewardStats:
         warnings=["late"],
         completions=8,
         tokens=128,
+        engine="exact",
         rollout_seconds=2.0,
         reward_seconds=0.5,
     )
@@ -98,6 +99,7 @@ def record(**changed: object) -> RunRecord:
             train=30, validation=7, test=10, near_duplicates=3, unusable=2, checks=12, warnings=["early"], seconds=0.25
         ),
         "policy": PolicyStats(parameters=1000, prompt_tokens_mean=20.5, prompt_tokens_longest=31, seconds=3.0),
+        "drifts": [],
         "rewards": [rewarded(0.25), rewarded(0.75)],
         "epochs": [
             EpochStats(round=1, sequences=8, steps=[step(0.5), step(0.25)], seconds=1.0),
@@ -245,6 +247,7 @@ def test_metrics_follow_from_the_records() -> None:
         "time/rollout_s": 2.0,
         "time/reward_s": 0.5,
         "time/distill_s": 1.0,
+        "rollout/engine": "exact",
         "rollout/frac_empty": 0.0625,
         "rollout/frac_truncated": 0.1875,
         "rollout/tokens_per_s": 64.0,

@@ -1,0 +1,103 @@
+"""Stage `drift`: an approximate engine against the exact one, and the way back once it is too far from it."""
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from flytekit import Cache, task
+from flytekit.types.file import FlyteFile
+from pydantic import BaseModel
+
+from images import CPU, GPU
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.engine_config import DriftConfig, RolloutEngine, SamplerConfig
+from tasks.gdsd.records import DriftStats, RolloutStats
+from tasks.local import new_folder
+from tasks.sources import SourceVersion
+from tasks.types import Checkpoint, Table
+
+logger = logging.getLogger(__name__)
+
+
+class BothSamples(BaseModel):
+    """Completions of both engines (schema `tables.ROLLOUTS`) and what each engine's cost."""
+
+    table: FlyteFile
+    stats: list[RolloutStats]
+
+
+class JudgedDrift(NamedTuple):
+    stats: DriftStats
+    engine: RolloutEngine
+
+
+@task(
+    container_image=GPU.image,
+    requests=GPU.requests,
+    limits=GPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=3,
+    timeout=timedelta(hours=2),
+    interruptible=True,
+)
+def sample_both(
+    policy: Checkpoint,
+    train: Table,
+    sampler: SamplerConfig,
+    engine: RolloutEngine,
+    size: int,
+    batch_size: int,
+    seed: int,
+) -> BothSamples:
+    """Completes the run's sample of training problems by an engine and by the exact one; not where it is the same."""
+    from tasks.gdsd import checkpoint, devices, drift, tables
+
+    rows: list[dict[str, object]] = []
+    stats: list[RolloutStats] = []
+    if engine.drift is not None:
+        denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False).denoiser
+        problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
+        rows, stats = drift.sample(denoiser, problems, sampler, engine, size=size, batch_size=batch_size, seed=seed)
+    file = tables.write(rows, tables.ROLLOUTS, new_folder("drift") / "drift.parquet")
+    return BothSamples(table=FlyteFile(str(file)), stats=stats)
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=3,
+    timeout=timedelta(hours=2),
+    interruptible=True,
+)
+def judge_drift(
+    samples: BothSamples, engine: RolloutEngine, limits: DriftConfig, domain: DomainChoice, round: int
+) -> JudgedDrift:
+    """Measures the drift, and returns the engine to use from here on: the same, or the exact one for good."""
+    from tasks.gdsd import drift, tables
+
+    if engine.drift is None:
+        return JudgedDrift(drift.unmeasured(round), engine)
+    made = tables.read(Path(os.fspath(samples.table)), tables.ROLLOUTS)
+    stats, following = drift.judge(made, samples.stats, engine, limits, domain, round)
+    if stats.fell_back:
+        logger.warning(
+            "round %d: %s has drifted, so the exact engine makes the rollouts from here on: %s",
+            stats.round,
+            stats.engine,
+            stats.reason,
+        )
+    elif stats.agreement is not None:
+        logger.info(
+            "round %d: %s of the tokens of %s are the exact engine's, reward %s, %.0f %% of the positions (%.1f s)",
+            stats.round,
+            stats.agreement.percent(),
+            stats.engine,
+            "not judged" if stats.reward_gap is None else f"{stats.reward_gap.mean:+.3f}",
+            100 * stats.positions / stats.exact_positions,
+            stats.seconds,
+        )
+    return JudgedDrift(stats, following)

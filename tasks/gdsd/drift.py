@@ -1,0 +1,128 @@
+"""The drift of an approximate engine: its completions beside the exact engine's, from the same random numbers.
+
+Problems and random numbers are those of the run, not of a round: what changes from round to round is the policy.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from tasks.gdsd import intervals, rewards, rollouts, seeds
+from tasks.gdsd.config import JudgeConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.engine_config import DriftConfig, ExactConfig, RolloutEngine, SamplerConfig
+from tasks.gdsd.records import DriftStats, Estimate, RolloutStats
+
+EXACT = RolloutEngine(ExactConfig())
+
+
+def sample(
+    denoiser: Denoiser,
+    train: pa.Table,
+    settings: SamplerConfig,
+    choice: RolloutEngine,
+    *,
+    size: int,
+    batch_size: int,
+    seed: int,
+) -> tuple[list[dict[str, object]], list[RolloutStats]]:
+    """Completes some training problems once by each engine: rows of `tables.ROLLOUTS`, and what each engine's cost.
+
+    There are `size` problems, or all where there are fewer.
+    """
+    order = torch.randperm(train.num_rows, generator=seeds.generator(seed, "drift"))
+    problems = train.take(order[:size].tolist()).to_pylist()
+    asked = [(problem, 0, seeds.key(seed, "drift", problem["id"])) for problem in problems]
+    made = [
+        rollouts.complete(denoiser, asked, settings, engine, batch_size, f"drift: {engine.root.name}")
+        for engine in (choice, EXACT)
+    ]
+    return [row for rows, _ in made for row in rows], [stats for _, stats in made]
+
+
+def judge(
+    made: pa.Table,  # `sample`'s
+    costs: Sequence[RolloutStats],
+    choice: RolloutEngine,
+    limits: DriftConfig,
+    domain: DomainChoice,
+    round_index: int,
+) -> tuple[DriftStats, RolloutEngine]:
+    """Says how far apart the engines are, and which one makes the rollouts from here on.
+
+    Rewards are compared where both completions of a problem have a verdict.
+
+    Raises:
+        DataError: the domain's verdicts are not what it declares.
+    """
+    began = time.monotonic()
+    judged = rewards.judge(made, domain)
+    ours, exact = (judged.filter(pc.field("engine") == engine.root.name).to_pylist() for engine in (choice, EXACT))
+    pairs = list(zip(ours, exact, strict=True))
+    equal = [np.equal(one["completion_ids"], other["completion_ids"]) for one, other in pairs]
+    agreement = intervals.share([float(tokens.mean()) for tokens in equal], sum(map(len, equal)), 0.95)
+    both = [(one["reward"], other["reward"]) for one, other in pairs if None not in (one["reward"], other["reward"])]
+    gap = _gap([one - other for one, other in both])
+    reason = exceeded(agreement, gap, limits)
+    stats = DriftStats(
+        round=round_index + 1,
+        engine=choice.root.name,
+        completions=len(pairs),
+        agreement=agreement,
+        reward_gap=gap,
+        exact_reward=statistics.fmean(other for _, other in both) if both else None,
+        positions=costs[0].positions,
+        exact_positions=costs[1].positions,
+        fell_back=reason is not None,
+        reason=reason or ("within the limits" if both else "within the limit of tokens; no rewards to compare"),
+        seconds=sum(cost.seconds for cost in costs) + time.monotonic() - began,
+    )
+    return stats, EXACT if stats.fell_back else choice
+
+
+def unmeasured(round_index: int) -> DriftStats:
+    """Returns what there is to say of a round after the run has gone back to the exact engine."""
+    return DriftStats(
+        round=round_index + 1,
+        engine=EXACT.root.name,
+        completions=0,
+        agreement=None,
+        reward_gap=None,
+        exact_reward=None,
+        positions=0,
+        exact_positions=0,
+        fell_back=False,
+        reason="the run has gone back to the exact engine",
+        seconds=0.0,
+    )
+
+
+def exceeded(agreement: Estimate, gap: Estimate | None, limits: DriftConfig) -> str | None:
+    """Returns which limit is exceeded and what to change, None where none is."""
+    remedy = "for another outcome lower rollout.engine.refresh_every, or widen the limit"
+    if agreement.mean < limits.agreement:
+        return (
+            f"{agreement.percent()} of the tokens are equal, less than rollout.engine.drift.agreement "
+            f"{100 * limits.agreement:g} %; {remedy}"
+        )
+    if gap is not None and abs(gap.mean) > limits.reward_gap:
+        return (
+            f"the mean reward is {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) off, more than "
+            f"rollout.engine.drift.reward_gap {limits.reward_gap:g}; {remedy}"
+        )
+    return None
+
+
+def _gap(gains: list[float]) -> Estimate | None:
+    """The paired difference; where few differ its interval is that of shares, so larger gains are scaled to [-1, 1]."""
+    if not gains:
+        return None
+    scale = max(1.0, *map(abs, gains))
+    found = intervals.difference(np.asarray(gains) / scale, JudgeConfig())
+    return Estimate(mean=scale * found.mean, low=scale * found.low, high=scale * found.high)
