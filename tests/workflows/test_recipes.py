@@ -21,6 +21,10 @@ from flytekit.types.file import FlyteFile
 from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
+from tasks.gdsd.planning.memory import GIB
+from tasks.gdsd.planning.plan import plan
+from tasks.gdsd.planning.shapes import shape_of
+from tasks.gdsd.planning.work import DEVICES
 from tests.gdsd.official import WRITERS
 from tests.workflows.conftest import ROOT
 from tests.workflows.test_compiled import unroll
@@ -143,13 +147,32 @@ def small(recipe: Path, folder: Path) -> TrainConfig:
     return load(config)
 
 
+def short(number: float) -> str:
+    """Two significant digits, as the recipes have them."""
+    return f"{float(f'{number:.2g}'):g}"
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
-    """If it fails, a published recipe is refused, or a person learns from the bill what it needs."""
+    """If it fails, a published recipe is refused, or a person learns from the bill what it needs.
+
+    Header and README have what `python -m tasks.describe` says; whatever changes that has to change them.
+    """
     config = load(written(recipe))
     assert config.name == recipe.stem and config.policy.model is not None
-    head = recipe.read_text().split("\nname:")[0]
-    assert "GPU hours" in head and "GiB" in head
+    head = " ".join(line.removeprefix("#").strip() for line in recipe.read_text().split("\nname:")[0].splitlines())
+    family, shape = shape_of(config.policy)
+    found, kind = plan(config, shape, family), config.hardware.distill.kind
+    hours = found.hours(DEVICES[kind])
+    rollout, distill = (short(memory.total / GIB) for memory in (found.rollout, found.distill))
+    assert (
+        f"Planned (python -m tasks.describe configs/{recipe.name}), not measured, for prompts of {found.prompt_tokens} "
+        f"tokens: {short(hours)} GPU hours of an {kind.upper()}, of which "
+        f"{short(found.evaluation_hours(DEVICES[kind]))} for evaluations and {short(found.load_hours)} for loads; "
+        f"{rollout} GiB for rollouts, {distill} for training."
+    ) in head
+    row = f"| `configs/{recipe.name}` | {short(hours)} {kind.upper()} | {rollout} / {distill} |"
+    assert row in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
