@@ -11,6 +11,7 @@ def left_pad(
 ) -> tuple[Tensor, Tensor]:  # (B, S) int64, (B, S) bool
     """Stacks prompts so that they end together, and marks what is prompt."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    rows = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    ids = torch.tensor(rows, dtype=torch.int64, device=device)  # named, for where all prompts are empty
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     return ids, torch.arange(width, device=device) >= width - lengths[:, None]

@@ -1,6 +1,8 @@
 """A plain sampler that can be read at a glance: one sequence, no padding, all logits, one position at a time."""
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,25 +12,34 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.engines.base import Completion, Request
 
+Read: TypeAlias = Callable[[Tensor, int, int], Tensor]
+
 
 @torch.no_grad()
-def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig) -> Completion:
+def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig, read: Read | None = None) -> Completion:
     """Unmasks a completion by the book.
 
     In each step every hidden position of the block takes the token at which the running sum of probabilities first
     exceeds the uniform number of (key, step, position). Those stay whose token is the most probable, or whose
     distribution has the least entropy. `config` has an order and a top_p.
+
+    Args:
+        read: how the canvas (1, T) is read in a block's first, second, ... call, from the block's place in it, as
+            (1, T, D); by default as a whole.
     """
+    read = read or (lambda ids, call, block: denoiser(ids))
     vocabulary = denoiser.tokenizer.get_vocab()
     banned = [*denoiser.never_sampled, *(vocabulary[token] for token in config.ban)]
     completion = [denoiser.mask_id] * config.length
     unmasked_at = [config.steps - 1] * config.length
     step = calls = 0
     for first in range(0, config.length, config.block_length):
+        calls_before = calls
         for turn in range(config.steps_per_block):
             share = share_of_step(config, turn, completion[first : first + config.block_length].count(denoiser.mask_id))
             if share:
-                states = denoiser(torch.tensor([request.prompt_ids + completion]))[0]
+                canvas = torch.tensor([request.prompt_ids + completion])
+                states = read(canvas, calls - calls_before, len(request.prompt_ids) + first)[0]
                 logits = (states @ denoiser.network.lm_head.weight.T)[len(request.prompt_ids) :]  # (L, V)
                 logits[:, banned] = -math.inf
                 candidates = []

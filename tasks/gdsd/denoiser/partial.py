@@ -12,11 +12,13 @@ from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaAttention, eager_attention_forward, rotate_half
+from transformers.models.llama.modeling_llama import LlamaAttention, rotate_half
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.networks import Network
+from tasks.gdsd.errors import ConfigError
 
 Read: TypeAlias = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
@@ -49,9 +51,28 @@ def reader(denoiser: Denoiser) -> Read:
 
 
 def compiled(denoiser: Denoiser) -> Read:
-    """Returns the same, compiled once for canvases of all shapes."""
+    """Returns the same, compiled once for canvases of all lengths, and again where one has no padding or one sequence.
+
+    Every number of places is a shape of its own: keep it the same.
+
+    Raises:
+        ConfigError: at the first reading, torch cannot compile it on this machine.
+    """
     compile_it: Callable[..., Read] = torch.compile
-    return compile_it(reader(denoiser), dynamic=True)
+    # Isolated, or the policies of one process would share the few compilations that torch allows a function.
+    quick = compile_it(reader(denoiser), dynamic=True, isolate_recompiles=True)
+
+    def read(ids: Tensor, attention: Tensor | None, places: Tensor) -> Tensor:
+        try:
+            return quick(ids, attention, places.contiguous())
+        except TorchDynamoException as error:
+            needed = "a C++ compiler (g++)" if denoiser.device.type == "cpu" else "Triton and a C compiler (gcc)"
+            raise ConfigError(
+                f"engine.compile is true, but torch cannot compile the network here, for which it needs {needed}: "
+                f"{' '.join(str(error).partition('Set TORCHDYNAMO')[0].split())}. Install it, or set compile to false"
+            ) from error
+
+    return read
 
 
 def states_at(
@@ -65,9 +86,16 @@ def states_at(
     """Returns the last hidden states that predict some tokens: those of `Denoiser.forward`, where `part` is all.
 
     Where the row before a token predicts it, that row has to be in `part` as well.
+
+    Raises:
+        ValueError: keys and values of the places outside the part were never computed.
     """
     begin, end = (0, ids.shape[1]) if part is None else (part.start, part.stop)
-    rows = (places - 1).clamp(min=0) if denoiser.family.shifted else places
+    if end - begin < ids.shape[1] and (kept is None or not kept.keys):
+        raise ValueError(
+            f"a part, places {begin} to {end} of {ids.shape[1]}, needs keys and values of the others: read all first"
+        )
+    rows = _rows(places, attention) if denoiser.family.shifted else places
     network: Network = denoiser.network
     x = network.model.embed_tokens(ids[:, begin:end])  # (B, Q, D)
     positions = torch.arange(begin, end, device=ids.device)[None]
@@ -79,7 +107,7 @@ def states_at(
         normed = layer.input_layernorm(x)
         if number == len(layers) - 1:
             inside = rows - begin
-            queries, x = _take(normed, inside), _take(x, inside)
+            queries, x = take(normed, inside), take(x, inside)
             turn = (cosines[0][inside], sines[0][inside])  # (B, R, W)
         attention_block = cast(LlamaAttention, layer.self_attn)
         part = slice(begin, end)
@@ -89,7 +117,14 @@ def states_at(
     return states
 
 
-def _take(states: Tensor, rows: Tensor) -> Tensor:  # (B, Q, D), (B, R) -> (B, R, D)
+def _rows(places: Tensor, attention: Tensor | None) -> Tensor:  # (B, R), (B, T) -> (B, R)
+    """Returns the rows before; the first row of each sequence also stands for itself, see `Denoiser.forward`."""
+    first = 0 if attention is None else attention.int().argmax(1, keepdim=True)  # (B, 1)
+    return torch.where(places > first, places - 1, places)
+
+
+def take(states: Tensor, rows: Tensor) -> Tensor:  # (B, Q, D), (B, R) -> (B, R, D)
+    """Returns some rows of each sequence."""
     return states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[-1]))
 
 
@@ -116,9 +151,9 @@ def _attend(
     keys = rotate(heads(block.k_proj, normed, getattr(block, "k_norm", None)), turn)
     values = heads(block.v_proj, normed, None)
     if kept is not None:
-        keys, values = kept.update(block.layer_idx, keys, values, part)
-    kind = str(block.config._attn_implementation)
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(kind, eager_attention_forward)
+        # Where keys are rotated in float32, attention rounds them to the values' precision; it is kept in that already.
+        keys, values = kept.update(block.layer_idx, keys.to(values.dtype), values, part)
+    attend = ALL_ATTENTION_FUNCTIONS[str(block.config._attn_implementation)]
     mask = None if mask is None else mask.expand(-1, -1, query.shape[2], -1)
     found, _ = attend(block, query, keys, values, mask, dropout=0.0, scaling=block.scaling, is_causal=False)
     out: Tensor = block.o_proj(found.flatten(2))

@@ -1,0 +1,161 @@
+"""The engines that keep keys and values: their tokens by the book, the work they spare, and what must not matter."""
+
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from tasks.gdsd import engines, seeds
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.engine_config import DriftConfig, DualCacheConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.engines.base import Completion, Request
+from tasks.gdsd.engines.cached import Cached, DualCache, PrefixCache
+from tasks.gdsd.engines.unmasking import resolve
+from tests.gdsd.official import write_dream, write_llada
+from tests.gdsd.plain_cache import PlainCache
+from tests.gdsd.plain_sampler import plain_sampler
+from tests.gdsd.test_engines import FREE, GREEDY, generate, sample
+from tests.gdsd.test_partial import CPU
+
+ENGINES = ["prefix_cache", "dual_cache"]
+PROMPTS = [[30, 8, 40, 41, 7, 12, 27], [10], [11, 20], [9, 33, 44, 8]]  # of different lengths, hence padded in a batch
+
+
+@pytest.fixture(params=["llada", "dream"])
+def published(request: pytest.FixtureRequest, tmp_path: Path) -> Denoiser:
+    """LLaDA, whose row predicts its own token, and Dream, where the row before does."""
+    {"llada": write_llada, "dream": write_dream}[request.param](tmp_path)
+    return Denoiser.load(tmp_path, request.param, CPU)
+
+
+def requests(copies: int = 1) -> list[Request]:
+    return [
+        Request(prompt, seeds.key("cache test", place, copy))
+        for copy in range(copies)
+        for place, prompt in enumerate(PROMPTS)
+    ]
+
+
+def make(denoiser: Denoiser, name: str, refresh_every: int | None) -> Cached:
+    # Built without its checks: an interval of 1 is the exact engine, and of no use but here.
+    if name == "prefix_cache":
+        return PrefixCache(
+            denoiser, PrefixCacheConfig.model_construct(refresh_every=refresh_every, drift=DriftConfig())
+        )
+    return DualCache(denoiser, DualCacheConfig.model_construct(refresh_every=refresh_every, drift=DriftConfig()))
+
+
+def plain(denoiser: Denoiser, request: Request, config: SamplerConfig, name: str, every: int | None) -> Completion:
+    """One sequence by the book: all keys and values are stale but those of the block, or of all from the block on."""
+    cache = PlainCache(denoiser)
+
+    def read(canvas: Tensor, call: int, block: int) -> Tensor:
+        if call == 0 or (every is not None and call % every == 0):
+            return cache.read(canvas).float()
+        begin = max(0, block - 1) if denoiser.family.shifted else block
+        end = canvas.shape[1] if name == "prefix_cache" else block + config.block_length
+        return cache.read(canvas, None, slice(begin, end)).float()
+
+    return plain_sampler(denoiser, request, resolve(config, denoiser.family.sampler), read)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("name", ENGINES)
+def test_equals_a_plain_cached_sampler(published: Denoiser, name: str, every: int | None, temperature: float) -> None:
+    """If it fails, an engine keeps other keys and values than it says, or refreshes them at other steps."""
+    config = GREEDY.model_copy(update={"temperature": temperature, "stop_at_end": True})
+    asked = requests()
+    made = generate(make(published, name, every), asked, config)
+    assert made == [plain(published, request, config, name, every) for request in asked]
+
+
+@pytest.mark.parametrize("config", [FREE, GREEDY], ids=["free", "greedy"])
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_is_never_stale_equals_the_exact_engine(published: Denoiser, name: str, config: SamplerConfig) -> None:
+    """If it fails, an engine differs from the exact one by more than what it keeps.
+
+    Nothing is stale where all is computed anew in each step, where a block has one step, and where the canvas is one
+    block without a prompt. Where something is, tokens differ: else these comparisons would say nothing.
+    """
+    asked = requests(8)
+    assert generate(make(published, name, 1), asked, config) == sample(published, asked, config)
+    one_step = config.model_copy(update={"steps_per_block": 1})
+    assert generate(make(published, name, None), asked, one_step) == sample(published, asked, one_step)
+    one_block = config.model_copy(update={"block_length": config.length})
+    alone = [Request([], key) for key in range(4)]
+    assert generate(make(published, name, None), alone, one_block) == sample(published, alone, one_block)
+    assert generate(make(published, name, None), asked, config) != sample(published, asked, config)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_batches_change_no_token(published: Denoiser, name: str) -> None:
+    """If it fails, a batch reads what another one left behind, or padding is kept as if it were a prompt."""
+    asked = requests(4)
+    engine = make(published, name, 3)
+    together = generate(engine, asked, FREE)
+    for batch_size in (1, 3):
+        assert generate(engine, asked, FREE, batch_size) == together
+    assert generate(engine, asked[::-1], FREE, 5) == together[::-1]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_finished_sequences_leave_the_batch(denoiser: Denoiser, name: str) -> None:
+    """If it fails, the sequences that stay read the keys and values of those that left."""
+    config = SamplerConfig(length=12, block_length=2, steps_per_block=2, temperature=2.0)
+    asked, whole, stopping = requests(8), make(denoiser, name, None), make(denoiser, name, None)
+    full = generate(whole, asked, config, 16)
+    early = generate(stopping, asked, config.model_copy(update={"stop_at_end": True}), 16)
+    assert [denoiser.decode(made.ids) for made in early] == [denoiser.decode(made.ids) for made in full]
+    left = [made.steps < config.steps for made in early]
+    assert any(left) and not all(left)
+    assert stopping.work.positions < whole.work.positions
+
+
+# Prompt of 7, length 12 in 2 blocks of 6, 4 steps each (LLaDA: 2, 2, 1, 1 tokens). T = 19; after the first block's
+# start 12 places, after the second's 6.
+COUNTS = {
+    ("prefix_cache", None): (19 + 3 * 12) + (19 + 3 * 6),
+    ("prefix_cache", 2): 2 * (19 + 12) + 2 * (19 + 6),
+    ("prefix_cache", 3): (2 * 19 + 2 * 12) + (2 * 19 + 2 * 6),
+    ("dual_cache", None): 2 * (19 + 3 * 6),
+    ("dual_cache", 2): 4 * (19 + 6),
+    ("dual_cache", 3): 2 * (2 * 19 + 2 * 6),
+}
+
+
+@pytest.mark.parametrize("name, every", COUNTS)
+def test_the_work_by_hand(denoiser: Denoiser, name: str, every: int | None) -> None:
+    """If it fails, an engine saves less than it says, or a report's count of it is wrong."""
+    engine = make(denoiser, name, every)
+    generate(engine, [Request(PROMPTS[0], key) for key in range(3)], GREEDY)
+    assert engine.work.positions == 3 * COUNTS[name, every]
+    assert engine.work.calls == 8
+    assert engine.work.rows == 3 * 2 * (6 + 4 + 2 + 1)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_work_of_dream_by_hand(tmp_path: Path, name: str) -> None:
+    """If it fails, the row before a block, which predicts its first token, is stale; or a step without a token reads.
+
+    Its schedule for 6 tokens in 4 steps: t = 1, 0.75025, 0.5005, 0.25075, 0.001, hence int(6 * 0.24975) = 1,
+    int(5 * 0.33289) = 1, int(4 * 0.49900) = 1 and the other 3; for 3 tokens in 3 steps t = 1, 0.667, 0.334, 0.001,
+    hence int(3 * 0.333) = 0, int(3 * 0.49925) = 1 and 2, and the first step does not look.
+    """
+    write_dream(tmp_path)
+    dream = Denoiser.load(tmp_path, "dream", CPU)
+    engine = make(dream, name, None)
+    generate(engine, [Request(PROMPTS[0], 0)], GREEDY)
+    assert engine.work.positions == 2 * 19 + 3 * (13 + 7 if name == "prefix_cache" else 7 + 7)
+    few = make(dream, name, None)
+    generate(few, [Request(PROMPTS[0], 0)], SamplerConfig(length=3, block_length=3, steps_per_block=3))
+    assert few.work.positions == 10 + 4 and few.work.calls == 2
+
+
+@pytest.mark.parametrize("config", [PrefixCacheConfig(), DualCacheConfig(refresh_every=2)], ids=["prefix", "dual"])
+def test_made_by_name(denoiser: Denoiser, config: PrefixCacheConfig | DualCacheConfig) -> None:
+    """If it fails, a configuration's engine or its interval is not the one that runs."""
+    engine = engines.make(config, denoiser)
+    for _ in engine.generate([Request(PROMPTS[0], 0)], GREEDY, 1):
+        pass
+    assert engine.work.positions == COUNTS[config.name, config.refresh_every]
