@@ -420,7 +420,7 @@ def check_cache(engine: PrefixCacheConfig | DualCacheConfig, sampler: SamplerCon
         raise ValueError("engine.refresh_every 1 computes all anew in every step, as 'exact' does; use 2 or more")
     if every is not None and every >= calls:
         raise ValueError(
-            f"engine.refresh_every {every} is never reached in the {calls} steps of a block; "
+            f"engine.refresh_every {every} is never reached in the {calls} denoiser calls of a block; "
             + (f"use 2 to {calls - 1}, or null" if calls > 2 else "use null")
         )
 

@@ -1,0 +1,294 @@
+"""Drift: the same sample by both engines, its numbers by hand, the limits, and what a run says of them."""
+
+import pyarrow as pa
+import pytest
+
+from tasks.gdsd import comparison_report, drift, report, tables
+from tasks.gdsd.compare_config import CompareConfig
+from tasks.gdsd.config import RolloutConfig, TrainConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.engine_config import DriftConfig, DualCacheConfig, PrefixCacheConfig, RolloutEngine, SamplerConfig
+from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.records import DriftStats, Estimate, RolloutStats
+from tests.gdsd import test_comparison
+from tests.gdsd.test_config import load
+from tests.gdsd.test_report import cells, pairs, record, rewarded
+from tests.gdsd.test_rewards import Reader, choice
+
+SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=4, temperature=1.0)
+DUAL = RolloutEngine(DualCacheConfig())
+COSTS = [RolloutStats(completions=3, tokens=12, positions=positions, seconds=0.5) for positions in (30, 120)]
+Rows = list[dict[str, object]]
+
+
+def sampled(denoiser: Denoiser, train: pa.Table, size: int = 3, batch_size: int = 8, seed: int = 0) -> Rows:
+    rows, costs = drift.sample(denoiser, train, SETTINGS, DUAL, size=size, batch_size=batch_size, seed=seed)
+    assert 0 < costs[0].positions < costs[1].positions
+    return rows
+
+
+def by(rows: Rows, engine: str) -> Rows:
+    return [row for row in rows if row["engine"] == engine]
+
+
+# The sample
+
+
+def test_both_engines_complete_the_same_problems(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, the difficulty of problems or the luck of a draw counts as drift."""
+    rows = sampled(denoiser, puzzles)
+    ours, exact = by(rows, "dual_cache"), by(rows, "exact")
+    assert len(rows) == 6 and len({str(row["prompt_id"]) for row in exact}) == 3
+    shared = ("prompt_id", "sample", "problem", "reference", "prompt_ids")
+    assert [[row[name] for name in shared] for row in ours] == [[row[name] for name in shared] for row in exact]
+    assert [row["completion_ids"] for row in ours] != [row["completion_ids"] for row in exact]
+
+
+def test_an_engine_that_computes_all_shows_no_drift(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, the engines do not draw by the same random numbers, and even an exact one would be given up."""
+    all_anew = RolloutEngine(PrefixCacheConfig(refresh_every=1))
+    rows, costs = drift.sample(denoiser, puzzles, SETTINGS, all_anew, size=3, batch_size=8, seed=0)
+    ours, exact = by(rows, "prefix_cache"), by(rows, "exact")
+    assert [row["completion_ids"] for row in ours] == [row["completion_ids"] for row in exact]
+    assert costs[0].positions == costs[1].positions
+
+
+def test_the_sample_is_the_run_s(denoiser: Denoiser, other_denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, drift differs between rounds because the problems do, or all runs measure the same ones."""
+    rows = sampled(denoiser, puzzles)
+    assert sampled(denoiser, puzzles, batch_size=1) == rows
+    later = sampled(other_denoiser, puzzles)
+    assert [row["prompt_id"] for row in later] == [row["prompt_id"] for row in rows]
+    assert [row["completion_ids"] for row in later] != [row["completion_ids"] for row in rows]
+    other = sampled(denoiser, puzzles, seed=1)
+    assert [row["completion_ids"] for row in other] != [row["completion_ids"] for row in rows]
+    assert len(sampled(denoiser, puzzles, size=100)) == 2 * puzzles.num_rows
+
+
+# The numbers
+
+
+def made(ours: list[tuple[list[int], str]], exact: list[tuple[list[int], str]]) -> pa.Table:
+    """Both engines' completions, as (tokens, text), of problems 0, 1, 2, ..."""
+    rows = [
+        {
+            "prompt_id": str(index),
+            "sample": 0,
+            "problem": "p",
+            "reference": "r",
+            "prompt_ids": [1],
+            "completion_ids": ids,
+            "unmasked_at": [0] * len(ids),
+            "completion": text,
+            "ended": False,
+            "engine": engine,
+        }
+        for engine, completions in (("dual_cache", ours), ("exact", exact))
+        for index, (ids, text) in enumerate(completions)
+    ]
+    return pa.Table.from_pylist(rows, tables.ROLLOUTS)
+
+
+THREE = made(
+    [([1, 2, 3, 4], "1"), ([1, 2, 9, 9], "0.25"), ([9, 9, 9, 9], "?")],
+    [([1, 2, 3, 4], "1"), ([1, 2, 3, 4], "0.5"), ([1, 2, 3, 4], "0")],
+)
+
+
+def judged(table: pa.Table = THREE, **limits: float) -> tuple[DriftStats, RolloutEngine]:
+    return drift.judge(table, COSTS, DUAL, DriftConfig.model_validate(limits), choice(Reader), 4)
+
+
+def test_the_numbers_by_hand() -> None:
+    """If it fails, a run goes on with an engine that is too far off, or gives up one that is not.
+
+    Equal tokens: 4, 2 and 0 of 4. The last problem has no verdict on one side, so the rewards of the others count:
+    1 and 0.25 against 1 and 0.5, on average 0.125 less.
+    """
+    stats, engine = judged(agreement=0.5, reward_gap=0.125)
+    assert stats.agreement is not None and stats.reward_gap is not None
+    assert stats.agreement.mean == pytest.approx(0.5) and 0 <= stats.agreement.low < 0.5 < stats.agreement.high <= 1
+    assert stats.reward_gap.mean == -0.125 and stats.reward_gap.low < -0.125 < stats.reward_gap.high
+    assert stats.exact_reward == 0.75
+    assert (stats.round, stats.engine, stats.completions) == (5, "dual_cache", 3)
+    assert (stats.positions, stats.exact_positions) == (30, 120) and stats.seconds >= 1.0
+    # At a limit is within it.
+    assert not stats.fell_back and engine == DUAL and stats.reason == "within the limits"
+
+
+@pytest.mark.parametrize(
+    "limits, words",
+    [
+        ({"agreement": 0.51, "reward_gap": 0.125}, ["50.0 % (", "rollout.engine.drift.agreement 51 %"]),
+        ({"agreement": 0.5, "reward_gap": 0.12}, ["-0.125 (", "rollout.engine.drift.reward_gap 0.12"]),
+        ({"agreement": 1.0, "reward_gap": 0.0}, ["rollout.engine.drift.agreement 100 %"]),
+    ],
+)
+def test_beyond_either_limit_the_exact_engine_follows(limits: dict[str, float], words: list[str]) -> None:
+    """If it fails, an engine that was found to drift makes the rollouts all the same, or nobody learns why not."""
+    stats, engine = judged(**limits)
+    assert stats.fell_back and engine == drift.EXACT
+    assert all(word in stats.reason for word in [*words, "lower rollout.engine.refresh_every"]), stats.reason
+
+
+def test_a_gap_counts_either_way() -> None:
+    """If it fails, an engine is trusted that writes better answers than the policy does."""
+    better = made([([1], "1"), ([1], "1")], [([1], "0"), ([1], "1")])
+    assert judged(better, reward_gap=0.4)[0].fell_back
+    assert not judged(better, reward_gap=0.5)[0].fell_back
+
+
+def test_without_verdicts_only_tokens_are_compared() -> None:
+    """If it fails, a domain that cannot judge the sample stops the run, or its silence counts as agreement."""
+    silent = made([([1, 2], "?"), ([1, 2], "1")], [([1, 2], "1"), ([1, 3], "?")])
+    stats, engine = judged(silent, agreement=0.75)
+    assert stats.reward_gap is None and stats.exact_reward is None and engine == DUAL
+    assert "no rewards" in stats.reason
+    assert judged(silent, agreement=0.8)[1] == drift.EXACT
+
+
+def test_rewards_beyond_one_have_an_interval_around_them() -> None:
+    """If it fails, the interval of a domain whose weights sum to more than 1 lies beside its mean."""
+    stats, _ = judged(made([([1], "3"), ([1], "3")], [([1], "0"), ([1], "0")]))
+    assert stats.reward_gap is not None and stats.reward_gap.mean == 3.0
+    assert stats.reward_gap.low < 3.0 <= stats.reward_gap.high
+
+
+# What is said of it
+
+
+def measured(number: int, agreement: float, gap: float | None, **changed: object) -> DriftStats:
+    values: dict[str, object] = {
+        "round": number,
+        "engine": "dual_cache",
+        "completions": 32,
+        "agreement": Estimate(mean=agreement, low=agreement - 0.125, high=1.0),
+        "reward_gap": None if gap is None else Estimate(mean=gap, low=gap - 0.25, high=gap + 0.25),
+        "exact_reward": 0.5,
+        "positions": 25,
+        "exact_positions": 100,
+        "fell_back": False,
+        "reason": "within the limits",
+        "seconds": 2.0,
+    }
+    return DriftStats.model_validate(values | changed)
+
+
+KEPT = [measured(1, 0.875, -0.25), measured(2, 0.75, None)]
+GIVEN_UP = [measured(1, 0.25, 0.5, fell_back=True, reason="25 % <of> the tokens"), drift.unmeasured(1)]
+
+
+def test_a_run_shows_the_drift_of_each_round() -> None:
+    """If it fails, nobody sees what the speed of an approximate engine costs."""
+    given = record(drifts=KEPT, rewards=[rewarded(0.5).model_copy(update={"engine": "dual_cache"})] * 2)
+    first, second = given.metrics()
+    assert first["rollout/engine"] == "dual_cache"
+    names = ("drift/agreement", "drift/reward_gap", "drift/frac_positions", "time/drift_s")
+    assert [first[name] for name in names] == [0.875, -0.25, 0.25, 2.0]
+    assert [second[name] for name in names] == [0.75, None, 0.25, 2.0]
+    assert given.stage_seconds()["drift"] == 4.0
+    said = given.summary("/x")
+    assert "engine    dual_cache: at least 75.0% of the tokens are the exact engine's" in said
+    assert "the mean reward is at most 0.250 off, for 25% of the positions" in said
+    page = report.render(given, pairs())
+    assert cells(page, "least agreement") == ["2", "75.0 % (62.5 to 100.0)", "0.500", "not judged", "25%"]
+    assert cells(page, "largest difference")[3] == "-0.250 (-0.500 to +0.000)"
+    assert "given up" not in page
+
+
+def test_a_run_that_gave_its_engine_up_says_so_first() -> None:
+    """If it fails, a person believes that the fast engine made rollouts which the exact one made."""
+    given = record(drifts=GIVEN_UP)
+    headline = (page := report.render(given, pairs()))[: page.index("<h2>")]
+    assert "The rollout engine dual_cache was given up in round 1" in headline
+    assert "25 % &lt;of&gt; the tokens" in headline and "<of>" not in page
+    assert "engine    dual_cache until round 1, which went back to the exact engine for good: 25 %" in given.summary(
+        "/x"
+    )
+    assert "drift/agreement" in given.metrics()[0] and "drift/agreement" not in given.metrics()[1]
+
+
+def test_a_run_with_the_exact_engine_says_nothing_of_drift() -> None:
+    """If it fails, every run carries a table of an engine that it never used."""
+    given = record()
+    text = report.render(given, pairs()).split("<h2>Configuration")[0]
+    assert "drift" not in text and "engine" not in given.summary("/x") and "drift" not in given.stage_seconds()
+
+
+@pytest.mark.parametrize(
+    "drifts, words", [(KEPT, "which no run gave up"), (GIVEN_UP, "in a at 0.001, seed 0, from round 1 on")]
+)
+def test_a_comparison_says_which_runs_gave_the_engine_up(drifts: list[DriftStats], words: str) -> None:
+    """If it fails, objectives are compared of which some had exact rollouts and others had not, and nobody knows."""
+    found = test_comparison.record(*test_comparison.RUNS)
+    assert "rollouts by" not in comparison_report.summary(found)
+    rollout = RolloutConfig(engine=DUAL)
+    first, *others = found.series
+    changed = found.model_copy(
+        update={
+            "config": found.config.model_copy(update={"rollout": rollout}),
+            "series": [first.model_copy(update={"drifts": drifts}), *others],
+        }
+    )
+    assert f"rollouts by dual_cache, {words}" in comparison_report.summary(changed).replace(
+        "but exact, because of drift, ", ""
+    )
+    assert words in comparison_report.render(changed, "")
+
+
+# What is refused when a configuration is loaded
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"engine": {"name": "dual_cache", "refresh_every": 1}}, "refresh_every 1 computes all anew in every step"),
+        (
+            {"engine": {"name": "dual_cache", "refresh_every": 5}},
+            "never reached in the 5 denoiser calls of a block; use 2 to 4",
+        ),
+        ({"engine": {"name": "prefix_cache"}, "sampler": {"steps_per_block": 1}}, "steps_per_block 1 there are none"),
+        (
+            {"engine": {"name": "prefix_cache", "refresh_every": 2}, "sampler": {"steps_per_block": 2}},
+            "never reached in the 2 denoiser calls of a block; use null",
+        ),
+        # Dream's schedule unmasks int(3 * 0.333) = 0 tokens in its first step, which then asks for nothing.
+        (
+            {
+                "engine": {"name": "dual_cache", "refresh_every": 2},
+                "sampler": {"length": 3, "block_length": 3, "steps_per_block": 3, "order": "entropy"},
+            },
+            "never reached in the 2 denoiser calls of a block",
+        ),
+        ({"engine": {"name": "dual_cache", "drift": {"sample": 33}}}, "drift.sample 33 exceeds prompts.train_size 32"),
+        ({"engine": {"name": "dual_cash"}}, "did you mean 'dual_cache'"),
+        ({"engine": {"name": "threshold"}}, "rollout.engine.name: got 'threshold'"),
+    ],
+)
+def test_engines_without_effect_are_refused(fields: dict[str, object], said: str) -> None:
+    """If it fails, a person pays for a cache that is never read, or believes in a refresh that never comes."""
+    stages = {"prompts": {"train_size": 32}, "rollout": {"prompts_per_round": 8, **fields}}
+    with pytest.raises(ConfigError) as refused:
+        load(**stages)
+    assert said in str(refused.value)
+
+
+def test_engines_with_effect_are_taken() -> None:
+    """If it fails, the refusals go one step too far."""
+    for engine in ({"name": "dual_cache", "refresh_every": 4}, {"name": "prefix_cache", "refresh_every": 2}):
+        stages = {"prompts": {"train_size": 32}, "rollout": {"prompts_per_round": 8, "engine": engine}}
+        assert load(**stages).rollout.engine.drift == DriftConfig()
+
+
+def test_training_on_what_was_never_written_is_refused() -> None:
+    """If it fails, a policy is trained to follow its answers by end tokens that no policy sampled."""
+    rollout = {"sampler": {"length": 32, "stop_at_end": True}}
+    with pytest.raises(ConfigError, match=r"rollout\.sampler\.stop_at_end .*distill\.objective\.after_end 'counted'"):
+        load(rollout=rollout)
+    TrainConfig.model_validate(load(rollout=rollout, distill={"objective": {"after_end": "ignored"}}).model_dump())
+    contestants = {"own": {"objective": {"after_end": "ignored"}}, "other": {}}
+    compared = {"rollout": {**rollout, "prompts_per_round": 8}, "contestants": contestants}
+    with pytest.raises(ValueError, match=r"contestants\.other\.objective\.after_end 'counted'"):
+        CompareConfig.model_validate(compared)
+    contestants.pop("other")
+    CompareConfig.model_validate(compared)
