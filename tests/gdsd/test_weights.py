@@ -14,6 +14,7 @@ from transformers import Qwen2ForCausalLM
 
 from tasks.gdsd import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.weights import WHOLE
 from tasks.gdsd.errors import CheckpointError
 from tests.gdsd.checkpoints import damage, edit_json, edit_tensors
 from tests.gdsd.official import WRITERS, write_dream, write_illada, write_llada, write_qwen3_mdlm
