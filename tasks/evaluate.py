@@ -55,6 +55,7 @@ def answer_problems(
     from tasks.gdsd import checkpoint, devices, evaluation, prompt_lengths, tables
 
     state = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False)
+    state.denoiser.freeze_for_sampling()
     table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
     prompt_lengths.measure(state.denoiser, table, config.sampler.length)
     rows, stats = evaluation.answer(state, table, config, seed, shard, shards)

@@ -48,14 +48,15 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
             published model that is found out before its weights are downloaded or read.
     """
     from tasks.gdsd import checkpoint, devices, prompt_lengths, tables, warm_start
-    from tasks.gdsd.denoiser import tiny
+    from tasks.gdsd.denoiser import four_bits, tiny
     from tasks.gdsd.denoiser.denoiser import Denoiser
 
     began = time.monotonic()
     problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
     if config.model is not None:
         prompts = prompt_lengths.measure(Denoiser.outline(config.model), problems, length)
-        denoiser = Denoiser.from_source(config.model, devices.device())
+        bits = None if config.adapter is None else config.adapter.base_bits
+        denoiser = Denoiser.from_source(config.model, devices.device(), bits=bits)
     else:
         assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
         denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
@@ -66,7 +67,7 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
     state = checkpoint.base_state(denoiser)
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
     stats = PolicyStats(
-        parameters=sum(parameter.numel() for parameter in denoiser.parameters()),
+        parameters=four_bits.weights(denoiser),
         prompt_tokens_mean=prompts.mean,
         prompt_tokens_longest=prompts.longest,
         seconds=time.monotonic() - began,

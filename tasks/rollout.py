@@ -49,6 +49,7 @@ def generate_rollouts(
     from tasks.gdsd import checkpoint, devices, rollouts, tables
 
     denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False).denoiser
+    denoiser.freeze_for_sampling()
     rows, stats = rollouts.generate_shard(
         denoiser,
         tables.read(Path(os.fspath(train)), tables.PROMPTS),

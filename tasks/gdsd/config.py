@@ -190,6 +190,10 @@ class AdapterConfig(Config):
         min_length=1,
         description="the linear maps of each transformer block that are adapted",
     )
+    base_bits: Literal[4] | None = Field(
+        None,
+        description="4 reads the blocks' weights in 4 bits (NF4): a quarter of the memory, at some loss; null as is",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -227,6 +231,10 @@ class PolicyConfig(Config):
         if self.model is None and (self.tiny is None or self.warm_start is None):
             raise ValueError(
                 "there is neither a model nor both of tiny and warm_start; name a model, or leave them out"
+            )
+        if self.model is None and self.adapter is not None and self.adapter.base_bits is not None:
+            raise ValueError(
+                "adapter.base_bits is for published models, and the base is a tiny one, made here; leave it out"
             )
         return self
 
@@ -378,6 +386,7 @@ class TrainConfig(Config):
         domains = {"prompts": self.prompts.domain}
         domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
         check_readable(self.policy, domains)
+        check_bits(self.policy, self.distill)
         return self
 
 
@@ -450,6 +459,15 @@ def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
         raise ValueError(
             f"rollout.engine.drift.sample {drift.sample} exceeds prompts.train_size {prompts.train_size}, but each "
             f"problem is completed once; use at most {prompts.train_size}"
+        )
+
+
+def check_bits(policy: PolicyConfig, distill: DistillConfig) -> None:
+    """Refuses to spread weights that lie packed."""
+    if distill.compute.sharding == "fsdp" and policy.adapter is not None and policy.adapter.base_bits is not None:
+        raise ValueError(
+            f"distill.compute.sharding 'fsdp' does not spread weights of policy.adapter.base_bits "
+            f"{policy.adapter.base_bits}, of which an 8B model has 5 GB; use 'none', or leave base_bits out"
         )
 
 

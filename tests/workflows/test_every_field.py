@@ -137,6 +137,7 @@ ELSEWHERE = {
     "prompts.near_duplicates": "tests/gdsd/test_prompts.py",  # no two Sudoku are alike without being the same
     "prompts.similarity": "tests/gdsd/test_prompts.py",
     "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`
+    "policy.adapter.base_bits": "tests/gdsd/test_four_bits.py",
     "distill.compute.processes": "tests/gdsd/test_parallel.py",
     "distill.compute.sharding": "tests/gdsd/test_parallel.py",
     "distill.compute.gradient_checkpointing": "tests/gdsd/test_memory.py",  # only memory and time

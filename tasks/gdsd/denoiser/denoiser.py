@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from transformers.utils import logging as library_logging
 
 from tasks.gdsd.config import AdapterConfig
 from tasks.gdsd.config_base import Config
-from tasks.gdsd.denoiser import adapter, families, networks, tokenizer_files, weights
+from tasks.gdsd.denoiser import adapter, families, networks, sampling_form, tokenizer_files, weights
 from tasks.gdsd.denoiser.families.base import PROMPT, Family, Special
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.denoiser.source import HubModel, ModelFolder, ModelSource, resolve
@@ -40,12 +41,14 @@ class Base(Config):
 
     family: str
     source: ModelSource
+    bits: Literal[4] | None = None  # in which the weights of its blocks were read, and have to be read again
 
 
 class Denoiser(torch.nn.Module):
     """A masked diffusion language model behind the few calls that sampling and training need.
 
-    With an adapter only the adapter is trained, and the base policy is the same denoiser under `base_only`.
+    With an adapter only the adapter is trained, and the base policy is the same denoiser under `base_only`. What only
+    samples should say so with `freeze_for_sampling`.
     """
 
     def __init__(
@@ -83,8 +86,10 @@ class Denoiser(torch.nn.Module):
         self._breaks = re.compile("|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in spelled))
         self._files = dict(files or {})
         self._source: HubModel | ModelFolder | None = None  # what it is as loaded, if that is pinned
+        self._base_bits: Literal[4] | None = None
         self._as_loaded = self._versions()
         self._adapter: AdapterConfig | None = None
+        self._only_samples = False
         self._frozen_head: tuple[tuple[int, int], Head] | None = None
 
     @property
@@ -109,30 +114,58 @@ class Denoiser(torch.nn.Module):
         """Freezes all weights and puts a fresh adapter on them, which adds nothing until it is trained.
 
         Raises:
-            ValueError: there is an adapter already.
+            ValueError: there is an adapter already, the base was read in other bits, or the denoiser only samples.
         """
+        self._refuse_if_frozen("no adapter can be trained")
         if self.has_adapter:
             raise ValueError("the denoiser has an adapter already, and a second one would take its place as the base")
+        if config.base_bits != self._base_bits:
+            raise ValueError(
+                f"the base was read with base_bits {self._base_bits}, but the adapter says {config.base_bits}"
+            )
         if not self._is_as_loaded():
             self._source = None  # trained since, so it is no longer the pinned model
         adapter.inject(self.network, config)
         adapter.draw(self.network, seed)
         self._adapter = config
 
+    def freeze_for_sampling(self) -> None:
+        """Makes the policy as cheap to call as it can be: nothing is trained, and an adapter becomes part of the maps.
+
+        There is no way back: afterwards only forward passes, the head and the tokenizer's calls work.
+
+        Raises:
+            ValueError: the adapter is switched off.
+        """
+        sampling_form.settle(self.network)
+        self._only_samples = True
+
+    def _refuse_if_frozen(self, what: str) -> None:
+        if self._only_samples:
+            raise ValueError(f"the denoiser was frozen for sampling, so {what}; load the checkpoint again for that")
+
     @contextmanager
     def base_only(self) -> Iterator[None]:
         """Switches the adapter off: inside, the denoiser is the base policy bit for bit.
 
         Raises:
-            ValueError: there is no adapter, hence no base inside this denoiser.
+            ValueError: there is no adapter, hence no base inside this denoiser, or it is part of the maps for good.
         """
+        self._refuse_if_frozen("its base cannot be told from its adapter")
         if not self.has_adapter:
             raise ValueError("the denoiser has no adapter to switch off; load the base policy from its own checkpoint")
         with adapter.switched_off(self.network):
             yield
 
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Returns the parameters that training changes, by name: the adapter's, or all where there is none."""
+        """Returns the parameters that training changes, by name: the adapter's, or all where there is none.
+
+        Raises:
+            ValueError: the denoiser only samples, or its weights cannot be trained.
+        """
+        self._refuse_if_frozen("nothing of it can be trained")
+        if self._base_bits is not None and not self.has_adapter:
+            raise ValueError(f"weights of {self._base_bits} bits cannot be trained; attach an adapter")
         chosen = set(adapter.parameters(self.network).values()) if self.has_adapter else set(self.parameters())
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter in chosen]
 
@@ -145,7 +178,7 @@ class Denoiser(torch.nn.Module):
 
         Without padding no mask is passed, which keeps scaled-dot-product attention on its fast kernel.
         """
-        if torch.is_grad_enabled() and not self.has_adapter:
+        if torch.is_grad_enabled() and not self.has_adapter and self._base_bits is None:
             self._source = None  # all weights are trained, so they are no longer the pinned ones
         mask = None if attention is None or bool(attention.all()) else attention.long()
         states: Tensor = self.network.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
@@ -226,9 +259,13 @@ class Denoiser(torch.nn.Module):
         were, but that config.json names the precision of the weights as it is now, if it names any. An adapter is
         beside it in the folder `adapter`, in the form of the peft library. Where a pinned model has not been trained
         itself, `base.json` with the pin stands for all of its files.
+
+        Raises:
+            ValueError: the denoiser only samples.
         """
+        self._refuse_if_frozen("its weights are no longer those to save")
         if self._source is not None and (self.has_adapter or self._is_as_loaded()):
-            base = Base(family=self.family.name, source=self._source)
+            base = Base(family=self.family.name, source=self._source, bits=self._base_bits)
             (folder / BASE).write_text(base.model_dump_json(indent=2) + "\n")
         elif self.family.name == "tiny":
             self.network.save_pretrained(folder, state_dict=adapter.base_weights(self.network))
@@ -259,28 +296,38 @@ class Denoiser(torch.nn.Module):
             base = _read_base(folder / BASE)
             if base.family != family:
                 raise CheckpointError(f"{folder / BASE} names a model of the family {base.family!r}, not {family!r}")
-            denoiser = cls.from_source(base.source, device, dtype)
+            denoiser = cls.from_source(base.source, device, dtype, base.bits)
             if denoiser.family.name != family:
                 raise CheckpointError(f"{folder / BASE} says {family!r}, but its model is {denoiser.family.name!r}")
         else:
             denoiser = cls._load_base(folder, families.named(family), device, dtype)
         if (folder / adapter.FOLDER).exists():
             place = folder / adapter.FOLDER
-            denoiser._adapter = adapter.load(denoiser.network, place, denoiser.family, denoiser._source)
+            config = adapter.load(denoiser.network, place, denoiser.family, denoiser._source)
+            denoiser._adapter = config.model_copy(update={"base_bits": denoiser._base_bits})
         return denoiser
 
     @classmethod
     def from_source(
-        cls, source: HubModel | ModelFolder, device: torch.device, dtype: torch.dtype | None = None
+        cls,
+        source: HubModel | ModelFolder,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        bits: Literal[4] | None = None,
     ) -> "Denoiser":
         """Loads a pinned model; what it says of itself chooses the family. `save` will name the pin, see there.
 
+        Args:
+            bits: 4 reads the weights of the blocks in 4 bits, on which only an adapter can be trained.
+
         Raises:
-            CheckpointError: it is not to be had, has changed, or is of no supported kind.
+            CheckpointError: it is not to be had, has changed, is of no supported kind, or cannot be read in 4 bits.
         """
         folder = resolve(source)
         family = families.of_config(_read_json(folder, "config.json"))
-        denoiser = cls._load_base(folder, family, device, dtype)
+        if bits is not None and family.name == "tiny":
+            raise CheckpointError(f"{folder} is a tiny model, whose base is kept as it is; leave base_bits out")
+        denoiser = cls._load_base(folder, family, device, dtype, bits)
         if family.name != "tiny":  # which is small, and stays whole
             denoiser._source = source
         return denoiser
@@ -296,7 +343,14 @@ class Denoiser(torch.nn.Module):
         return cls._load_base(folder, families.of_config(_read_json(folder, "config.json")), torch.device("meta"), None)
 
     @classmethod
-    def _load_base(cls, folder: Path, family: Family, device: torch.device, dtype: torch.dtype | None) -> "Denoiser":
+    def _load_base(
+        cls,
+        folder: Path,
+        family: Family,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        bits: Literal[4] | None = None,
+    ) -> "Denoiser":
         if (folder / adapter.CONFIG).exists():  # other tools would follow it to weights that nothing here checks
             raise CheckpointError(f"{folder}/{adapter.CONFIG} is out of place: an adapter lies in {adapter.FOLDER}/.")
         values = _read_json(folder, "config.json")
@@ -313,7 +367,7 @@ class Denoiser(torch.nn.Module):
         if dtype is None:
             dtype = torch.bfloat16 if device.type == "cuda" and family.name != "tiny" else torch.float32
         if device.type != "meta":
-            weights.read(folder, network, family, device, dtype)
+            weights.read(folder, network, family, device, dtype, bits)
             networks.finish(network, family, device)
         kept = {name: folder / name for name in (*KEPT, *KEPT_TOO) if (folder / name).is_file()}
         files = None if family.name == "tiny" else {name: path.read_bytes() for name, path in kept.items()}
@@ -321,9 +375,11 @@ class Denoiser(torch.nn.Module):
         if tokenizer.chat_template and not any(part is not PROMPT for part in family.chat if isinstance(part, str)):
             logger.warning("%s has a chat template, but the family %s phrases no prompts", folder, family.name)
         try:
-            return cls(network, tokenizer, family, files)
+            denoiser = cls(network, tokenizer, family, files)
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {error}") from error
+        denoiser._base_bits = bits
+        return denoiser
 
     def _is_as_loaded(self) -> bool:
         """Says whether no weight of the base was written since, as far as torch counts: fused optimizers pass it by."""

@@ -6,13 +6,14 @@ names and shapes are compared before the first is read. Pickled weights (*.bin, 
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tasks.gdsd.denoiser import four_bits
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network, is_tied
 from tasks.gdsd.errors import CheckpointError
@@ -23,8 +24,18 @@ DTYPES = {"F64", "F32", "F16", "BF16"}
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-def read(folder: Path, network: Network, family: Family, device: torch.device, dtype: torch.dtype) -> None:
+def read(
+    folder: Path,
+    network: Network,
+    family: Family,
+    device: torch.device,
+    dtype: torch.dtype,
+    bits: Literal[4] | None = None,
+) -> None:
     """Fills a network that was built on the meta device.
+
+    Args:
+        bits: 4 quantises the weights of the blocks' linear maps, each as it is read.
 
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is missing, surplus, or of another shape or kind.
@@ -57,7 +68,11 @@ def read(folder: Path, network: Network, family: Family, device: torch.device, d
                 module, _, kind = stock[name].rpartition(".")
                 # A copy even where neither changes: the library maps the file, and a file can change under us.
                 tensor = tensors.read(name).to(device=device, dtype=dtype, copy=True)
-                network.get_submodule(module).register_parameter(kind, torch.nn.Parameter(tensor))
+                place = network.get_submodule(module)
+                if bits is not None and four_bits.is_quantised(stock[name], network):
+                    network.set_submodule(module, four_bits.FourBitLinear(cast(torch.nn.Linear, place), tensor))
+                else:
+                    place.register_parameter(kind, torch.nn.Parameter(tensor))
     if tied_head in shapes:
         _compare_tied_head(network, files[tied_head], tied_head)
 
