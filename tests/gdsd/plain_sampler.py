@@ -16,7 +16,9 @@ Read: TypeAlias = Callable[[Tensor, int, int], Tensor]
 
 
 @torch.no_grad()
-def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig, read: Read | None = None) -> Completion:
+def plain_sampler(
+    denoiser: Denoiser, request: Request, config: SamplerConfig, read: Read | None = None, sure: float = math.inf
+) -> Completion:
     """Unmasks a completion by the book.
 
     In each step every hidden position of the block takes the token at which the running sum of probabilities first
@@ -26,6 +28,7 @@ def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig, r
     Args:
         read: how the canvas (1, T) is read in a block's first, second, ... call, from the block's place in it, as
             (1, T, D); by default as a whole.
+        sure: probability from which a token stays whatever the step's share; a block ends when nothing is hidden.
     """
     read = read or (lambda ids, call, block: denoiser(ids))
     vocabulary = denoiser.tokenizer.get_vocab()
@@ -36,8 +39,9 @@ def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig, r
     for first in range(0, config.length, config.block_length):
         calls_before = calls
         for turn in range(config.steps_per_block):
-            share = share_of_step(config, turn, completion[first : first + config.block_length].count(denoiser.mask_id))
-            if share:
+            hidden = completion[first : first + config.block_length].count(denoiser.mask_id)
+            share = share_of_step(config, turn, hidden)
+            if share and hidden:
                 canvas = torch.tensor([request.prompt_ids + completion])
                 states = read(canvas, calls - calls_before, len(request.prompt_ids) + first)[0]
                 logits = (states @ denoiser.network.lm_head.weight.T)[len(request.prompt_ids) :]  # (L, V)
@@ -49,8 +53,9 @@ def plain_sampler(denoiser: Denoiser, request: Request, config: SamplerConfig, r
                     uniform = seeds.uniform(torch.tensor(request.key), step * config.length + position).item()
                     token, rank = choose_plainly(logits[position], uniform, config)
                     candidates.append((-rank, position, token))
-                for _, position, token in sorted(candidates)[:share]:
-                    completion[position], unmasked_at[position] = token, step
+                for turn_of_it, (rank, position, token) in enumerate(sorted(candidates)):
+                    if turn_of_it < share or -rank >= sure:
+                        completion[position], unmasked_at[position] = token, step
                 calls += 1
             step += 1
         end = first + config.block_length

@@ -39,20 +39,30 @@ class Threshold(Unmasking):
         return states_at(self.denoiser, canvas.ids, canvas.attention, hidden_at)
 
     def unmask_block(self, canvas: Canvas, settings: SamplerConfig, rules: Rules, first_step: int) -> None:
-        """Unmasks the canvas's block; how many steps that takes, each of them has to be waited for to know."""
-        head, batch, block = self.denoiser.head(), len(canvas.which), canvas.block
-        places = torch.arange(block.start, block.stop, device=canvas.ids.device).expand(batch, -1)  # (B, R)
-        own = slice(block.start - canvas.start, block.stop - canvas.start)
-        hidden = torch.ones_like(places, dtype=torch.bool)
+        """Unmasks the canvas's block; a sequence is read until nothing of its block is hidden.
+
+        Each step has to be waited for to know.
+        """
+        head, device = self.denoiser.head(), canvas.ids.device
+        left = torch.arange(len(canvas.which), device=device)  # (N,): the sequences with hidden tokens
+        places = torch.arange(canvas.block.start, canvas.block.stop, device=device).expand(len(left), -1)  # (N, R)
+        hidden = torch.ones_like(places, dtype=torch.bool)  # each sequence's own first
         for step, share in enumerate(settings.shares(), first_step):
-            states = self.states(canvas, places, step - first_step)
-            tokens, ranks = self.draw(states, head, canvas, places, step, rules)
+            some = canvas.rows(left)
+            states = self.states(some, places, step - first_step)
+            tokens, ranks = self.draw(states, head, some, places, step, rules)  # (N, R) each
             ranks = ranks.masked_fill(~hidden, -torch.inf)
-            turn = ranks.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # (B, R)
+            turn = ranks.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
             now = hidden & ((turn < share) | (ranks >= self._confidence))
-            canvas.ids[:, block] = torch.where(now, tokens, canvas.ids[:, block])
-            canvas.unmasked_at[:, own] = torch.where(now, step, canvas.unmasked_at[:, own])
-            canvas.calls += hidden.any(1)
-            hidden &= ~now
-            if not bool(hidden.any()):
+            row, column = now.nonzero(as_tuple=True)
+            at = left[row], places[row, column]
+            canvas.ids[at] = tokens[row, column]
+            canvas.unmasked_at[at[0], at[1] - canvas.start] = step
+            canvas.calls[left] += 1
+            hidden = hidden & ~now
+            going = hidden.any(1)
+            left, places, hidden = left[going], places[going], hidden[going]
+            if not len(left):
                 return
+            order = hidden.int().argsort(dim=1, descending=True, stable=True)[:, : int(hidden.sum(1).max())]
+            places, hidden = places.gather(1, order), hidden.gather(1, order)
