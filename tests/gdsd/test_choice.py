@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.engine_config import SamplerConfig
-from tasks.gdsd.engines.choice import Rules, choose
+from tasks.gdsd.engines.choice import Rules, choose, keep_likeliest
 from tasks.gdsd.readout import Head
 from tests.gdsd.plain_sampler import choose_plainly
 
@@ -93,6 +93,7 @@ def test_tokens_and_ranks_equal_the_plain_ones(
     uniform = torch.rand(40, generator=generator, dtype=torch.float64)
     monkeypatch.setattr("tasks.gdsd.engines.choice.LOGITS_BYTES", 4 * 17 * 9)
     monkeypatch.setattr("tasks.gdsd.engines.choice.CHUNK_BYTES", {"cpu": 8 * 17 * 4})
+    monkeypatch.setattr("tasks.gdsd.engines.choice.SORTED", 3)  # some nuclei end among them, others later
     config = SamplerConfig.model_construct(temperature=temperature, order=order, top_p=top_p, top_k=top_k)
     tokens, ranks = chosen(logits, uniform, rules(temperature, order, top_p, top_k))
     plain = [choose_plainly(row, number, config) for row, number in zip(logits, uniform.tolist(), strict=True)]
@@ -106,3 +107,24 @@ def test_banned_tokens_have_no_mass() -> None:
     tokens, ranks = chosen(torch.tensor([[0.0, 9.0, 0.0, 9.0]]).expand(2, -1), torch.tensor([0.2, 0.8]).double(), by)
     assert tokens.tolist() == [0, 2]
     assert ranks.tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("first", [1, 4, 100], ids=lambda first: f"{first} sorted")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_nucleus_among_equals_and_negative_logits(
+    first: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a nucleus has too many tokens or too few where logits are equal, negative, zero or minus infinity.
+
+    Whole logits of a few values have many equals; the plain way is a stable sort.
+    """
+    monkeypatch.setattr("tasks.gdsd.engines.choice.SORTED", first)
+    logits = torch.randint(-3, 3, (200, 23), generator=torch.Generator().manual_seed(1)).to(dtype)
+    logits[:, 5], logits[::2, 7], logits[1::2, 7] = -math.inf, 0.0, -0.0
+    mass = (logits - logits.amax(-1, keepdim=True)).double().exp()
+    for top_p in (0.01, 0.3, 0.77, 0.999):
+        order = logits.argsort(dim=-1, descending=True, stable=True)
+        falling = mass.gather(1, order)
+        before = falling.cumsum(-1) - falling
+        plain = torch.zeros_like(mass).scatter_(1, order, falling * (before < top_p * falling.sum(-1, keepdim=True)))
+        assert torch.equal(keep_likeliest(logits, mass, top_p, None), plain)

@@ -17,6 +17,8 @@ LOGITS_BYTES = 2**28  # of logits at a time
 # Of probabilities in float64 at a time: within the cache of a CPU, and enough to keep a GPU busy.
 CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}
 
+SORTED = 256  # of each row's likeliest tokens, among which most nuclei end
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -89,7 +91,7 @@ def invert(
 
 def keep_likeliest(
     logits: Tensor,  # (N, V)
-    mass: Tensor,  # (N, V) float64, falling with the logits
+    mass: Tensor,  # (N, V) float64: equal for equal logits, and falling with them
     top_p: float,
     top_k: int | None,
 ) -> Tensor:  # (N, V) float64
@@ -98,10 +100,43 @@ def keep_likeliest(
     The nucleus is the fewest likeliest tokens whose mass reaches `top_p`: at least one. Of equally likely tokens the
     first are kept.
     """
-    order = logits.argsort(dim=-1, descending=True, stable=True)
-    falling = mass.gather(1, order)
-    before = falling.cumsum(-1) - falling
-    kept = before < top_p * falling.sum(-1, keepdim=True)
+    if top_p < 1:
+        mass = mass * _nucleus(logits, mass, top_p)
     if top_k is not None:
-        kept[:, top_k:] = False
-    return mass * torch.empty_like(kept).scatter_(1, order, kept)
+        least = logits.topk(top_k, dim=-1).values[:, -1:]
+        mass = mass * _from(logits, least, top_k - (logits > least).sum(-1, keepdim=True))
+    return mass
+
+
+def _nucleus(logits: Tensor, mass: Tensor, top_p: float) -> Tensor:  # (N, V) bool
+    """Marks each row's nucleus, whose least likely token is found by bisection: sorting a vocabulary takes longer.
+
+    Read as integers, the bits of numbers are in the order of the numbers once those of negative ones are turned round,
+    so there are as many steps as bits, and nothing is rounded. Most nuclei are among the first tokens, which are sorted
+    beforehand; a CPU then leaves the steps out, while a GPU would wait longer to know that than it takes to do them.
+    """
+    whole = torch.int32 if logits.dtype == torch.float32 else torch.int64
+    bits = (logits + 0.0).view(whole)  # which makes 0 of -0
+    order = torch.where(bits < 0, bits ^ torch.iinfo(whole).max, bits)
+    wanted = top_p * mass.sum(-1, keepdim=True)
+    first, places = order.topk(min(SORTED, order.shape[-1]), dim=-1)
+    found = mass.gather(1, places).cumsum(-1) >= wanted  # (N, SORTED)
+    is_among = found.any(-1, keepdim=True)
+    least = first.gather(1, found.int().argmax(-1, keepdim=True))
+    low = torch.where(is_among, least, order.amin(-1, keepdim=True))
+    high = torch.where(is_among, least, first[:, -1:])
+    for _ in range(torch.iinfo(whole).bits):
+        if order.device.type == "cpu" and torch.equal(low, high):
+            break
+        middle = (low | high) - ((low ^ high) >> 1)  # rounded up, without an overflow
+        is_enough = torch.where(order >= middle, mass, 0.0).sum(-1, keepdim=True) >= wanted
+        low, high = torch.where(is_enough, middle, low), torch.where(is_enough, high, middle - 1)
+    one = torch.where(order == low, mass, 0.0).amax(-1, keepdim=True)
+    missing = wanted - torch.where(order > low, mass, 0.0).sum(-1, keepdim=True)
+    return _from(order, low, (missing / one).ceil())
+
+
+def _from(values: Tensor, least: Tensor, equals: Tensor) -> Tensor:  # (N, V), (N, 1), (N, 1) -> (N, V) bool
+    """Marks what is larger than the least, and the first so many of its equals."""
+    equal = values == least
+    return (values > least) | (equal & (equal.cumsum(-1) <= equals))
