@@ -41,6 +41,17 @@ def test_longer_prompts_cost_more(capsys: pytest.CaptureFixture[str]) -> None:
     assert hours[1] > 1.5 * hours[0]
 
 
+def test_it_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a person takes a guess at the length of prompts, or at the pace of a disk, for a measurement."""
+    recipe = str(ROOT / "configs/llada_gsm8k.yaml")
+    assert describe.main([recipe]) == 0
+    guessed = capsys.readouterr().out
+    assert "estimated from the domain's example; --prompt-tokens sets it" in guessed
+    assert "at 45% of its peak, if every group carries a signal" in guessed and "at 1 GB/s" in guessed
+    assert describe.main([recipe, "--prompt-tokens", "123"]) == 0
+    assert "prompts of 123 tokens (as given)" in capsys.readouterr().out
+
+
 def test_a_broken_config_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, a typing error ends in a stack trace."""
     (tmp_path / "config.yaml").write_text("ronuds: 3\n")

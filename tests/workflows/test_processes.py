@@ -33,7 +33,8 @@ def test_a_run_in_two_processes_trains_what_one_trains(tmp_path: Path, monkeypat
     policies, sequences = [], []
     for processes in (1, 2):
         monkeypatch.setenv("GDSD_HOME", str(tmp_path / f"{processes}"))
-        values = CONFIG | {"distill": {"inner_steps": 2, "compute": {"processes": processes}}}
+        distill = {"inner_steps": 2, "learning_rate": 1e-3, "warmup_steps": 0}
+        values = CONFIG | {"distill": distill | {"compute": {"processes": processes}}}
         result = gdsd.train(config=TrainConfig.model_validate_json(json.dumps(values)))
         folder = Path(os.fspath(result.folder.path))
         policies.append(load_file(folder / "policy/model.safetensors"))
