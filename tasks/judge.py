@@ -8,7 +8,7 @@ from pathlib import Path
 from flytekit import task
 
 from images import CPU
-from tasks.gdsd.config import EvaluationConfig, JudgeConfig
+from tasks.gdsd.config import JudgeConfig
 from tasks.gdsd.records import Decision, EvalReport, GuardReport
 from tasks.types import Table
 
@@ -25,17 +25,27 @@ logger = logging.getLogger(__name__)
     interruptible=True,
 )
 def judge(
-    base: Table, trained: Table, guards: list[GuardReport], config: JudgeConfig, evaluation: EvaluationConfig
+    base: EvalReport,
+    base_samples: Table,
+    trained: EvalReport,
+    trained_samples: Table,
+    guards: list[GuardReport],
+    config: JudgeConfig,
 ) -> Decision:
-    """Compares the answers of base and trained policy, paired by problem, and decides on promotion."""
+    """Compares the answers of base and trained policy, paired by problem, and decides on promotion.
+
+    Raises:
+        DataError: the policies were evaluated under different protocols, or on different problems.
+    """
     from tasks.gdsd import gate, tables
 
+    gate.require_one_protocol(base, trained)
     decision = gate.decide(
-        tables.read(Path(os.fspath(base)), tables.SAMPLES),
-        tables.read(Path(os.fspath(trained)), tables.SAMPLES),
+        tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
+        tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
         guards,
         config,
-        evaluation.pass_at,
+        base.protocol.pass_at,
     )
     logger.info("%s: %s", "promoted" if decision.promoted else "not promoted", decision.reason)
     return decision
@@ -53,7 +63,11 @@ def judge(
 def judge_guard(
     name: str, base: EvalReport, base_samples: Table, trained: EvalReport, trained_samples: Table, config: JudgeConfig
 ) -> GuardReport:
-    """Compares base and trained policy on a guarded domain, paired by problem."""
+    """Compares base and trained policy on a guarded domain, paired by problem.
+
+    Raises:
+        DataError: the policies were evaluated under different protocols, or on different problems.
+    """
     from tasks.gdsd import gate, tables
 
     difference, _ = gate.paired(

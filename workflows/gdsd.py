@@ -371,11 +371,12 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         hardware=config.hardware,
     )
     decision = judge(
-        base=before.samples,
-        trained=after.samples,
+        base=before.report,
+        base_samples=before.samples,
+        trained=after.report,
+        trained_samples=after.samples,
         guards=guards,
         config=config.judge,
-        evaluation=config.evaluation,
     )
     return publish_policy(
         config=config,

@@ -35,8 +35,27 @@ def paired(base: pa.Table, trained: pa.Table, config: JudgeConfig) -> tuple[Esti
     return difference(gains[:, 0], config), bootstrap(gains[:, 1], config)
 
 
+def require_one_protocol(base: EvalReport, trained: EvalReport) -> None:
+    """Refuses numbers that came about in different ways: another engine, sampler, seed or set of problems.
+
+    Raises:
+        DataError: the protocols differ.
+    """
+    old, new = (found.protocol.model_dump(mode="json") for found in (base, trained))
+    if apart := [f"{name}: {old[name]} and {new[name]}" for name in old if old[name] != new[name]]:
+        raise DataError(
+            f"base and trained policy were evaluated under different protocols ({'; '.join(apart)}), so their numbers "
+            "do not compare; evaluate both under one"
+        )
+
+
 def guard(name: str, base: EvalReport, trained: EvalReport, difference: Estimate, tolerance: float) -> GuardReport:
-    """Judges a guarded domain: it holds if the interval of the difference ends no further below 0 than tolerated."""
+    """Judges a guarded domain: it holds if the interval of the difference ends no further below 0 than tolerated.
+
+    Raises:
+        DataError: the reports are under different protocols.
+    """
+    require_one_protocol(base, trained)
     return GuardReport(
         name=name,
         base=base,

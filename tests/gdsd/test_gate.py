@@ -10,6 +10,7 @@ from tasks.gdsd import gate, intervals, tables
 from tasks.gdsd.config import EvaluationSamplerConfig, JudgeConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.engine_config import ThresholdConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport, Protocol
 
@@ -183,6 +184,28 @@ REPORT = EvalReport(
 
 def guarded(low: float, tolerance: float, name: str = "older-task") -> GuardReport:
     return gate.guard(name, REPORT, REPORT, Estimate(mean=low + 0.1, low=low, high=low + 0.2), tolerance)
+
+
+@pytest.mark.parametrize(
+    "changed, named",
+    [
+        ({"engine": ThresholdConfig()}, r"engine: .*'exact'.*'threshold'"),
+        ({"sampler": EvaluationSamplerConfig(steps_per_block=8)}, r"sampler: .*'steps_per_block': 16.*8"),
+        ({"seed": 1}, "seed: 0 and 1"),
+        ({"prompts_sha256": "1" * 64}, "prompts_sha256: 0+ and 1+"),
+    ],
+    ids=lambda value: "",
+)
+def test_numbers_of_two_protocols_are_not_compared(changed: dict[str, object], named: str) -> None:
+    """If it fails, a policy is promoted for having been sampled in another way than its base."""
+    other = REPORT.model_copy(update={"protocol": PROTOCOL.model_copy(update=changed)})
+    for pair in ((REPORT, other), (other, REPORT)):
+        with pytest.raises(DataError, match=r"different protocols.*evaluate both under one"):
+            gate.guard("older-task", *pair, Estimate(mean=0.0, low=0.0, high=0.0), 0.0)
+    with pytest.raises(DataError, match=named):
+        gate.require_one_protocol(REPORT, other)
+    # What a stage hands on comes back as the plain kind of sampler, which is the same protocol.
+    gate.require_one_protocol(REPORT, EvalReport.model_validate_json(REPORT.model_dump_json()))
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ TASKS = {
         2,
         timedelta(minutes=30),
         False,
-        ["base", "config", "evaluation", "guards", "trained"],
+        ["base", "base_samples", "config", "guards", "trained", "trained_samples"],
         ["o0"],
     ),
     "judge_guard": (
