@@ -115,8 +115,10 @@ def train(
 
 
 def step(denoiser: Denoiser, config: DistillConfig = DISTILL, base: Denoiser | None = None) -> None:
-    scored = round_of(denoiser.encode("0123456789abcdef"), GROUPS, GROUP, PROMPT, LENGTH)
-    train(denoiser, scored, config, GROUP, base)
+    """A CPU is slow in half precision, where a pair of completions has to do."""
+    groups, group = (1, 2) if config.compute.precision == "bfloat16" else (GROUPS, GROUP)
+    scored = round_of(denoiser.encode("0123456789abcdef"), groups, group, PROMPT, LENGTH)
+    train(denoiser, scored, config, group, base)
 
 
 def reference(shape: shapes.Shape) -> Denoiser:
@@ -149,7 +151,8 @@ STAGES: dict[str, Callable[[shapes.Shape], object]] = {
 
 def planned() -> dict[str, footprint.Memory]:
     def epoch(config: DistillConfig, adapter: AdapterConfig | None = None) -> footprint.Memory:
-        sizes = (GROUPS * GROUP, GROUP, PROMPT, LENGTH, footprint.FLOAT)
+        completions, group = (2, 2) if config.compute.precision == "bfloat16" else (GROUPS * GROUP, GROUP)
+        sizes = (completions, group, PROMPT, LENGTH, footprint.FLOAT)
         return footprint.of_epoch(SHAPE, config, *sizes, adapter)
 
     rollout = footprint.of_rollout(SHAPE, GROUPS * GROUP, PROMPT, SAMPLER, footprint.FLOAT)
