@@ -58,6 +58,7 @@ def sample_both(
     stats: list[RolloutStats] = []
     if engine.drift is not None:
         denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False).denoiser
+        denoiser.freeze_for_sampling()
         problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
         rows, stats = drift.sample(denoiser, problems, sampler, engine, size=size, batch_size=batch_size, seed=seed)
     file = tables.write(rows, tables.ROLLOUTS, new_folder("drift") / "drift.parquet")
