@@ -31,3 +31,11 @@ class NonFiniteError(GdsdError, ArithmeticError):
 
 class SandboxError(GdsdError, RuntimeError):
     """This system lacks what confines untrusted programs: the message has what is missing and what can be done."""
+
+
+class RegistryError(GdsdError, RuntimeError):
+    """A registry of policies cannot be used, or lacks or refuses what was asked: the message has what can be done."""
+
+
+class StaleError(RegistryError):
+    """A policy was judged against a champion that is not the champion any more, so it was not promoted."""

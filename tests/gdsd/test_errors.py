@@ -16,6 +16,8 @@ STANDARD: dict[str, type[Exception]] = {
     "CheckpointError": ValueError,
     "NonFiniteError": ArithmeticError,
     "SandboxError": RuntimeError,
+    "RegistryError": RuntimeError,
+    "StaleError": RuntimeError,
 }
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GdsdError)]
 
