@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel, RootModel
 
 from tasks.gdsd.config import AdapterConfig, EvaluateConfig, GuardConfig, PromptConfig, TrainConfig
+from tasks.gdsd.engine_config import DualCacheConfig, ThresholdConfig
 from tasks.gdsd.hardware_config import TrainHardwareConfig
 from tests.workflows.conftest import without_times
 
@@ -66,6 +67,11 @@ CHANGES: dict[str, object] = {
     "rollout.sampler.block_length": {"rollout.sampler.block_length": 8},
     "rollout.sampler.steps_per_block": 5,
     "rollout.sampler.temperature": 0.7,
+    "rollout.sampler.order": "entropy",
+    "rollout.sampler.top_p": 0.5,
+    "rollout.sampler.top_k": 2,
+    "rollout.sampler.ban": ["1"],
+    "rollout.engine.name": {"rollout.engine": {"name": "prefix_cache", "drift": {"sample": 2}}},
     "reward.scale_by_std": True,
     "distill.inner_steps": 2,
     "distill.compute.precision": "bfloat16",
@@ -108,6 +114,11 @@ CHANGES: dict[str, object] = {
     "evaluation.sampler.block_length": 8,
     "evaluation.sampler.steps_per_block": 5,
     "evaluation.sampler.temperature": 0.0625,
+    "evaluation.sampler.order": "entropy",
+    "evaluation.sampler.top_p": 0.5,
+    "evaluation.sampler.top_k": 2,
+    "evaluation.sampler.ban": ["1"],
+    "evaluation.engine.name": {"evaluation.engine": {"name": "threshold"}},
     "judge.margin": 0.9,
     "judge.confidence": 0.8,
     "judge.resamples": 100,
@@ -125,6 +136,22 @@ GUARD_CHANGES: dict[str, object] = {
     "judge.guards.older.test_size": 5,
     "judge.guards.older.tolerance": 0.75,
     "judge.guards.older.domain": {"min_empty": 9, "max_empty": 9},
+}
+# Compared with a run whose rollouts are by the dual cache, and whose evaluations by confidence thresholds; a single
+# block of layers or tokens hides what a cache gets wrong.
+ENGINES: dict[str, object] = {
+    "policy.tiny.layers": 2,
+    "policy.tiny.init_std": 0.8,
+    "rollout.sampler.block_length": 8,
+    "rollout.engine": {"name": "dual_cache", "drift": {"sample": 24, "agreement": 0, "reward_gap": 1}},
+    "evaluation.engine": {"name": "threshold"},
+}
+ENGINE_CHANGES: dict[str, object] = {
+    "rollout.engine.refresh_every": 2,
+    "rollout.engine.drift.sample": 23,
+    "rollout.engine.drift.agreement": 1,
+    "rollout.engine.drift.reward_gap": 0,
+    "evaluation.engine.confidence": 0.25,
 }
 # What other tests show.
 ELSEWHERE = {
@@ -144,6 +171,10 @@ ELSEWHERE = {
     "policy.model": "tests/tasks/test_policy.py",
     "distill.max_skipped": "tests/gdsd/test_distiller.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
+    "rollout.engine.compile": "tests/gdsd/test_engines.py",  # only time
+    "evaluation.engine.compile": "the same field as rollout.engine.compile",
+    "rollout.sampler.stop_at_end": "tests/gdsd/test_engines.py",  # needs answers that end early
+    "evaluation.sampler.stop_at_end": "the same field as rollout.sampler.stop_at_end",
     "judge.guards.older.test_data": "the same field as prompts.test_data",
     "judge.guards.older.columns": "the same field as prompts.columns",
     **{
@@ -167,13 +198,17 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield path
         if path == "policy.adapter":  # its own fields count where it is not None
             yield from leaves(AdapterConfig, f"{path}.")
+        if path == "rollout.engine":  # those of the other engines
+            yield from leaves(DualCacheConfig, f"{path}.")
+        if path == "evaluation.engine":
+            yield from leaves(ThresholdConfig, f"{path}.")
         if path == "judge.guards":  # as soon as there is one
             yield from (f"{path}.older.{name}" for name in GuardConfig.model_fields)
 
 
 def test_every_field_is_covered() -> None:
     """A new field must show here what it changes."""
-    assert {*CHANGES, *ADAPTER_CHANGES, *GUARD_CHANGES, *ELSEWHERE} == set(leaves(TrainConfig))
+    assert {*CHANGES, *ADAPTER_CHANGES, *GUARD_CHANGES, *ENGINE_CHANGES, *ELSEWHERE} == set(leaves(TrainConfig))
     # tests/workflows/test_evaluate.py shows what `lengths` does.
     assert set(leaves(EvaluateConfig)) - set(leaves(TrainConfig)) == {"lengths"}
 
@@ -185,7 +220,7 @@ def configure(**changes: object) -> TrainConfig:
         place = config
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = value
+        place[last] = json.loads(json.dumps(value))
     return TrainConfig.model_validate_json(json.dumps(config))
 
 
@@ -202,20 +237,24 @@ def train(tmp_path_factory: pytest.TempPathFactory):
     """Runs the workflow in this process and counts denoiser calls."""
     from tasks.gdsd import quality
     from tasks.gdsd.denoiser.denoiser import Denoiser
+    from tasks.gdsd.engines.unmasking import Unmasking
     from workflows import gdsd
 
     patch = pytest.MonkeyPatch()
     patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
     patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
     calls = 0
-    forward = Denoiser.forward
 
-    def counted(self, *arguments):
-        nonlocal calls
-        calls += 1
-        return forward(self, *arguments)
+    def counted(called):
+        def call(self, *arguments):
+            nonlocal calls
+            calls += 1
+            return called(self, *arguments)
 
-    patch.setattr(Denoiser, "forward", counted)
+        return call
+
+    patch.setattr(Denoiser, "forward", counted(Denoiser.forward))
+    patch.setattr(Unmasking, "draw", counted(Unmasking.draw))  # sampling reads the network at some places only
     patch.setattr(quality, "_validate", lambda *arguments: [])
 
     def go(config: TrainConfig) -> Run:
@@ -275,6 +314,17 @@ def test_the_field_changes_something_in_a_guard(field: str, train, guarded: Run)
     """A switch without effect misleads whoever turns it."""
     changes = {"judge.guards": {"older": {"test_size": 4}}, field: GUARD_CHANGES[field]}
     assert train(configure(**changes)) != guarded
+
+
+@pytest.fixture(scope="module")
+def other_engines(train) -> Run:
+    return train(configure(**ENGINES))
+
+
+@pytest.mark.parametrize("field", ENGINE_CHANGES)
+def test_the_field_changes_something_in_an_engine(field: str, train, other_engines: Run) -> None:
+    """A switch without effect misleads whoever turns it."""
+    assert train(configure(**ENGINES, **{field: ENGINE_CHANGES[field]})) != other_engines
 
 
 @pytest.mark.parametrize("name", ["chess", "", None, 4])
