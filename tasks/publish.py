@@ -49,7 +49,7 @@ class EvalResult(BaseModel):
             means = {name: "not judged" if mean is None else f"{mean:.3f}" for name, mean in report.parts.items()}
             lines += [
                 f"solved    {report.solved.percent()} of {protocol.problems} {protocol.domain.name} problems "
-                f"at length {sampler.length}, temperature {sampler.temperature:g}",
+                f"at length {sampler.length}, temperature {sampler.temperature:g}{protocol.by_engine()}",
                 *(f"{f'pass@{found.k}':<9} {found.share.percent()}" for found in report.pass_at if found.k > 1),
                 f"reward    {reward.mean:.3f} ({reward.low:.3f} to {reward.high:.3f}): "
                 + ", ".join(f"{name} {mean}" for name, mean in means.items()),

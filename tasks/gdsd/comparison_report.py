@@ -66,7 +66,8 @@ def _protocol(record: ComparisonRecord) -> str:
     parts = [
         f"base: reward {base.reward.percent()}, solved {base.solved.percent()}",
         f"{len(config.seeds)} seeds, {config.rounds} rounds of {rollouts} rollouts",
-        f"{protocol.problems} {protocol.domain.name} test problems, temperature {protocol.sampler.temperature:g}",
+        f"{protocol.problems} {protocol.domain.name} test problems, temperature {protocol.sampler.temperature:g}"
+        f"{protocol.by_engine()}",
         "95 % Student t intervals over seeds",
     ]
     if config.rollout.engine.drift is not None:

@@ -146,6 +146,12 @@ class Protocol(Record):
     problems: int
     prompts_sha256: str  # of ids, prompts, problems and references, in order
 
+    def by_engine(self) -> str:
+        """Returns what is to be said after a number that was not made by the exact engine."""
+        if isinstance(self.engine, ExactConfig):
+            return ""
+        return f", by the engine {self.engine.name} at confidence {self.engine.confidence:g}"
+
 
 class PassAt(Record):
     """The chance that at least one of k answers to a problem is right, or a difference of two such chances."""

@@ -71,7 +71,8 @@ def render(record: RunRecord, samples: pa.Table) -> str:
             _guards(decision),
             f"<p>{protocol.problems} {html.escape(protocol.domain.name)} problems, {_times(protocol.samples)}; "
             f"{protocol.sampler.length} tokens, {protocol.sampler.steps_per_block} steps per block of "
-            f"{protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}, seed {protocol.seed}; "
+            f"{protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}, seed {protocol.seed}"
+            f"{protocol.by_engine()}; "
             f"intervals at 95 %, the difference paired by problem at {100 * decision.confidence:g} %.</p>",
             f"<p>Policy: {record.policy.parameters:,} parameters. Training prompts have "
             f"{record.policy.prompt_tokens_mean:.0f} tokens on average and {record.policy.prompt_tokens_longest} at "

@@ -138,7 +138,7 @@ class RunRecord(Record):
                 f"base      {self.base.solved.percent()} solved, reward {self.base.reward.mean:.3f}",
                 f"trained   {self.trained.solved.percent()} solved, reward {self.trained.reward.mean:.3f}"
                 f" (round {self.trained.round} of {len(self.epochs)}, the best on validation)",
-                f"gain      {self.decision.solved_difference.points()} points solved",
+                f"gain      {self.decision.solved_difference.points()} points solved{self.base.protocol.by_engine()}",
                 *(f"{f'pass@{k}':<9} {gain.points()} points" for k, _, _, gain in self.pass_at()),
                 *([f"engine    {found}"] if (found := self.drift()) is not None else []),
                 *(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from flytekit.types.directory import FlyteDirectory
 
 from tasks.gdsd.config import EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
@@ -12,11 +13,14 @@ from tasks.gdsd.engines.base import Completion, Request
 from tasks.gdsd.engines.threshold import Threshold
 from tasks.gdsd.engines.unmasking import resolve
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.report import render
+from tasks.publish import EvalResult
 from tests.gdsd.official import write_dream
 from tests.gdsd.plain_sampler import plain_sampler
 from tests.gdsd.test_engines import FREE, GREEDY, generate, requests, sample
 from tests.gdsd.test_evaluation import SUDOKU, evaluate
 from tests.gdsd.test_partial import CPU
+from tests.gdsd.test_report import evaluated, pairs, record
 
 ONE_BY_ONE = SamplerConfig(length=12, block_length=6, steps_per_block=6, temperature=0.0)
 
@@ -90,3 +94,15 @@ def test_the_protocol_carries_the_engine(denoiser: Denoiser, puzzles: pa.Table) 
     assert report.protocol.engine == ThresholdConfig(confidence=0.1)
     assert report.model_dump(mode="json")["protocol"]["engine"] == {"name": "threshold", "confidence": 0.1}
     assert max(samples["steps"].to_pylist()) < 16
+
+
+def test_numbers_of_another_engine_say_so() -> None:
+    """If it fails, a table, a page or a console shows them as the exact engine's."""
+    said = "temperature 0, by the engine threshold at confidence 0.9"
+    exact = evaluated(2, 7)
+    other = exact.model_copy(update={"protocol": exact.protocol.model_copy(update={"engine": ThresholdConfig()})})
+    for report, is_said in ((exact, False), (other, True)):
+        assert (said in str(EvalResult(reports=[report], folder=FlyteDirectory("/f")))) is is_said
+        run = record(base=report, trained=report)
+        assert (said.partition(", ")[2] in run.summary("/f")) is is_said
+        assert (", seed 0, by the engine threshold" in render(run, pairs())) is is_said
