@@ -40,6 +40,7 @@ CHANGES: dict[str, object] = {
     "rounds": 1,
     "validate_every": 2,
     "prompts.seed": 1,
+    "prompts.train_seed": 1,
     "prompts.train_size": 20,
     "prompts.validation_size": 9,
     "prompts.test_size": 25,
@@ -171,7 +172,7 @@ ELSEWHERE = {
     "policy.model": "tests/tasks/test_policy.py",
     "distill.max_skipped": "tests/gdsd/test_distiller.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
-    "rollout.engine.compile": "tests/gdsd/test_engines.py",  # only time
+    "rollout.engine.compile": "tests/gdsd/test_compile.py",  # only time
     "evaluation.engine.compile": "the same field as rollout.engine.compile",
     "rollout.sampler.stop_at_end": "tests/gdsd/test_engines.py",  # needs answers that end early
     "evaluation.sampler.stop_at_end": "the same field as rollout.sampler.stop_at_end",
