@@ -122,6 +122,11 @@ class TestConfig(Config):
 class PromptConfig(TestConfig):
     """The problems of a run: generated from a seed, or read from files and data sets."""
 
+    train_seed: int | None = Field(
+        None,
+        description="draws training and validation problems where they should differ from run to run and test problems "
+        "should not; null: `seed` draws them too",
+    )
     train_size: Count = Field(8192, description="training problems; rounds cycle through them. Of a source: at most")
     validation_size: Count = Field(256, description="problems that choose the best round. Of a source: at most")
     train_data: Source | None = Field(None, description="training problems from a file or the hub")

@@ -18,8 +18,9 @@ def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dic
     """Returns the tables `train`, `validation` and `test`, not yet checked against the declared schema.
 
     Generated problems are drawn from one stream of distinct ones, test first, so the splits are disjoint by
-    construction and a larger training set leaves the test set as it was. What cannot be generated is set aside from the
-    training source, or is empty without one. Rows of a source that are left out are described in `unusable`.
+    construction and a larger training set leaves the test set as it was. A training seed begins another stream after
+    the test, of problems that are none of the test's. What cannot be generated is set aside from the training source,
+    or is empty without one. Rows of a source that are left out are described in `unusable`.
 
     Raises:
         DataError: a source cannot be read, or is not what was pinned.
@@ -28,23 +29,38 @@ def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dic
     left_out = [] if unusable is None else unusable
     stream = domain.problems(config.seed) if domain.generates else None
     made = {"test": _make_test(config, domain, stream, left_out)}
+    seed = config.seed
+    if config.train_seed is not None:
+        seed = config.train_seed
+        stream = _unlike(domain, domain.problems(seed), made["test"]) if domain.generates else None
     if config.train_data is None:
         made["train"] = pa.Table.from_pylist([], tables.PROMPTS)
     else:
         made["train"] = _read(domain, config, "train", prompt_source.load(config.train_data), left_out)
     if config.validation_data is not None:
         loaded = _read(domain, config, "validation", prompt_source.load(config.validation_data), left_out)
-        made["validation"] = _take(loaded, config.validation_size, config.seed)
+        made["validation"] = _take(loaded, config.validation_size, seed)
     elif stream is not None:
         made["validation"] = _tabulate(domain, "validation", islice(stream, config.validation_size))
     else:
-        order = _order(made["train"].num_rows, config.seed)
+        order = _order(made["train"].num_rows, seed)
         made["validation"] = _pick(made["train"], sorted(order[: config.validation_size]))
         made["train"] = _pick(made["train"], sorted(order[config.validation_size :]))
     if config.train_data is None and stream is not None:
         made["train"] = _tabulate(domain, "train", islice(stream, config.train_size))
-    made["train"] = _take(made["train"], config.train_size, config.seed)
+    made["train"] = _take(made["train"], config.train_size, seed)
     return {split: made[split] for split in SPLITS}
+
+
+def _unlike(domain: Domain, stream: Iterator[Problem], test: pa.Table) -> Iterator[Problem]:
+    """Leaves out of a stream the problems that have all the features of a test problem."""
+    features = likeness.features(domain)
+
+    def mark(problem: str) -> frozenset[str]:
+        return features(problem) or frozenset([problem])
+
+    held_out = {mark(problem) for problem in test["problem"].to_pylist() if isinstance(problem, str)}
+    return (problem for problem in stream if mark(problem.problem) not in held_out)
 
 
 def make_test(config: TestConfig, unusable: list[str] | None = None) -> pa.Table:

@@ -107,6 +107,41 @@ def test_problems_follow_from_the_seed() -> None:
     assert not generated()["test"].equals(generated(seed=1)["test"])
 
 
+@pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)
+def test_a_training_seed_leaves_the_test_set_as_it_was(domain: DomainChoice) -> None:
+    """If it fails, the numbers of two nights do not compare, or every night trains on the same problems."""
+    made = [generated(domain, train_seed=seed) for seed in (1, 2)]
+    assert all(tables["test"].equals(generated(domain)["test"]) for tables in made)
+    for split in ("train", "validation"):
+        first, second = (set(problems(tables[split])) for tables in made)
+        assert len(first) == made[0][split].num_rows and not first & second
+
+
+def test_fresh_problems_are_none_of_the_tests() -> None:
+    """If it fails, a policy that is trained anew every night has seen the problems that it is judged on.
+
+    There are few problems of two numbers up to 9, so that another seed draws most of the test's again.
+    """
+    few = DomainChoice(CountdownConfig(min_numbers=2, max_numbers=2, min_number=1, max_number=9))
+    sizes = {"train_size": 20, "validation_size": 5, "test_size": 15}
+    for seed in range(5):
+        made = generated(few, train_seed=seed, **sizes)
+        assert {split: table.num_rows for split, table in made.items()} == {"train": 20, "validation": 5, "test": 15}
+        held_out = {canonical(text) for text in problems(made["test"])}
+        assert not held_out & {canonical(text) for split in ("train", "validation") for text in problems(made[split])}
+        assert len({canonical(text) for table in made.values() for text in problems(table)}) == 40
+
+
+def test_a_training_seed_draws_anew_from_a_source(tmp_path: Path) -> None:
+    """If it fails, a night chooses the same training and validation problems of a source, or other test problems."""
+    train, test = write_rows(sums(50), tmp_path / "train.jsonl"), write_rows(sums(9, 90), tmp_path / "test.jsonl")
+    sizes = {"validation_size": 8, "train_size": 20, "test_size": 5}
+    made = [make_prompts(configured(train_data=train, test_data=test, train_seed=seed, **sizes)) for seed in (1, 2)]
+    assert made[0]["test"].equals(made[1]["test"])
+    for split in ("train", "validation"):
+        assert set(problems(made[0][split])) != set(problems(made[1][split]))
+
+
 def test_more_puzzles_than_there_are_is_refused() -> None:
     """If it fails, a run hangs in its first stage without a word: it looks for a puzzle that does not exist.
 
