@@ -15,6 +15,8 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.four_bits import BITS, LEVELS, FourBitLinear, quantise, weights
 from tasks.gdsd.denoiser.source import ModelFolder
 from tasks.gdsd.errors import CheckpointError, ConfigError
+from tasks.gdsd.planning.plan import plan
+from tasks.gdsd.planning.shapes import shape_of
 from tests.gdsd.checkpoints import CPU, edit_json
 from tests.gdsd.epochs import configured, run, scored
 from tests.gdsd.official import LAYERS, WRITERS, write_llada, write_qwen3_mdlm
@@ -214,6 +216,22 @@ def test_the_form_for_sampling_is_the_same_policy(model: Path) -> None:
         torch.testing.assert_close(read(frozen), before, atol=1e-4, rtol=1e-4)
         with denoiser.base_only():
             assert (read(denoiser) - before).abs().max() > 0.5, "the adapter matters, so the test means something"
+
+
+# The plan
+
+
+def test_the_plan_counts_packed_weights(tmp_path: Path) -> None:
+    """If it fails, a run that fits a device in 4 bits is planned for a larger one, or the other way round."""
+    write_llada(tmp_path / "model")
+    values = {"model": {"path": str(tmp_path / "model")}, "adapter": {"rank": 4}}
+    whole = TrainConfig.model_validate({"policy": values})
+    four = TrainConfig.model_validate({"policy": values | {"adapter": {"rank": 4, "base_bits": 4}}})
+    family, shape = shape_of(whole.policy)
+    plans = [plan(config, shape, family, is_gpu=False) for config in (whole, four)]
+    stored = [parameter.nbytes for name, parameter in loaded(tmp_path / "model").named_parameters()]
+    assert plans[0].rollout.weights == 4 * shape.parameters
+    assert plans[1].rollout.weights == plans[1].distill.weights == sum(stored)
 
 
 # Configuration

@@ -15,6 +15,7 @@ from tasks.gdsd.planning.work import micro_batch, rows_read, views
 GIB = 2**30
 FLOAT = 4  # bytes of float32: what is trained, scores, logits; all weights on the CPU
 HALF = 2  # bytes of bfloat16: a published model's weights on a GPU, where they are not trained
+PACKED = 4.25 / 8  # bytes of a weight of 4 bits, see denoiser.four_bits
 BLOCK_BYTES = 2**25  # of logits at a time in training, see readout.BLOCK_BYTES
 LOGITS_BYTES = 2**28  # of logits at a time in sampling, see engines.choice
 CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}  # of probabilities at a time, see there
@@ -69,6 +70,18 @@ def of_rollout(
         caches=2.0 * tokens * shape.layers * shape.kv_heads * shape.head_width * b if is_cached else 0.0,
         activations=max(network, drawing),
     )
+
+
+def packed(memory: Memory, shape: Shape, b: int, bits: int | None) -> Memory:
+    """Returns the same with the blocks' weights in 4 bits and their scales, see denoiser.four_bits.
+
+    The largest map is dense while it computes, twice, with an index of 4 bytes for two weights.
+    """
+    if bits is None:
+        return memory
+    dense = max(inputs * outputs for inputs, outputs in shape.maps().values()) * (2 * b + 2)
+    saved = shape.body * (b - PACKED)
+    return replace(memory, weights=memory.weights - saved, activations=memory.activations + dense)
 
 
 def kept(shape: Shape, weight: int, within: int, autocast: bool, adapter: AdapterConfig | None) -> float:

@@ -8,7 +8,7 @@ from tasks.gdsd.config import EvaluationConfig, TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.source import ModelFolder
 from tasks.gdsd.domains import make
-from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, of_epoch, of_rollout
+from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, of_epoch, of_rollout, packed
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import Device, Work, completion, epoch, micro_batch, resolved
 
@@ -111,6 +111,9 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     share = ceil(rollout.prompts_per_round / distill.compute.processes) * rollout.group_size
     batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)
     answer = completion(shape, prompt, resolved(config.evaluation.sampler, family), adapter)
+    bits = None if policy.adapter is None else policy.adapter.base_bits
+    sampled = of_rollout(shape, batch, prompt, sampler, b, adapter, engine, is_gpu)
+    trained = of_epoch(shape, distill, share, rollout.group_size, prompt, length, b, policy.adapter)
     # The products of what is trained are in the configured precision, those of a frozen base in its own.
     lowers = distill.compute.precision == "bfloat16" or (b == HALF and policy.adapter is not None)
     return Plan(
@@ -120,8 +123,8 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
         prompt_tokens=prompt,
         completions=completions,
         micro_batch=micro_batch(distill, rollout.group_size, share, prompt + length),
-        rollout=of_rollout(shape, batch, prompt, sampler, b, adapter, engine, is_gpu),
-        distill=of_epoch(shape, distill, share, rollout.group_size, prompt, length, b, policy.adapter),
+        rollout=packed(sampled, shape, b, bits),
+        distill=packed(trained, shape, b, bits),
         rollout_work=completion(shape, prompt, sampler, adapter, engine) * completions,
         distill_work=epoch(shape, distill, completions, prompt + length, length, adapter),
         evaluation_work=answer * answers(config),
