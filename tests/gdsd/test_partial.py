@@ -61,7 +61,8 @@ def test_some_places_equal_the_whole(
 ) -> None:
     """If it fails, rollouts come from another network than the one that is trained and saved.
 
-    In bfloat16 what differs is the rounding of products of another shape.
+    In bfloat16 products of another shape may be rounded otherwise, here and there by a step of 0.03; were LLaDA's
+    angles rounded as well, most states would differ, by 0.003 on average.
     """
     denoiser = load(folders, family, dtype)
     if with_adapter:
@@ -73,6 +74,7 @@ def test_some_places_equal_the_whole(
     assert found.dtype == whole.dtype == dtype
     limit = 1e-5 if dtype == torch.float32 else 0.03
     torch.testing.assert_close(found, take(whole, PLACES), atol=limit, rtol=limit)
+    assert (found - take(whole, PLACES)).float().abs().mean().item() < limit / 30
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
