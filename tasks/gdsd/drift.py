@@ -105,7 +105,7 @@ def unmeasured(round_index: int) -> DriftStats:
 
 def exceeded(agreement: Estimate, gap: Estimate | None, limits: DriftConfig) -> str | None:
     """Returns which limit is exceeded and what to change, None where none is."""
-    remedy = "for another outcome lower rollout.engine.refresh_every, or widen the limit"
+    remedy = "to keep the engine set a smaller rollout.engine.refresh_every, or widen the limit"
     if agreement.mean < limits.agreement:
         return (
             f"{agreement.percent()} of the tokens are equal, less than rollout.engine.drift.agreement "

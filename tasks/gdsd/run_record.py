@@ -74,7 +74,7 @@ class RunRecord(Record):
             return None
         name, rounds = self.drifts[0].engine, self.measured()
         if (end := self.fall_back()) is not None:
-            return f"{name} until round {end.round}, which went back to the exact engine for good: {end.reason}"
+            return f"exact from round {end.round} on, in place of {name}: {end.reason}"
         agreements = [drift.agreement.mean for drift in rounds if drift.agreement is not None]
         gaps = [abs(drift.reward_gap.mean) for drift in rounds if drift.reward_gap is not None]
         computed = sum(drift.positions for drift in rounds) / sum(drift.exact_positions for drift in rounds)

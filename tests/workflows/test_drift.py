@@ -99,7 +99,7 @@ def test_a_run_beyond_its_limits_is_that_of_the_exact_engine(train) -> None:
     assert first["fell_back"] and first["agreement"]["mean"] < 1
     assert second["engine"] == "exact" and second["agreement"] is None and not second["fell_back"]
     assert "given up in round 1" in run.page.split("<h2>")[0]
-    assert "engine    dual_cache until round 1, which went back to the exact engine for good" in run.text
+    assert "engine    exact from round 1 on, in place of dual_cache" in run.text
 
 
 # What a cluster would launch
