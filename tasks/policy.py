@@ -79,3 +79,40 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
         f"{sum(parameter.numel() for _, parameter in denoiser.trainable()):,}",
     )
     return Policy(FlyteDirectory(str(folder)), stats)
+
+
+@task(
+    container_image=GPU.image,
+    requests=GPU.requests,
+    limits=GPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=2,
+    timeout=timedelta(hours=2),
+    interruptible=True,
+)
+def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
+    """Makes a trained policy the base of another run: its weights, without the rounds and the optimizer behind it.
+
+    Args:
+        length: tokens of a completion.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint of this project.
+        DataError: a prompt and its answer do not fit the model's positions.
+    """
+    from tasks.gdsd import checkpoint, devices, prompt_lengths, tables
+    from tasks.gdsd.denoiser import four_bits
+
+    began = time.monotonic()
+    problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
+    folder = checkpoint.rebase(Path(os.fspath(policy)), new_folder("policy") / "checkpoint")
+    denoiser = checkpoint.load(folder, devices.device(), moments=False).denoiser
+    prompts = prompt_lengths.measure(denoiser, problems, length)
+    stats = PolicyStats(
+        parameters=four_bits.weights(denoiser),
+        prompt_tokens_mean=prompts.mean,
+        prompt_tokens_longest=prompts.longest,
+        seconds=time.monotonic() - began,
+    )
+    logger.info("base policy: the champion, %s, %s parameters", denoiser.family.name, f"{stats.parameters:,}")
+    return Policy(FlyteDirectory(str(folder)), stats)

@@ -329,6 +329,11 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         prompts_per_round=config.rollout.prompts_per_round,
         length=config.rollout.sampler.length,
     )
+    return learn(config, begun)
+
+
+def learn(config: TrainConfig, begun: Beginning) -> RunResult:
+    """Adds to a workflow what makes a run of a beginning: rounds, evaluations, the gate and the report."""
     before = evaluate_policy(
         policy=begun.base,
         problems=begun.test,

@@ -6,6 +6,8 @@ Of a pinned model that is not trained itself only the pin is kept (`base.json`),
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.base import Family
+from tasks.gdsd.digests import digest
 from tasks.gdsd.errors import CheckpointError
 
 RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
@@ -53,19 +56,42 @@ class PolicyState:
 
 def save(folder: Path, state: PolicyState) -> Path:
     """Writes a checkpoint beside its final place and renames it, so that a reader never sees half of one."""
+    with _written_at_once(folder) as partial:
+        state.denoiser.save(partial)
+        save_file({name: tensor.contiguous() for name, tensor in state.optimizer.items()}, partial / OPTIMIZER)
+        (partial / RECORD).write_text(state.record.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+def rebase(source: Path, folder: Path) -> Path:
+    """Writes a checkpoint's policy as the base of another run: the same weights, without its rounds and moments.
+
+    Raises:
+        CheckpointError: the source is not a checkpoint.
+    """
+    record = read_record(source)
+    base = record.model_copy(update={"round": 0, "updates": 0, "skipped_in_a_row": 0, "parent": digest(source)})
+    with _written_at_once(folder) as partial:
+        ours = shutil.ignore_patterns(RECORD, OPTIMIZER)
+        shutil.copytree(source, partial, ignore=ours, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        save_file({}, partial / OPTIMIZER)
+        (partial / RECORD).write_text(base.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+@contextmanager
+def _written_at_once(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder that takes its final place when it is full, and vanishes if that fails."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Not mkdtemp, which would keep other users of a shared disk from reading the result.
     partial = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     partial.mkdir()
     try:
-        state.denoiser.save(partial)
-        save_file({name: tensor.contiguous() for name, tensor in state.optimizer.items()}, partial / OPTIMIZER)
-        (partial / RECORD).write_text(state.record.model_dump_json(indent=2) + "\n")
+        yield partial
         os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return folder
 
 
 def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: torch.dtype | None = None) -> PolicyState:

@@ -116,8 +116,17 @@ class Registry:
         self._store.require_exclusive(MARKER, MARK)
 
     def exists(self) -> bool:
-        """Says whether anybody has begun a registry here."""
-        return self._store.read(MARKER) is not None
+        """Says whether anybody has begun a registry here.
+
+        Raises:
+            RegistryError: that cannot be found out.
+        """
+        try:
+            return self._store.read(MARKER) is not None
+        except Exception as error:  # each store's library raises what it likes
+            raise RegistryError(
+                f"{self.url} cannot be read ({type(error).__name__}: {error}); check the address and your right to read"
+            ) from error
 
     # The log
 

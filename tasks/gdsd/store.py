@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tasks.gdsd.errors import RegistryError
 
-EXCLUSIVE = ("abfs", "abfss", "az", "file", "gcs", "gs", "local", "memory", "s3", "s3a")  # where creation can be so
+EXCLUSIVE = ("abfs", "abfss", "file", "gs", "memory", "s3")  # where creation can be so
 CHUNK = 2**23
 ATTEMPTS = 3
 PARTIAL = "partial"  # files that are being written, on a local disk; may be emptied when nobody writes
@@ -147,6 +147,7 @@ class Store:
                     return False
                 if attempt == ATTEMPTS:
                     raise
+
     def require_exclusive(self, name: str, data: bytes) -> None:
         """Creates a file that never changes, and makes sure that the store will not create it again.
 

@@ -248,6 +248,24 @@ def test_code_in_the_folder_is_not_run(folder: Path) -> None:
     assert checkpoint.load(folder, CPU).record.round == 3
 
 
+# The base of another run
+
+
+def test_a_policy_begins_another_run_with_its_weights_alone(denoiser: Denoiser, adapted: bool, tmp_path: Path) -> None:
+    """If it fails, a nightly run trains rounded weights, or ends its learning rate where the night before did."""
+    source = checkpoint.save(tmp_path / "policy", trained(denoiser))
+    base = checkpoint.rebase(source, tmp_path / "base")
+    for path in source.rglob("*"):
+        if path.is_file() and path.name not in ("gdsd.json", "optimizer.safetensors"):
+            assert (base / path.relative_to(source)).read_bytes() == path.read_bytes()
+    state = checkpoint.load(base, CPU)
+    assert state.optimizer == {} and state.denoiser.has_adapter == adapted
+    record = checkpoint.read_record(source)
+    began = {"round": 0, "updates": 0, "skipped_in_a_row": 0, "parent": digest(source)}
+    assert record.round > 0 and state.record == record.model_copy(update=began)
+    assert {path.name for path in tmp_path.iterdir()} == {"policy", "base"}
+
+
 # Digests
 
 

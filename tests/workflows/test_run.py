@@ -163,6 +163,8 @@ def test_everything_registers_without_a_cluster(pyflyte: Pyflyte, tmp_path: Path
     assert outcome.code == 0, outcome.text
     assert "workflows.gdsd.train" in outcome.text and "workflows.gdsd.evaluate" in outcome.text
     assert "workflows.gdsd.compare" in outcome.text
+    assert "workflows.retrain.retrain" in outcome.text
+    assert "nightly_retrain" in outcome.text and "weekly_evaluation" in outcome.text
 
 
 def test_help_explains_the_inputs(pyflyte: Pyflyte, tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""The registry of promoted policies on the command line: its champion and history, roll back, fetch.
+
+python -m tasks.registry s3://bucket/registry
+python -m tasks.registry s3://bucket/registry rollback 3f2a9c --reason "answers got slow"
+python -m tasks.registry s3://bucket/registry fetch policy
+"""
+
+import argparse
+import getpass
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.gdsd.errors import RegistryError
+from tasks.gdsd.registry import SHORT, Change, Registry
+from tasks.promote import open_registry
+
+
+def describe(registry: Registry) -> str:
+    """Returns the text: the champion, every change, what champions reached later, and entries that never were one."""
+    history, entries = registry.history(), registry.entries()
+    lines = [f"registry  {registry.url}"]
+    if history:
+        head = history[-1]
+        lines += [
+            f"champion  {head.entry}",
+            f"since     {_minute(head.when)}",
+            f"policy    {registry.policy(head.entry)}",
+        ]
+    else:
+        lines.append("champion  none yet; the first policy that the gate promotes will be")
+    lines += ["", *(_line(change) for change in history)]
+    lines += [
+        f"{_minute(one.when)}  evaluated    {one.entry[:SHORT]}  {line}"
+        for one in registry.evaluations()
+        for line in one.summary
+    ]
+    if never := [entry for entry in entries if entry not in {change.entry for change in history}]:
+        lines += ["", f"never champion: {', '.join(entry[:SHORT] for entry in never)}"]
+    return "\n".join(lines)
+
+
+def _line(change: Change) -> str:
+    before = "none" if change.previous is None else change.previous[:SHORT]
+    return (
+        f"{_minute(change.when)}  {change.action:11}  {change.entry[:SHORT]}  in place of {before:{SHORT}}  "
+        f"by {change.who}: {change.why}"
+    )
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.registry",
+        description="The registry of promoted policies; without a command its champion and history, times in UTC.",
+    )
+    parser.add_argument("registry", help="path or URL of the registry")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    back = commands.add_parser("rollback", help="make an earlier entry the champion again")
+    back.add_argument("entry", help="its id, or how that begins")
+    back.add_argument("--reason", required=True, help="why, for the history")
+    fetch = commands.add_parser("fetch", help="copy a policy into a new folder, compared with its digests")
+    fetch.add_argument("entry", nargs="?", help="its id, or how that begins; default: the champion")
+    fetch.add_argument("folder", type=Path, help="a folder that does not exist yet")
+    given = parser.parse_args(arguments)
+    try:
+        print(_run(given))
+    except RegistryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(given: argparse.Namespace) -> str:
+    registry = open_registry(given.registry)
+    if not registry.exists():
+        raise RegistryError(
+            f"there is no registry at {registry.url}; correct the address. The first run of retrain that is given one "
+            "makes it"
+        )
+    if given.command == "rollback":
+        change = registry.roll_back(registry.find(given.entry), who=getpass.getuser(), why=given.reason)
+        return _line(change)
+    if given.command == "fetch":
+        entry = registry.champion() if given.entry is None else registry.find(given.entry)
+        if entry is None:
+            raise RegistryError(f"{registry.url} has no champion yet")
+        return f"{registry.fetch(entry, given.folder)} is {entry}"
+    return describe(registry)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

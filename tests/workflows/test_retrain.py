@@ -1,0 +1,244 @@
+"""Training on a schedule as its user meets it: nights in a row, a gate that says no, rollback, kill, the week's score.
+
+Runs are very small and happen in this process. Their policies solve next to nothing, so the gate's last word is made
+up.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from flytekit.types.directory import FlyteDirectory
+
+from tasks import registry as command
+from tasks.gdsd.config import EvaluateConfig, TrainConfig
+from tasks.gdsd.errors import RegistryError, StaleError
+from tasks.gdsd.registry import Registry
+from tasks.promote import RetrainResult, draw_seeds
+from tests.workflows.conftest import without_times
+
+CONFIG = TrainConfig.model_validate_json(
+    json.dumps(
+        {
+            "name": "nightly",
+            "rounds": 1,
+            "prompts": {"train_size": 8, "validation_size": 4, "test_size": 24},
+            "policy": {
+                "tiny": {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2},
+                "warm_start": {"steps": 40, "batch_size": 32, "learning_rate": 0.02},
+            },
+            "rollout": {"prompts_per_round": 4, "sampler": {"steps_per_block": 4}},
+            "distill": {"learning_rate": 0.05, "warmup_steps": 0},
+            "evaluation": {"sampler": {"steps_per_block": 4}},
+            "judge": {"resamples": 100},
+        }
+    )
+)
+WEEKLY = EvaluateConfig.model_validate_json(
+    json.dumps({"prompts": {"test_size": 24}, "evaluation": {"sampler": {"steps_per_block": 4}}})
+)
+FIRST, SECOND = datetime(2026, 11, 24, 2, tzinfo=UTC), datetime(2026, 11, 25, 2, tzinfo=UTC)
+
+Night = Callable[..., RetrainResult]
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+    """Runs `retrain` with a gate whose word is given; `meanwhile` happens while the gate thinks."""
+    from tasks.gdsd import gate, quality
+    from workflows.retrain import retrain
+
+    decide = gate.decide
+
+    def go(url: str, when: datetime, promoted: bool, meanwhile: Callable[[], object] = lambda: None) -> RetrainResult:
+        def scripted(*arguments):
+            meanwhile()
+            return decide(*arguments).model_copy(update={"promoted": promoted, "reason": "it was said so"})
+
+        with pytest.MonkeyPatch.context() as here:
+            here.setattr(gate, "decide", scripted)
+            return retrain(config=CONFIG, registry=url, kickoff_time=when)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
+        patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time of so small a run
+        yield go
+
+
+@pytest.fixture(scope="module")
+def nights(night: Night, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, RetrainResult, RetrainResult]:
+    """A registry after two nights that the gate liked, and what they came to."""
+    url = str(tmp_path_factory.mktemp("registry") / "policies")
+    return url, night(url, FIRST, True), night(url, SECOND, True)
+
+
+@pytest.fixture
+def url(nights: tuple[str, RetrainResult, RetrainResult], tmp_path: Path) -> str:
+    """A copy of that registry, to change."""
+    return str(shutil.copytree(nights[0], tmp_path / "policies"))
+
+
+def reached(report: object) -> object:
+    return {key: value for key, value in without_times(report).items() if key not in ("round", "protocol")}
+
+
+def test_the_first_night_fills_the_registry_and_the_second_starts_from_its_champion(
+    nights: tuple[str, RetrainResult, RetrainResult],
+) -> None:
+    """If it fails, every night starts from nothing, or nobody can say where a champion comes from.
+
+    Both nights have the same test problems, so what the second one's base reaches is what the first one's policy did.
+    """
+    url, first, second = nights
+    registry = Registry(url)
+    changes = registry.history()
+    assert [(change.entry, change.previous) for change in changes] == [
+        (first.champion, None),
+        (second.champion, first.champion),
+    ]
+    assert all(change.why == "it was said so" and change.who.startswith("execution ") for change in changes)
+    ours = registry.entry(second.champion)
+    assert ours.parent == first.champion and ours.made == SECOND and "torch" in ours.versions
+    record = json.loads((Path(second.run.folder.path) / "run.json").read_text())
+    assert {key: ours.evidence[key] for key in ("decision", "base", "trained", "config")} == {
+        key: record[key] for key in ("decision", "base", "trained", "config")
+    }
+    before, after = first.run.record, second.run.record
+    assert before.trained.protocol.prompts_sha256 == after.base.protocol.prompts_sha256
+    assert before.base.reward != before.trained.reward, "a round that changes nothing would show nothing here"
+    assert after.base.round == 0 and reached(after.base.model_dump()) == reached(before.trained.model_dump())
+
+
+def test_every_night_has_problems_and_draws_of_its_own(nights: tuple[str, RetrainResult, RetrainResult]) -> None:
+    """If it fails, a policy is trained on the same problems every night until it knows them by heart."""
+    first, second = (result.run.record.config for result in nights[1:])
+    assert first.prompts.train_seed != second.prompts.train_seed and first.seed != second.seed
+    assert first.prompts.seed == second.prompts.seed == CONFIG.prompts.seed
+
+
+def test_seeds_follow_from_the_moment_whatever_its_time_zone() -> None:
+    """If it fails, a night that is started again is not served from the cache, or two nights are alike."""
+    there = FIRST.astimezone(timezone(timedelta(hours=9)))
+    drawn = [draw_seeds(config=CONFIG, kickoff_time=when) for when in (FIRST, there, FIRST.replace(tzinfo=None))]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert drawn[0] != draw_seeds(config=CONFIG, kickoff_time=FIRST + timedelta(seconds=1))
+    other = draw_seeds(config=CONFIG.model_copy(update={"seed": 1}), kickoff_time=FIRST)
+    assert other.seed != drawn[0].seed and other.prompts.train_seed != drawn[0].prompts.train_seed
+
+
+def test_a_gate_that_says_no_leaves_the_champion(night: Night, url: str) -> None:
+    """If it fails, a policy that is no better, or worse, is served."""
+    registry = Registry(url)
+    champion, entries = registry.champion(), registry.entries()
+    result = night(url, SECOND + timedelta(days=1), False)
+    assert not result.promoted and result.champion == champion and "is left as it was" in str(result)
+    assert registry.champion() == champion and registry.entries() == entries and len(registry.history()) == 2
+
+
+def test_an_empty_registry_stays_empty_until_the_gate_says_yes(night: Night, tmp_path: Path) -> None:
+    """If it fails, the first policy becomes champion without having been better than anything."""
+    url = str(tmp_path / "policies")
+    result = night(url, FIRST, False)
+    assert result.champion is None and "none yet" in str(result) and Registry(url).entries() == []
+
+
+def test_a_rolled_back_champion_is_what_the_next_night_starts_from(
+    night: Night, url: str, nights: tuple[str, RetrainResult, RetrainResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, a bad policy comes back through the runs that start from it."""
+    first = nights[1].champion
+    assert command.main([url, "rollback", first[:10], "--reason", "answers got slow"]) == 0
+    assert "answers got slow" in capsys.readouterr().out
+    result = night(url, SECOND + timedelta(days=1), True)
+    assert Registry(url).entry(result.champion).parent == first
+    assert reached(result.run.record.base.model_dump()) == reached(nights[1].run.record.trained.model_dump())
+
+
+def test_a_night_that_is_overtaken_is_refused(night: Night, url: str) -> None:
+    """If it fails, a run judged against an old champion replaces a better one."""
+    registry = Registry(url)
+    first = registry.history()[0].entry
+
+    def overtake() -> None:
+        registry.roll_back(first, who="ann", why="meanwhile")
+
+    with pytest.raises(StaleError, match="judged against"):
+        night(url, SECOND + timedelta(days=1), True, overtake)
+    assert registry.champion() == first and len(registry.history()) == 3
+
+
+def test_a_night_killed_between_entry_and_log_leaves_the_champion_and_the_next_one_works(
+    night: Night, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a machine that is taken away in the last second leaves a registry that somebody has to repair."""
+    registry = Registry(url)
+    champion, entries = registry.champion(), registry.entries()
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "_append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            night(url, SECOND + timedelta(days=1), True)
+    (left,) = set(registry.entries()) - set(entries)
+    assert registry.champion() == champion and registry.entry(left).parent == champion
+    assert f"never champion: {left[:12]}" in command.describe(registry)
+    result = night(url, SECOND + timedelta(days=2), True)
+    assert registry.champion() == result.champion and registry.entry(result.champion).parent == champion
+
+
+def test_an_entry_is_a_policy_to_evaluate_and_the_week_keeps_its_score(
+    night: Night, url: str, nights: tuple[str, RetrainResult, RetrainResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, the champion's numbers are not those that it was promoted for, or nobody sees how they develop."""
+    from workflows.gdsd import evaluate
+    from workflows.retrain import evaluate_champion
+
+    registry, second = Registry(url), nights[2]
+    weekly = evaluate_champion(config=WEEKLY, registry=url, kickoff_time=SECOND)
+    scored = evaluate(policy=FlyteDirectory(registry.policy(second.champion)), config=WEEKLY)
+    (report,) = weekly.result.reports
+    assert reached(report.model_dump()) == reached(second.run.record.trained.model_dump())
+    assert reached(report.model_dump()) == reached(scored.reports[0].model_dump())
+    assert weekly.champion == second.champion and Path(weekly.kept).is_file()
+    (kept,) = registry.evaluations()
+    assert kept.reports == [report.model_dump(mode="json")] and kept.entry == second.champion
+    assert command.main([url]) == 0
+    said = capsys.readouterr().out
+    assert f"champion  {second.champion}" in said and f"policy    {registry.policy(second.champion)}" in said
+    assert "evaluated" in said and "of 24 sudoku problems at length 16" in said
+
+
+def test_a_week_without_a_champion_is_refused(night: Night, tmp_path: Path) -> None:
+    """If it fails, an evaluation of nothing ends somewhere deep inside."""
+    from workflows.retrain import evaluate_champion
+
+    with pytest.raises(RegistryError, match="no champion to evaluate"):
+        evaluate_champion(config=WEEKLY, registry=str(tmp_path / "policies"), kickoff_time=FIRST)
+
+
+def test_the_command_fetches_and_says_what_is_wrong(
+    nights: tuple[str, RetrainResult, RetrainResult], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, somebody who serves the champion, or mistypes its address, is left alone."""
+    url, first, second = nights
+    assert command.main([url, "fetch", str(tmp_path / "champion")]) == 0
+    assert command.main([url, "fetch", first.champion[:8], str(tmp_path / "first")]) == 0
+    assert second.champion in capsys.readouterr().out
+    kept = Path(Registry(url).policy(second.champion))
+    assert {path.name for path in (tmp_path / "champion").iterdir()} == set(os.listdir(kept))
+    for arguments, words in (
+        ([f"{url}s"], "there is no registry at"),
+        ([url, "fetch", str(tmp_path / "champion")], "exists; name a folder that does not"),
+        ([url, "rollback", "xyz", "--reason", "x"], "no entry begins with 'xyz'"),
+        ([url, "rollback", second.champion, "--reason", "x"], "is the champion of"),
+        (["http://example.org/x"], "two writers at once"),
+    ):
+        assert command.main(arguments) == 1
+        assert words in capsys.readouterr().err

@@ -1,0 +1,173 @@
+"""What a cluster is given for the schedule: launch plans and the tasks around the registry, field by field."""
+
+import subprocess
+import sys
+from collections import OrderedDict
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from flyteidl.admin.launch_plan_pb2 import CONCURRENCY_LIMIT_BEHAVIOR_SKIP, LaunchPlan, LaunchPlanSpec
+from flyteidl.core.execution_pb2 import WorkflowExecution
+from flytekit.core.context_manager import FlyteContextManager
+from flytekit.core.type_engine import TypeEngine
+from flytekit.models.literals import Literal
+from flytekit.tools.translator import get_serializable
+
+from tasks.gdsd.config import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
+from tasks.gdsd.hardware_config import MachineConfig, TrainHardwareConfig
+from tasks.promote import Champion
+from tests.workflows.conftest import ROOT, environment
+from tests.workflows.test_compiled import CPU, GPU, SETTINGS, unroll
+from workflows import retrain
+
+Model = TypeVar("Model", TrainConfig, EvaluateConfig)
+# name: (image, resources, timeout, cached, inputs)
+TASKS = {
+    "find_champion": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["registry"]),
+    "require_champion": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["registry"]),
+    "draw_seeds": ("gdsd:cpu", CPU, timedelta(hours=1), False, ["config", "kickoff_time"]),
+    "take_policy": ("gdsd:gpu", GPU, timedelta(hours=2), True, ["length", "policy", "train"]),
+    "promote": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["champion", "kickoff_time", "registry", "run"]),
+    "keep_evaluation": (
+        "gdsd:cpu",
+        CPU,
+        timedelta(minutes=30),
+        False,
+        ["entry", "kickoff_time", "registry", "result"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_task_compiles_to_what_is_documented(name: str) -> None:
+    """If it fails, a champion is looked up in the cache, or a stage runs on the wrong machine or is never retried."""
+    image, resources, timeout, cached, inputs = TASKS[name]
+    template = get_serializable(OrderedDict(), SETTINGS, getattr(retrain, name)).to_flyte_idl().template
+    container = template.container
+    assert container.image == image
+    for bound, entries in enumerate((container.resources.requests, container.resources.limits)):
+        assert {entry.name: entry.value for entry in entries} == {kind: both[bound] for kind, both in resources.items()}
+    assert template.metadata.retries.retries == 2 and template.metadata.interruptible is True
+    assert template.metadata.timeout.ToTimedelta() == timeout
+    assert template.metadata.discoverable is template.metadata.cache_serializable is cached
+    assert sorted(template.interface.inputs.variables) == inputs
+
+
+def compiled(plan: object) -> LaunchPlan:
+    return get_serializable(OrderedDict(), SETTINGS, plan).to_flyte_idl()
+
+
+def default_config(spec: LaunchPlanSpec, model: type[Model]) -> Model:
+    literal = Literal.from_flyte_idl(spec.default_inputs.parameters["config"].default)
+    return TypeEngine.to_python_value(FlyteContextManager.current_context(), literal, model)
+
+
+@pytest.mark.parametrize(
+    ("plan", "workflow", "cron", "config"),
+    [
+        ("nightly_retrain", "workflows.retrain.retrain", "0 2 * * *", TrainConfig()),
+        ("weekly_evaluation", "workflows.retrain.evaluate_champion", "0 14 * * 1", EvaluateConfig()),
+    ],
+)
+def test_launch_plan_compiles_to_what_is_documented(
+    plan: str, workflow: str, cron: str, config: TrainConfig | EvaluateConfig
+) -> None:
+    """If it fails, nothing runs at night, or two runs at once, or without the time that its seeds follow from."""
+    spec = compiled(getattr(retrain, plan)).spec
+    assert compiled(getattr(retrain, plan)).id.name == plan and spec.workflow_id.name == workflow
+    schedule = spec.entity_metadata.schedule
+    assert schedule.cron_schedule.schedule == cron and schedule.kickoff_time_input_arg == "kickoff_time"
+    assert spec.concurrency_policy.max == 1
+    assert spec.concurrency_policy.behavior == CONCURRENCY_LIMIT_BEHAVIOR_SKIP
+    assert spec.fixed_inputs.literals["registry"].scalar.primitive.string_value == "s3://gdsd/registry"
+    # All that is left to give is the time, which the schedule gives; the experiment may be replaced in a run by hand.
+    parameters = spec.default_inputs.parameters
+    assert set(parameters) == {"config", "kickoff_time"} and parameters["kickoff_time"].required
+    assert default_config(spec, type(config)) == config
+    assert list(spec.entity_metadata.notifications) == []
+
+
+READ = """
+import sys
+from collections import OrderedDict
+from flytekit.tools.translator import get_serializable
+from tests.workflows.test_compiled import SETTINGS
+from workflows import retrain
+
+for plan in (retrain.nightly_retrain, retrain.weekly_evaluation):
+    sys.stdout.write(get_serializable(OrderedDict(), SETTINGS, plan).to_flyte_idl().SerializeToString().hex() + "\\n")
+"""
+
+
+def test_the_settings_of_a_registration_come_from_the_environment(tmp_path: Path) -> None:
+    """If it fails, a team's registry, experiment or addresses take an edit of the sources."""
+    weekly = tmp_path / "weekly.yaml"
+    weekly.write_text("lengths: [16, 32]\n")
+    given = {
+        "GDSD_REGISTRY": "gs://ours/policies",
+        "GDSD_RETRAIN_CONFIG": str(ROOT / "configs/smoke.yaml"),
+        "GDSD_WEEKLY_CONFIG": str(weekly),
+        "GDSD_NOTIFY": "ann@example.org, bob@example.org",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", READ],
+        cwd=ROOT,
+        env=environment(tmp_path) | given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    specs = [LaunchPlan.FromString(bytes.fromhex(line)).spec for line in done.stdout.split()]
+    assert default_config(specs[0], TrainConfig).name == "smoke"
+    assert default_config(specs[1], EvaluateConfig).lengths == [16, 32]
+    for spec in specs:
+        assert spec.fixed_inputs.literals["registry"].scalar.primitive.string_value == "gs://ours/policies"
+        (notification,) = spec.entity_metadata.notifications
+        assert list(notification.email.recipients_email) == ["ann@example.org", "bob@example.org"]
+        ends = (WorkflowExecution.SUCCEEDED, WorkflowExecution.FAILED)
+        assert set(notification.phases) == {*ends, WorkflowExecution.TIMED_OUT, WorkflowExecution.ABORTED}
+
+
+ENTRY = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("champion", "base"),
+    [
+        (Champion(entry=ENTRY, policy=f"s3://ours/policies/entries/{ENTRY}/policy"), "take_policy"),
+        (Champion(entry=None, policy=None), "prepare_policy"),
+    ],
+)
+def test_a_champion_enters_by_the_address_of_its_content(champion: Champion, base: str) -> None:
+    """If it fails, the champion is copied for each run, or computed on again what its cached tasks have done already.
+
+    An entry's address has the digest of its content, so that it is a key by content as well.
+    """
+    hardware = TrainHardwareConfig(policy=MachineConfig(kind="h100"))
+    inputs = {
+        "champion": champion,
+        "prompts": PromptConfig(),
+        "policy": PolicyConfig(),
+        "hardware": hardware,
+        "prompts_per_round": 4,
+        "length": 16,
+    }
+    spec = unroll(retrain.prepare_fresh, inputs)
+    names = {node.task_node.reference_id.name.rsplit(".", 1)[-1]: node for node in spec.nodes}
+    assert set(names) == {"prepare_prompts", base}
+    placed = names[base].task_node.overrides
+    assert placed.extended_resources.gpu_accelerator.device == "nvidia-h100"
+    if champion.policy is not None:
+        (policy,) = [binding for binding in names[base].inputs if binding.var == "policy"]
+        assert policy.binding.scalar.blob.uri == champion.policy
+
+
+def test_what_unrolls_is_a_dynamic_task_on_cpu() -> None:
+    """If it fails, a GPU is held while problems are made, or the tasks are launched with images of no registry."""
+    template = get_serializable(OrderedDict(), SETTINGS, retrain.prepare_fresh).to_flyte_idl().template
+    assert template.container.image == "gdsd:cpu" and not template.metadata.discoverable
+    known = {pair.key: pair.value for pair in template.container.env}
+    assert known.items() >= {"GDSD_CPU_IMAGE": "gdsd:cpu", "GDSD_GPU_IMAGE": "gdsd:gpu"}.items()

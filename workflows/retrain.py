@@ -1,0 +1,168 @@
+"""Training on a schedule: each night from the champion, and the champion scored each week.
+
+    pyflyte run workflows/retrain.py retrain --registry FOLDER --kickoff_time now --config configs/smoke.yaml
+    pyflyte run workflows/retrain.py evaluate_champion --registry FOLDER --kickoff_time now
+    pyflyte register --activate-launchplans workflows
+
+| task               | what it does                                                   | cached |
+|--------------------|----------------------------------------------------------------|--------|
+| `find_champion`, `require_champion` | looks up the champion when the run starts     | no     |
+| `draw_seeds`       | seeds that follow from the time of the run                     | no     |
+| `prepare_fresh`    | fresh problems, and of the champion the base (`take_policy`)   | inside |
+| `promote`          | a new entry, and a new champion, if the gate says yes          | no     |
+| `keep_evaluation`  | the reports of a champion, beside its entry                    | no     |
+
+All between is as in `train` and `evaluate`. What is set when the launch plans are registered:
+
+| variable              | what it is                                                       |
+|-----------------------|------------------------------------------------------------------|
+| `GDSD_REGISTRY`       | URL of the registry of promoted policies                         |
+| `GDSD_RETRAIN_CONFIG` | file with the nightly experiment; without it the default one     |
+| `GDSD_WEEKLY_CONFIG`  | file with the weekly protocol; without it the default one        |
+| `GDSD_NOTIFY`         | mail addresses, separated by commas, that hear of each run's end |
+"""
+
+import json
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from flytekit import CronSchedule, Email, LaunchPlan, dynamic, workflow
+from flytekit.models.concurrency import ConcurrencyLimitBehavior, ConcurrencyPolicy
+from flytekit.models.core.execution import WorkflowExecutionPhase
+from flytekit.types.directory import FlyteDirectory
+
+from images import CPU, IMAGES, on
+from tasks.gdsd.config import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
+from tasks.gdsd.config_base import Config
+from tasks.gdsd.hardware_config import TrainHardwareConfig
+from tasks.policy import prepare_policy, take_policy
+from tasks.promote import (
+    Champion,
+    ChampionReport,
+    RetrainResult,
+    draw_seeds,
+    find_champion,
+    keep_evaluation,
+    promote,
+    require_champion,
+)
+from tasks.prompts import prepare_prompts
+from tasks.publish import publish_evaluations
+from tasks.sources import reach, ship
+from workflows.gdsd import Beginning, evaluate_lengths, learn
+
+ship(reach(__name__))
+
+ENDED = [
+    WorkflowExecutionPhase.SUCCEEDED,
+    WorkflowExecutionPhase.FAILED,
+    WorkflowExecutionPhase.TIMED_OUT,
+    WorkflowExecutionPhase.ABORTED,
+]
+ONE_AT_A_TIME = ConcurrencyPolicy(max_concurrency=1, behavior=ConcurrencyLimitBehavior.SKIP)
+
+
+@dynamic(
+    container_image=CPU.image,
+    environment=IMAGES,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(days=30),
+    interruptible=False,
+)
+def prepare_fresh(
+    champion: Champion,
+    prompts: PromptConfig,
+    policy: PolicyConfig,
+    hardware: TrainHardwareConfig,
+    prompts_per_round: int,
+    length: int,
+) -> Beginning:
+    """Makes problems, and of the champion the base; where there is none, of the configuration's policy."""
+    problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
+    if champion.policy is None:
+        base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
+    else:
+        taken = FlyteDirectory(champion.policy)
+        base = on(hardware.policy, take_policy(policy=taken, train=problems.train, length=length))
+    return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
+
+
+@workflow
+def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> RetrainResult:
+    """Trains the champion further on fresh problems, and makes the result the champion if the gate says yes.
+
+    Args:
+        config: the experiment, as a YAML or JSON file or inline JSON; its policy is the base where there is no champion
+        registry: path or URL of the registry of promoted policies; the first promotion makes it
+        kickoff_time: when the run was due; its seeds follow from it
+    """
+    champion = find_champion(registry=registry)
+    fresh = draw_seeds(config=config, kickoff_time=kickoff_time)
+    begun = prepare_fresh(
+        champion=champion,
+        prompts=fresh.prompts,
+        policy=fresh.policy,
+        hardware=fresh.hardware,
+        prompts_per_round=fresh.rollout.prompts_per_round,
+        length=fresh.rollout.sampler.length,
+    )
+    return promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)
+
+
+@workflow
+def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datetime) -> ChampionReport:
+    """Scores the champion on the test problems of a prompt configuration, and keeps the reports in the registry.
+
+    Args:
+        config: problems and protocol, as a YAML or JSON file or inline JSON
+        registry: path or URL of the registry of promoted policies
+        kickoff_time: when the run was due; names the reports
+    """
+    champion = require_champion(registry=registry)
+    evaluated = evaluate_lengths(policy=champion.policy, config=config)
+    result = publish_evaluations(reports=evaluated.reports, samples=evaluated.samples)
+    return keep_evaluation(registry=registry, entry=champion.entry, result=result, kickoff_time=kickoff_time)
+
+
+Configuration = TypeVar("Configuration", bound=Config)
+
+
+def _configured(model: type[Configuration], variable: str) -> Configuration:
+    """Reads the configuration whose file an environment variable names."""
+    file = os.environ.get(variable)
+    written = yaml.safe_load(Path(file).read_text("utf-8")) if file else {}
+    return model.model_validate_json(json.dumps(written))
+
+
+def _notifications() -> list[Email]:
+    addresses = [address.strip() for address in os.environ.get("GDSD_NOTIFY", "").split(",") if address.strip()]
+    return [Email(phases=ENDED, recipients_email=addresses)] if addresses else []
+
+
+REGISTRY = {"registry": os.environ.get("GDSD_REGISTRY", "s3://gdsd/registry")}
+
+nightly_retrain = LaunchPlan.get_or_create(
+    name="nightly_retrain",
+    workflow=retrain,
+    schedule=CronSchedule(schedule="0 2 * * *", kickoff_time_input_arg="kickoff_time"),
+    default_inputs={"config": _configured(TrainConfig, "GDSD_RETRAIN_CONFIG")},
+    fixed_inputs=REGISTRY,
+    notifications=_notifications(),
+    concurrency=ONE_AT_A_TIME,
+)
+
+weekly_evaluation = LaunchPlan.get_or_create(
+    name="weekly_evaluation",
+    workflow=evaluate_champion,
+    schedule=CronSchedule(schedule="0 14 * * 1", kickoff_time_input_arg="kickoff_time"),
+    default_inputs={"config": _configured(EvaluateConfig, "GDSD_WEEKLY_CONFIG")},
+    fixed_inputs=REGISTRY,
+    notifications=_notifications(),
+    concurrency=ONE_AT_A_TIME,
+)
