@@ -48,23 +48,26 @@ def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
         f"prompts of {found.prompt_tokens} tokens ({assumed})",
         f"{found.completions} completions a round, {found.micro_batch} of them per forward pass of training",
         "",
-        f"{'GiB on each device':22}{'rollout':>10}{'distill':>10}",
+        f"{'GiB on each device':22}{'rollout':>10}{'distill':>10}{'evaluation':>12}",
     ]
     lines += [
-        f"{kind:22}" + "".join(f"{value:10.2f}" for value in values)
-        for kind, values in table({"rollout": found.rollout, "distill": found.distill})
+        f"{kind:22}{values[0]:10.2f}{values[1]:10.2f}{values[2]:12.2f}"
+        for kind, values in table({"rollout": found.rollout, "distill": found.distill, "evaluation": found.evaluation})
     ]
     rollout, distill, loads = found.rollout_seconds(device), found.distill_seconds(device), found.loads
     room = f"fits {device.name}'s" if found.peak <= device.gib * 2**30 else f"exceeds {device.name}'s"
+    drift = [f"{'seconds of drift':22}{found.drift_seconds(device):10.3g}   a round, of both engines, and another load"]
+    drift = drift if loads.drifts else []
     hashing = f", and hashes {loads.hashed / 1e9:.3g} GB of the local folder" if loads.hashed else ""
     lines += [
         f"{room} {device.gib:.0f} GiB",
         "",
         f"{'seconds of one device':22}{rollout:10.3g}{distill:10.3g}   a round, at {device.reached:.0%} of its peak, "
-        "if every group carries a signal",
+        f"if every group carries a signal{' and no completion is over early' if found.may_end_early else ''}",
         f"{'PFLOP':22}{found.rollout_work.total / 1e15:10.3g}{found.distill_work.total / 1e15:10.3g}",
         f"{'loads of the model':22}{loads.rollouts:10}{loads.epochs:10}   a round, and {loads.evaluations} for the "
         "evaluations: one for each shard or process",
+        *drift,
         f"{'seconds of loading':22}{loads.round_seconds:10.3g}   a round, at {READ / 1e9:.3g} GB/s: one for rollouts "
         f"reads {loads.sampled / 1e9:.3g} GB{hashing}",
         f"{'hours of one device':22}{found.hours(device):10.3g}   the run: {found.rounds} rounds, of which "

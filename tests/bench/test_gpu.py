@@ -180,7 +180,7 @@ def measure(name: str, case: Case, folder: Path, device: torch.device) -> Measur
     epoch = work.epoch(shape, config, case.group, tokens, length, added)
     sampled = work.completion(shape, case.prompt, case.sampler) * case.batch
     sizes = (case.group, case.group, case.prompt, length, b)
-    planned = footprint.of_rollout(shape, case.batch, case.prompt, case.sampler, b, is_gpu=device.type == "cuda")
+    planned = footprint.of_sampling(shape, case.batch, case.prompt, case.sampler, b, is_gpu=device.type == "cuda")
     return Measured(
         device=torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
         model=name,

@@ -155,7 +155,7 @@ def planned() -> dict[str, footprint.Memory]:
         sizes = (completions, group, PROMPT, LENGTH, footprint.FLOAT)
         return footprint.of_epoch(SHAPE, config, *sizes, adapter)
 
-    rollout = footprint.of_rollout(SHAPE, GROUPS * GROUP, PROMPT, SAMPLER, footprint.FLOAT)
+    rollout = footprint.of_sampling(SHAPE, GROUPS * GROUP, PROMPT, SAMPLER, footprint.FLOAT)
     return {
         "weights": footprint.Memory(rollout.weights),
         "full step": epoch(DISTILL),

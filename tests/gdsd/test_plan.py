@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from tasks.gdsd import engines, microbatch, readout
 from tasks.gdsd.config import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
 from tasks.gdsd.denoiser import families, networks, tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import DualCacheConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.denoiser.sampling_form import Beside
+from tasks.gdsd.denoiser.source import ModelFolder
+from tasks.gdsd.engine_config import DualCacheConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
 from tasks.gdsd.engines import choice
 from tasks.gdsd.engines.base import Request
 from tasks.gdsd.errors import CheckpointError
@@ -124,6 +127,101 @@ def test_what_an_approximate_engine_computes_is_counted(
     found = work.completion(flat, 5, settings, engine=config).network
     last = sum(work.hidden_rows(settings)) * settings.blocks
     assert found / (2 * 3 * 8 * 10**6) == pytest.approx(sampler.work.positions + last, rel=1e-4)
+
+
+def test_a_compiled_engine_asks_for_the_whole_block() -> None:
+    """If it fails, what compiling costs is left out: of 32 rows of the last block 17 are needed on average."""
+    settings = SamplerConfig(length=256, block_length=32, steps_per_block=16, order="confidence")
+    plain, quick = (work.completion(LLADA, 200, settings, None, ExactConfig(compile=each)) for each in (False, True))
+    more = 128 * (32 - 17) * (2 * 4096 * (2 * 4096 + 3 * 12288) + 4 * 456 * 4096)
+    assert quick.network - plain.network == pytest.approx(more) and quick.float32 == plain.float32
+
+
+def test_an_adapter_beside_half_precision_is_sampled_at_its_rate() -> None:
+    """If it fails, half the hours of a recipe are those of float32 products that rollouts and evaluations do not make.
+
+    Rank 128 on all maps of LLaDA has 128 x (4 x 8192 + 3 x 16384) = 10,485,760 weights in a block, of which k and v
+    have 2 x 128 x 8192 = 2,097,152. A look of 128 computes 456 tokens, in the last block but for k and v 17 on average.
+    """
+    adapter = AdapterConfig(rank=128, alpha=64.0)
+    settings = SamplerConfig(length=256, block_length=32, steps_per_block=16, order="confidence")
+    plain, beside = (work.completion(LLADA, 200, settings, each) for each in (None, adapter))
+    added = 2 * (456 * (31 * 10_485_760 + 2_097_152) + 17 * (10_485_760 - 2_097_152))
+    assert beside.network - plain.network == pytest.approx(128 * added) and beside.float32 == plain.float32
+    found, without = planned(recipe("llada_gsm8k")), planned(recipe("llada_gsm8k", policy={"adapter": None}))
+    assert found.rollout_work.float32 == without.rollout_work.float32
+    assert found.evaluation_work.float32 == without.evaluation_work.float32
+    assert found.rollout_work.network > without.rollout_work.network
+    assert found.evaluation_work.network > without.evaluation_work.network
+
+
+def test_an_adapter_in_float32_is_merged() -> None:
+    """If it fails, a run on the CPU is planned with an adapter that is not there any more."""
+    config = recipe("qwen3_sudoku")
+    found = planned(config, is_gpu=False)
+    without = planned(recipe("qwen3_sudoku", policy={"adapter": None}), is_gpu=False)
+    assert (found.rollout_work, found.evaluation_work) == (without.rollout_work, without.evaluation_work)
+    assert found.rollout.adapter == found.evaluation.adapter == 0
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_is_held_as_its_sampling_form_holds_it(
+    dtype: torch.dtype, bits: Literal[4] | None, tmp_path: Path
+) -> None:
+    """If it fails, memory is planned for an adapter of another precision than it samples in, or for a merged one."""
+    WRITERS["llada"](tmp_path)
+    adapter = AdapterConfig(rank=3, alpha=6.0, targets=["q_proj", "down_proj"], base_bits=bits)
+    denoiser = Denoiser.from_source(ModelFolder(path=str(tmp_path)), CPU, dtype, bits=bits)
+    denoiser.attach_adapter(adapter, seed=0)
+    denoiser.freeze_for_sampling()
+    parts = [part for part in denoiser.network.modules() if isinstance(part, Beside)]
+    held = sum(half.numel() * half.itemsize for part in parts for half in (part.down, part.up))
+    _, shape = shapes.shape_of(PolicyConfig.model_validate_json(json.dumps({"model": {"path": str(tmp_path)}})))
+    settings = SamplerConfig(length=8, block_length=4, steps_per_block=4, order="confidence")
+    found = footprint.of_sampling(shape, 1, 5, settings, dtype.itemsize, adapter)
+    assert found.adapter == held and (footprint.beside(adapter, dtype.itemsize) is not None) == bool(parts)
+
+
+def test_an_adapter_arrives_before_there_is_a_batch() -> None:
+    """If it fails, a policy that samples one short completion runs out of memory when it is loaded.
+
+    335,544,320 float32 weights beside LLaDA in half precision. Merged, there is also a product of 4096 x 12288.
+    """
+    adapter, weights = AdapterConfig(rank=128, alpha=64.0), 8_015_581_184
+    settings = SamplerConfig(length=2, block_length=2, steps_per_block=2, order="confidence")
+    half, full = (footprint.of_sampling(LLADA, 1, 1, settings, b, adapter).total for b in (2, 4))
+    assert half == 2 * weights + 4 * 335_544_320
+    assert full == 4 * weights + 4 * 335_544_320 + 4 * 4096 * 12288
+
+
+def test_the_drift_of_an_approximate_engine_is_counted() -> None:
+    """If it fails, a cache looks faster than it is: both engines complete the run's sample in each round."""
+    engine = {"name": "dual_cache", "drift": {"sample": 48}}
+    cached, exact = planned(recipe("llada_gsm8k", rollout={"engine": engine})), planned(recipe("llada_gsm8k"))
+    both = (cached.rollout_work + exact.rollout_work).total / 320  # one completion by each
+    assert cached.drift_work.total == pytest.approx(48 * both) and exact.drift_work.total == 0
+    assert cached.loads.of_round == exact.loads.of_round + 1
+    device = work.DEVICES["h100"]
+    rounds = cached.rollout_seconds(device) + cached.drift_seconds(device) + cached.distill_seconds(device)
+    rounds += cached.loads.round_seconds
+    assert cached.hours(device) == pytest.approx(150 * rounds / 3600 + cached.evaluation_hours(device))
+
+
+def test_memory_is_of_the_largest_batch() -> None:
+    """If it fails, evaluations or drift samples run out of memory on a device that the plan calls large enough."""
+    small = {"batch_size": 64, "prompts_per_round": 1, "shards": 1, "group_size": 2}
+    alone = planned(recipe("llada_gsm8k", rollout=small))
+    engine = {"name": "dual_cache", "drift": {"sample": 32}}
+    assert planned(recipe("llada_gsm8k", rollout=small | {"engine": engine})).rollout.caches == pytest.approx(
+        32 * 456 * 2 * 32 * 4096 * 2
+    )
+    # An evaluation of all 1319 test problems in batches of 2000 on one machine is larger than a round's update.
+    together = {"batch_size": 2000, "shards": 1}
+    many = planned(recipe("llada_gsm8k", evaluation=together))
+    assert many.peak == many.evaluation.total > many.distill.total > alone.evaluation.total
+    assert many.evaluation == planned(recipe("llada_gsm8k", evaluation=together | {"batch_size": 1319})).evaluation
+    assert planned(recipe("llada_gsm8k", evaluation={"batch_size": 2000, "shards": 100})).peak < many.peak / 2
 
 
 def test_constants_of_other_modules_are_theirs() -> None:

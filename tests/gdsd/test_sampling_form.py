@@ -1,5 +1,7 @@
 """A policy that only samples: the same policy, with small updates kept, and nothing else to be had from it."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from tasks.gdsd import checkpoint
 from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.denoiser import sampling_form
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.source import ModelFolder
 from tests.gdsd.checkpoints import CPU
@@ -144,3 +147,24 @@ def test_a_policy_without_an_adapter_is_frozen_too(denoiser: Denoiser) -> None:
     assert torch.equal(denoiser(ids), before) and denoiser.head() is denoiser.head()
     with pytest.raises(ValueError, match="frozen for sampling"):
         denoiser.trainable()
+
+
+def test_a_policy_is_frozen_map_by_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a frozen adapter is held in two precisions at once, for which the plan has no room."""
+    WRITERS["llada"](tmp_path)
+    denoiser = adapted(tmp_path, torch.bfloat16, 0.01)
+    alive = [weakref.ref(layer) for layer in layers(denoiser).values()]
+    left: list[int] = []
+
+    class Watched(sampling_form.Beside):
+        def __init__(self, base: torch.nn.Linear, down: Tensor, up: Tensor):
+            left.append(sum(layer() is not None for layer in alive))
+            super().__init__(base, down, up)
+
+    monkeypatch.setattr(sampling_form, "Beside", Watched)
+    gc.disable()
+    try:
+        denoiser.freeze_for_sampling()
+    finally:
+        gc.enable()
+    assert left == [*range(len(alive), 0, -1)]

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks import describe
 
@@ -50,6 +51,23 @@ def test_it_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "at 45% of its peak, if every group carries a signal" in guessed and "at 1 GB/s" in guessed
     assert describe.main([recipe, "--prompt-tokens", "123"]) == 0
     assert "prompts of 123 tokens (as given)" in capsys.readouterr().out
+
+
+def test_what_engines_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a plan hides what drift samples cost, or that completions which end early take less."""
+    config = yaml.safe_load((ROOT / "configs/llada_gsm8k.yaml").read_text())
+    said = "and no completion is over early"
+    for stage, change, lines in (
+        ("rollout", {}, (False, False)),
+        ("rollout", {"engine": {"name": "dual_cache"}}, (True, False)),
+        ("evaluation", {"engine": {"name": "threshold"}}, (False, True)),
+        ("evaluation", {"sampler": config["evaluation"]["sampler"] | {"stop_at_end": True}}, (False, True)),
+    ):
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump(config | {stage: config[stage] | change}))
+        assert describe.main([str(file)]) == 0
+        found = capsys.readouterr().out
+        assert ("seconds of drift" in found, said in found) == lines
 
 
 def test_a_broken_config_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

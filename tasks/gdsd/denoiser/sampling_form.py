@@ -26,7 +26,8 @@ def settle(network: Network) -> None:
         raise ValueError(
             "the adapter is switched off, so what would be frozen is not the policy; leave base_only first"
         )
-    for name, layer in layers.items():
+    for name in [*layers]:
+        layer = layers.pop(name)  # so that its float32 weights are gone when the next one is rounded
         base = layer.get_base_layer()
         (adapter,) = layer.lora_A
         assert isinstance(base, torch.nn.Linear)  # the only maps that are adapted

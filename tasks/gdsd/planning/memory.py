@@ -38,22 +38,33 @@ class Memory:
         return sum(vars(self).values())
 
 
-def of_rollout(
+def beside(adapter: AdapterConfig | None, b: int) -> AdapterConfig | None:
+    """Returns the adapter where it stays beside the base while sampling, see denoiser.sampling_form.
+
+    It is merged into float32 weights, which weights of 4 bits never are.
+    """
+    return adapter if adapter is not None and (b < FLOAT or adapter.base_bits is not None) else None
+
+
+def of_sampling(
     shape: Shape,
     batch: int,
     prompt: int,
     sampler: SamplerConfig,
     b: int,
-    adapter: int = 0,
+    adapter: AdapterConfig | None = None,
     engine: EngineConfig | None = None,
     is_gpu: bool = False,
 ) -> Memory:
-    """Returns what sampling a batch holds; the optimizer's moments stay in their file.
+    """Returns what sampling a batch holds, in rollouts and evaluations; the optimizer's moments stay in their file.
 
     The network: the states, a block's residual stream and 3 F inside its MLP, (3 D + 3 F) b a token. The choice of
     tokens, of which there are most in a block's first step: states of the rows, logits in float32, twice where the head
     has to be widened, and probabilities of a part of them in float64: two copies, six where the unlikely ones are left
     out, which takes their order.
+
+    An adapter arrives in float32. Then it is rounded to b where it stays beside the base, or it is gone: merging takes
+    the product of its halves, of a map's size. Before there is a batch, that is what there is beyond the weights.
     """
     engine = ExactConfig() if engine is None else engine
     tokens = batch * (prompt + sampler.length)
@@ -64,11 +75,19 @@ def of_rollout(
     chunk = min(2 * rows * shape.vocabulary * FLOAT, CHUNK_BYTES["cuda" if is_gpu else "cpu"])
     drawing = tokens * shape.width * b + rows * shape.width * (b + FLOAT) + of_logits + chunk * (6 if filtered else 2)
     is_cached = isinstance(engine, PrefixCacheConfig | DualCacheConfig)
+    arrives = settled = merging = 0
+    if adapter is not None:
+        arrives = shape.adapter(adapter) * FLOAT
+        if beside(adapter, b) is not None:
+            settled = shape.adapter(adapter) * b
+        else:
+            maps = shape.maps()
+            merging = max(maps[name][0] * maps[name][1] for name in adapter.targets) * FLOAT
     return Memory(
         weights=shape.parameters * b,
-        adapter=adapter * FLOAT,
+        adapter=settled,
         caches=2.0 * tokens * shape.layers * shape.kv_heads * shape.head_width * b if is_cached else 0.0,
-        activations=max(network, drawing),
+        activations=max(network, drawing, arrives + merging - settled),
     )
 
 

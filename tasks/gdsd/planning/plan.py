@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from tasks.gdsd.config import EvaluationConfig, TrainConfig
+from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.source import ModelFolder
 from tasks.gdsd.domains import make
-from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, of_epoch, of_rollout, packed
+from tasks.gdsd.engine_config import ExactConfig
+from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling, packed
 from tasks.gdsd.planning.shapes import Shape
-from tasks.gdsd.planning.work import Device, Work, completion, epoch, micro_batch, resolved
+from tasks.gdsd.planning.work import Device, Work, completion, epoch, may_end_early, micro_batch, resolved
 
 LETTERS_PER_TOKEN, TEMPLATE_TOKENS = 3.5, 16  # of English in the published vocabularies; a chat template's own tokens
 # Bytes a second. Both are assumptions: of a local disk, and of four cores at what one was measured to hash.
@@ -22,6 +23,7 @@ class Loads:
     """How often tasks load the model, and what a load reads. Each task is taken to be a process of its own."""
 
     rollouts: int  # of a round: its shards
+    drifts: int  # of a round: one where an approximate engine is compared
     epochs: int  # of a round: its processes, twice where each reads a reference too
     evaluations: int  # of the run: shards of all evaluations
     sampled: float  # bytes that a load for rollouts or evaluations reads
@@ -30,11 +32,11 @@ class Loads:
 
     @property
     def of_round(self) -> int:
-        return self.rollouts + self.epochs
+        return self.rollouts + self.drifts + self.epochs
 
     @property
     def round_seconds(self) -> float:
-        read = self.rollouts * self.sampled + self.trained
+        read = (self.rollouts + self.drifts) * self.sampled + self.trained
         return read / READ + self.of_round * self.hashed / HASHED
 
     @property
@@ -52,19 +54,26 @@ class Plan:
     prompt_tokens: int
     completions: int  # of a round
     micro_batch: int  # completions per forward and backward pass
-    rollout: Memory
+    rollout: Memory  # also of drift samples
     distill: Memory
+    evaluation: Memory
     rollout_work: Work  # of a round
+    drift_work: Work  # of a round, as long as the run has not gone back to the exact engine
     distill_work: Work  # of a round
     evaluation_work: Work  # of all evaluations of the run
     loads: Loads
     rounds: int
+    may_end_early: bool  # whether completions may take less than is counted
     halves: bool  # whether the network computes in bfloat16
     distill_halves: bool
 
     def rollout_seconds(self, device: Device) -> float:
         """Returns the device-seconds of a round's rollouts."""
         return self.rollout_work.seconds(device, self.halves)
+
+    def drift_seconds(self, device: Device) -> float:
+        """Returns the device-seconds of a round's drift sample, which both engines complete."""
+        return self.drift_work.seconds(device, self.halves)
 
     def distill_seconds(self, device: Device) -> float:
         """Returns the device-seconds of a round's updates."""
@@ -81,13 +90,14 @@ class Plan:
 
     def hours(self, device: Device) -> float:
         """Returns the device-hours of the whole run."""
-        of_round = self.rollout_seconds(device) + self.distill_seconds(device) + self.loads.round_seconds
+        sampling = self.rollout_seconds(device) + self.drift_seconds(device)
+        of_round = sampling + self.distill_seconds(device) + self.loads.round_seconds
         return self.rounds * of_round / 3600 + self.evaluation_hours(device)
 
     @property
     def peak(self) -> float:
         """Bytes that a device needs."""
-        return max(self.rollout.total, self.distill.total)
+        return max(self.rollout.total, self.distill.total, self.evaluation.total)
 
 
 def prompt_tokens(config: TrainConfig, family: Family) -> int:
@@ -103,16 +113,25 @@ def prompt_tokens(config: TrainConfig, family: Family) -> int:
 def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True, prompt: int | None = None) -> Plan:
     """Plans a run. Without `prompt`, the tokens of a prompt are estimated."""
     prompt = prompt_tokens(config, family) if prompt is None else prompt
-    policy, rollout, distill = config.policy, config.rollout, config.distill
+    policy, rollout, distill, evaluation = config.policy, config.rollout, config.distill, config.evaluation
     b = HALF if is_gpu and family.name != "tiny" else FLOAT
     adapter = 0 if policy.adapter is None else shape.adapter(policy.adapter)
+    frozen = beside(policy.adapter, b)
     sampler, engine = resolved(rollout.sampler, family), rollout.engine.root
+    answering = resolved(evaluation.sampler, family)
     completions, length = rollout.prompts_per_round * rollout.group_size, sampler.length
     share = ceil(rollout.prompts_per_round / distill.compute.processes) * rollout.group_size
     batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)
-    answer = completion(shape, prompt, resolved(config.evaluation.sampler, family), adapter)
+    drift = rollout.engine.drift
+    compared = 0 if drift is None else drift.sample
+    batch = max(batch, min(rollout.batch_size, compared))
+    one, exact = (completion(shape, prompt, sampler, frozen, each) for each in (engine, ExactConfig()))
+    answer = completion(shape, prompt, answering, frozen, evaluation.engine)
     bits = None if policy.adapter is None else policy.adapter.base_bits
-    sampled = of_rollout(shape, batch, prompt, sampler, b, adapter, engine, is_gpu)
+    sampled = of_sampling(shape, batch, prompt, sampler, b, policy.adapter, engine, is_gpu)
+    share_answers = ceil(max(evaluated(config)) / evaluation.shards) * evaluation.samples
+    together = min(evaluation.batch_size, share_answers)
+    answered = of_sampling(shape, together, prompt, answering, b, policy.adapter, evaluation.engine, is_gpu)
     trained = of_epoch(shape, distill, share, rollout.group_size, prompt, length, b, policy.adapter)
     # The products of what is trained are in the configured precision, those of a frozen base in its own.
     lowers = distill.compute.precision == "bfloat16" or (b == HALF and policy.adapter is not None)
@@ -125,11 +144,14 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
         micro_batch=micro_batch(distill, rollout.group_size, share, prompt + length),
         rollout=packed(sampled, shape, b, bits),
         distill=packed(trained, shape, b, bits),
-        rollout_work=completion(shape, prompt, sampler, adapter, engine) * completions,
+        evaluation=packed(answered, shape, b, bits),
+        rollout_work=one * completions,
+        drift_work=(one + exact) * compared,
         distill_work=epoch(shape, distill, completions, prompt + length, length, adapter),
         evaluation_work=answer * answers(config),
         loads=loads(config, shape, adapter),
         rounds=config.rounds,
+        may_end_early=may_end_early(sampler, engine) or may_end_early(answering, evaluation.engine),
         halves=b == HALF,
         distill_halves=is_gpu and lowers,
     )
@@ -150,6 +172,7 @@ def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
     hashes = isinstance(policy.model, ModelFolder) and adapter
     return Loads(
         rollouts=config.rollout.shards,
+        drifts=int(config.rollout.engine.drift is not None),
         epochs=distill.compute.processes * (1 + reads_base),
         evaluations=evaluations * config.evaluation.shards,
         sampled=own,
@@ -160,10 +183,14 @@ def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
 
 def answers(config: TrainConfig) -> int:
     """Returns the completions of a run's evaluations: validations, and test and guards before and after."""
-    validations = ceil(config.rounds / config.validate_every)
-    tested = config.prompts.test_size + sum(guard.test_size for guard in config.judge.guards.values())
-    evaluation: EvaluationConfig = config.evaluation
-    return evaluation.samples * (validations * config.prompts.validation_size + 2 * tested)
+    validation, *tested = evaluated(config)
+    return config.evaluation.samples * (ceil(config.rounds / config.validate_every) * validation + 2 * sum(tested))
+
+
+def evaluated(config: TrainConfig) -> list[int]:
+    """Returns how many problems there are to validate on, to test on, and in each guard."""
+    guards = config.judge.guards.values()
+    return [config.prompts.validation_size, config.prompts.test_size, *(guard.test_size for guard in guards)]
 
 
 def table(memory: Mapping[str, Memory]) -> list[tuple[str, list[float]]]:

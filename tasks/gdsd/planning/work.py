@@ -1,15 +1,23 @@
 """Floating-point operations, and how long a device takes for them.
 
 Seconds are operations over the share of a device's peak that is usually reached: an assumption for a GPU until
-tests/bench/test_gpu.py has measured it on the card.
+tests/bench/test_gpu.py has measured it on the card. Products alone are counted: not the draw of tokens, nor what makes
+weights of 4 bits dense.
 """
 
 from dataclasses import dataclass
 from math import log2
 
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.engine_config import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.engine_config import (
+    DualCacheConfig,
+    EngineConfig,
+    ExactConfig,
+    PrefixCacheConfig,
+    SamplerConfig,
+    ThresholdConfig,
+)
 from tasks.gdsd.objective_config import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks, Wd1Config
 from tasks.gdsd.planning.shapes import Shape
 
@@ -53,7 +61,7 @@ class Work:
     """Floating-point operations, a product of n x k and k x m counting 2 n k m."""
 
     network: float = 0.0  # in the precision of the weights
-    float32: float = 0.0  # of adapters, logits and readouts
+    float32: float = 0.0  # of adapters in training, logits and readouts
 
     def __add__(self, other: "Work") -> "Work":
         return Work(self.network + other.network, self.float32 + other.float32)
@@ -80,19 +88,23 @@ def forward(shape: Shape, tokens: int, adapter: int = 0, autocast: bool = False)
     return Work(2.0 * tokens * shape.body + attention + beside * autocast, beside * (not autocast))
 
 
-def look(shape: Shape, tokens: int, computed: int, rows: int, adapter: int = 0) -> Work:
+def look(shape: Shape, tokens: int, computed: int, rows: int, beside: AdapterConfig | None = None) -> Work:
     """Returns the operations of a sampler's look at a canvas of T tokens, without logits.
 
     Only the states of some tokens are computed, which read keys and values of all; the last block asks only for the
     rows to predict, but computes their keys and values.
+
+    Args:
+        beside: an adapter that is not merged. It is frozen in the base's precision, as its maps' products are.
     """
     maps = {name: inputs * outputs for name, (inputs, outputs) in shape.maps().items()}
+    if beside is not None:
+        maps |= {name: maps[name] + beside.rank * sum(shape.maps()[name]) for name in beside.targets}
     whole, pairs = sum(maps.values()), maps["k_proj"] + maps["v_proj"]
     reading = 4 * tokens * shape.heads * shape.head_width
     full_blocks = (shape.layers - 1) * computed * (2 * whole + reading)
     last_block = 2 * computed * pairs + rows * (2 * (whole - pairs) + reading)
-    added = 2 * adapter / shape.layers * ((shape.layers - 1) * computed + rows)
-    return Work(float(full_blocks + last_block), added)
+    return Work(float(full_blocks + last_block))
 
 
 def logits(shape: Shape, rows: int) -> Work:
@@ -113,12 +125,20 @@ def hidden_rows(sampler: SamplerConfig) -> list[int]:
 
 
 def completion(
-    shape: Shape, prompt: int, sampler: SamplerConfig, adapter: int = 0, engine: EngineConfig | None = None
+    shape: Shape,
+    prompt: int,
+    sampler: SamplerConfig,
+    beside: AdapterConfig | None = None,
+    engine: EngineConfig | None = None,
 ) -> Work:
     """Returns the operations of one completion, of resolved settings.
 
     An engine that keeps keys and values computes all tokens where that is due, and else those of the block, with the
-    prefix cache also those after it. That an answer may be over sooner, or a threshold reached, is left out.
+    prefix cache also those after it; where the row before predicts a token it computes one more, which is left out.
+    Compiled, the last block is asked for all rows of the sampler's block. It is at most so much where `may_end_early`.
+
+    Args:
+        beside: an adapter that is not merged, see `look`.
     """
     engine = ExactConfig() if engine is None else engine
     tokens = prompt + sampler.length
@@ -129,8 +149,14 @@ def completion(
             if isinstance(engine, PrefixCacheConfig | DualCacheConfig) and step % (engine.refresh_every or 2**30):
                 after = sampler.length - block * sampler.block_length
                 computed = after if isinstance(engine, PrefixCacheConfig) else sampler.block_length
-            work += look(shape, tokens, computed, rows, adapter) + logits(shape, rows)
+            asked = sampler.block_length if isinstance(engine, ExactConfig) and engine.compile else rows
+            work += look(shape, tokens, computed, asked, beside) + logits(shape, rows)
     return work
+
+
+def may_end_early(sampler: SamplerConfig, engine: EngineConfig) -> bool:
+    """Says whether completions may take fewer blocks or steps than are counted."""
+    return sampler.stop_at_end or isinstance(engine, ThresholdConfig)
 
 
 def views(objective: ObjectiveConfig) -> int:
