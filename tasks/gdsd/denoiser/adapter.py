@@ -1,8 +1,9 @@
 """A LoRA adapter inside a network (arXiv 2106.09685), and at rest as a folder of the peft library's form.
 
-The layers are peft's: where one stands, W x becomes W x + alpha / rank * B A x, with W frozen. The folder has the names
-of the class that the base's authors publish, so that peft puts it onto that. It holds data only, and is read as
-strictly as the weights beside it: whatever it asks for beyond `AdapterConfig` is refused.
+The layers are peft's: where one stands, W x becomes W x + alpha / rank * B A x, with W frozen; `adapted_map` says how
+that is rounded. The folder has the names of the class that the base's authors publish, so that peft puts it onto that.
+It holds data only, and is read as strictly as the weights beside it: whatever it asks for beyond `AdapterConfig` is
+refused.
 """
 
 import json
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config import AdapterConfig, AdapterTarget
+from tasks.gdsd.denoiser.adapted_map import AdaptedLinear
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.denoiser.source import HubModel, ModelFolder
@@ -36,9 +38,10 @@ def inject(network: Network, config: AdapterConfig) -> None:
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # declared whole, but only ever divided by the rank
         target_modules=[*config.targets],
     )
+    layers._register_custom_module({torch.nn.Linear: AdaptedLinear})
     inject_adapter_in_model(layers, network)
     for parameter in parameters(network).values():
-        # Half precision would round small updates away; peft computes in the adapter's precision and rounds after it.
+        # Half precision would round small updates away.
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
 

@@ -60,8 +60,19 @@ class FourBitLinear(torch.nn.Linear):
         return scaled.view(self.out_features, self.in_features)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., n) -> (..., m)
-        product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]  # torch has no type for it
+        product: Tensor = _Product.apply(x, None, self)  # type: ignore[no-untyped-call]  # torch has no type for it
         return product if self.bias is None else product + self.bias.to(product.dtype)
+
+    def add_product(
+        self,
+        total: Tensor,  # (N, m), which may be overwritten
+        x: Tensor,  # (N, n), as total
+    ) -> Tensor:  # (N, m)
+        """Returns the total with x W^T added, without the bias; the sum is rounded once."""
+        if not torch.is_grad_enabled():
+            return total.addmm_(x, self.dense().to(x.dtype).T)
+        added: Tensor = _Product.apply(x, total, self)  # type: ignore[no-untyped-call]  # torch has no type for it
+        return added
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:  # (m n / 2,) uint8, (m n / 64,) bfloat16
@@ -93,15 +104,18 @@ def weights(network: torch.nn.Module) -> int:
 
 
 class _Product(torch.autograd.Function):
-    """x W^T with a frozen W that is made dense again in the backward pass instead of being kept for it."""
+    """x W^T, or that added to a total, with a frozen W that is made dense again in the backward pass and never kept."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, layer: FourBitLinear) -> Tensor:
-        ctx.layer, ctx.dtype = layer, x.dtype  # type: ignore[attr-defined]  # a context takes any attribute
-        return torch.nn.functional.linear(x, layer.dense())
+    def forward(ctx: FunctionCtx, x: Tensor, total: Tensor | None, layer: FourBitLinear) -> Tensor:
+        ctx.layer, ctx.dtype, ctx.adds = layer, x.dtype, total is not None  # type: ignore[attr-defined]  # it takes any
+        if total is None:
+            return torch.nn.functional.linear(x, layer.dense())
+        return torch.addmm(total, x, layer.dense().to(x.dtype).T)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (gradient,) = gradients
         weight = ctx.layer.dense()  # type: ignore[attr-defined]  # set by forward
-        return (gradient @ weight.to(gradient.dtype)).to(ctx.dtype), None  # type: ignore[attr-defined]  # also
+        by_x = (gradient @ weight.to(gradient.dtype)).to(ctx.dtype)  # type: ignore[attr-defined]  # also
+        return by_x, gradient if ctx.adds else None, None  # type: ignore[attr-defined]  # also

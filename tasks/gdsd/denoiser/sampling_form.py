@@ -1,15 +1,15 @@
 """The form in which a policy with an adapter samples: its maps cost and lose as little as they can.
 
 Of a float32 base the adapter is merged into the weights. Half-precision weights would round small updates away (half an
-ulp of a bfloat16 weight of 0.02 is 6e-5, an early update 1e-6), and so would half-precision outputs W x, to which
-B A x is added, in whatever precision: of either most is lost where it is below half an ulp. So there both products are
-added up in one accumulator, which is rounded once; on top of W x this costs two thin products and reads no weight more.
+ulp of a bfloat16 weight of 0.02 is 6e-5, an early update 1e-6), so there it stays beside them, in the sum that training
+has too, see `adapted_map`: on top of W x this costs two thin products and reads no weight more.
 """
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from tasks.gdsd.denoiser import adapted_map
 from tasks.gdsd.denoiser.four_bits import FourBitLinear
 from tasks.gdsd.denoiser.networks import Network
 
@@ -55,10 +55,4 @@ class Beside(torch.nn.Module):
         self,
         x: Tensor,  # (..., n)
     ) -> Tensor:  # (..., m)
-        rows = x.flatten(0, -2)  # (N, n)
-        out = (rows @ self.down.T) @ self.up.T  # (N, m)
-        weight = self.base.dense() if isinstance(self.base, FourBitLinear) else self.base.weight
-        out.addmm_(rows, weight.T)
-        if self.base.bias is not None:
-            out += self.base.bias
-        return out.unflatten(0, x.shape[:-1])
+        return adapted_map.total(x, self.base, self.down, self.up)
