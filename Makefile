@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/tiny_sudoku.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate describe test lint format bench register clean clean-runs
+.PHONY: help install train evaluate describe champion test lint format bench register clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ evaluate: $(READY) ## score the checkpoint folder POLICY
 
 describe: $(READY) ## say what CONFIG will need of a device, before anything is spent
 	$(BIN)/python -m tasks.describe $(CONFIG)
+
+champion: $(READY) ## show the champion and history of the registry REGISTRY
+	$(if $(REGISTRY),,$(error name the registry: make champion REGISTRY=...))
+	$(BIN)/python -m tasks.registry $(REGISTRY)
 
 test: $(READY) ## run the tests, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
