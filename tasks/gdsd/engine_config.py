@@ -8,7 +8,7 @@ from tasks.gdsd.config_base import Config, Count, StrictJson
 
 
 class ExactConfig(Config):
-    """The policy's own distribution: every step reads the whole canvas. Evaluations use no other for their numbers."""
+    """The policy's own distribution: every step reads the whole canvas. What another one makes carries its name."""
 
     name: Literal["exact"] = "exact"
     compile: bool = Field(

@@ -26,7 +26,7 @@ class CheckpointError(GdsdError, ValueError):
 
 
 class NonFiniteError(GdsdError, ArithmeticError):
-    """Several updates in a row had a non-finite loss or gradient; the evidence was saved before raising."""
+    """Several updates in a row had a non-finite loss or gradient, after the evidence was saved; or logits are not."""
 
 
 class SandboxError(GdsdError, RuntimeError):

@@ -68,7 +68,7 @@ def draw_figure(found: dict[str, dict[int, tuple[float, float]]]) -> None:
 def test_time_grows_no_faster_than_the_operations() -> None:
     """If it fails, something grows with the canvas or the vocabulary that is not the model.
 
-    Between neighbouring points time may grow by a third more than the operations, which is what caches cost here.
+    From the first point to the last, time may grow by a third more than the operations, which is what caches cost here.
     """
     found = {axis: {value: point(replace(SIZE, **{axis: value})) for value in AXES[axis]} for axis in AXES}
     print(f"\n{SIZE}, float32, {torch.get_num_threads()} threads")

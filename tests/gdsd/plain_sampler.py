@@ -60,7 +60,8 @@ def plain_sampler(
             step += 1
         end = first + config.block_length
         if config.stop_at_end and not set(completion[:end]).isdisjoint(denoiser.end_ids):
-            completion[end:] = [denoiser.end_id] * (config.length - end)
+            ends = [token for token in denoiser.end_ids if token not in banned]
+            completion[end:] = ends[:1] * (config.length - end)
             break
     return Completion(completion, unmasked_at, calls)
 

@@ -101,6 +101,19 @@ def test_tokens_and_ranks_equal_the_plain_ones(
     assert ranks.tolist() == pytest.approx([rank for _, rank in plain], abs=1e-12)
 
 
+@pytest.mark.parametrize("order", ["confidence", "entropy"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_row_that_is_not_finite_has_a_token_and_no_rank(bad: float, temperature: float, order: str) -> None:
+    """If it fails, a token outside the vocabulary stops a GPU for good, or nobody can tell that there was nothing."""
+    states = torch.tensor([[0.0, 1.0, 2.0], [0.0, bad, 2.0]])
+    for top_p, top_k in ((1.0, None), (0.9, 2)):
+        by = rules(temperature, order, top_p, top_k)
+        tokens, ranks = chosen(states, torch.tensor([0.5, 0.5]).double(), by)
+        assert tokens.min() >= 0 and tokens.max() < 3
+        assert ranks.isnan().tolist() == [False, True]
+
+
 def test_banned_tokens_have_no_mass() -> None:
     """If it fails, a banned token is drawn, or its probability counts in the order of unmasking."""
     by = Rules(1.0, "confidence", 1.0, None, torch.tensor([1, 3]))

@@ -1,20 +1,29 @@
 """The exact engine against a plain sampler that can be read at a glance, and its promises about batches and ties."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import seeds
+from tasks.gdsd import engines, seeds
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
+from tasks.gdsd.engine_config import (
+    DualCacheConfig,
+    EngineConfig,
+    ExactConfig,
+    PrefixCacheConfig,
+    SamplerConfig,
+    ThresholdConfig,
+)
 from tasks.gdsd.engines.base import Completion, Request
 from tasks.gdsd.engines.exact import Exact
-from tasks.gdsd.engines.unmasking import Canvas, Unmasking, resolve
-from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.engines.unmasking import Canvas, Unmasking, make_rules, resolve
+from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.padding import left_pad
 from tasks.gdsd.readout import Head
+from tests.gdsd.official import write_llada
 from tests.gdsd.plain_sampler import plain_sampler
 
 TEXTS = ["1.34341.2143.321=", "12=", "a sum of 3 and 4 is", "x", "12343412....4321", "(1+2)*3="]
@@ -137,6 +146,52 @@ def test_the_key_decides_only_where_there_is_a_draw(denoiser: Denoiser) -> None:
     assert first == again != second
     greedy = sample(denoiser, asked, GREEDY)
     assert greedy[0] == greedy[1] == greedy[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.0}, {"order": "entropy", "top_p": 0.9, "top_k": 5}, {"ban": ["1"], "top_p": 0.5}],
+    ids=["free", "greedy", "entropy", "filtered"],
+)
+@pytest.mark.parametrize("prompts", [[[3, 4, 5], [4]], [[3], [5]]], ids=["padded", "whole"])
+@pytest.mark.parametrize(
+    "config",
+    [ExactConfig(), PrefixCacheConfig(), DualCacheConfig(refresh_every=2), ThresholdConfig()],
+    ids=lambda config: config.name,
+)
+def test_no_value_is_looked_at_inside_a_block(
+    denoiser: Denoiser, config: EngineConfig, prompts: list[list[int]], options: dict[str, object]
+) -> None:
+    """If it fails, every step waits for the GPU to finish before the next one can be handed to it.
+
+    Tensors of the device 'meta' have no values, so whoever looks at one is refused.
+    """
+    denoiser.to("meta")
+    engine = engines.make(config, denoiser)
+    assert isinstance(engine, Unmasking)
+    if isinstance(config, ThresholdConfig):
+        options = {**options, "order": "confidence"}
+    values = {"length": 12, "block_length": 6, "steps_per_block": 4}
+    settings = engine.resolve(SamplerConfig.model_validate(values | options))
+    canvas = engine._canvas([Request(ids, key) for key, ids in enumerate(prompts)], [0, 1], settings)
+    canvas.block = slice(canvas.start + 6, canvas.start + 12)
+    with torch.no_grad():
+        if isinstance(config, ThresholdConfig):  # the one that has to look, so the device does refuse
+            with pytest.raises(NotImplementedError, match="no data"):
+                engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 4)
+        else:
+            engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 4)
+
+
+@pytest.mark.parametrize("config", [ExactConfig(), ThresholdConfig()], ids=lambda config: config.name)
+@pytest.mark.parametrize("settings", [FREE, GREEDY], ids=["free", "greedy"])
+def test_a_policy_that_is_not_finite_is_refused(
+    denoiser: Denoiser, config: EngineConfig, settings: SamplerConfig
+) -> None:
+    """If it fails, broken weights make completions of one token over and over, and an evaluation believes them."""
+    denoiser.network.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="logits of 3 of 3 completions are not finite"):
+        list(engines.make(config, denoiser).generate(requests(denoiser, 3), settings, 4))
 
 
 def test_nothing_to_generate_is_refused(denoiser: Denoiser) -> None:
@@ -293,12 +348,45 @@ def test_the_family_decides_what_the_settings_leave_open(denoiser: Denoiser) -> 
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"ban": ["1", "elephant"]}, "elephant"), ({"top_k": 1000}, "exceeds the 51 tokens")]
+    "options, message",
+    [
+        ({"ban": ["1", "elephant"]}, "elephant"),
+        ({"ban": ["1", "<mask>"]}, r"\['<mask>'\], which no completion contains anyway"),
+        ({"top_k": 1000}, "top_k 1000 leaves nothing out of the 49 tokens.*use at most 48"),
+        ({"top_k": 48, "ban": ["1"]}, "top_k 48 leaves nothing out of the 48 tokens"),
+    ],
 )
 def test_settings_that_do_not_fit_the_policy_are_refused(
     denoiser: Denoiser, options: dict[str, object], message: str
 ) -> None:
-    """If it fails, a misspelled ban is silently no ban."""
+    """If it fails, a misspelled ban is silently no ban, or a filter keeps everything."""
     config = SamplerConfig.model_validate({"length": 4, "block_length": 4, "steps_per_block": 2} | options)
     with pytest.raises(ConfigError, match=message):
         sample(denoiser, requests(denoiser, 1), config)
+
+
+def test_all_that_may_be_drawn_or_all_ends_may_not_be_banned(denoiser: Denoiser) -> None:
+    """If it fails, completions are of token 0, or a run waits for ends that never come."""
+    names = denoiser.tokenizer.convert_ids_to_tokens(list(range(denoiser.vocabulary_size)))
+    drawn = [name for token, name in enumerate(names) if token not in denoiser.never_sampled]
+    with pytest.raises(ConfigError, match=f"ban has all {len(drawn)} tokens"):
+        sample(denoiser, requests(denoiser, 1), FREE.model_copy(update={"ban": drawn}))
+    stopping = FREE.model_copy(update={"ban": [names[end] for end in denoiser.end_ids], "stop_at_end": True})
+    with pytest.raises(ConfigError, match="stop_at_end waits for an end token"):
+        sample(denoiser, requests(denoiser, 1), stopping)
+
+
+def test_what_follows_an_end_is_filled_with_one_that_is_not_banned(tmp_path: Path) -> None:
+    """If it fails, a banned token is in a completion: of LLaDA's two ends the first is also its padding."""
+    write_llada(tmp_path)
+    llada = Denoiser.load(tmp_path, "llada", torch.device("cpu"))
+    config = SamplerConfig(
+        length=12, block_length=2, steps_per_block=2, temperature=5.0, stop_at_end=True, ban=["<|endoftext|>"]
+    )
+    asked = [Request([7, 8], key) for key in range(64)]
+    made = sample(llada, asked, config)
+    assert made == plain(llada, asked, config)
+    assert any(found.steps < config.steps for found in made)
+    banned, other = llada.end_ids
+    assert not any(banned in found.ids for found in made)
+    assert all(found.ids[-1] == other for found in made if found.steps < config.steps)

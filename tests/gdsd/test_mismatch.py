@@ -104,6 +104,7 @@ def test_the_enumerated_sampler_is_the_products(kind: str) -> None:
         keys=keys,
         unmasked_at=torch.zeros(count, LENGTH, dtype=torch.int64),
         calls=torch.zeros(count, dtype=torch.int64),
+        is_finite=torch.ones(count, dtype=torch.bool),
         start=0,
         block=slice(0, LENGTH),
         which=list(range(count)),

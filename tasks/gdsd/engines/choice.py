@@ -45,7 +45,8 @@ def choose(
     """Draws a token per row, and returns the rank of each: the largest are unmasked first.
 
     'confidence' ranks by the token's probability at temperature 1, of all tokens (LLaDA, arXiv 2502.09992); 'entropy'
-    by the negative entropy, in nats, of what was drawn from (Dream, arXiv 2508.15487).
+    by the negative entropy, in nats, of what was drawn from (Dream, arXiv 2508.15487). Where logits are not finite, the
+    rank is NaN and the token anyone.
     """
     vocabulary = len(head.weight)
     group = max(1, LOGITS_BYTES // (4 * vocabulary))
@@ -70,7 +71,7 @@ def _choose(logits: Tensor, uniform: Tensor, rules: Rules) -> tuple[Tensor, Tens
     mass = (below if heat == 1 else below.div_(heat)).exp_()
     if whole is None and by_confidence:
         whole = mass.sum(-1)
-    if rules.is_filtered and not (by_confidence and rules.temperature == 0):
+    if rules.is_filtered:
         mass = keep_likeliest(logits, mass, rules.top_p, rules.top_k)
     tokens = likeliest if rules.temperature == 0 else invert(mass, uniform)
     if whole is not None:
@@ -83,10 +84,14 @@ def invert(
     mass: Tensor,  # (N, V) float64, not negative; its rows need not add up to 1
     uniform: Tensor,  # (N,) float64 in [0, 1)
 ) -> Tensor:  # (N,) int64
-    """Returns the token at which the running sum of a row first exceeds its uniform number's share of the whole."""
+    """Returns the token at which the running sum of a row first exceeds its uniform number's share of the whole.
+
+    A row of NaN, which nothing exceeds, gives the last token: one outside the vocabulary would stop a GPU for good.
+    """
     running = mass.cumsum(-1)
     # right=True skips tokens of no mass, which a uniform of exactly 0 would otherwise select.
-    return torch.searchsorted(running, uniform[:, None] * running[:, -1:], right=True).squeeze(-1)
+    found = torch.searchsorted(running, uniform[:, None] * running[:, -1:], right=True).squeeze(-1)
+    return found.clamp_(max=mass.shape[-1] - 1)
 
 
 def keep_likeliest(
@@ -95,7 +100,7 @@ def keep_likeliest(
     top_p: float,
     top_k: int | None,
 ) -> Tensor:  # (N, V) float64
-    """Sets to zero what is neither among the `top_k` likeliest tokens nor needed for `top_p` of the row's mass.
+    """Sets to zero what is not among the `top_k` likeliest tokens, or not needed for `top_p` of the row's mass.
 
     The nucleus is the fewest likeliest tokens whose mass reaches `top_p`: at least one. Of equally likely tokens the
     first are kept.

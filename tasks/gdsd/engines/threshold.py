@@ -51,6 +51,7 @@ class Threshold(Unmasking):
             some = canvas.rows(left)
             states = self.states(some, places, step - first_step)
             tokens, ranks = self.draw(states, head, some, places, step, rules)  # (N, R) each
+            canvas.is_finite[left] &= ranks.isfinite().all(1)
             ranks = ranks.masked_fill(~hidden, -torch.inf)
             turn = ranks.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
             now = hidden & ((turn < share) | (ranks >= self._confidence))

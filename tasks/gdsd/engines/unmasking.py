@@ -18,7 +18,7 @@ from tasks.gdsd.denoiser.families.base import SamplerDefaults
 from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.engines.base import Completion, Engine, Finished, Request
 from tasks.gdsd.engines.choice import Rules, choose
-from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.padding import left_pad
 from tasks.gdsd.readout import Head
 
@@ -32,6 +32,7 @@ class Canvas:
     keys: Tensor  # (B,) int64
     unmasked_at: Tensor  # (B, L) int64; where a token is still hidden, the last step
     calls: Tensor  # (B,) int64: denoiser calls so far
+    is_finite: Tensor  # (B,) bool: so far, the ranks of all tokens
     start: int  # S
     block: slice  # of the positions in work
     which: list[int]  # (B,): the requests
@@ -45,11 +46,21 @@ class Canvas:
             keys=self.keys[rows],
             unmasked_at=self.unmasked_at[rows],
             calls=self.calls[rows],
+            is_finite=self.is_finite[rows],
             which=[self.which[row] for row in rows.tolist()],
         )
 
     def finished(self) -> Finished:
-        """Returns the completions."""
+        """Returns the completions.
+
+        Raises:
+            NonFiniteError: the policy does not say what to draw.
+        """
+        if broken := int((~self.is_finite).sum()):
+            raise NonFiniteError(
+                f"logits of {broken} of {len(self.which)} completions are not finite, so the policy's weights are not, "
+                "or too large for their precision; go back to an earlier checkpoint"
+            )
         columns = (self.ids[:, self.start :].tolist(), self.unmasked_at.tolist(), self.calls.tolist())
         return dict(zip(self.which, (Completion(*column) for column in zip(*columns, strict=True)), strict=True))
 
@@ -90,16 +101,17 @@ class Unmasking(Engine):
         self, requests: Sequence[Request], which: list[int], settings: SamplerConfig, rules: Rules
     ) -> Iterator[Finished]:
         """Unmasks one batch; sequences that need no further block leave it."""
-        canvas = self._canvas(requests, which, settings)
+        canvas, ends = self._canvas(requests, which, settings), allowed_ends(settings, self.denoiser)
         for number in range(settings.blocks):
             first = canvas.start + number * settings.block_length
             canvas.block = slice(first, first + settings.block_length)
             self.unmask_block(canvas, settings, rules, number * settings.steps_per_block)
             if settings.stop_at_end and number + 1 < settings.blocks:
-                ended = self._ended(canvas)  # (B,) bool
+                written = canvas.ids[:, canvas.start : canvas.block.stop]
+                ended = torch.isin(written, torch.tensor(ends, device=written.device)).any(1)  # (B,)
                 over = ended.nonzero().squeeze(1)
                 if len(over):
-                    canvas.ids[over, canvas.block.stop :] = self.denoiser.end_id
+                    canvas.ids[over, canvas.block.stop :] = ends[0]
                     yield canvas.rows(over).finished()
                     canvas = canvas.rows((~ended).nonzero().squeeze(1))
                 if not canvas.which:
@@ -118,6 +130,7 @@ class Unmasking(Engine):
             states = self.states(canvas, hidden_at, call)
             tokens, ranks = self.draw(states, head, canvas, hidden_at, step, rules)  # (B, R) each
             # A stable sort breaks ties by position, on every device alike.
+            canvas.is_finite &= ranks.isfinite().all(1)
             order = ranks.argsort(dim=1, descending=True, stable=True)  # (B, R)
             now = order[:, :share]
             places = hidden_at.gather(1, now)
@@ -154,14 +167,11 @@ class Unmasking(Engine):
             keys=torch.tensor([requests[index].key for index in which], device=device),
             unmasked_at=torch.full_like(hidden, settings.steps - 1),
             calls=torch.zeros(len(which), dtype=torch.int64, device=device),
+            is_finite=torch.ones(len(which), dtype=torch.bool, device=device),
             start=prompts.shape[1],
             block=slice(0, 0),
             which=which,
         )
-
-    def _ended(self, canvas: Canvas) -> Tensor:  # (B,) bool
-        ends = torch.tensor(self.denoiser.end_ids, device=canvas.ids.device)
-        return torch.isin(canvas.ids[:, canvas.start : canvas.block.stop], ends).any(1)
 
 
 def resolve(settings: SamplerConfig, defaults: SamplerDefaults) -> SamplerConfig:
@@ -181,21 +191,33 @@ def resolve(settings: SamplerConfig, defaults: SamplerDefaults) -> SamplerConfig
     return settings.model_copy(update={"order": order, "top_p": own if settings.top_p is None else settings.top_p})
 
 
+def allowed_ends(settings: SamplerConfig, denoiser: Denoiser) -> list[int]:
+    """Returns the end tokens that completions may have; the first one fills what follows an end."""
+    return [end for end in denoiser.end_ids if denoiser.tokenizer.convert_ids_to_tokens(end) not in settings.ban]
+
+
 def make_rules(settings: SamplerConfig, denoiser: Denoiser) -> Rules:
     """Returns how tokens are drawn by resolved settings.
 
     Raises:
-        ConfigError: a token to ban is unknown, or more are to be kept than there are.
+        ConfigError: a token to ban is unknown, or a setting would have no effect, or leaves nothing to draw.
     """
     vocabulary = denoiser.tokenizer.get_vocab()
     if unknown := [token for token in settings.ban if token not in vocabulary]:
         raise ConfigError(f"sampler.ban has {unknown}, which the policy's tokenizer does not know; see its vocabulary")
-    if settings.top_k is not None and settings.top_k > denoiser.vocabulary_size:
-        raise ConfigError(
-            f"sampler.top_k {settings.top_k} exceeds the {denoiser.vocabulary_size} tokens of the policy's vocabulary; "
-            "lower it or leave it out"
-        )
+    if idle := [token for token in settings.ban if vocabulary[token] in denoiser.never_sampled]:
+        raise ConfigError(f"sampler.ban has {idle}, which no completion contains anyway; leave them out")
+    if settings.stop_at_end and not allowed_ends(settings, denoiser):
+        raise ConfigError("sampler.stop_at_end waits for an end token, but sampler.ban has them all; leave one out")
     banned = [*denoiser.never_sampled, *(vocabulary[token] for token in settings.ban)]
+    allowed = denoiser.vocabulary_size - len(banned)
+    if not allowed:
+        raise ConfigError(f"sampler.ban has all {len(settings.ban)} tokens of the policy's vocabulary; leave some out")
+    if settings.top_k is not None and settings.top_k >= allowed:
+        raise ConfigError(
+            f"sampler.top_k {settings.top_k} leaves nothing out of the {allowed} tokens that may be drawn; "
+            f"use at most {allowed - 1}, or null"
+        )
     assert settings.order is not None and settings.top_p is not None
     return Rules(
         temperature=settings.temperature,
