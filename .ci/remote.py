@@ -55,11 +55,25 @@ def remote(double: Path, workflow: str, config: str, folder: Path) -> object:
         return json.loads(Path(result["folder"]["path"], RECORDS[workflow]).read_text())
 
 
+def say_overhead(here: object, there: object) -> None:
+    """Prints what the rounds of a local and a remote run took beyond their work."""
+    sys.path.insert(0, str(ROOT))
+    from tasks.gdsd.run_record import RunRecord
+
+    for where, record in (("locally", here), ("remotely", there)):
+        print(f"overhead {where}: {RunRecord.model_validate_json(json.dumps(record)).overhead() or 'not timed'}")
+
+
 def main() -> None:
     double, workflow, config = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     with tempfile.TemporaryDirectory(prefix="gdsd-remote-") as folder:
-        here = without_times(local(workflow, config, Path(folder, "home")))
-        there = without_times(remote(double, workflow, config, Path(folder, "backend")))
+        records = (
+            local(workflow, config, Path(folder, "home")),
+            remote(double, workflow, config, Path(folder, "backend")),
+        )
+    if workflow == "train":
+        say_overhead(*records)
+    here, there = map(without_times, records)
     if here != there:
         sys.exit(f"local and remote run differ:\n{json.dumps(here)}\n{json.dumps(there)}")
     print(f"the remote {workflow} of {config} gives the numbers of the local one")

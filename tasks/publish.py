@@ -88,6 +88,7 @@ def publish_policy(
     trained_samples: Table,
     decision: Decision,
     best: Checkpoint,
+    began_unix_seconds: float,
 ) -> RunResult:
     """Writes the run's folder: report, metrics, samples, configuration, record and policy."""
     from tasks.gdsd import report, tables
@@ -103,6 +104,7 @@ def publish_policy(
         base=base_report,
         trained=trained_report,
         decision=decision,
+        began_unix_seconds=began_unix_seconds,
     )
     folder = new_folder(f"run-{config.name}")
     samples = report.pair_samples(

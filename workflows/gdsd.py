@@ -24,6 +24,7 @@
 The stage `drift` is there where an approximate engine makes the rollouts.
 """
 
+import time
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
@@ -91,6 +92,7 @@ class Rounds(NamedTuple):
     rewards: list[RewardStats]
     epochs: list[EpochStats]
     reports: list[EvalReport]
+    began_unix_seconds: float
 
 
 class Contest(NamedTuple):
@@ -251,6 +253,7 @@ def run_rounds(
 
     Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
     """
+    began = time.time()
     # Limits decide which engine is used, not what it makes: others leave the rollouts in the cache.
     policy, engine, limits = base, rollout.engine.without_limits(), rollout.engine.drift
     drifts, rewards, epochs, policies, reports = [], [], [], [], []
@@ -312,7 +315,7 @@ def run_rounds(
             evaluated = assess(policy, problems, domain, evaluation, seed, hardware)
             policies.append(policy)
             reports.append(evaluated.report)
-    return Rounds(policies, drifts, rewards, epochs, reports)
+    return Rounds(policies, drifts, rewards, epochs, reports, began)
 
 
 @workflow
@@ -397,6 +400,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         trained_samples=after.samples,
         decision=decision,
         best=best,
+        began_unix_seconds=rounds.began_unix_seconds,
     )
 
 

@@ -116,6 +116,7 @@ def distill(
         sequences=0 if batch is None else len(batch.advantages),
         steps=steps,
         seconds=time.monotonic() - began,
+        ended_unix_seconds=time.time(),
     )
     return PolicyState(denoiser, record, slots), stats_of_epoch
 

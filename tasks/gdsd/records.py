@@ -1,6 +1,7 @@
 """What stages report about themselves: the typed values that travel to the judge and into the report.
 
-Seconds are wall-clock time of the work itself, without process starts and transfers.
+Seconds are wall-clock time of the work itself, without process starts and transfers. Those since 1970 are the clock of
+the machine that did the work.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -45,6 +46,7 @@ class RolloutStats(Record):
     tokens: int
     positions: int  # tokens that went through the network's blocks, over all steps
     seconds: float
+    ended_unix_seconds: float  # when the work was done
 
 
 class AnswerStats(Record):
@@ -74,6 +76,8 @@ class RewardStats(Record):
     tokens: int
     engine: str  # which made the completions
     rollout_seconds: float  # summed over shards
+    rollout_busy_seconds: float  # in which at least one shard was at work
+    rollout_began_unix_seconds: float  # when the first shard's work began
     reward_seconds: float
 
 
@@ -97,6 +101,7 @@ class EpochStats(Record):
     sequences: int  # completions in groups that carry a signal
     steps: list[StepStats]
     seconds: float
+    ended_unix_seconds: float  # when the work was done, before the policy was saved
 
 
 class Estimate(Record):

@@ -86,6 +86,7 @@ def render(record: RunRecord, samples: pa.Table) -> str:
                 ["stage", "seconds", "share"],
                 [[stage, f"{value:.1f}", f"{value / total:.0%}"] for stage, value in seconds.items()],
             ),
+            _overhead(record),
             "<h2>Answers before and after</h2>",
             _answers(samples),
             "<h2>Data quality</h2>",
@@ -220,6 +221,20 @@ def _drift(record: RunRecord) -> str:
     return (
         f"<p>Rollouts by the engine {rounds[0].engine}, against the exact engine on {rounds[0].completions} "
         f"completions from the same random numbers:</p>{table_html(head, rows)}"
+    )
+
+
+def _overhead(record: RunRecord) -> str:
+    """What rounds take beyond their work, and what size of a round that asks for."""
+    found = record.overhead()
+    if found is None:
+        return (
+            "<p>What rounds take beyond this work is not known: each was the first, followed a validation, or came "
+            "from the cache.</p>"
+        )
+    return (
+        f"<p>Starts of processes, imports, loads, transfers and waiting are {found}. Rounds after a validation and "
+        "from the cache were not timed.</p>"
     )
 
 

@@ -11,6 +11,7 @@ from tasks.gdsd import tables
 from tasks.gdsd.advantages import leave_one_out
 from tasks.gdsd.domains import Answer, DomainChoice, make
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.overhead import union
 from tasks.gdsd.records import RewardStats, RolloutStats
 
 
@@ -100,6 +101,7 @@ def summarise(
     rewards = scored["reward"].drop_null().to_numpy()
     solved = scored["solved"].drop_null().to_pylist()
     advantages = scored["advantage"].fill_null(0.0).to_numpy().reshape(-1, group_size)
+    at_work = [(shard.ended_unix_seconds - shard.seconds, shard.ended_unix_seconds) for shard in shards]
     return RewardStats(
         reward_mean=float(rewards.mean()) if len(rewards) else 0.0,
         reward_std=float(rewards.std()) if len(rewards) else 0.0,
@@ -114,5 +116,7 @@ def summarise(
         tokens=sum(shard.tokens for shard in shards),
         engine=", ".join(scored["engine"].unique().to_pylist()),
         rollout_seconds=sum(shard.seconds for shard in shards),
+        rollout_busy_seconds=union(at_work),
+        rollout_began_unix_seconds=min(began for began, _ in at_work),
         reward_seconds=seconds,
     )

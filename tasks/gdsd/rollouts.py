@@ -82,7 +82,11 @@ def complete(
     ]
     seconds = time.monotonic() - began
     return rows, RolloutStats(
-        completions=len(rows), tokens=len(rows) * settings.length, positions=engine.work.positions, seconds=seconds
+        completions=len(rows),
+        tokens=len(rows) * settings.length,
+        positions=engine.work.positions,
+        seconds=seconds,
+        ended_unix_seconds=time.time(),
     )
 
 

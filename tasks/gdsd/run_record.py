@@ -3,6 +3,7 @@
 from collections import Counter
 
 from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.overhead import Overhead, RoundTime, overhead, round_times
 from tasks.gdsd.records import (
     Decision,
     DriftStats,
@@ -29,6 +30,7 @@ class RunRecord(Record):
     base: EvalReport  # on the test problems
     trained: EvalReport  # the best round, on the test problems
     decision: Decision
+    began_unix_seconds: float  # when the rounds began; what was made before came from the cache
 
     def evaluations(self) -> list[EvalReport]:
         """Returns every evaluation of the run: on validation and test problems, and of the guards."""
@@ -60,6 +62,14 @@ class RunRecord(Record):
             "evaluate": sum(report.seconds for report in self.evaluations()),
         }
 
+    def round_times(self) -> list[RoundTime | None]:
+        """Returns how long each round took, None where it was not timed."""
+        return round_times(self.began_unix_seconds, self.drifts, self.rewards, self.epochs, self.validations)
+
+    def overhead(self) -> Overhead | None:
+        """Returns what the rounds took beyond their work, None where none was timed."""
+        return overhead(self.round_times())
+
     def measured(self) -> list[DriftStats]:
         """Returns the rounds before which an approximate engine was compared with the exact one."""
         return [drift for drift in self.drifts if drift.agreement is not None]
@@ -88,7 +98,7 @@ class RunRecord(Record):
         validated = {report.round: report for report in self.validations}
         drifted = {drift.round: drift for drift in self.drifts}
         rows = []
-        for reward, epoch in zip(self.rewards, self.epochs, strict=True):
+        for reward, epoch, timed in zip(self.rewards, self.epochs, self.round_times(), strict=True):
             applied = [step for step in epoch.steps if not step.skipped]
             last = applied[-1] if applied else None
             row: dict[str, float | int | str | None] = {
@@ -111,6 +121,8 @@ class RunRecord(Record):
                 "time/rollout_s": reward.rollout_seconds,
                 "time/reward_s": reward.reward_seconds,
                 "time/distill_s": epoch.seconds,
+                "time/round_s": timed.seconds if timed else None,
+                "time/overhead_frac": timed.share if timed else None,
                 "rollout/engine": reward.engine,
                 "rollout/frac_empty": reward.empty,
                 "rollout/frac_truncated": reward.truncated,
@@ -148,6 +160,7 @@ class RunRecord(Record):
                 ),
                 f"decision  {verdict}: {self.decision.reason}",
                 f"seconds   {times}",
+                *([f"overhead  {beyond}"] if (beyond := self.overhead()) is not None else []),
                 f"report    {folder}/report.html",
                 f"metrics   {folder}/metrics.jsonl",
                 f"samples   {folder}/samples.parquet",

@@ -17,7 +17,10 @@ from tests.gdsd.test_rewards import Reader, choice
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=4, temperature=1.0)
 DUAL = RolloutEngine(DualCacheConfig())
-COSTS = [RolloutStats(completions=3, tokens=12, positions=positions, seconds=0.5) for positions in (30, 120)]
+COSTS = [
+    RolloutStats(completions=3, tokens=12, positions=positions, seconds=0.5, ended_unix_seconds=0.0)
+    for positions in (30, 120)
+]
 Rows = list[dict[str, object]]
 
 

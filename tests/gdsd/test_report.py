@@ -72,7 +72,7 @@ def step(loss: float | None, skipped: bool = False) -> StepStats:
     )
 
 
-def rewarded(mean: float) -> RewardStats:
+def rewarded(mean: float, began: float = 1001.0) -> RewardStats:
     return RewardStats(
         reward_mean=mean,
         reward_std=0.25,
@@ -87,6 +87,8 @@ def rewarded(mean: float) -> RewardStats:
         tokens=128,
         engine="exact",
         rollout_seconds=2.0,
+        rollout_busy_seconds=1.5,
+        rollout_began_unix_seconds=began,
         reward_seconds=0.5,
     )
 
@@ -100,10 +102,16 @@ def record(**changed: object) -> RunRecord:
         ),
         "policy": PolicyStats(parameters=1000, prompt_tokens_mean=20.5, prompt_tokens_longest=31, seconds=3.0),
         "drifts": [],
-        "rewards": [rewarded(0.25), rewarded(0.75)],
+        "rewards": [rewarded(0.25), rewarded(0.75, began=1008.0)],
         "epochs": [
-            EpochStats(round=1, sequences=8, steps=[step(0.5), step(0.25)], seconds=1.0),
-            EpochStats(round=2, sequences=4, steps=[step(None, skipped=True), step(0.125)], seconds=2.0),
+            EpochStats(round=1, sequences=8, steps=[step(0.5), step(0.25)], seconds=1.0, ended_unix_seconds=1006.0),
+            EpochStats(
+                round=2,
+                sequences=4,
+                steps=[step(None, skipped=True), step(0.125)],
+                seconds=2.0,
+                ended_unix_seconds=1016.0,
+            ),
         ],
         "validations": [evaluated(2, 6)],
         "base": evaluated(0, 3),
@@ -117,6 +125,7 @@ def record(**changed: object) -> RunRecord:
             confidence=0.95,
             guards=[],
         ),
+        "began_unix_seconds": 1000.0,
     }
     return RunRecord.model_validate(values | changed)
 
@@ -247,6 +256,8 @@ def test_metrics_follow_from_the_records() -> None:
         "time/rollout_s": 2.0,
         "time/reward_s": 0.5,
         "time/distill_s": 1.0,
+        "time/round_s": None,
+        "time/overhead_frac": None,
         "rollout/engine": "exact",
         "rollout/frac_empty": 0.0625,
         "rollout/frac_truncated": 0.1875,
@@ -254,6 +265,7 @@ def test_metrics_follow_from_the_records() -> None:
     }
     assert (second["loss/first"], second["loss/last"], second["update/skipped"]) == (0.125, 0.125, 1)
     assert (second["validation/solved"], second["validation/reward"]) == (0.6, 0.5)
+    assert (second["time/round_s"], second["time/overhead_frac"]) == (10.0, 0.6)
 
 
 def test_the_page_has_the_answer_first() -> None:
@@ -390,8 +402,8 @@ def test_nothing_or_everything_solved_is_reported(solved: int) -> None:
 def test_rounds_without_updates_are_reported() -> None:
     """If it fails, a run in which no group carried a signal ends in its last stage without a report."""
     epochs = [
-        EpochStats(round=1, sequences=0, steps=[], seconds=0.1),
-        EpochStats(round=2, sequences=0, steps=[], seconds=0.1),
+        EpochStats(round=1, sequences=0, steps=[], seconds=0.1, ended_unix_seconds=1005.0),
+        EpochStats(round=2, sequences=0, steps=[], seconds=0.1, ended_unix_seconds=1009.0),
     ]
     given = record(epochs=epochs)
     assert given.metrics()[0]["loss/last"] is None

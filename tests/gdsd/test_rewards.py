@@ -98,8 +98,8 @@ def reader() -> DomainChoice:
 
 
 STATS = [
-    RolloutStats(completions=5, tokens=80, positions=400, seconds=1.5),
-    RolloutStats(completions=3, tokens=48, positions=240, seconds=0.5),
+    RolloutStats(completions=5, tokens=80, positions=400, seconds=1.5, ended_unix_seconds=102.0),
+    RolloutStats(completions=3, tokens=48, positions=240, seconds=0.5, ended_unix_seconds=102.25),
 ]
 
 
@@ -250,6 +250,7 @@ def test_the_summary_by_hand(reader: DomainChoice) -> None:
     assert stats.reward_std == pytest.approx(0.1**0.5)
     assert stats.frac_zero_std == pytest.approx(0.5)
     assert (stats.completions, stats.tokens, stats.rollout_seconds, stats.reward_seconds) == (8, 128, 2.0, 0.25)
+    assert (stats.rollout_began_unix_seconds, stats.rollout_busy_seconds) == (100.5, 1.75)  # half a second together
     assert stats.warnings == ["late"]
     assert (stats.parts, stats.empty, stats.truncated) == ({"value": pytest.approx(0.5)}, 0.0, 0.0)
 

@@ -152,6 +152,7 @@ TASKS = {
         [
             "base_report",
             "base_samples",
+            "began_unix_seconds",
             "best",
             "config",
             "decision",
