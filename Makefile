@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/tiny_sudoku.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate describe champion test lint format bench register clean clean-runs
+.PHONY: help install train evaluate describe champion fields test lint format bench register clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ describe: $(READY) ## say what CONFIG will need of a device, before anything is 
 champion: $(READY) ## show the champion and history of the registry REGISTRY
 	$(if $(REGISTRY),,$(error name the registry: make champion REGISTRY=...))
 	$(BIN)/python -m tasks.registry $(REGISTRY)
+
+fields: $(READY) ## write docs/fields.md, the page of every configuration's fields
+	$(BIN)/python -m tasks.fields docs/fields.md
 
 test: $(READY) ## run the tests, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile

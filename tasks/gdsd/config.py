@@ -155,10 +155,10 @@ class PromptConfig(TestConfig):
 class TinyModelConfig(Config):
     """Shape of the tiny family's transformer."""
 
-    hidden_size: int = Field(64, ge=8, le=1024)
-    intermediate_size: int = Field(128, ge=8, le=4096)
-    layers: int = Field(3, ge=1, le=48)
-    heads: int = Field(4, ge=1, le=64)
+    hidden_size: int = Field(64, ge=8, le=1024, description="D: width of the hidden states")
+    intermediate_size: int = Field(128, ge=8, le=4096, description="width inside the feed-forward maps")
+    layers: int = Field(3, ge=1, le=48, description="transformer blocks")
+    heads: int = Field(4, ge=1, le=64, description="attention heads of a block")
     rope_theta: float = Field(
         100.0,
         gt=1,
@@ -180,9 +180,9 @@ class TinyModelConfig(Config):
 class WarmStartConfig(Config):
     """Masked denoising of training problems' answers; short enough to leave the policy weak."""
 
-    steps: int = Field(60, ge=0, le=100_000)
+    steps: int = Field(60, ge=0, le=100_000, description="updates; 0 leaves the weights as they are drawn")
     batch_size: Count = Field(256, description="answers per step")
-    learning_rate: float = Field(3e-3, gt=0, le=1)
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="of AdamW, after its rise")
 
 
 class AdapterConfig(Config):
@@ -247,7 +247,7 @@ class PolicyConfig(Config):
 class RolloutConfig(Config):
     """What is generated in a round, and how the work is cut."""
 
-    prompts_per_round: Count = 192
+    prompts_per_round: Count = Field(192, description="P: problems of a round")
     group_size: int = Field(4, ge=2, le=1024, description="completions per prompt; a group of one has no baseline")
     shards: int = Field(1, ge=1, le=512, description="map-task items per round; changes tokens by rounding at most")
     batch_size: Count = Field(256, description="completions per denoiser call; changes tokens by rounding at most")
@@ -282,15 +282,15 @@ class DistillConfig(Config):
     objective: Objective = GdsdConfig()
     inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")
     compute: ComputeConfig = ComputeConfig()
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, between its rise and its fall")
     warmup_steps: int = Field(10, ge=0, le=1_000_000, description="updates before the full learning rate")
     decay_after: int = Field(
         150, ge=1, le=1_000_000, description="updates after which the learning rate falls as 1 / sqrt(updates)"
     )
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    adam_beta1: float = Field(0.95, ge=0, lt=1)
-    adam_beta2: float = Field(0.99, ge=0, lt=1)
-    max_grad_norm: float = Field(1.0, gt=0, le=1e6)
+    weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW, on all that is trained")
+    adam_beta1: float = Field(0.95, ge=0, lt=1, description="decay of AdamW's mean gradient")
+    adam_beta2: float = Field(0.99, ge=0, lt=1, description="decay of AdamW's mean squared gradient")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradients longer than this are shortened to it")
     max_skipped: int = Field(3, ge=1, le=1000, description="non-finite updates in a row after which the run stops")
 
     @model_validator(mode="after")
@@ -355,7 +355,7 @@ class JudgeConfig(Config):
     """When the trained policy is promoted."""
 
     margin: float = Field(0.0, ge=0, lt=1, description="what the interval of the solved difference must clear")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals of gains and differences")
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples of the test problems")
     guards: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], GuardConfig] = Field(
         {}, description="other test problems, by a name of your own, on which the policy must not get worse"

@@ -57,7 +57,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
             lines.append(f"{where}: unknown key; {hint}allowed: {', '.join(parent.model_fields)}")
         elif item["type"] == "union_tag_not_found":
             field = parent.model_fields.get(path[-1]) if path else None
-            name = _submodels(field.annotation if field else parent)[0].model_fields["name"].default
+            name = submodels(field.annotation if field else parent)[0].model_fields["name"].default
             lines.append(f"{where}: got {item['input']!r}; it should be a mapping such as {{'name': {name!r}}}")
         elif item["type"] == "union_tag_invalid":
             context = item["ctx"]
@@ -81,7 +81,7 @@ def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list
     member's `name`, or by its first field where it has none.
     """
     path: list[str] = []
-    parents = kinds = _submodels(model)
+    parents = kinds = submodels(model)
 
     def first(kind: type[BaseModel]) -> str:
         return next(iter(kind.model_fields))
@@ -95,17 +95,17 @@ def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list
         field = kinds[0].model_fields.get(part)
         parents = kinds
         if field is not None:
-            kinds = _submodels(field.annotation) or kinds
+            kinds = submodels(field.annotation) or kinds
     return path, parents[0]
 
 
-def _submodels(annotation: object) -> list[type[BaseModel]]:
+def submodels(annotation: object) -> list[type[BaseModel]]:
     """The models inside an annotation: itself, or the members of an optional, a union, a container or a root model."""
     if isinstance(annotation, type) and issubclass(annotation, RootModel):
-        return _submodels(annotation.model_fields["root"].annotation)
+        return submodels(annotation.model_fields["root"].annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [kind for part in get_args(annotation) for kind in _submodels(part)]
+    return [kind for part in get_args(annotation) for kind in submodels(part)]
 
 
 def _range(model: type[BaseModel], path: list[str]) -> str:

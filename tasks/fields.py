@@ -1,0 +1,163 @@
+"""Every field of every configuration as a page, made from the models.
+
+python -m tasks.fields docs/fields.md
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, RootModel
+from pydantic.fields import FieldInfo
+
+from tasks.gdsd.compare_config import CompareConfig
+from tasks.gdsd.config import EvaluateConfig, TrainConfig
+from tasks.gdsd.config_base import submodels
+
+Schema: TypeAlias = dict[str, Any]  # JSON Schema, whose values are of any kind
+
+ROOTS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+HEAD = """# Every field of every configuration
+
+Made from the models by `make fields`; a test compares it with them.
+
+A configuration is a YAML or JSON file, or JSON on the command line (`--config`). What it leaves out has the default
+that stands here. An unknown key, another type or a value out of range is refused when it is loaded. So are combinations
+that make no sense, which are not listed here: the message says what to change. A link in the column "type" is a section
+of its own, nested under the field's key. Below a section's title stands where its fields belong; a place that
+`evaluate` or `compare` shares with `train` is said of `train` only. The workflows `retrain` and `evaluate_champion`
+take what `train` and `evaluate` take.
+"""
+WORDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
+BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def page() -> str:
+    """Returns the whole page: a section for each model, in the order in which the workflows come to them."""
+    places: dict[type[BaseModel], dict[str, list[str]]] = {}
+    for workflow, root in ROOTS.items():
+        for model, place in _walk(root, ""):
+            known = places.setdefault(model, {})
+            if not any(place in found for found in known.values()):
+                known.setdefault(workflow, []).append(place)
+    return "\n".join([HEAD, *(_section(model, where) for model, where in places.items())])
+
+
+def _walk(model: type[BaseModel], place: str) -> Iterator[tuple[type[BaseModel], str]]:
+    """Yields a model and all below it, each with the dotted place of its keys."""
+    yield model, place
+    for name, field in model.model_fields.items():
+        below = f"{place}.{name}" if place else name
+        if _holds_names(field):
+            below += ".<name>"
+        for child in submodels(field.annotation):
+            yield from _walk(child, below)
+
+
+def _holds_names(field: FieldInfo) -> bool:
+    return getattr(field.annotation, "__origin__", None) is dict
+
+
+def _section(model: type[BaseModel], places: Mapping[str, list[str]]) -> str:
+    schema = model.model_json_schema()
+    about = (model.__doc__ or "").strip().partition("\n\n")[0]
+    rows = []
+    for name, field in model.model_fields.items():
+        kind, allowed = _kind(schema["properties"][name], schema.get("$defs", {}))
+        about_it = (field.description or _about(field)).replace("<", "&lt;")
+        cells = (f"`{name}`", kind, allowed, _default(field), about_it)
+        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(
+        [
+            f"## {model.__name__}",
+            "",
+            " ".join(about.split()),
+            "",
+            "In " + "; in ".join(_where(workflow, found) for workflow, found in places.items()) + ".",
+            "",
+            "| field | type | allowed | default | what it is |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _where(workflow: str, places: Sequence[str]) -> str:
+    said = ", ".join(f"`{place}`" for place in places)
+    return f"`{workflow}`: {said if places != [''] else 'the whole configuration'}"
+
+
+def _about(field: FieldInfo) -> str:
+    """Says what a field without a description is: the name of a kind, or what its section says of itself."""
+    kinds = submodels(field.annotation)
+    if not kinds:
+        return "which kind it is"
+    if len(kinds) > 1:
+        return "one of these kinds, chosen by its `name`"
+    return " ".join((kinds[0].__doc__ or "").strip().partition("\n\n")[0].split())
+
+
+def _kind(schema: Schema, known: Schema) -> tuple[str, str]:
+    """Returns the type of a field in words, and what is allowed of that type."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        target = known[name]
+        return (f"[{name}](#{name.lower()})", "") if "properties" in target else _kind(target, known)
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        found = [_kind(option, known) for option in options]
+        return " or ".join(dict.fromkeys(kind for kind, _ in found)), "; ".join(said for _, said in found if said)
+    if "const" in schema or "enum" in schema:
+        values = schema.get("enum") or [schema["const"]]
+        return WORDS[schema.get("type", "string")], ", ".join(f"`{value}`" for value in values)
+    if schema.get("type") == "array":
+        kind, each = _kind(schema["items"], known)
+        least = f"at least {schema['minItems']}" if "minItems" in schema else ""
+        return f"list of: {kind}", "; ".join(filter(None, (least, f"each {each}" if each else "")))
+    if schema.get("type") == "object":
+        pattern, values = next(iter(schema.get("patternProperties", {}).items()), ("", None))
+        kind, each = _kind(values or schema["additionalProperties"], known)
+        keys = f"names like `{pattern}`" if pattern else ""
+        return f"names, each with: {kind}", "; ".join(filter(None, (keys, f"each {each}" if each else "")))
+    bounds = [f"{sign} {schema[word]:,.10g}" for word, sign in BOUNDS.items() if word in schema]
+    if schema.get("minLength") == 1:
+        bounds.append("not empty")
+    if "pattern" in schema:
+        bounds.append(f"like `{schema['pattern']}`")
+    return WORDS[schema["type"]], " and ".join(bounds)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None and field.default_factory_takes_validated_data:
+        return "read when it is loaded"
+    return "must be given" if field.is_required() else _shown(field.get_default(call_default_factory=True))
+
+
+def _shown(value: object) -> str:
+    """Shows a default: a value as JSON, of a model its kind and what differs from its own defaults."""
+    if isinstance(value, RootModel):
+        return _shown(value.root)
+    if isinstance(value, BaseModel):
+        changed = value.model_dump(exclude_defaults=True)
+        fields = type(value).model_fields
+        kind = fields["name"].default if "name" in fields else None
+        said = {"name": kind} | changed if isinstance(kind, str) and "name" not in changed else changed
+        return f"`{json.dumps(said)}`" if said else "its defaults"
+    if isinstance(value, dict) and value and all(isinstance(item, BaseModel) for item in value.values()):
+        return ", ".join(f"`{name}`" for name in value)
+    return f"`{json.dumps(value)}`"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.fields", description="Writes the page of all fields.")
+    parser.add_argument("page", help="the file to write")
+    Path(parser.parse_args(arguments).page).write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
