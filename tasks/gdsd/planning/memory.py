@@ -111,9 +111,8 @@ def kept(shape: Shape, weight: int, within: int, autocast: bool, adapter: Adapte
     - Attention keeps queries, keys, values and its output: (2 H + 2 K) W in b.
     - The MLP keeps the gate before and after its activation, and the other half: 3 F in b.
     - Trained maps keep their inputs: D for q, k and v together, D for gate and up together, F for down, and for o
-      attention's output, which is kept already. Under autocast each has a copy of its own in half precision; so has an
-      adapter in that case, and in float32 if the network is in half precision without autocast. It also keeps r numbers
-      between its halves.
+      attention's output, which is kept already. Of a float32 network under autocast each has a copy of its own in half
+      precision. An adapter also keeps r numbers between its halves.
 
     Args:
         weight: bytes of a weight.
@@ -127,11 +126,11 @@ def kept(shape: Shape, weight: int, within: int, autocast: bool, adapter: Adapte
         states, inputs = 2 * width * weight, (5 if autocast else 2) * width + inner
         return total + states + inputs * within
     own: dict[str, int] = {name: maps[name][0] for name in adapter.targets}
-    total += len(own) * adapter.rank * (HALF if autocast else FLOAT)
-    if autocast or weight == HALF:
-        return total + sum(own.values()) * (HALF if autocast else FLOAT)
+    total += len(own) * adapter.rank * within
+    if weight > within:
+        return total + sum(own.values()) * within
     shared = [("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)]
-    return total + sum(max((own.get(name, 0) for name in names), default=0) for names in shared) * FLOAT
+    return total + sum(max((own.get(name, 0) for name in names), default=0) for names in shared) * within
 
 
 def of_epoch(
@@ -147,9 +146,10 @@ def of_epoch(
     """Returns what an epoch holds at its peak, which is one of two moments.
 
     When a micro-batch has been read: what its blocks keep, its states, the gradients on their way through a block, the
-    readout's slopes, and the sum of the other micro-batches' gradients. Under autocast the blocks also keep float32
-    weights rounded. Gradients by weights take the place of what is released on the way back. Or at the optimizer's
-    step: gradients, the sum and those of the last micro-batch, and a temporary of their size.
+    readout's slopes, and the sum of the other micro-batches' gradients. Where products are in half precision, the
+    blocks also keep float32 weights and the adapter rounded. Gradients by weights take the place of what is released on
+    the way back. Or at the optimizer's step: gradients, the sum and those of the last micro-batch, and a temporary of
+    their size.
 
     What is trained is float32: weights, gradients, and Adam's two moments. A second model for the reference has the
     maps of its blocks in the precision of products.
@@ -179,6 +179,8 @@ def of_epoch(
     block = kept(shape, weight, within, autocast, adapter)
     inputs = shape.width * weight  # of a block, its part of the residual stream
     rounded = shape.body * HALF if within < weight else 0
+    if adapter is not None and within < FLOAT:
+        rounded += shape.adapter(adapter) * within
     if compute.gradient_checkpointing:
         block, rounded = shape.layers * inputs + block, rounded // shape.layers
     else:
