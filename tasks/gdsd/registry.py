@@ -165,33 +165,22 @@ class Registry:
         self.verify(entry)
         while True:
             history = self.history()
-            for change in history:
-                if change.entry == entry:
-                    if change is history[-1]:
-                        return change  # the writer was killed after recording it
-                    raise StaleError(
-                        f"{entry[:SHORT]} was champion since record {change.sequence} of {self.url}, and was replaced "
-                        "since; rollback makes it the champion again"
-                    )
             head = history[-1] if history else None
-            self._require_champion(against, None if head is None else head.entry)
+            if head is not None and head.entry == entry:
+                return head  # the writer was killed after recording it
+            if any(change.entry == entry for change in history):
+                raise StaleError(
+                    f"{entry[:SHORT]} was champion of {self.url} and was replaced since; rollback makes it the champion "
+                    "again"
+                )
+            champion = None if head is None else head.entry
+            if champion != against:
+                raise StaleError(
+                    f"{entry[:SHORT]} was judged against {_name(against)}, but the champion of {self.url} is now "
+                    f"{_name(champion)}; it was not promoted. Start another run, which will be judged against that one"
+                )
             if (made := self._append(head, "promoted", entry, who, why)) is not None:
                 return made
-
-    def require_champion(self, entry: str | None) -> None:
-        """Makes sure that an entry is the champion still, before work is spent on replacing it.
-
-        Raises:
-            StaleError: it is not.
-        """
-        self._require_champion(entry, self.champion())
-
-    def _require_champion(self, wanted: str | None, champion: str | None) -> None:
-        if champion != wanted:
-            raise StaleError(
-                f"the policy was judged against {_name(wanted)}, but the champion of {self.url} is now "
-                f"{_name(champion)}; it was not promoted. Start another run, which will be judged against that one"
-            )
 
     def roll_back(self, entry: str, *, who: str, why: str) -> Change:
         """Makes an entry the champion, whichever is now.

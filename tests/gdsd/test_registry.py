@@ -117,8 +117,8 @@ def test_a_promotion_against_another_champion_is_stale(url: str, tmp_path: Path)
     second = promote(registry, tmp_path / "b", "b")
     with pytest.raises(StaleError, match=f"judged against {first[:12]}, but the champion of .* is now {second[:12]}"):
         registry.promote(late, against=first, who="night", why="better")
-    with pytest.raises(StaleError, match="an empty registry"):
-        registry.require_champion(None)
+    with pytest.raises(StaleError, match="judged against an empty registry"):
+        registry.promote(late, against=None, who="night", why="better")
     assert registry.champion() == second and len(registry.history()) == 2
 
 
