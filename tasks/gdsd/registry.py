@@ -170,8 +170,8 @@ class Registry:
                 return head  # the writer was killed after recording it
             if any(change.entry == entry for change in history):
                 raise StaleError(
-                    f"{entry[:SHORT]} was champion of {self.url} and was replaced since; rollback makes it the champion "
-                    "again"
+                    f"{entry[:SHORT]} was champion of {self.url} and was replaced since; rollback makes it the "
+                    "champion again"
                 )
             champion = None if head is None else head.entry
             if champion != against:
