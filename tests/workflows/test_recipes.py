@@ -25,6 +25,7 @@ from tasks.gdsd.planning.memory import GIB
 from tasks.gdsd.planning.plan import plan
 from tasks.gdsd.planning.shapes import shape_of
 from tasks.gdsd.planning.work import DEVICES
+from tests.gdsd.checkpoints import edit_json
 from tests.gdsd.official import WRITERS
 from tests.workflows.conftest import ROOT
 from tests.workflows.test_compiled import unroll
@@ -124,7 +125,10 @@ def graded(domain: dict[str, object]) -> dict[str, object]:
 def small(recipe: Path, folder: Path) -> TrainConfig:
     """Returns the recipe for a small random model of its family, on a few problems, for one round."""
     config = written(recipe) | {"rounds": 1}
-    WRITERS[FAMILIES[recipe.stem.partition("_")[0]]](folder / "model")
+    family = FAMILIES[recipe.stem.partition("_")[0]]
+    WRITERS[family](folder / "model")
+    positions = "max_sequence_length" if family == "llada" else "max_position_embeddings"
+    edit_json(folder / "model" / "config.json", **{positions: 4096})  # as published: prompts are whole ones
     config["policy"]["model"] = {"path": str(folder / "model")}
     prompts = config["prompts"]
     for start, (split, size) in enumerate(SIZES.items()):
