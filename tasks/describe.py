@@ -13,9 +13,10 @@ from pathlib import Path
 import yaml
 
 from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.planning.plan import READ, Plan, plan, table
-from tasks.gdsd.planning.shapes import shape_of
+from tasks.gdsd.planning.shapes import Shape, shape_of
 from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
 
 
@@ -35,6 +36,25 @@ def measure_cpu(width: int) -> Device:
     peak = 2 * size**3 / min(seconds)
     (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")]
     return Device("this machine's CPU", int(line.split()[1]) / 2**20, peak, peak, reached_by_cpu(width), is_gpu=False)
+
+
+def read(path: str) -> tuple[TrainConfig, Family, Shape]:
+    """Returns the experiment of a file, and family and shape of its model.
+
+    Raises:
+        OSError: the file cannot be read.
+        yaml.YAMLError: it is neither YAML nor JSON.
+        GdsdError: it is refused, or the model is not known.
+    """
+    config = TrainConfig.model_validate_json(json.dumps(yaml.safe_load(Path(path).read_text())))
+    return config, *shape_of(config.policy)
+
+
+def device_of(config: TrainConfig, shape: Shape, named: str | None) -> Device:
+    """Returns the named device, or else the one that the configuration trains on; h100 where that says just gpu."""
+    kind = config.hardware.distill.kind
+    chosen = named or ("cpu" if kind == "cpu" else kind if kind in DEVICES else "h100")
+    return measure_cpu(shape.width) if chosen == "cpu" else DEVICES[chosen]
 
 
 def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
@@ -88,14 +108,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--prompt-tokens", type=int, help="tokens of a prompt; default: estimated from the domain")
     given = parser.parse_args(arguments)
     try:
-        config = TrainConfig.model_validate_json(json.dumps(yaml.safe_load(Path(given.config).read_text())))
-        family, shape = shape_of(config.policy)
+        config, family, shape = read(given.config)
     except (OSError, yaml.YAMLError, GdsdError) as error:
         print(error, file=sys.stderr)
         return 1
-    kind = config.hardware.distill.kind
-    chosen = given.device or ("cpu" if kind == "cpu" else kind if kind in DEVICES else "h100")
-    device = measure_cpu(shape.width) if chosen == "cpu" else DEVICES[chosen]
+    device = device_of(config, shape, given.device)
     found = plan(config, shape, family, device.is_gpu, given.prompt_tokens)
     estimated = given.prompt_tokens is None
     assumed = "estimated from the domain's example; --prompt-tokens sets it" if estimated else "as given"
