@@ -26,7 +26,7 @@ class Assumptions:
     """What is not in the plan; docs/capacity.md has the sources."""
 
     pod: float = 15.0  # seconds until a pod runs, on a machine that is up and has the image
-    imports: float = 10.0  # seconds of a task that are neither a pod's start, nor a load, nor work
+    imports: float = 12.0  # seconds of a task that are neither a pod's start, nor a load, nor work
     again: float = 10e9  # bytes a second of files that another process of the machine has read
     verdicts: float = 1000.0  # of the scoring, a second
     spread: float = 0.1  # standard deviation of the logarithm of a task's work
