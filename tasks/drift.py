@@ -22,10 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class BothSamples(BaseModel):
-    """Completions of both engines (schema `tables.ROLLOUTS`) and what each engine's cost."""
+    """Completions of both engines (schema `tables.ROLLOUTS`), what each engine's cost, and the policy's end tokens."""
 
     table: FlyteFile
     stats: list[RolloutStats]
+    end_ids: list[int]
 
 
 class JudgedDrift(NamedTuple):
@@ -56,13 +57,15 @@ def sample_both(
 
     rows: list[dict[str, object]] = []
     stats: list[RolloutStats] = []
+    end_ids: list[int] = []
     if engine.drift is not None:
         denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False).denoiser
         denoiser.freeze_for_sampling()
+        end_ids = list(denoiser.end_ids)
         problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
         rows, stats = drift.sample(denoiser, problems, sampler, engine, size=size, batch_size=batch_size, seed=seed)
     file = tables.write(rows, tables.ROLLOUTS, new_folder("drift") / "drift.parquet")
-    return BothSamples(table=FlyteFile(str(file)), stats=stats)
+    return BothSamples(table=FlyteFile(str(file)), stats=stats, end_ids=end_ids)
 
 
 @task(
@@ -83,7 +86,7 @@ def judge_drift(
     if engine.drift is None:
         return JudgedDrift(drift.unmeasured(round), engine)
     made = tables.read(Path(os.fspath(samples.table)), tables.ROLLOUTS)
-    stats, following = drift.judge(made, samples.stats, engine, limits, domain, round)
+    stats, following = drift.judge(made, samples.stats, samples.end_ids, engine, limits, domain, round)
     if stats.fell_back:
         logger.warning(
             "round %d: %s has drifted, so the exact engine makes the rollouts from here on: %s",

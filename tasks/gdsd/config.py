@@ -17,12 +17,12 @@ from tasks.gdsd.denoiser.source import ModelSource
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.engine_config import (
-    DualCacheConfig,
+    CacheConfig,
     EvaluationEngine,
     ExactConfig,
-    PrefixCacheConfig,
     RolloutEngine,
     SamplerConfig,
+    check_cache,
 )
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig, give_gpus
@@ -265,7 +265,7 @@ class RolloutConfig(Config):
             raise ValueError(
                 "sampler.temperature 0 makes all completions of a group alike, which carries no signal; use more than 0"
             )
-        if not isinstance(self.engine.root, ExactConfig):
+        if isinstance(self.engine.root, CacheConfig):
             check_cache(self.engine.root, self.sampler)
         return self
 
@@ -420,23 +420,6 @@ class EvaluateConfig(Config):
         lengths = self.lengths or [self.evaluation.sampler.length]
         samplers = [self.evaluation.sampler.model_copy(update={"length": length}) for length in lengths]
         return [self.evaluation.model_copy(update={"sampler": sampler}) for sampler in samplers]
-
-
-def check_cache(engine: PrefixCacheConfig | DualCacheConfig, sampler: SamplerConfig) -> None:
-    """Refuses a cache that nothing would be read from, and a refresh that never comes."""
-    every, calls = engine.refresh_every, sampler.calls_per_block
-    if calls == 1:
-        raise ValueError(
-            f"engine.name {engine.name!r} keeps what a block's first step has computed for its other steps, and with "
-            f"sampler.steps_per_block {sampler.steps_per_block} there are none; raise it, or use 'exact'"
-        )
-    if every == 1:
-        raise ValueError("engine.refresh_every 1 computes all anew in every step, as 'exact' does; use 2 or more")
-    if every is not None and every >= calls:
-        raise ValueError(
-            f"engine.refresh_every {every} is never reached in the {calls} denoiser calls of a block; "
-            + (f"use 2 to {calls - 1}, or null" if calls > 2 else "use null")
-        )
 
 
 def check_ends(sampler: SamplerConfig, objective: Objective, where: str) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
-from tasks.gdsd import intervals, rewards, rollouts, seeds
+from tasks.gdsd import intervals, masking, rewards, rollouts, seeds
 from tasks.gdsd.config import JudgeConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.domains import DomainChoice
@@ -49,6 +50,7 @@ def sample(
 def judge(
     made: pa.Table,  # `sample`'s
     costs: Sequence[RolloutStats],
+    end_ids: Sequence[int],  # the policy's
     choice: RolloutEngine,
     limits: DriftConfig,
     domain: DomainChoice,
@@ -56,7 +58,7 @@ def judge(
 ) -> tuple[DriftStats, RolloutEngine]:
     """Says how far apart the engines are, and which one makes the rollouts from here on.
 
-    Rewards are compared where both completions of a problem have a verdict.
+    Tokens are compared up to the later end of a problem's two completions, rewards where both have a verdict.
 
     Raises:
         DataError: the domain's verdicts are not what it declares.
@@ -65,17 +67,17 @@ def judge(
     judged = rewards.judge(made, domain)
     ours, exact = (judged.filter(pc.field("engine") == engine.root.name).to_pylist() for engine in (choice, EXACT))
     pairs = list(zip(ours, exact, strict=True))
-    equal = [np.equal(one["completion_ids"], other["completion_ids"]) for one, other in pairs]
-    agreement = intervals.share([float(tokens.mean()) for tokens in equal], sum(map(len, equal)), 0.95)
+    tokens, exact_tokens = (torch.tensor([row["completion_ids"] for row in rows]) for rows in (ours, exact))  # (P, L)
+    agreement = agree(tokens, exact_tokens, end_ids)
     both = [(one["reward"], other["reward"]) for one, other in pairs if None not in (one["reward"], other["reward"])]
-    gap = _gap([one - other for one, other in both])
-    reason = exceeded(agreement, gap, limits)
+    reward_gap = gap([one - other for one, other in both])
+    reason = exceeded(agreement, reward_gap, limits)
     stats = DriftStats(
         round=round_index + 1,
         engine=choice.root.name,
         completions=len(pairs),
         agreement=agreement,
-        reward_gap=gap,
+        reward_gap=reward_gap,
         exact_reward=statistics.fmean(other for _, other in both) if both else None,
         positions=costs[0].positions,
         exact_positions=costs[1].positions,
@@ -103,24 +105,42 @@ def unmeasured(round_index: int) -> DriftStats:
     )
 
 
-def exceeded(agreement: Estimate, gap: Estimate | None, limits: DriftConfig) -> str | None:
-    """Returns which limit is exceeded and what to change, None where none is."""
-    remedy = "to keep the engine set a smaller rollout.engine.refresh_every, or widen the limit"
-    if agreement.mean < limits.agreement:
+def agree(
+    ours: Tensor,  # (P, L) int64
+    exact: Tensor,  # (P, L) int64, of the same problems
+    end_ids: Sequence[int],
+) -> Estimate:
+    """Returns the share of equal tokens in the same places, up to the later end of a problem's two completions.
+
+    What follows both ends is end tokens for the most part, which would agree whatever the answers are.
+    """
+    counted = masking.counted_tokens(ours, end_ids) | masking.counted_tokens(exact, end_ids)  # (P, L)
+    equal = ((ours == exact) & counted).sum(1) / counted.sum(1)
+    return intervals.share(equal.tolist(), int(counted.sum()), 0.95)
+
+
+def exceeded(agreement: Estimate, reward_gap: Estimate | None, limits: DriftConfig) -> str | None:
+    """Returns which limit is exceeded by a whole interval and what to change, None where none is."""
+    remedy = "to keep the engine widen the limit, or with a cache set a smaller rollout.engine.refresh_every"
+    if agreement.high < limits.agreement:
         return (
             f"{agreement.percent()} of the tokens are equal, less than rollout.engine.drift.agreement "
             f"{100 * limits.agreement:g} %; {remedy}"
         )
-    if gap is not None and abs(gap.mean) > limits.reward_gap:
+    found = reward_gap
+    if found is not None and (found.low > limits.reward_gap or found.high < -limits.reward_gap):
         return (
-            f"the mean reward is {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) off, more than "
+            f"the mean reward is {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) off, more than "
             f"rollout.engine.drift.reward_gap {limits.reward_gap:g}; {remedy}"
         )
     return None
 
 
-def _gap(gains: list[float]) -> Estimate | None:
-    """The paired difference; where few differ its interval is that of shares, so larger gains are scaled to [-1, 1]."""
+def gap(gains: Sequence[float]) -> Estimate | None:
+    """Returns the paired difference of rewards with its 95 % interval, None without any.
+
+    Where few differ the interval is that of shares, so larger gains are scaled to [-1, 1].
+    """
     if not gains:
         return None
     scale = max(1.0, *map(abs, gains))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
 
 from tasks.gdsd.config_base import Config, Count, StrictJson
+from tasks.gdsd.errors import ConfigError
 
 
 class ExactConfig(Config):
@@ -19,33 +20,49 @@ class ExactConfig(Config):
 class DriftConfig(Config):
     """How far an approximate engine may be from the exact one, measured each round on a sample of its completions.
 
-    Beyond either limit the run goes back to the exact engine for good, and says so.
+    Where a whole 95 % interval is beyond its limit the run goes back to the exact engine for good, and says so.
     """
 
     sample: int = Field(
-        32,
+        64,
         ge=2,
         le=4096,
-        description="training problems, the same in each round of a run, that both engines complete once beforehand",
+        description="training problems, the same in each round of a run, that both engines complete once beforehand; "
+        "the fewer there are, the wider the intervals, and the further off an engine has to be to be given up",
     )
     agreement: float = Field(
-        0.5, ge=0, le=1, description="least share of equal tokens in the same places, from the same random numbers"
+        0.5,
+        ge=0,
+        le=1,
+        description="least share of equal tokens in the same places, up to the later of both ends, from the same "
+        "random numbers; given up where the interval's upper end is below",
     )
     reward_gap: float = Field(
-        0.1, ge=0, description="largest difference of the mean rewards of the same problems, either way"
+        0.1,
+        ge=0,
+        description="largest difference of the mean rewards of the same problems, either way; given up where the "
+        "interval's end that is nearer to 0 is beyond",
     )
 
 
-class CacheConfig(Config):
+class Approximate(Config):
+    """An engine of rollouts that are not quite the policy's, so its drift from the exact one is measured."""
+
+    name: str
+    drift: DriftConfig = DriftConfig()
+
+
+class CacheConfig(Approximate):
     """Keys and values that are read again from an earlier step instead of computed anew (arXiv 2505.22618).
 
     All are computed anew in a block's first step.
     """
 
     refresh_every: Count | None = Field(
-        None, description="steps of a block after which all are computed anew; null: only in the block's first step"
+        None,
+        description="denoiser calls of a block after which all are computed anew (a step that unmasks nothing makes "
+        "none); null: only in the block's first",
     )
-    drift: DriftConfig = DriftConfig()
 
 
 class PrefixCacheConfig(CacheConfig):
@@ -93,7 +110,7 @@ class RolloutEngine(RootModel[ForRollouts], StrictJson):
     @property
     def drift(self) -> DriftConfig | None:
         """The limits of an approximate engine; None of the exact one."""
-        return self.root.drift if isinstance(self.root, CacheConfig) else None
+        return self.root.drift if isinstance(self.root, Approximate) else None
 
     def without_limits(self) -> "RolloutEngine":
         """Returns the engine with the default limits: it makes the same completions, whatever they are."""
@@ -193,3 +210,27 @@ class SamplerConfig(Config):
             now, then = (1 - (1 - 1e-3) * at / steps for at in (step, step + 1))
             found.append(int((tokens - sum(found)) * (1 - then / now)))
         return [*found, tokens - sum(found)]
+
+
+def check_cache(engine: CacheConfig, sampler: SamplerConfig) -> None:
+    """Refuses a cache that nothing would be read from, and a refresh that never comes.
+
+    Where the order is left to the policy's family a block may have fewer calls, so ask again when it is known.
+
+    Raises:
+        ConfigError: the engine's setting would have no effect.
+    """
+    every, calls = engine.refresh_every, sampler.calls_per_block
+    order = "" if sampler.order is None else f" in the order {sampler.order!r}"
+    if calls == 1:
+        raise ConfigError(
+            f"engine.name {engine.name!r} keeps what a block's first denoiser call has computed for its others, and "
+            f"with sampler.steps_per_block {sampler.steps_per_block}{order} there are none; raise it, or use 'exact'"
+        )
+    if every == 1:
+        raise ConfigError("engine.refresh_every 1 computes all anew in every step, as 'exact' does; use 2 or more")
+    if every is not None and every >= calls:
+        raise ConfigError(
+            f"engine.refresh_every {every} is never reached in the {calls} denoiser calls of a block{order}; "
+            + (f"use 2 to {calls - 1}, or null" if calls > 2 else "use null")
+        )

@@ -129,7 +129,7 @@ class DriftStats(Record):
     round: int  # whose rollouts come next
     engine: str  # which the run had come to
     completions: int  # that both engines made
-    agreement: Estimate | None  # share of equal tokens in the same places; interval over completions
+    agreement: Estimate | None  # share of equal tokens, up to the later end of the two; interval over completions
     reward_gap: Estimate | None  # what the approximate engine's mean reward is above the exact one's, paired
     exact_reward: float | None  # mean, of the same completions; None where none was judged of both
     positions: int  # tokens that went through the network's blocks, over all steps
@@ -155,7 +155,8 @@ class Protocol(Record):
         """Returns what is to be said after a number that was not made by the exact engine."""
         if isinstance(self.engine, ExactConfig):
             return ""
-        return f", by the engine {self.engine.name} at confidence {self.engine.confidence:g}"
+        options = [f"{name} {value}" for name, value in self.engine.model_dump(exclude={"name"}).items()]
+        return f", by the engine {self.engine.name}" + (f" at {', '.join(options)}" if options else "")
 
 
 class PassAt(Record):

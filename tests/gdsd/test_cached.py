@@ -6,11 +6,13 @@ import pytest
 from torch import Tensor
 
 from tasks.gdsd import engines, seeds
+from tasks.gdsd.config import RolloutConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import DriftConfig, DualCacheConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.engine_config import DualCacheConfig, PrefixCacheConfig, SamplerConfig
 from tasks.gdsd.engines.base import Completion, Request
 from tasks.gdsd.engines.cached import Cached, DualCache, PrefixCache
-from tasks.gdsd.engines.unmasking import resolve
+from tasks.gdsd.engines.unmasking import Unmasking, resolve
+from tasks.gdsd.errors import ConfigError
 from tests.gdsd.official import write_dream, write_llada
 from tests.gdsd.plain_cache import PlainCache
 from tests.gdsd.plain_sampler import plain_sampler
@@ -36,13 +38,22 @@ def requests(copies: int = 1) -> list[Request]:
     ]
 
 
+class AnyPrefixCache(PrefixCache):
+    """One that refuses nothing: what equals the exact engine is of no use but here."""
+
+    resolve = Unmasking.resolve
+
+
+class AnyDualCache(DualCache):
+    """One that refuses nothing."""
+
+    resolve = Unmasking.resolve
+
+
 def make(denoiser: Denoiser, name: str, refresh_every: int | None) -> Cached:
-    # Built without its checks: an interval of 1 is the exact engine, and of no use but here.
     if name == "prefix_cache":
-        return PrefixCache(
-            denoiser, PrefixCacheConfig.model_construct(refresh_every=refresh_every, drift=DriftConfig())
-        )
-    return DualCache(denoiser, DualCacheConfig.model_construct(refresh_every=refresh_every, drift=DriftConfig()))
+        return AnyPrefixCache(denoiser, PrefixCacheConfig(refresh_every=refresh_every))
+    return AnyDualCache(denoiser, DualCacheConfig(refresh_every=refresh_every))
 
 
 def plain(denoiser: Denoiser, request: Request, config: SamplerConfig, name: str, every: int | None) -> Completion:
@@ -159,3 +170,31 @@ def test_made_by_name(denoiser: Denoiser, config: PrefixCacheConfig | DualCacheC
     for _ in engine.generate([Request(PROMPTS[0], 0)], GREEDY, 1):
         pass
     assert engine.work.positions == COUNTS[config.name, config.refresh_every]
+
+
+@pytest.mark.parametrize(
+    "tokens, every, said",
+    [
+        (3, 2, "refresh_every 2 is never reached in the 2 denoiser calls of a block in the order 'entropy'; use null"),
+        (2, None, "engine.name 'dual_cache' keeps .*steps_per_block 2 in the order 'entropy' there are none"),
+    ],
+)
+def test_what_the_order_of_the_family_leaves_without_effect_is_refused(
+    tmp_path: Path, tokens: int, every: int | None, said: str
+) -> None:
+    """If it fails, Dream is sampled with a cache that is never read, since its schedule has fewer calls than steps.
+
+    Of 3 tokens in 3 steps the first unmasks int(3 * 0.333) = 0, of 2 in 2 int(2 * 0.4995) = 0. A configuration that
+    leaves the order to the family does not know, and LLaDA's has all of them.
+    """
+    settings = SamplerConfig(length=tokens, block_length=tokens, steps_per_block=tokens)
+    rollout = {"sampler": {"length": tokens, "block_length": tokens, "steps_per_block": tokens}}
+    engine = {"name": "dual_cache", "refresh_every": every}
+    choice = RolloutConfig.model_validate({**rollout, "engine": engine}).engine.root
+    write_dream(tmp_path)
+    dream = engines.make(choice, Denoiser.load(tmp_path, "dream", CPU))
+    with pytest.raises(ConfigError, match=said):
+        next(iter(dream.generate(requests(), settings, 4)))
+    assert dream.work.calls == 0
+    by_confidence = settings.model_copy(update={"order": "confidence"})
+    assert dream.resolve(by_confidence) == by_confidence.model_copy(update={"top_p": 1.0})

@@ -170,16 +170,16 @@ def test_no_value_is_looked_at_inside_a_block(
     assert isinstance(engine, Unmasking)
     if isinstance(config, ThresholdConfig):
         options = {**options, "order": "confidence"}
-    values = {"length": 4, "block_length": 2, "steps_per_block": 2}
+    values = {"length": 8, "block_length": 4, "steps_per_block": 4}
     settings = engine.resolve(SamplerConfig.model_validate(values | options))
     canvas = engine._canvas([Request([3, 4, 5], 0), Request([4], 1)], [0, 1], settings)
-    canvas.block = slice(canvas.start + 2, canvas.start + 4)
+    canvas.block = slice(canvas.start + 4, canvas.start + 8)
     with torch.no_grad():
         if isinstance(config, ThresholdConfig):  # the one that has to look, so the device does refuse
             with pytest.raises(NotImplementedError, match="no data"):
-                engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 2)
+                engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 4)
         else:
-            engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 2)
+            engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 4)
 
 
 @pytest.mark.parametrize("config", [ExactConfig(), ThresholdConfig()], ids=lambda config: config.name)
@@ -329,6 +329,41 @@ def test_finished_sequences_leave_the_batch(denoiser: Denoiser) -> None:
     full = Exact(denoiser, ExactConfig())
     generate(full, asked, config, 8)
     assert engine.work.positions < full.work.positions
+
+
+@pytest.mark.parametrize(
+    "config", [ExactConfig(), PrefixCacheConfig(), DualCacheConfig()], ids=lambda config: config.name
+)
+def test_padding_that_nobody_needs_any_more_is_not_computed(denoiser: Denoiser, config: EngineConfig) -> None:
+    """If it fails, short prompts are padded to a long one that has left, or trimming its padding changes a token.
+
+    Every block has two calls. The exact engine computes all places in both, the caches in the first.
+    """
+    settings = SamplerConfig(length=12, block_length=2, steps_per_block=2, temperature=2.0, stop_at_end=True)
+
+    def alone(length: int, key: int) -> tuple[Request, Completion]:
+        request = Request(denoiser.encode("1" * length), key)
+        engine = engines.make(config, denoiser)
+        (batch,) = engine.generate([request], settings, 1)
+        return request, batch[0]
+
+    long = next(found for key in range(100) if (found := alone(30, key))[1].steps <= 4)
+    short = [alone(length, key) for length in (2, 3, 5) for key in range(2)]
+    assert sum(made.steps > long[1].steps for _, made in short) > 2
+    asked, expected = zip(long, *short, strict=True)
+    engine = engines.make(config, denoiser)
+    found: dict[int, Completion] = {}
+    for batch in engine.generate(asked, settings, len(asked)):
+        found.update(batch)
+    assert [found[place] for place in range(len(asked))] == list(expected)
+    work = {True: 0, False: 0}
+    for block in range(6):
+        there = [len(request.prompt_ids) for request, made in (long, *short) if made.steps > 2 * block]
+        for trims in work if there else ():
+            start = max(there) if trims else 30
+            part = {"exact": start + 12, "prefix_cache": 12 - 2 * block, "dual_cache": 2}[config.name]
+            work[trims] += len(there) * (start + 12 + part)
+    assert engine.work.positions == work[True] < 0.7 * work[False]
 
 
 def test_the_family_decides_what_the_settings_leave_open(denoiser: Denoiser) -> None:

@@ -72,10 +72,18 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return go
 
 
-def test_an_approximate_engine_is_measured_in_every_round(train) -> None:
+def test_an_approximate_engine_is_measured_in_every_round(train, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, an approximate engine trains a policy and nobody knows how far it is from the exact one."""
+    from tasks.gdsd import drift as stage
+    from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+
+    given, ends = stage.agree, []
+    monkeypatch.setattr(
+        stage, "agree", lambda ours, exact, end_ids: (ends.append(end_ids), given(ours, exact, end_ids))[1]
+    )
     run = train(configure(dual(agreement=0.01, reward_gap=1.0)), "kept")
     assert run.engines == ["dual_cache"] * 2
+    assert ends == [[character_tokenizer().convert_tokens_to_ids("<end>")]] * 2
     first, second = run.drifts
     for number, drift in enumerate((first, second), start=1):
         assert (drift["round"], drift["engine"], drift["completions"], drift["fell_back"]) == (

@@ -25,7 +25,7 @@ class Completion:
     """What an engine made of a request."""
 
     ids: list[int]  # L tokens
-    unmasked_at: list[int]  # the step, over all blocks, that unmasked each of them
+    unmasked_at: list[int]  # the step, over all blocks, that unmasked each; the last one where `stop_at_end` filled it
     steps: int  # denoiser calls that it took part in
 
 

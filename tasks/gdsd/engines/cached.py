@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.partial import KeyValues, states_at
-from tasks.gdsd.engine_config import CacheConfig, DualCacheConfig, PrefixCacheConfig
+from tasks.gdsd.engine_config import CacheConfig, DualCacheConfig, PrefixCacheConfig, SamplerConfig, check_cache
 from tasks.gdsd.engines.unmasking import Canvas, Unmasking
 
 
@@ -19,8 +19,18 @@ class Cached(Unmasking):
 
     def __init__(self, denoiser: Denoiser, config: CacheConfig):
         super().__init__(denoiser)
-        self._every = config.refresh_every
+        self._config = config
         self._kept = KeyValues()
+
+    def resolve(self, settings: SamplerConfig) -> SamplerConfig:
+        """See the base class.
+
+        Raises:
+            ConfigError: in the order of the policy's family a block has too few denoiser calls.
+        """
+        resolved = super().resolve(settings)
+        check_cache(self._config, resolved)
+        return resolved
 
     @abstractmethod
     def part(self, canvas: Canvas) -> slice:
@@ -28,7 +38,8 @@ class Cached(Unmasking):
 
     def states(self, canvas: Canvas, hidden_at: Tensor, step: int) -> Tensor:
         """Reads all places where the cache is due, and else those of the part."""
-        is_due = step == 0 or (self._every is not None and step % self._every == 0)
+        every = self._config.refresh_every
+        is_due = step == 0 or (every is not None and step % every == 0)
         if is_due:
             self._kept = KeyValues()
         part = slice(0, canvas.ids.shape[1]) if is_due else self.part(canvas)

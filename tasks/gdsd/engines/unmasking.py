@@ -50,6 +50,23 @@ class Canvas:
             which=[self.which[row] for row in rows.tolist()],
         )
 
+    def trimmed(self) -> "Canvas":
+        """Returns the same without columns that are padding in all sequences, for which it looks at values.
+
+        Rotary angles are relative, so places that move to the left change states by rounding at most.
+        """
+        if self.attention is None:
+            return self
+        spare = int(self.attention.int().argmax(1).min())
+        attention = self.attention[:, spare:]
+        return replace(
+            self,
+            ids=self.ids[:, spare:],
+            attention=None if attention.all() else attention,
+            start=self.start - spare,
+            block=slice(self.block.start - spare, self.block.stop - spare),
+        )
+
     def finished(self) -> Finished:
         """Returns the completions.
 
@@ -113,9 +130,9 @@ class Unmasking(Engine):
                 if len(over):
                     canvas.ids[over, canvas.block.stop :] = ends[0]
                     yield canvas.rows(over).finished()
-                    canvas = canvas.rows((~ended).nonzero().squeeze(1))
-                if not canvas.which:
-                    return
+                    if len(over) == len(canvas.which):
+                        return
+                    canvas = canvas.rows((~ended).nonzero().squeeze(1)).trimmed()
         yield canvas.finished()
 
     def unmask_block(self, canvas: Canvas, settings: SamplerConfig, rules: Rules, first_step: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from tasks.gdsd.config import AdapterConfig, DistillConfig
-from tasks.gdsd.engine_config import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.engine_config import CacheConfig, EngineConfig, ExactConfig, SamplerConfig
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import micro_batch, rows_read, views
 
@@ -74,7 +74,7 @@ def of_sampling(
     filtered = sampler.top_k is not None or (sampler.top_p or 1.0) < 1
     chunk = min(2 * rows * shape.vocabulary * FLOAT, CHUNK_BYTES["cuda" if is_gpu else "cpu"])
     drawing = tokens * shape.width * b + rows * shape.width * (b + FLOAT) + of_logits + chunk * (6 if filtered else 2)
-    is_cached = isinstance(engine, PrefixCacheConfig | DualCacheConfig)
+    is_cached = isinstance(engine, CacheConfig)
     arrives = settled = merging = 0
     if adapter is not None:
         arrives = shape.adapter(adapter) * FLOAT

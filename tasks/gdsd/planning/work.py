@@ -11,7 +11,7 @@ from math import log2
 from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.engine_config import (
-    DualCacheConfig,
+    CacheConfig,
     EngineConfig,
     ExactConfig,
     PrefixCacheConfig,
@@ -146,7 +146,7 @@ def completion(
     for block in range(sampler.blocks):
         for step, rows in enumerate(hidden_rows(sampler)):
             computed = tokens
-            if isinstance(engine, PrefixCacheConfig | DualCacheConfig) and step % (engine.refresh_every or 2**30):
+            if isinstance(engine, CacheConfig) and step % (engine.refresh_every or 2**30):
                 after = sampler.length - block * sampler.block_length
                 computed = after if isinstance(engine, PrefixCacheConfig) else sampler.block_length
             asked = sampler.block_length if isinstance(engine, ExactConfig) and engine.compile else rows
