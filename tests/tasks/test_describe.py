@@ -56,6 +56,7 @@ def test_it_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_engines_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, a plan hides what drift samples cost, or that completions which end early take less."""
     config = yaml.safe_load((ROOT / "configs/llada_gsm8k.yaml").read_text())
+    del config["evaluation"]["sampler"]["stop_at_end"]
     said = "and no completion is over early"
     for stage, change, lines in (
         ("rollout", {}, (False, False)),
