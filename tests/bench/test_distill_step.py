@@ -3,7 +3,7 @@
 make bench            or            python -m pytest -m slow -s tests/bench/test_distill_step.py
 
 The model and sizes of test_engines.py: 6 completions of 256 tokens after 200 of prompt, in a pair of views, an adapter
-of rank 16, float32 on all cores. The dense step is what published code commonly does: the old policy's scores and the
+of rank 16, float32 on all cores, in micro-batches of two completions. The dense step is what published code commonly does: the old policy's scores and the
 new one's are taken from the logits of every token of prompt and completion, in two forward passes. Both make one update
 of GDSD with the readout `log_prob`, or with `centred`, which the dense step computes as a mean over all logits.
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tasks.gdsd import checkpoint, distiller
 from tasks.gdsd.batch import collate
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import AdapterConfig, DistillConfig
 from tasks.gdsd.objective_config import GdsdConfig
 from tasks.gdsd.objectives import Scores, objective_loss
@@ -40,7 +41,8 @@ class Step:
         self.denoiser = size.build()
         self.denoiser.attach_adapter(AdapterConfig(rank=16), seed=0)
         objective = GdsdConfig.model_validate({"readout": readout, "mask_source": "random", "trust_region": None})
-        self.config = DistillConfig(objective=objective, inner_steps=1)
+        compute = ComputeConfig(micro_batch_tokens=4 * (size.prompt + size.length))
+        self.config = DistillConfig(objective=objective, inner_steps=1, compute=compute)
         self.objective, self.group = objective, size.batch
         self.scored = round_of(self.denoiser.encode("abcdefgh"), 1, size.batch, size.prompt, size.length)
 

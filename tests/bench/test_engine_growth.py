@@ -15,9 +15,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from tests.bench.test_engines import Bench, Size
+from tests.bench.test_engines import Bench, Size, counter
 
 matplotlib.use("svg")
 FIGURE = Path(__file__).resolve().parents[2] / "docs" / "engine_growth.svg"
@@ -28,21 +27,21 @@ AXES = {
     "batch": [1, 4, 16, 64],
     "vocabulary": [1024, 8192, 32_768, 131_072],
 }
-TURNS = 3
+TURNS = 2
 
 
 def point(size: Size) -> tuple[float, float]:
     """Returns (seconds of a block, its operations in GFLOP)."""
     bench = Bench(size, 1.0)
     work = bench.engine_block("exact")
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counted:
         work()
     times = []
     for _ in range(TURNS):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    return statistics.median(times), counter.get_total_flops() / 1e9
+    return statistics.median(times), counted.get_total_flops() / 1e9
 
 
 def draw_figure(found: dict[str, dict[int, tuple[float, float]]]) -> None:
