@@ -3,9 +3,10 @@
 make bench            or            python -m pytest -m slow -s tests/bench/test_distill_step.py
 
 The model and sizes of test_engines.py: 6 completions of 256 tokens after 200 of prompt, in a pair of views, an adapter
-of rank 16, float32 on all cores, in micro-batches of two completions. The dense step is what published code commonly does: the old policy's scores and the
-new one's are taken from the logits of every token of prompt and completion, in two forward passes. Both make one update
-of GDSD with the readout `log_prob`, or with `centred`, which the dense step computes as a mean over all logits.
+of rank 16, float32 on all cores, in micro-batches of two completions. The dense step is what published code commonly
+does: the old policy's scores and the new one's are taken from the logits of every token of prompt and completion, in
+two forward passes. Both make one update of GDSD with the readout `log_prob`, or with `centred`, which the dense step
+computes as a mean over all logits.
 """
 
 import json
