@@ -67,7 +67,7 @@ def _passes(setup: str, test: str, name: str, function: object, stand_in: StandI
         exec(setup, namespace)  # the data set's tests, in a confined process of their own, never beside an answer
         namespace[name] = function
         stand_in.called = stand_in.lost = False
-        exec(test, namespace)
+        exec(test, namespace)  # likewise; running them is what this process is for
     except BaseException:
         return False
     return stand_in.called and not stand_in.lost
