@@ -9,7 +9,7 @@ import yaml
 from tasks.gdsd import tables
 from tasks.gdsd.comparison import ComparisonRecord, points
 from tasks.gdsd.records import Tuning
-from tasks.gdsd.report import STYLE, table_html
+from tasks.gdsd.report.style import STYLE, table_html
 
 HEAD = ["objective", "learning rate", "reward, %", "area, %", "worst drop", "end below best", "solved, %", "seconds"]
 TRIED = ["objective", "learning rate", "seed", "reward at the end, validation", ""]

@@ -27,6 +27,7 @@ from tasks.gdsd.records import (
     RewardStats,
     StepStats,
 )
+from tasks.gdsd.report import page as page_of_run
 from tasks.gdsd.run_record import RunRecord
 
 PARTS = tables.complete(tables.SAMPLES, ["reward_cells", "reward_format"])
@@ -335,7 +336,7 @@ def test_long_texts_are_cut_in_the_page() -> None:
     """If it fails, a page with answers of a thousand tokens, or references of a hundred tests, cannot be read."""
     table = answers(["x" * 5000], [0.5])
     page = report.render(record(), report.pair_samples(table, table))
-    assert "x" * report.ROOM + " [...]" in page and "x" * (report.ROOM + 1) not in page
+    assert "x" * page_of_run.ROOM + " [...]" in page and "x" * (page_of_run.ROOM + 1) not in page
 
 
 def test_a_run_that_was_not_promoted_says_so() -> None:

@@ -1,52 +1,18 @@
 """The run report: what happened, how sure, at what cost, answers before and after; one self-contained page."""
 
 import html
-import io
-import json
-from pathlib import Path
 
 import pyarrow as pa
 import yaml
 
-from tasks.gdsd import tables
 from tasks.gdsd.records import Decision, DriftStats, Estimate, EvalReport, RewardStats
+from tasks.gdsd.report import curves
+from tasks.gdsd.report.style import STYLE, table_html
+from tasks.gdsd.report.training import panels
 from tasks.gdsd.run_record import RunRecord
 
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-td, th { padding: .25rem .75rem; border-bottom: 1px solid #8886; text-align: left; font-variant-numeric: tabular-nums; }
-td { white-space: pre-wrap; }
-code, pre { font: 14px/1.4 ui-monospace, monospace; } pre { overflow-x: auto; }
-svg { max-width: 100%; height: auto; background: #fff; }
-.headline { font-size: 1.4rem; }
-.warning { border-left: 4px solid #c60; padding-left: .75rem; }
-"""
 SHOWN = 12  # answers in the page; samples.parquet has all
 ROOM = 600  # characters of a text in the page, likewise
-
-
-def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
-    """Writes report.html, metrics.jsonl, samples.parquet, config.yaml and run.json; returns the page."""
-    page = render(record, samples)
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
-        for row in record.metrics():
-            file.write(json.dumps(row) + "\n")
-    tables.write(samples, tables.COMPARISON, folder / "samples.parquet")
-    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False), "utf-8")
-    (folder / "run.json").write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
-    return page
-
-
-def pair_samples(base: pa.Table, trained: pa.Table) -> pa.Table:
-    """Puts the two policies' answers to a problem into one row of `tables.COMPARISON`; rows correspond already."""
-    columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference")}
-    for prefix, table in (("base", base), ("trained", trained)):
-        parts = [name for name in table.column_names if name.startswith(tables.PART)]
-        columns |= {f"{prefix}_{name}": table[name] for name in ("steps", "completion", "reward", "solved", *parts)}
-    return pa.table(columns, tables.complete(tables.COMPARISON, columns))
 
 
 def render(record: RunRecord, samples: pa.Table) -> str:
@@ -259,51 +225,6 @@ def _cell(value: str | float | None) -> str:
     return f"{value:.2f}"
 
 
-def table_html(head: list[str], rows: list[list[str]]) -> str:
-    """Returns an HTML table with every cell escaped."""
-
-    def line(tag: str, cells: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return "<table>" + line("th", head) + "".join(line("td", row) for row in rows) + "</table>"
-
-
 def _curves(record: RunRecord) -> str:
-    """Reward and validation against rounds, and how far an epoch moves the policy, as one inline SVG."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib.figure import Figure
-
-    rounds = [epoch.round for epoch in record.epochs]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rewards = [reward.reward_mean for reward in record.rewards]
-    temperature = record.trained.protocol.sampler.temperature
-    left.plot(rounds, rewards, color="tab:blue", lw=1, label="reward of rollouts")
-    left.errorbar(
-        [report.round for report in record.validations],
-        [report.solved.mean for report in record.validations],
-        yerr=[
-            [report.solved.mean - report.solved.low for report in record.validations],
-            [report.solved.high - report.solved.mean for report in record.validations],
-        ],
-        color="tab:orange",
-        fmt="o-",
-        ms=4,
-        capsize=2,
-        label=f"solved, validation, {f'temperature {temperature:g}' if temperature else 'greedy'}",
-    )
-    left.set(xlabel="round", ylim=(min(0, *rewards), max(1, *rewards)))
-    left.legend()
-    rows = record.metrics()
-    for name, colour in (("policy/shift_abs", "tab:green"), ("loss/residual_abs", "tab:red")):
-        right.plot(rounds, [row[name] for row in rows], color=colour, lw=1, label=name)
-    right.set(xlabel="round", ylabel="per token, nats")
-    right.legend()
-    buffer = io.StringIO()
-    # A fixed salt and no date: the same run gives the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "gdsd"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    drawing = buffer.getvalue()
-    return drawing[drawing.index("<svg") :]  # without the XML prologue, which has no place inside HTML
+    """All figures of the rounds."""
+    return f"<div class='panels'>{curves.draw(panels(record.rewards, record.epochs, record.validations))}</div>"

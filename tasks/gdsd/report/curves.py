@@ -1,0 +1,176 @@
+"""The figures: curves over the rounds, as SVG that takes its colours from the page."""
+
+import html
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.gdsd.records import Estimate, EvalReport
+
+if TYPE_CHECKING:  # takes half a second to import
+    from matplotlib.axes import Axes
+
+# What is drawn in these colours is given those of the page, see `style`.
+INK, GRID, FIRST, SECOND, GOOD = "#010101", "#010102", "#010103", "#010104", "#010105"
+PAGE = {
+    INK: "currentColor",
+    GRID: "var(--line)",
+    FIRST: "var(--a)",
+    SECOND: "var(--b)",
+    GOOD: "var(--good)",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values by round under a name; None where there is none."""
+
+    name: str
+    rounds: Sequence[int]
+    values: Sequence[float | None]
+    intervals: Sequence[Estimate] = ()  # of the same rounds, where they are known
+
+    def known(self) -> list[tuple[int, float]]:
+        """Returns the points that there are."""
+        return [(at, value) for at, value in zip(self.rounds, self.values, strict=True) if value is not None]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small figure: up to two lines that share an axis."""
+
+    title: str
+    lines: Sequence[Line]
+    percent: bool = False
+    level: tuple[str, float] | None = None  # what to compare with
+    mark: tuple[int, Estimate] | None = None  # the best round, and what it came to
+
+
+def headline(
+    rewards: Sequence[float],  # mean of each round's rollouts
+    validations: Sequence[EvalReport],
+    base: Estimate | None = None,  # solved share of the base on the test problems
+    best: tuple[int, Estimate] | None = None,  # the published round and its solved share on the test problems
+) -> str:
+    """Draws what the run was for: the solved share at each validation, and the reward of the rollouts."""
+    rounds = [report.round for report in validations]
+    solved = [report.solved for report in validations]
+    panel = Panel(
+        "",
+        [
+            Line("rollouts, reward", range(1, len(rewards) + 1), rewards),
+            Line("validation, solved", rounds, [share.mean for share in solved], solved),
+        ],
+        percent=True,
+        level=None if base is None else ("base, test", base.mean),
+        mark=best,
+    )
+    return draw([panel], width=4.4, height=2.0)
+
+
+def draw(panels: Iterable[Panel], width: float = 3.1, height: float = 1.45) -> str:
+    """Returns the figures of the panels that have points, each of its own, so that a phone can stack them."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib.figure import Figure
+
+    shown = [panel for panel in panels if any(line.known() for line in panel.lines)]
+    drawn = []
+    with matplotlib.rc_context(
+        {
+            "svg.hashsalt": "gdsd",  # and no date: the same run gives the same bytes
+            "svg.fonttype": "none",
+            "font.size": 9,
+            "text.color": INK,
+            "axes.edgecolor": GRID,
+            "axes.labelcolor": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": GRID,
+            "grid.linewidth": 0.6,
+            "xtick.color": GRID,
+            "ytick.color": GRID,
+            "xtick.labelcolor": INK,
+            "ytick.labelcolor": INK,
+            "lines.linewidth": 1.6,
+            "lines.solid_joinstyle": "round",
+        }
+    ):
+        figure = Figure(figsize=(width, height))  # one for all: making a figure costs more than drawing it
+        axes = figure.add_axes((0.42 / width, 0.28 / height, 1 - 0.5 / width, 1 - 0.36 / height))
+        for panel in shown:
+            axes.clear()
+            _plot(axes, panel)
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+            drawn.append(f"<figure>{_caption(panel)}{_inline(buffer.getvalue(), panel)}</figure>")
+    return "".join(drawn)
+
+
+def _plot(axes: "Axes", panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    scale = 100.0 if panel.percent else 1.0
+    for line, colour in zip(panel.lines, (FIRST, SECOND), strict=False):
+        points = line.known()
+        if not points:
+            continue
+        at, values = [place for place, _ in points], [scale * value for _, value in points]
+        alone = "o" if line.intervals or len(points) == 1 else ""
+        axes.plot(at, values, color=colour, marker=alone, markersize=3.5)
+        if line.intervals:
+            low, high = ([scale * getattr(each, end) for each in line.intervals] for end in ("low", "high"))
+            axes.vlines(line.rounds, low, high, color=colour, linewidth=1.2, alpha=0.55)
+    if panel.level is not None:
+        axes.axhline(scale * panel.level[1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
+    if panel.mark is not None:
+        best, found = panel.mark
+        axes.vlines([best], scale * found.low, scale * found.high, color=GOOD, linewidth=2)
+        axes.plot([best], [scale * found.mean], color=GOOD, marker="D", markersize=6)
+    if panel.percent:
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(100.0, axes.get_ylim()[1]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.tick_params(length=0, pad=3)
+    axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 4))
+
+
+def _caption(panel: Panel) -> str:
+    """The title, and each line's name, colour and last value."""
+    parts = [f"<b>{html.escape(panel.title)}</b>"] if panel.title else []
+    for line, key in zip(panel.lines, "ab", strict=False):
+        if line.known():
+            last = line.known()[-1][1]
+            parts.append(f"<span class='key {key}'>{html.escape(line.name)}&nbsp;{said(last, panel.percent)}</span>")
+    if panel.level is not None:
+        name, level = panel.level
+        parts.append(f"<span class='muted'>- - {html.escape(name)}&nbsp;{said(level, panel.percent)}</span>")
+    if panel.mark is not None:
+        at, found = panel.mark
+        parts.append(
+            f"<span class='good'>&#9670;&nbsp;best (round {at}), test&nbsp;{said(found.mean, panel.percent)}</span>"
+        )
+    return f"<figcaption>{' '.join(parts)}</figcaption>"
+
+
+def said(value: float, percent: bool = False) -> str:
+    """Writes a value as short as it can be read."""
+    return f"{100 * value:.1f}&nbsp;%" if percent else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _inline(drawing: str, panel: Panel) -> str:
+    """Makes a drawing part of a page: without prologue and sizes of its own, in the page's colours, with a name."""
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>\s*", "", drawing, flags=re.S)
+    drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)  # the same in every drawing
+    box = re.search(r'viewBox="([^"]*)"', drawing)
+    name = html.escape(panel.title or ", ".join(line.name for line in panel.lines))
+    opening = f'<svg viewBox="{box[1] if box else ""}" role="img" aria-label="{name}, by round">'
+    drawing = opening + drawing[drawing.index(">") + 1 :]
+    for drawn, named in PAGE.items():
+        drawing = drawing.replace(drawn, named)
+    return drawing

@@ -1,0 +1,33 @@
+"""A run's folder."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+
+from tasks.gdsd import tables
+from tasks.gdsd.report.page import render
+from tasks.gdsd.run_record import RunRecord
+
+
+def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
+    """Writes report.html, metrics.jsonl, samples.parquet, config.yaml and run.json; returns the page."""
+    page = render(record, samples)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
+        for row in record.metrics():
+            file.write(json.dumps(row) + "\n")
+    tables.write(samples, tables.COMPARISON, folder / "samples.parquet")
+    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False), "utf-8")
+    (folder / "run.json").write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
+    return page
+
+
+def pair_samples(base: pa.Table, trained: pa.Table) -> pa.Table:
+    """Puts the two policies' answers to a problem into one row of `tables.COMPARISON`; rows correspond already."""
+    columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference")}
+    for prefix, table in (("base", base), ("trained", trained)):
+        parts = [name for name in table.column_names if name.startswith(tables.PART)]
+        columns |= {f"{prefix}_{name}": table[name] for name in ("steps", "completion", "reward", "solved", *parts)}
+    return pa.table(columns, tables.complete(tables.COMPARISON, columns))

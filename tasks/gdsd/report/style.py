@@ -1,0 +1,101 @@
+"""The look of all pages, and the parts that they are put together from. Whatever is passed as text is escaped."""
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# The figures name these colours too, so that they follow the reader's light or dark mode.
+STYLE = """
+:root { color-scheme: light dark; --bg: #faf9f7; --card: #fff; --fg: #1d1c1a; --muted: #67635d; --line: #e3dfd8;
+  --a: #1f62a8; --b: #bd4f12; --good: #17713f; --bad: #b0241c; --warn: #865300; }
+@media (prefers-color-scheme: dark) { :root { --bg: #13151a; --card: #1b1e25; --fg: #e9e7e3; --muted: #a09c95;
+  --line: #31353e; --a: #74b3f3; --b: #f09a5e; --good: #5cc98e; --bad: #f4867f; --warn: #e8b95a; } }
+body { margin: 0; background: var(--bg); color: var(--fg); }
+main { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; max-width: 76rem; margin: 0 auto;
+  padding: 1rem clamp(.75rem, 2.5vw, 2rem) 3rem; color: var(--fg); background: var(--bg); overflow-wrap: anywhere; }
+main * { box-sizing: border-box; }
+h1 { font-size: 1.35rem; line-height: 1.25; margin: 0; letter-spacing: -.01em; }
+h2 { font-size: 1.1rem; margin: 2.25rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
+h3 { font-size: .95rem; margin: 1.25rem 0 .4rem; }
+p { margin: .5rem 0; max-width: 60rem; } .muted, .sub { color: var(--muted); } .sub { margin: .1rem 0 .8rem; }
+a { color: var(--a); } .good { color: var(--good); } .bad { color: var(--bad); }
+.scroll { overflow-x: auto; margin: .5rem 0; }
+.scroll table { border-collapse: collapse; overflow-wrap: normal; }
+.scroll td, .scroll th { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.scroll th { color: var(--muted); font-weight: 600; font-size: .85rem; }
+pre, code { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .75rem;
+  margin: .4rem 0; overflow-x: auto; overflow-wrap: normal; }
+details > summary { cursor: pointer; color: var(--a); margin: .5rem 0; }
+.warning { border-left: 4px solid var(--warn); background: var(--card); padding: .5rem .75rem; margin: .6rem 0; }
+.top { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 30rem); gap: 1rem; align-items: stretch; }
+.tiles { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .75rem; }
+.tile, figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .85rem;
+  margin: 0; min-width: 0; }
+.tile h2 { all: unset; display: block; color: var(--muted); font-size: .8rem; font-weight: 600; }
+.tile b { display: block; font-size: 1.45rem; line-height: 1.2; margin: .1rem 0 .25rem; letter-spacing: -.01em;
+  font-variant-numeric: tabular-nums; }
+.tile p { margin: 0; font-size: .85rem; line-height: 1.4; color: var(--muted); }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .75rem; }
+figcaption { font-size: .85rem; line-height: 1.35; margin-bottom: .25rem; } figcaption b { margin-right: .35em; }
+figure svg { display: block; width: 100%; height: auto; } svg text { font-family: inherit; }
+.key::before { content: ""; display: inline-block; width: .9em; height: .25em; border-radius: 2px; margin-right: .35em;
+  vertical-align: middle; background: currentColor; } .a { color: var(--a); } .b { color: var(--b); }
+#flyte-frame-container > div.active { padding: 0; }
+@media (max-width: 62rem) { .top { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 30rem) { main { padding-top: .6rem; } .tiles { gap: .5rem; } .tile { padding: .5rem .6rem; }
+  .tile b { font-size: 1.15rem; } .tile p, figcaption { font-size: .78rem; line-height: 1.35; }
+  .sub { font-size: .82rem; } .top { gap: .5rem; } }
+"""
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of a page that is safe to be put into one."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A question of the reader, its answer in a few words, and what stands behind it."""
+
+    question: str
+    answer: str
+    more: str
+    tone: str = ""  # good, bad or none
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """Returns a whole page of parts that are HTML."""
+    return "\n".join(
+        [
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>",
+            *parts,
+            "</main></body></html>",
+        ]
+    )
+
+
+def tiles(shown: Iterable[Tile]) -> str:
+    """Returns the answers that a page begins with."""
+    parts = [
+        f"<div class='tile'><h2>{html.escape(tile.question)}</h2><b class='{tile.tone}'>{html.escape(tile.answer)}</b>"
+        f"<p>{html.escape(tile.more)}</p></div>"
+        for tile in shown
+    ]
+    return f"<div class='tiles'>{''.join(parts)}</div>"
+
+
+def table_html(head: Sequence[str], rows: Iterable[Sequence[str | Html]]) -> str:
+    """Returns a table, which scrolls in itself where it is wider than the page."""
+
+    def line(tag: str, cells: Sequence[str | Html]) -> str:
+        texts = [cell.text if isinstance(cell, Html) else html.escape(cell) for cell in cells]
+        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<div class='scroll'><table>{line('th', head) if head else ''}{body}</table></div>"

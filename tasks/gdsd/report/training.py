@@ -1,0 +1,69 @@
+"""How the training went: the small figures, and what a reader is to be warned of."""
+
+import html
+from collections.abc import Callable, Sequence
+
+from tasks.gdsd.records import EpochStats, EvalReport, RewardStats, StepStats
+from tasks.gdsd.report.curves import Line, Panel
+
+
+def panels(
+    rewards: Sequence[RewardStats], epochs: Sequence[EpochStats], validations: Sequence[EvalReport]
+) -> list[Panel]:
+    """Returns the small figures of some rounds; those of which nothing is known stay empty and are not drawn."""
+    rounds = [epoch.round for epoch in epochs]
+
+    def of_rewards(name: str, value: Callable[[RewardStats], float | None]) -> Line:
+        return Line(name, range(1, len(rewards) + 1), [value(reward) for reward in rewards])
+
+    def of_updates(name: str, value: Callable[[StepStats], float | None], place: int = -1) -> Line:
+        return Line(name, rounds, [applied(epoch, place, value) for epoch in epochs])
+
+    validated = Line(
+        "validation",
+        [report.round for report in validations],
+        [report.reward.mean for report in validations],
+        [report.reward for report in validations],
+    )
+    return [
+        Panel("Reward", [of_rewards("rollouts", lambda reward: reward.reward_mean), validated]),
+        Panel("Rollouts solved", [of_rewards("", lambda reward: reward.solved)], percent=True),
+        Panel("Groups without spread", [of_rewards("", lambda reward: reward.frac_zero_std)], percent=True),
+        Panel(
+            "Shift and residual, nats per token",
+            [of_updates("shift", lambda step: step.shift_abs), of_updates("residual", lambda step: step.residual_abs)],
+        ),
+        Panel("KL to the base, per token", [of_updates("", lambda step: step.kl_ref)]),
+        Panel("Clipped share of the gradient", [of_updates("", lambda step: step.clipped)], percent=True),
+        Panel(
+            "Loss",
+            [
+                of_updates("first update", lambda step: step.loss, 0),
+                of_updates("last update", lambda step: step.loss),
+            ],
+        ),
+        Panel("Gradient norm", [of_updates("", lambda step: step.grad_norm)]),
+        Panel("Learning rate", [of_updates("", lambda step: step.learning_rate)]),
+        Panel(
+            "Rollouts that ran out, or are empty",
+            [
+                of_rewards("ran out of tokens", lambda reward: reward.truncated),
+                of_rewards("empty", lambda reward: reward.empty),
+            ],
+            percent=True,
+        ),
+        Panel("Rollout tokens per second", [of_rewards("", lambda reward: reward.tokens / reward.rollout_seconds)]),
+    ]
+
+
+def applied(epoch: EpochStats, place: int, value: Callable[[StepStats], float | None]) -> float | None:
+    """Returns what one of an epoch's updates says, counting those that were applied; None where there is none."""
+    steps = [step for step in epoch.steps if not step.skipped]
+    return value(steps[place]) if steps else None
+
+
+def concerns_html(concerns: Sequence[tuple[str, str]]) -> str:
+    """Returns what a reader is warned of, and what to try."""
+    return "".join(
+        f"<p class='warning'><b>{html.escape(what)}</b> {html.escape(remedy)}</p>" for what, remedy in concerns
+    )
