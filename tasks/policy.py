@@ -71,6 +71,7 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
         prompt_tokens_mean=prompts.mean,
         prompt_tokens_longest=prompts.longest,
         seconds=time.monotonic() - began,
+        device=devices.name(denoiser.device),
     )
     logger.info(
         "base policy: %s, %s parameters, of which %s will be trained",
@@ -113,6 +114,7 @@ def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
         prompt_tokens_mean=prompts.mean,
         prompt_tokens_longest=prompts.longest,
         seconds=time.monotonic() - began,
+        device=devices.name(denoiser.device),
     )
     logger.info("base policy: the champion, %s, %s parameters", denoiser.family.name, f"{stats.parameters:,}")
     return Policy(FlyteDirectory(str(folder)), stats)

@@ -13,3 +13,8 @@ def device() -> torch.device:
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     place = os.environ.get("LOCAL_RANK")  # set by whatever launches several processes
     return torch.device("cuda") if place is None else torch.device("cuda", int(place))
+
+
+def name(device: torch.device) -> str:
+    """Returns what a device is called in a record."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from tqdm import tqdm
 
-from tasks.gdsd import engines, rewards, seeds
+from tasks.gdsd import devices, engines, rewards, seeds
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.config import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
@@ -49,6 +49,8 @@ def answer(
             "completion": denoiser.decode(completions[index].ids),
             "ended": denoiser.ended(completions[index].ids),
             "steps": completions[index].steps,
+            "tokens": denoiser.pieces(completions[index].ids),
+            "unmasked_at": completions[index].unmasked_at,
         }
         for index, (row, sample) in enumerate(asked)
     ]
@@ -59,6 +61,7 @@ def answer(
         sampler=engine.resolve(config.sampler),
         tokens=len(answers) * config.sampler.length,
         seconds=time.monotonic() - began,
+        device=devices.name(denoiser.device),
     )
     return answers, stats
 
@@ -111,6 +114,8 @@ def report(
         warnings=warnings,
         tokens=sum(shard.tokens for shard in shards),
         seconds=sum(shard.seconds for shard in shards) + seconds,
+        scoring_seconds=seconds,
+        device=", ".join(sorted({shard.device for shard in shards if shard.device})) or None,
     )
 
 

@@ -1,7 +1,8 @@
 """What stages report about themselves: the typed values that travel to the judge and into the report.
 
 Seconds are wall-clock time of the work itself, without process starts and transfers. Those since 1970 are the clock of
-the machine that did the work.
+the machine that did the work. A device is named as its driver names it, a CPU `cpu`; None in records from before it was
+kept.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +38,7 @@ class PolicyStats(Record):
     prompt_tokens_mean: float
     prompt_tokens_longest: int
     seconds: float
+    device: str | None = None  # that it was made on
 
 
 class RolloutStats(Record):
@@ -46,6 +48,7 @@ class RolloutStats(Record):
     tokens: int
     positions: int  # tokens that went through the network's blocks, over all steps
     seconds: float
+    device: str | None = None  # that did the work
     ended_unix_seconds: float  # when the work was done
 
 
@@ -58,6 +61,7 @@ class AnswerStats(Record):
     sampler: SamplerConfig  # with what the configuration left to the policy's family
     tokens: int
     seconds: float
+    device: str | None = None  # that did the work
 
 
 class RewardStats(Record):
@@ -75,6 +79,7 @@ class RewardStats(Record):
     completions: int
     tokens: int
     engine: str  # which made the completions
+    device: str | None = None  # that they were made on
     rollout_seconds: float  # summed over shards
     rollout_busy_seconds: float  # in which at least one shard was at work
     rollout_began_unix_seconds: float  # when the first shard's work began
@@ -92,6 +97,7 @@ class StepStats(Record):
     grad_norm: float | None  # before clipping
     learning_rate: float
     skipped: bool
+    nll: float | None = None  # -log p of a token where it is hidden, before the update; where the objective reads it
 
 
 class EpochStats(Record):
@@ -101,6 +107,9 @@ class EpochStats(Record):
     sequences: int  # completions in groups that carry a signal
     steps: list[StepStats]
     seconds: float
+    device: str | None = None  # that did the work
+    processes: int = 1  # each with a device of its own
+    parent: str | None = None  # SHA-256 of the policy that it began with
     ended_unix_seconds: float  # when the work was done, before the policy was saved
 
 
@@ -181,6 +190,8 @@ class EvalReport(Record):
     warnings: list[str]  # expectations on the samples that failed without stopping the run
     tokens: int
     seconds: float
+    scoring_seconds: float = 0.0  # of `seconds`, those in which the answers were judged
+    device: str | None = None  # that they were made on
 
 
 class GuardReport(Record):

@@ -115,6 +115,7 @@ def summarise(
         completions=sum(shard.completions for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
         engine=", ".join(scored["engine"].unique().to_pylist()),
+        device=", ".join(sorted({shard.device for shard in shards if shard.device})) or None,
         rollout_seconds=sum(shard.seconds for shard in shards),
         rollout_busy_seconds=union(at_work),
         rollout_began_unix_seconds=min(began for began, _ in at_work),

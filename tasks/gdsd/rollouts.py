@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from tasks.gdsd import engines, prompts, seeds, tables
+from tasks.gdsd import devices, engines, prompts, seeds, tables
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.engine_config import RolloutEngine, SamplerConfig
 from tasks.gdsd.engines.base import Completion, Request
@@ -86,6 +86,7 @@ def complete(
         tokens=len(rows) * settings.length,
         positions=engine.work.positions,
         seconds=seconds,
+        device=devices.name(denoiser.device),
         ended_unix_seconds=time.time(),
     )
 

@@ -37,3 +37,17 @@ def spread(
 ) -> Tensor:  # (C, B, L): 0 where not hidden
     """Puts one value per hidden token in its place."""
     return values.new_zeros(hidden.shape).masked_scatter(hidden, values)
+
+
+@torch.no_grad()
+def negative_log_likelihood(
+    log_probs: Tensor,  # (C, B, L), 0 where not hidden
+    hidden: Tensor,  # (C, B, L) bool
+    judged: Tensor,  # (B,) bool
+) -> Tensor:  # ()
+    """Sums over the judged completions the mean -log p of a token in the views that hide it.
+
+    Of tokens that the policy drew itself this falls with its entropy, which no readout gives.
+    """
+    means = -log_probs.sum((0, 2)) / hidden.sum((0, 2)).clamp(min=1)  # (B,)
+    return means.where(judged, 0.0).sum()

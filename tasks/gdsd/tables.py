@@ -56,6 +56,8 @@ ANSWERS = pa.schema(
         _required("completion", pa.string()),
         _required("ended", pa.bool_()),
         _required("steps", pa.int32()),  # denoiser calls
+        _required("tokens", pa.list_(pa.string())),  # the text of each, ends included
+        _required("unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each
     ]
 )
 SAMPLES = pa.schema([*ANSWERS, *_VERDICT])
@@ -69,9 +71,13 @@ COMPARISON = pa.schema(
         _required("reference", pa.string()),
         _required("base_steps", pa.int32()),  # denoiser calls
         _required("trained_steps", pa.int32()),
+        _required("base_tokens", pa.list_(pa.string())),  # the text of each, ends included
+        _required("base_unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each
         _required("base_completion", pa.string()),
         pa.field("base_reward", pa.float32()),
         pa.field("base_solved", pa.bool_()),
+        _required("trained_tokens", pa.list_(pa.string())),
+        _required("trained_unmasked_at", pa.list_(pa.int32())),
         _required("trained_completion", pa.string()),
         pa.field("trained_reward", pa.float32()),
         pa.field("trained_solved", pa.bool_()),

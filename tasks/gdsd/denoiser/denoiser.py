@@ -252,6 +252,11 @@ class Denoiser(torch.nn.Module):
         end = next((place for place, token in enumerate(ids) if token in self.end_ids), len(ids))
         return str(self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns the text of each token, ends included; what is but a part of a character has a sign in its place."""
+        texts = {token: str(self.tokenizer.decode([token], skip_special_tokens=False)) for token in set(ids)}
+        return [texts[token] for token in ids]
+
     def save(self, folder: Path, shard_bytes: int = weights.SHARD_BYTES) -> None:
         """Writes the policy into an existing folder.
 
