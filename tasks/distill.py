@@ -2,20 +2,30 @@
 
 import logging
 import os
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from flytekit import Cache, task
+from flytekit import Cache, current_context, task
+from flytekit.core.checkpointer import SyncCheckpoint
+from flytekit.exceptions.base import FlyteException
+from flytekit.extend import IgnoreOutputs
 from flytekit.types.directory import FlyteDirectory
 
 from images import GPU
+from images.nodes import ENDPOINT, Nodes
 from tasks.gdsd.config import DistillConfig
-from tasks.gdsd.errors import NonFiniteError
+from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.records import EpochStats
-from tasks.local import keep, new_folder
+from tasks.local import in_pod, keep, new_folder
+from tasks.retry import retried
 from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table
+
+if TYPE_CHECKING:
+    from tasks.gdsd.machines import Machines
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +33,16 @@ logger = logging.getLogger(__name__)
 class Distilled(NamedTuple):
     checkpoint: Checkpoint
     stats: EpochStats
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Stores a file where Flyte looks for the checkpoint of this attempt; also from a process that the task started."""
+
+    destination: str
+
+    def __call__(self, file: Path) -> None:
+        SyncCheckpoint(self.destination).save(file)
 
 
 @task(
@@ -34,6 +54,7 @@ class Distilled(NamedTuple):
     timeout=timedelta(hours=6),
     interruptible=True,
 )
+@retried
 def distill_epoch(
     policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
 ) -> Distilled:
@@ -42,29 +63,87 @@ def distill_epoch(
     The processes are started on the machine that the task runs on, so that a local run has them as well, and their
     number is a matter of the run's configuration rather than of the registered task.
 
+    On a cluster the epoch's state is stored as Flyte's checkpoint every `distill.compute.save_minutes`, and an attempt
+    after one that was killed goes on from there. A local run has no such attempts.
+
     Raises:
         NonFiniteError: several updates in a row were not finite; the evidence was saved.
         OutOfMemoryError: there is not enough memory for the smallest micro-batch.
     """
+    return _distill(policy, base, scored, config, group_size, round, seed, None)
+
+
+@task(
+    task_config=Nodes(2),  # each call in a workflow says how many
+    container_image=GPU.image,
+    requests=GPU.requests,
+    limits=GPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True),
+    retries=3,
+    timeout=timedelta(hours=6),
+    interruptible=True,
+)
+@retried
+def distill_epoch_on_nodes(
+    policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
+) -> Distilled:
+    """Trains the policy as `distill_epoch` does, on several machines of a cluster, each of which calls this.
+
+    Raises:
+        ConfigError: the Kubeflow training operator has not started this.
+        IgnoreOutputs: another machine has what came of it.
+        VanishedError: a machine was taken away.
+    """
+    from tasks.gdsd.machines import ElsewhereError, Machines
+
+    endpoint = os.environ.get(ENDPOINT)
+    if endpoint is None:
+        raise ConfigError(
+            f"distill.compute.nodes {config.compute.nodes}: nothing has set {ENDPOINT}, so this is no PyTorchJob of "
+            "the Kubeflow training operator. Let the cluster's administrator enable Flyte's plugin for tasks of the type "
+            "pytorch (docs/cluster.md), or set nodes to 1"
+        )
+    try:
+        machines = Machines(endpoint, config.compute.nodes)
+        return _distill(policy, base, scored, config, group_size, round, seed, machines)
+    except ElsewhereError as error:
+        raise IgnoreOutputs(str(error)) from error
+
+
+def _distill(
+    policy: Checkpoint,
+    base: Checkpoint,
+    scored: Table,
+    config: DistillConfig,
+    group_size: int,
+    round: int,
+    seed: int,
+    machines: "Machines | None",
+) -> Distilled:
+    """Trains on this machine, as one of several if there are more."""
     from tasks.gdsd import checkpoint, tables
     from tasks.gdsd.epoch import Epoch, train
 
-    folder, table = Path(os.fspath(policy)), Path(os.fspath(scored))
-    trained, evidence = new_folder("policy") / "checkpoint", new_folder("evidence")
-    needs_base = config.objective.needs_reference and not checkpoint.read_record(folder).adapter
-    epoch = Epoch(
-        policy=folder,
-        base=Path(os.fspath(base)) if needs_base else None,
-        scored=table,
-        config=config,
-        group_size=group_size,
-        round_index=round,
-        seed=seed,
-        trained=trained,
-        evidence=evidence,
-    )
+    with nullcontext() if machines is None else machines.preparing():
+        found, send = _states() if in_pod() else (None, None)
+        folder, table = Path(os.fspath(policy)), Path(os.fspath(scored))
+        trained, evidence = new_folder("policy") / "checkpoint", new_folder("evidence")
+        needs_base = config.objective.needs_reference and not checkpoint.read_record(folder).adapter
+        epoch = Epoch(
+            policy=folder,
+            base=Path(os.fspath(base)) if needs_base else None,
+            scored=table,
+            config=config,
+            group_size=group_size,
+            round_index=round,
+            seed=seed,
+            trained=trained,
+            evidence=evidence,
+            found=found,
+            send=send,
+        )
     try:
-        stats = train(epoch)
+        stats = train(epoch, machines)
     except NonFiniteError as error:
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     evidence.rmdir()
@@ -80,3 +159,20 @@ def distill_epoch(
         stats.seconds,
     )
     return Distilled(FlyteDirectory(str(trained)), stats)
+
+
+def _states() -> tuple[Path | None, Sender]:
+    """Returns the state that the attempt before this one has stored, if any, and what stores those of this one."""
+    from tasks.gdsd.interim import FILE
+
+    states = current_context().checkpoint
+    if not isinstance(states, SyncCheckpoint):
+        raise TypeError(f"Flyte gave a {type(states).__name__}, but a checkpoint is kept as by SyncCheckpoint")
+    try:
+        folder = states.restore()
+    except FlyteException as error:  # of an attempt that was killed before it stored anything
+        logger.info("the attempt before this one has left no state of the epoch (%s)", error)
+        folder = None
+    # The object itself cannot go to another process.
+    sender = Sender(states._checkpoint_dest)
+    return None if folder is None or not (folder / FILE).is_file() else folder / FILE, sender

@@ -28,7 +28,7 @@ def home() -> Path:
 
 def new_folder(name: str) -> Path:
     """Returns a new empty folder for a task's outputs: under `home()` in a local run, temporary in a pod."""
-    if _in_pod():
+    if in_pod():
         return Path(tempfile.mkdtemp(prefix=f"{name}-"))
     folder = home() / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
     folder.mkdir(parents=True)
@@ -37,12 +37,13 @@ def new_folder(name: str) -> Path:
 
 def keep(folder: Path) -> str:
     """Stores a folder that is no output of its task, such as the evidence of a failure, and says where it lies."""
-    if _in_pod():
+    if in_pod():
         return str(FlyteContextManager.current_context().file_access.put_raw_data(str(folder)))
     return str(folder)
 
 
-def _in_pod() -> bool:
+def in_pod() -> bool:
+    """Whether this is a task on a cluster, rather than a local run."""
     state = FlyteContextManager.current_context().execution_state
     return state is not None and state.mode == ExecutionState.Mode.TASK_EXECUTION
 

@@ -8,10 +8,17 @@ from tasks.gdsd.config_base import Config
 
 
 class ComputeConfig(Config):
-    """What an epoch takes of the machine. All but `precision` changes results only by rounding."""
+    """What an epoch takes of the machine. All but `precision` changes results by rounding at most."""
 
     processes: int = Field(
         1, ge=1, le=64, description="processes of one machine that share an epoch, each with a GPU of its own if any"
+    )
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="machines that share an epoch, with that many processes each; on a cluster the Kubeflow training "
+        "operator starts them, a local run has them all on this machine",
     )
     sharding: Literal["none", "fsdp"] = Field(
         "none",
@@ -33,9 +40,21 @@ class ComputeConfig(Config):
         description="tokens of prompts and completions per forward, in all views; halved where memory does not "
         "suffice. At least one completion, or group where an objective compares within it",
     )
+    save_minutes: float = Field(
+        10,
+        ge=0,
+        le=1440,
+        description="on a cluster, minutes between two states of an unfinished epoch (12 bytes per trained weight), "
+        "from the last of which its next attempt goes on; 0: one after each update",
+    )
+
+    @property
+    def everywhere(self) -> int:
+        """The processes of all machines."""
+        return self.nodes * self.processes
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.sharding == "fsdp" and self.processes == 1:
-            raise ValueError("sharding 'fsdp' spreads weights over processes, and there is 1; raise processes")
+        if self.sharding == "fsdp" and self.everywhere == 1:
+            raise ValueError("sharding 'fsdp' spreads weights over processes, and there is 1; raise processes or nodes")
         return self

@@ -14,21 +14,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tasks.gdsd import checkpoint, memory, parallel, sharding
+from tasks.gdsd import checkpoint, devices, memory, moments, parallel, sharding
 from tasks.gdsd.batch import Batch, collate
 from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError, NonFiniteError
-from tasks.gdsd.microbatch import Fixed, MicroBatch, share, smallest
+from tasks.gdsd.interim import Cut, InterimRecord, Keeper
+from tasks.gdsd.microbatch import Fixed, MicroBatch, refine, share, smallest
 from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
 from tasks.gdsd.readout import log_prob, read, top_tokens
 from tasks.gdsd.records import EpochStats, StepStats
-from tasks.gdsd.scoring import hidden_states, spread
+from tasks.gdsd.scoring import hidden_states, negative_log_likelihood, spread
 
 logger = logging.getLogger(__name__)
-SLOTS = ("exp_avg", "exp_avg_sq", "step")
-METRICS = ("loss", *(field.name for field in fields(LossMetrics)))
+METRICS = ("loss", "nll", *(field.name for field in fields(LossMetrics)))
 
 
 def distill(
@@ -42,6 +42,7 @@ def distill(
     seed: int,
     parent: str,
     evidence: Path,
+    keeper: Keeper | None = None,
 ) -> tuple[PolicyState, EpochStats]:
     """Trains a policy on a round's scored completions and returns its new state, which takes the place of the old.
 
@@ -51,6 +52,9 @@ def distill(
 
     Several processes may share the epoch, see `parallel`: all call this with the same arguments, each computes the
     gradients of some groups, and all get the same new policy; of moments that are spread, the first gets the whole.
+
+    With a `keeper`, states are kept on the way, and the epoch goes on from what an earlier attempt at it has kept; it
+    ends bit for bit as it would have ended then.
 
     Raises:
         ConfigError: `top_k` exceeds the vocabulary.
@@ -71,6 +75,10 @@ def distill(
     batch = collate(scored, denoiser, objective, group_size=group_size, round_index=round_index, seed=seed)
     updates, in_a_row = state.record.updates, state.record.skipped_in_a_row
     steps: list[StepStats] = []
+    left = None if keeper is None or batch is None else keeper.take(accelerator)
+    if left is not None:
+        updates, in_a_row, steps = left.record.updates, left.record.skipped_in_a_row, list(left.record.steps)
+        began -= left.record.seconds
     with sharding.sharded(models, accelerator) if compute.sharding == "fsdp" else nullcontext():
         optimizer = torch.optim.AdamW(
             [parameter for _, parameter in denoiser.trainable()],
@@ -78,14 +86,24 @@ def distill(
             (config.adam_beta1, config.adam_beta2),
             weight_decay=config.weight_decay,
         )
-        _restore(optimizer, denoiser, state)
+        if left is None:
+            start, state.optimizer = state.optimizer, {}
+            moments.restore(optimizer, denoiser, start)
         if batch is not None:
             epoch = _Epoch(models, optimizer, batch, config, group_size, accelerator)
+            if left is not None:
+                if len(steps) < config.inner_steps:
+                    epoch.read_start(left.record.cuts[accelerator.process_index])
+                moments.restore_weights(denoiser, left.weights)
+                moments.restore(optimizer, denoiser, left.moments)
+                del left
             for _ in tqdm(
-                range(config.inner_steps),
+                range(len(steps), config.inner_steps),
                 desc=f"distilling round {round_index + 1}",
                 disable=None if accelerator.is_main_process else True,
                 leave=False,
+                initial=len(steps),
+                total=config.inner_steps,
             ):
                 stats = epoch.update(learning_rate(config, updates))
                 steps.append(stats)
@@ -93,7 +111,17 @@ def distill(
                 updates += not stats.skipped
                 if in_a_row >= config.max_skipped:
                     break
-        slots = _slots(optimizer, denoiser, first=accelerator.is_main_process)
+                if keeper is not None and keeper.due(accelerator):
+                    reached = InterimRecord(
+                        epoch=keeper.epoch,
+                        updates=updates,
+                        skipped_in_a_row=in_a_row,
+                        steps=steps,
+                        seconds=time.monotonic() - began,
+                        cuts=parallel.gather(epoch.cut(), accelerator),
+                    )
+                    keeper.keep(reached, denoiser, optimizer, accelerator)
+        slots = moments.collect(optimizer, denoiser, first=accelerator.is_main_process)
     if in_a_row >= config.max_skipped and batch is not None:
         if accelerator.is_main_process:
             _save_evidence(evidence, denoiser, batch)
@@ -116,6 +144,9 @@ def distill(
         sequences=0 if batch is None else len(batch.advantages),
         steps=steps,
         seconds=time.monotonic() - began,
+        device=devices.name(denoiser.device),
+        processes=accelerator.num_processes,
+        parent=parent,
         ended_unix_seconds=time.time(),
     )
     return PolicyState(denoiser, record, slots), stats_of_epoch
@@ -158,6 +189,27 @@ class _Epoch:
             most = max(parallel.gather(len(self.parts), accelerator))
             spare = MicroBatch(batch.rows(slice(self.unit)), counts=False)
             self.parts += [spare] * (most - len(self.parts))
+        self.first: list[int] | None = None  # the micro-batches of the first update
+
+    def cut(self) -> Cut:
+        """Returns how the completions are cut by now."""
+        now = self._sizes()
+        return Cut(tokens=self.tokens, first=now if self.first is None else self.first, now=now)
+
+    def read_start(self, cut: Cut) -> None:
+        """Reads what the first update read of the start policy, as an attempt before this one did.
+
+        It is computed as it was then, gradients included, so that it is the same bit for bit.
+        """
+        self.parts = refine(self.parts, cut.first)
+        self._differentiate_all()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.first = self._sizes()
+        if self.first == cut.first:  # else there is less memory than there was
+            self.parts, self.tokens = refine(self.parts, cut.now), cut.tokens
+
+    def _sizes(self) -> list[int]:
+        return [len(part) for part in self.parts]
 
     def update(self, learning_rate: float) -> StepStats:
         """Takes one optimizer step, or skips it when the loss or the gradient is not finite.
@@ -165,6 +217,7 @@ class _Epoch:
         Processes compute apart and meet once, at the end: what decides from there on is the same in all of them.
         """
         means, norm = self._differentiate_all()
+        self.first = self._sizes() if self.first is None else self.first
         finite = math.isfinite(means["loss"]) and math.isfinite(norm)
         if finite:
             for group in self.optimizer.param_groups:
@@ -181,6 +234,7 @@ class _Epoch:
             grad_norm=_finite(norm),
             learning_rate=learning_rate,
             skipped=not finite,
+            nll=_finite(means.get("nll")),
         )
 
     def _differentiate_all(self) -> tuple[dict[str, float], float]:
@@ -275,7 +329,9 @@ class _Epoch:
             self.accelerator.backward(loss / self.judged if part.counts else loss * 0)
         if not part.counts:
             return fixed, {}
-        sums = {"loss": loss.detach(), **vars(metrics)}
+        log_probs = scores.theta if self.config.objective.reads == "log_prob" else scores.theta_log_prob
+        nll = None if log_probs is None else negative_log_likelihood(log_probs, scores.hidden, scores.judged)
+        sums = {"loss": loss.detach(), "nll": nll, **vars(metrics)}
         return fixed, {name: float(value) for name, value in sums.items() if value is not None}
 
     def _scores(self, part: MicroBatch) -> tuple[Scores, Fixed]:
@@ -340,31 +396,6 @@ def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, state: PolicyState) -> None:
-    """Moves the moments of the previous epoch into a fresh optimizer, one by one: the state no longer has them."""
-    moments, state.optimizer = dict(state.optimizer), {}
-    if not moments:
-        return
-    for name, parameter in denoiser.trainable():
-        optimizer.state[parameter] = {
-            slot: sharding.spread_like(moments.pop(f"{name}.{slot}"), parameter) for slot in SLOTS
-        }
-
-
-def _slots(optimizer: torch.optim.AdamW, denoiser: Denoiser, first: bool) -> dict[str, Tensor]:
-    """Returns the optimizer's moments under the names of their parameters; empty before the first update.
-
-    Where they are spread, they are put together in the machine's memory, and only in the first process.
-    """
-    slots, spread_out = {}, False
-    for name, parameter in denoiser.trainable():
-        for slot, tensor in optimizer.state.get(parameter, {}).items():
-            whole = sharding.gathered(tensor)  # with the help of every process
-            spread_out |= whole is not tensor
-            slots[f"{name}.{slot}"] = tensor if whole is tensor else whole.cpu() if first else tensor
-    return slots if first or not spread_out else {}
 
 
 def _save_evidence(folder: Path, denoiser: Denoiser, batch: Batch) -> None:

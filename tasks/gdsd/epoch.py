@@ -1,19 +1,24 @@
 """A distillation epoch from files to files, as one process or several of them do it."""
 
+import hashlib
+import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from tasks.console import speak
-from tasks.gdsd import checkpoint, devices, distiller, memory, parallel, tables
+from tasks.gdsd import checkpoint, devices, distiller, interim, memory, parallel, tables
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.digests import digest
+from tasks.gdsd.interim import Keeper
+from tasks.gdsd.machines import Machines
 from tasks.gdsd.records import EpochStats
 
 logger = logging.getLogger(__name__)
@@ -32,10 +37,14 @@ class Epoch:
     seed: int
     trained: Path  # the new checkpoint, not there yet
     evidence: Path  # what is left of an epoch whose updates were not finite
+    found: Path | None = None  # the state that an earlier attempt at this epoch has left
+    send: Callable[[Path], None] | None = None  # puts a state where the next attempt finds it; picklable
 
 
-def train(epoch: Epoch) -> EpochStats:
+def train(epoch: Epoch, machines: Machines | None = None) -> EpochStats:
     """Trains a policy on a round's scored completions, in as many processes as configured, and saves it.
+
+    Without `machines`, all processes are on this one. Of several, the one with the first process saves.
 
     Processes among which weights are spread cannot take smaller micro-batches each on its own: where memory runs out,
     all are started again with micro-batches of half the size.
@@ -46,7 +55,9 @@ def train(epoch: Epoch) -> EpochStats:
     while True:
         compute = epoch.config.compute
         try:
-            return parallel.launch(_train, epoch, compute.processes)
+            return parallel.launch(
+                _train, epoch, compute.everywhere if machines is None else compute.processes, machines
+            )
         except parallel.ProcessError as error:
             found = re.search(rf"{memory.SharedShortageError.__name__}: (\d+) tokens", str(error))
             if found is None:
@@ -68,6 +79,7 @@ def _train(epoch: Epoch) -> EpochStats:
     # Without an adapter the weights themselves are trained. Most updates are too small for half precision: at a rate of
     # 3e-6, 3 of 100 weights would move.
     whole = not checkpoint.read_record(epoch.policy).adapter
+    parent = digest(epoch.policy)
     trained, stats = distiller.distill(
         checkpoint.load(epoch.policy, device, dtype=torch.float32 if whole else None),
         base,
@@ -76,12 +88,32 @@ def _train(epoch: Epoch) -> EpochStats:
         round_index=epoch.round_index,
         group_size=epoch.group_size,
         seed=epoch.seed,
-        parent=digest(epoch.policy),
+        parent=parent,
         evidence=epoch.evidence,
+        keeper=_keeper(epoch, parent),
     )
     if parallel.place()[0] == 0:
         checkpoint.save(epoch.trained, trained)
     return stats
+
+
+def _keeper(epoch: Epoch, parent: str) -> Keeper | None:
+    """Returns what keeps the states of an epoch, under the name of all that the epoch follows from."""
+    if epoch.send is None:
+        return None
+    inputs = {
+        "policy": parent,
+        "base": None if epoch.base is None else digest(epoch.base / checkpoint.RECORD),
+        "scored": digest(epoch.scored),
+        "config": epoch.config.model_dump(mode="json"),
+        "group_size": epoch.group_size,
+        "round": epoch.round_index,
+        "seed": epoch.seed,
+        "made_with": checkpoint.versions(),
+    }
+    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    file = epoch.trained.with_name(interim.FILE)
+    return Keeper(name, epoch.config.compute.save_minutes, file, epoch.found, epoch.send)
 
 
 def _reference(folder: Path, device: torch.device, compute: ComputeConfig) -> PolicyState:

@@ -89,12 +89,24 @@ class MicroBatch:
         parts, start = [], 0
         while start < len(self):
             size = max(1, tokens // (unit * costs[start // unit])) * unit
-            parts.append(self._rows(slice(start, min(start + size, len(self)))))
+            parts.append(self.rows(slice(start, min(start + size, len(self)))))
             start += size
         return parts
 
-    def _rows(self, chosen: slice) -> "MicroBatch":
+    def rows(self, chosen: slice) -> "MicroBatch":
         if len(range(len(self))[chosen]) == len(self):
             return self
         fixed = None if self.fixed is None else self.fixed.rows(chosen, self.batch.views.hidden)
         return MicroBatch(self.batch.rows(chosen), fixed)
+
+
+def refine(parts: list[MicroBatch], sizes: list[int]) -> list[MicroBatch]:
+    """Cuts micro-batches into smaller ones of known sizes, in order."""
+    found, rest = [], iter(sizes)
+    for part in parts:
+        start = 0
+        while start < len(part):
+            size = next(rest)
+            found.append(part.rows(slice(start, start + size)))
+            start += size
+    return found

@@ -1,34 +1,46 @@
-"""Several processes that share an epoch: started on one machine, each with a part of the groups, agreeing by sums."""
+"""Several processes that share an epoch, on one machine or on more, each with a part of the groups, agreeing by sums."""
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.tensor import DTensor
 
+from tasks.gdsd import passing
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.errors import ConfigError, GdsdError
+from tasks.gdsd.machines import ElsewhereError, Machines, Told, VanishedError, cause, speaker
 
 PRELOADED = "tasks.gdsd.epoch"
+PASSING = ".passing"  # ends the name of a report of an error that may not come again
+LOST = "was killed, or lost what may be there the next time"
 BUCKET_BYTES = 2**26  # gradients that travel at once: few messages, and little memory beside the gradients
 
 
 class ProcessError(RuntimeError):
     """Processes that share an epoch have failed: the message has what they said."""
+
+
+class LostProcessError(ProcessError):
+    """One was killed from outside, or lost what may be there the next time, such as its GPU."""
 
 
 Arguments = TypeVar("Arguments")
@@ -59,11 +71,13 @@ def add_up(numbers: Sequence[float], accelerator: Accelerator) -> list[float]:
     return total
 
 
-def gather(number: int, accelerator: Accelerator) -> list[int]:
-    """Returns every process's number, in all processes."""
-    place = accelerator.process_index
-    mine = [number if index == place else 0 for index in range(accelerator.num_processes)]
-    return [int(value) for value in add_up(mine, accelerator)]
+def gather(value: Result, accelerator: Accelerator) -> list[Result]:
+    """Returns every process's value, in all processes."""
+    if accelerator.num_processes == 1:
+        return [value]
+    values: list[Result | None] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(values, value)
+    return cast(list[Result], values)
 
 
 def add_up_gradients(
@@ -101,33 +115,41 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes: int) -> Result:
+def launch(
+    work: Callable[[Arguments], Result], arguments: Arguments, processes: int, machines: Machines | None = None
+) -> Result:
     """Does a piece of work in this process, or in several new ones that share it, and returns the first one's result.
 
     Args:
-        work: a function of a module, which every process calls with the same picklable arguments.
+        work: a function of a module, which every process calls with the same arguments, as far as they are picklable.
+        processes: how many on this machine.
+        machines: those that share the work; all call this, each with arguments of its own, such as folders.
 
     Raises:
         ConfigError: there are GPUs, but fewer than processes.
         GdsdError: whatever the work raises of it.
-        ProcessError: a process failed in another way; its traceback is in the message.
+        ProcessError: a process failed in another way; its traceback is in the message. On all machines.
+        LostProcessError: it did so through no fault of the work. On all machines.
+        ElsewhereError: another of the machines has the result, or raises the error of the project.
+        VanishedError: this machine, or another, was taken away.
     """
-    if processes == 1:
+    if processes == 1 and machines is None:
         return work(arguments)
     gpus = torch.cuda.device_count()
     if 0 < gpus < processes:
         raise ConfigError(
             f"distill.compute.processes {processes} exceeds the {gpus} GPUs of this machine, and each process needs "
-            f"one; use at most {gpus}, or a larger machine"
+            f"one (a local run has those of all distill.compute.nodes here); use at most {gpus}, or a larger machine"
         )
+    count = 1 if machines is None else machines.count
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=count,
+        max_nodes=count,
         nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
+        run_id=uuid.uuid4().hex if machines is None else machines.talk,
         rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
+        rdzv_endpoint="127.0.0.1:0" if machines is None else machines.endpoint,
+        local_addr="127.0.0.1" if machines is None else machines.address,
         max_restarts=0,  # a failure is Flyte's to retry
         monitor_interval=0.1,
         start_method="spawn" if gpus else "forkserver",
@@ -137,14 +159,34 @@ def launch(work: Callable[[Arguments], Result], arguments: Arguments, processes:
     # With them that is left alone, since a library that only asks for a GPU on import spoils it for the copies.
     multiprocessing.set_forkserver_preload(["__main__", PRELOADED])
     threads = max(1, torch.get_num_threads() // processes)
+    results: dict[int, Result | GdsdError] = {}
+    crash, began = None, time.time()
     with tempfile.TemporaryDirectory(prefix="gdsd-processes-") as reports, _importable():
         try:
             results = elastic_launch(config, _serve)(work, arguments, threads, Path(reports))
-        except ChildFailedError as error:
+        except SignalException as error:
+            raise VanishedError(f"this machine was taken away ({error}); the work can be tried again") from error
+        except (ChildFailedError, RendezvousError) as error:
             said = sorted(Path(reports).iterdir(), key=lambda path: path.stat().st_mtime_ns)  # the cause is the oldest
-            reasons = "\n".join(f"process {path.name}: {path.read_text()}" for path in said)
-            raise ProcessError(f"one of {processes} processes failed.\n{reasons or error}") from None
-    first = results[0]
+            began = said[0].stat().st_mtime if said else time.time()
+            reasons = "\n".join(f"process {path.stem}: {path.read_text()}" for path in said)
+            failures = error.failures.values() if isinstance(error, ChildFailedError) else ()
+            killed = any(failure.exitcode == -signal.SIGKILL for failure in failures)
+            how = LOST if killed or (said and said[0].suffix == PASSING) else "failed"
+            crash = f"one of {processes} processes {how}.\n{reasons or error}"
+    if machines is not None:
+        refused = any(isinstance(result, GdsdError) for result in results.values())
+        told = machines.tell(Told(0 in results, refused, crash, began))
+        speaks = speaker(told)
+        if speaks is None:
+            crash = cause(told)
+        elif speaks != machines.number:
+            raise ElsewhereError(f"machine {speaks + 1} of {machines.count} has what came of the work")
+        else:
+            crash = None
+    if crash is not None:
+        raise (LostProcessError if f"processes {LOST}." in crash else ProcessError)(crash)
+    (first, *_) = results.values()  # an error is the same in all processes
     if isinstance(first, GdsdError):
         raise first
     result: Result = first
@@ -180,10 +222,16 @@ def _serve(
     try:
         return work(arguments)
     except GdsdError as error:
+        _report(reports)  # which counts where the others were left alone with it
         return error
-    except BaseException:
-        (reports / str(place()[0])).write_text(traceback.format_exc())
+    except BaseException as error:
+        _report(reports, PASSING if passing.may_pass(error) else "")
         raise
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _report(reports: Path, kind: str = "") -> None:
+    """Leaves the traceback of what is handled for the process that has started this one."""
+    (reports / f"{place()[0]}{kind}").write_text(traceback.format_exc())

@@ -168,6 +168,7 @@ ELSEWHERE = {
     "distill.compute.processes": "tests/gdsd/test_parallel.py",
     "distill.compute.sharding": "tests/gdsd/test_parallel.py",
     "distill.compute.gradient_checkpointing": "tests/gdsd/test_memory.py",  # only memory and time
+    "distill.compute.save_minutes": "tests/gdsd/test_interim.py",  # on a cluster only
     "policy.model": "tests/tasks/test_policy.py",
     "distill.max_skipped": "tests/gdsd/test_distiller.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early

@@ -1,0 +1,159 @@
+"""Machines that share a piece of work: they meet at an address, at a store that one of them holds, and agree there.
+
+Each runs the same program. Nothing else is shared: no disk, and no knowledge of who has failed.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousParameters
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
+from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
+
+COME_SECONDS = 1800  # for a machine that is rented and has yet to fetch its image
+HEAR_SECONDS = 1200  # NCCL takes up to ten minutes to give up on a process that is gone
+
+
+class VanishedError(RuntimeError):
+    """A machine was taken away, or never came: nothing is wrong with the work, which may be tried again."""
+
+
+class ElsewhereError(RuntimeError):
+    """What came of the work, good or bad, is another machine's to tell."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a piece of work ended on a machine."""
+
+    first: bool  # whether the first of all processes ran there
+    refused: bool = False  # a process returned an error of the project
+    crash: str | None = None  # what the first process that crashed said
+    seconds: float = 0.0  # when that was, since the epoch
+
+
+class Machines:
+    """This machine and the others that share its work, once all have come."""
+
+    def __init__(self, endpoint: str, count: int, patience: float = COME_SECONDS) -> None:
+        """Waits for the others.
+
+        Args:
+            endpoint: host and port of the machine that holds the store.
+            count: how many machines there are.
+            patience: seconds for all to come.
+
+        Raises:
+            VanishedError: they have not.
+        """
+        host, port = parse_rendezvous_endpoint(endpoint, default_port=29400)
+        deadline = time.monotonic() + patience
+        self.endpoint, self.count = f"{host}:{port}", count
+        try:
+            self.address = _own_address(host, port, deadline)
+            # The launcher's own connection to the same address finds this store there, which outlives its failures.
+            parameters = RendezvousParameters(
+                "c10d", self.endpoint, "gdsd", 1, 1, read_timeout=max(1, round(deadline - time.monotonic()))
+            )
+            _, self._store = create_backend(parameters)
+            self.number = self._store.add("arrived", 1) - 1
+            if self.number == count - 1:
+                self._store.set("complete", "")
+            self._store.wait(["complete"], timedelta(seconds=max(1.0, deadline - time.monotonic())))
+        except (OSError, RuntimeError, RendezvousConnectionError) as error:
+            raise VanishedError(
+                f"{count} machines share this work, and not all have come to {endpoint} within {patience:.0f} s; see "
+                f"whether the cluster has as many of the kind, and lower distill.compute.nodes if not ({error})"
+            ) from error
+        self._talks = 0
+
+    @property
+    def talk(self) -> str:
+        """A name for what comes next, the same on all machines."""
+        return f"talk-{self._talks}"
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Ends the work on all machines where one fails inside, which the others would wait for.
+
+        Raises:
+            ElsewhereError: another machine has failed, and says why.
+            VanishedError: see `tell`.
+        """
+        try:
+            yield
+        except Exception as error:
+            with suppress(VanishedError):
+                self.tell(Told(False, crash=repr(error), seconds=time.time()))
+            raise
+        failed = [number for number, one in enumerate(self.tell(Told(False))) if one.crash is not None]
+        if failed:
+            raise ElsewhereError(f"machine {failed[0] + 1} of {self.count} has failed, and says why")
+
+    def tell(self, mine: Told) -> list[Told]:
+        """Tells the others how this machine's part ended, and returns what all have told, in the order of arrival.
+
+        Raises:
+            VanishedError: a machine has told nothing, or the one that holds the store is gone.
+        """
+        talk = self.talk
+        self._talks += 1
+        keys = [f"{talk}/{number}" for number in range(self.count)]
+        patience = timedelta(seconds=HEAR_SECONDS)
+        try:
+            self._store.set(keys[self.number], json.dumps(asdict(mine)))
+            self._store.wait(keys, patience)
+            told = [Told(**json.loads(self._store.get(key))) for key in keys]
+            heard = self._store.add(f"{talk}/heard", 1)
+        except RuntimeError as error:
+            raise VanishedError(
+                f"a machine of {self.count} is gone; the work can be tried again. Machine {self.number + 1} at "
+                f"{self.address} says: {mine.crash or 'nothing was wrong here'}"
+            ) from error
+        # The one that holds the store must not leave before all have heard; who is behind it has heard already.
+        with suppress(RuntimeError):
+            if heard == self.count:
+                self._store.set(f"{talk}/left", "")
+            self._store.wait([f"{talk}/left"], patience)
+        return told
+
+
+def speaker(told: Sequence[Told]) -> int | None:
+    """Returns the machine that tells the user how the work ended, or None where all say the same about a crash.
+
+    All processes raise the same errors of the project, so that the first one's is enough; it may have left evidence.
+    Where one leaves the others alone with such an error, theirs is a crash that means nothing.
+    """
+    refused = [number for number, one in enumerate(told) if one.refused]
+    if refused:
+        return min(refused, key=lambda number: not told[number].first)
+    if any(one.crash is not None for one in told):
+        return None
+    return next(number for number, one in enumerate(told) if one.first)
+
+
+def cause(told: Sequence[Told]) -> str:
+    """Returns what the machine says that crashed before all others."""
+    crashed = [(one.seconds, number, one.crash) for number, one in enumerate(told) if one.crash is not None]
+    _, number, said = min(crashed)
+    return f"machine {number + 1} of {len(told)}: {said}"
+
+
+def _own_address(host: str, port: int, deadline: float) -> str:
+    """Returns the address under which a host that may not be known yet reaches this machine."""
+    while True:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)  # sends nothing
+                found: str = probe.getsockname()[0]
+                return found
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)

@@ -1,0 +1,231 @@
+"""Unfinished epochs: the next attempt goes on from the last state, ends as if undisturbed, and takes no other's."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+
+from tasks.gdsd import parallel
+from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.digests import digest
+from tasks.gdsd.epoch import Epoch, train
+from tasks.gdsd.interim import FILE, Cut, InterimRecord, Keeper, read
+from tasks.gdsd.objective_config import Wd1Config
+from tasks.gdsd.records import EpochStats
+from tests.gdsd.checkpoints import damage
+from tests.gdsd.conftest import build
+from tests.gdsd.epochs import computed, configured
+from tests.gdsd.interims import Interrupted, again, epoch, state, train_and_resume
+from tests.gdsd.shared_epochs import breaking
+
+PULLED = configured({"reference_weight": 0.3, "trust_region": 0.05, "baseline": "group"})
+TOP = configured({"readout": "centred_topk", "top_k": 5, "trust_region": 0.05})
+WD1 = PULLED.model_copy(update={"objective": Wd1Config()})
+SMALL = {"micro_batch_tokens": 300}
+CASES: dict[str, tuple[DistillConfig, bool, bool]] = {  # config, adapter, whether a base is read
+    "gdsd": (computed(PULLED, **SMALL), False, True),
+    "gdsd adapter": (computed(PULLED, **SMALL), True, False),
+    "gdsd top 5": (computed(TOP, **SMALL), False, False),
+    "wd1": (computed(WD1, **SMALL), False, False),
+    "wd1 adapter": (computed(WD1, **SMALL), True, False),
+}
+
+
+def given(file: Path) -> str:
+    """The name of the epoch that a state is of."""
+    with safe_open(file, "pt") as opened:
+        return InterimRecord.model_validate_json(opened.metadata()["record"]).epoch
+
+
+def assert_same(found: tuple[Epoch, EpochStats], expected: tuple[Epoch, EpochStats]) -> None:
+    """Weights, moments and record, as the bytes that are saved, and what the epoch says of itself, except for times."""
+    assert digest(found[0].trained) == digest(expected[0].trained)
+    times = {"seconds", "ended_unix_seconds"}
+    assert found[1].model_dump(exclude=times) == expected[1].model_dump(exclude=times)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_epoch_goes_on_after_any_update(name: str, tmp_path: Path) -> None:
+    """If it fails, a preempted epoch trains another policy than an undisturbed one, or computes its updates again."""
+    first = epoch(tmp_path, *CASES[name])
+    plain = replace(again(first, "plain", None), send=None)
+    expected = plain, train(plain)
+    assert_same((first, train(first)), expected)  # saving changes nothing
+    assert not (tmp_path / FILE).exists()
+    for number in range(1, first.config.inner_steps + 1):
+        after = again(first, f"after {number}", state(first, number))
+        assert_same((after, train(after)), expected)
+        kept = len(list((after.trained.parent / "states").iterdir()))
+        assert kept == 1 + first.config.inner_steps - number, "what was taken over is kept for the next attempt too"
+
+
+def test_an_epoch_may_be_interrupted_again_and_again(tmp_path: Path) -> None:
+    """If it fails, an epoch ends on a machine that stays, or never."""
+    first = epoch(tmp_path, *CASES["gdsd"])
+    expected = first, train(first)
+    found = None
+    for number in range(first.config.inner_steps):  # each attempt takes over a state and makes one update
+        attempt = again(first, f"attempt {number}", found, last=1 if found is None else 2)
+        with pytest.raises(Interrupted):
+            train(attempt)
+        found = state(attempt, 1 if found is None else 2)
+    last = again(first, "last", found)
+    stats = train(last)
+    assert_same((last, stats), expected)
+    assert stats.seconds > 0
+
+
+@pytest.mark.parametrize("short", [1, 2])
+def test_an_epoch_goes_on_with_micro_batches_that_were_halved(
+    short: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, the next attempt sums in another order after memory ran short in an update, and rounds otherwise.
+
+    There are 3 micro-batches, and the second one of the update fails.
+    """
+    first = epoch(tmp_path, computed(configured({"trust_region": 0.05}), micro_batch_tokens=500), False, False)
+    broken = f"forward {3 * short - 2}"
+    with breaking(broken, []):
+        expected = first, train(first)
+    assert "going on with micro-batches of" in caplog.text
+    sizes = [read(state(first, number), given(state(first, number))).record.cuts[0].now for number in (1, 2)]
+    assert [len(now) > 3 for now in sizes] == [short == 1, True]
+    for number in (1, 2):
+        after = again(first, f"after {number}", state(first, number))
+        with breaking(broken if number < short else None, []):  # the pass over the start is as long as an update
+            assert_same((after, train(after)), expected)
+
+
+SHARED = {
+    "whole": computed(PULLED, processes=2, **SMALL),
+    "spread": computed(PULLED, processes=2, sharding="fsdp", **SMALL),
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Epoch, list[EpochStats]]]:
+    """Epochs that two processes share, undisturbed and from each state."""
+    epochs = {name: epoch(tmp_path_factory.mktemp(name), config, False, True) for name, config in SHARED.items()}
+    stats = parallel.launch(train_and_resume, tuple(epochs.values()), 2)
+    return dict(zip(epochs, zip(epochs.values(), stats, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_processes_go_on_together(name: str, shared: dict[str, tuple[Epoch, list[EpochStats]]]) -> None:
+    """If it fails, an epoch on several GPUs starts afresh after each preemption, or the processes drift apart."""
+    first, (expected, *resumed) = shared[name]
+    for number, stats in enumerate(resumed, 1):
+        after = replace(first, trained=first.trained.parent / f"from {number}" / "trained")
+        assert_same((after, stats), (first, expected))
+
+
+def test_a_process_that_is_killed(shared: dict[str, tuple[Epoch, list[EpochStats]]]) -> None:
+    """If it fails, a process that the system kills is not tried again, or what it had sent is of no use."""
+    first, (expected, *_) = shared["spread"]
+    killed = again(first, "killed", None, last=2, kill=True)
+    with pytest.raises(parallel.LostProcessError, match="was killed"):
+        train(killed)
+    assert not killed.trained.exists()
+    after = again(first, "after a kill", state(killed, 2))
+    assert_same((after, train(after)), (first, expected))
+
+
+# States that are not taken
+
+
+def spoiled(how: str) -> Callable[[Path], None]:
+    def flip(file: Path) -> None:
+        content = bytearray(file.read_bytes())
+        content[-100] ^= 1
+        file.write_bytes(content)
+
+    return flip if how == "flipped bit" else lambda file: damage(file, how)
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "garbage", "flipped bit"])
+def test_a_damaged_state_is_not_taken(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, half an upload ends every attempt at an epoch, or noise goes on being trained."""
+    first = epoch(tmp_path, *CASES["gdsd adapter"])
+    expected = first, train(first)
+    spoiled(how)(state(first, 2))
+    after = again(first, "after", state(first, 2))
+    with caplog.at_level(logging.WARNING):
+        assert_same((after, train(after)), expected)
+    (said,) = [record.message for record in caplog.records]
+    assert str(state(first, 2)) in said and "starts afresh" in said
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda first: replace(first, seed=8),
+        lambda first: replace(first, round_index=2),
+        lambda first: replace(first, config=first.config.model_copy(update={"learning_rate": 2e-3})),
+        lambda first: replace(first, policy=first.policy.with_name("base")),
+    ],
+    ids=["seed", "round", "config", "policy"],
+)
+def test_a_state_of_another_epoch_is_not_taken(
+    changed: Callable[[Epoch], Epoch], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a policy is trained by updates that belong to none of its inputs, and cached under them."""
+    first = epoch(tmp_path, *CASES["gdsd top 5"])
+    train(first)
+    plain = changed(again(first, "plain", None))
+    expected = plain, train(plain)
+    after = changed(again(first, "after", state(first, 2)))
+    with caplog.at_level(logging.WARNING):
+        assert_same((after, train(after)), expected)
+    (said,) = [record.message for record in caplog.records]
+    assert "of another epoch" in said and "starts afresh" in said
+
+
+# When and where states go
+
+
+def keeper(folder: Path, minutes: float, send: Callable[[Path], None]) -> Keeper:
+    return Keeper("e" * 64, minutes, folder / FILE, None, send)
+
+
+def test_states_are_kept_no_more_often_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, an epoch of short updates spends its time on uploads."""
+    now, sent = [0.0], []
+    monkeypatch.setattr("tasks.gdsd.interim.time.monotonic", lambda: now[0])
+    accelerator, denoiser = Accelerator(cpu=True), build()
+    optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()])
+    record = InterimRecord(epoch="e" * 64, updates=0, skipped_in_a_row=0, steps=[], seconds=0.0, cuts=[])
+    kept = keeper(tmp_path, 10, sent.append)
+    for minute in range(31):
+        now[0] = 60.0 * minute + 1
+        if kept.due(accelerator):
+            kept.keep(record, denoiser, optimizer, accelerator)
+            assert list(tmp_path.iterdir()) == [], "the machine's disk is wanted for the policy"
+    assert len(sent) == 3
+    assert keeper(tmp_path, 0, sent.append).due(accelerator)
+
+
+@pytest.mark.parametrize(("error", "goes_on"), [(ConnectionResetError("by peer"), True), (TypeError("a bug"), False)])
+def test_a_state_that_cannot_be_sent(
+    error: Exception, goes_on: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, what is there for safety ends an epoch that could have gone on, or a mistake in it is never seen."""
+
+    def send(file: Path) -> None:
+        raise error
+
+    accelerator, denoiser = Accelerator(cpu=True), build()
+    optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()])
+    cuts = [Cut(tokens=1, first=[1], now=[1])]
+    record = InterimRecord(epoch="e" * 64, updates=0, skipped_in_a_row=0, steps=[], seconds=0.0, cuts=cuts)
+    kept = keeper(tmp_path, 0, send)
+    if goes_on:
+        kept.keep(record, denoiser, optimizer, accelerator)
+        assert "could not be sent" in caplog.text
+    else:
+        with pytest.raises(TypeError):
+            kept.keep(record, denoiser, optimizer, accelerator)
