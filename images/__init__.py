@@ -13,6 +13,7 @@ from flytekit import Resources
 from flytekit.extras import accelerators
 from flytekit.extras.accelerators import GPUAccelerator
 
+from images.nodes import Nodes
 from tasks.gdsd.hardware_config import HostConfig, Kind, MachineConfig
 
 
@@ -78,16 +79,18 @@ class _Node(Protocol):
         shared_memory: bool | None,
         interruptible: bool,
         container_image: str,
+        task_config: Nodes | None,
     ) -> object: ...
 
 
-def on(machine: HostConfig, result: Result, processes: int = 1) -> Result:
+def on(machine: HostConfig, result: Result, processes: int = 1, nodes: int = 1) -> Result:
     """Puts a task that a dynamic task calls on a machine of the configuration; without effect in a local run.
 
     Args:
         machine: what the configuration names for it.
         result: what calling the task gave.
-        processes: how many share the task; each needs a GPU, where the machine has any.
+        processes: how many share the task on a machine; each needs a GPU, where the machine has any.
+        nodes: how many such machines share the task, which then has `Nodes` as its `task_config`.
     """
     kind = machine.kind if isinstance(machine, MachineConfig) else "cpu"
     share = SHARES[kind]
@@ -108,5 +111,6 @@ def on(machine: HostConfig, result: Result, processes: int = 1) -> Result:
         shared_memory=True if processes > 1 else None,
         interruptible=machine.spot,
         container_image=CPU.image if kind == "cpu" else GPU.image,
+        task_config=Nodes(nodes, processes) if nodes > 1 else None,
     )
     return result

@@ -12,7 +12,6 @@ from flytekit import Cache, current_context, task
 from flytekit.core.checkpointer import SyncCheckpoint
 from flytekit.exceptions.base import FlyteException
 from flytekit.extend import IgnoreOutputs
-from flytekit.types.directory import FlyteDirectory
 
 from images import GPU
 from images.nodes import ENDPOINT, Nodes
@@ -22,7 +21,7 @@ from tasks.gdsd.records import EpochStats
 from tasks.local import in_pod, keep, new_folder
 from tasks.retry import retried
 from tasks.sources import SourceVersion
-from tasks.types import Checkpoint, Table
+from tasks.types import Checkpoint, Table, stored
 
 if TYPE_CHECKING:
     from tasks.gdsd.machines import Machines
@@ -100,7 +99,7 @@ def distill_epoch_on_nodes(
     if endpoint is None:
         raise ConfigError(
             f"distill.compute.nodes {config.compute.nodes}: nothing has set {ENDPOINT}, so this is no PyTorchJob of "
-            "the Kubeflow training operator. Let the cluster's administrator enable Flyte's plugin for tasks of the type "
+            "the Kubeflow training operator. Let the cluster's administrator enable Flyte's plugin for tasks of type "
             "pytorch (docs/cluster.md), or set nodes to 1"
         )
     try:
@@ -158,7 +157,7 @@ def _distill(
         sum(not step.skipped for step in stats.steps),
         stats.seconds,
     )
-    return Distilled(FlyteDirectory(str(trained)), stats)
+    return Distilled(stored(trained), stats)
 
 
 def _states() -> tuple[Path | None, Sender]:

@@ -13,7 +13,7 @@
 |          | `judge_drift`       | CPU     | completions, engine, limits, sources     |
 | rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, engine, round, seed |
 | reward   | `score_rollouts`    | CPU     | rollouts, reward config, sources         |
-| distill  | `distill_epoch`     | GPU     | policy, scored table, config, round, seed|
+| distill  | `distill_epoch`, `distill_epoch_on_nodes` | GPU | policy, scored table, config, round, seed |
 | evaluate | `answer_problems`   | GPU     | policy, problems, protocol               |
 |          | `score_answers`     | CPU     | answers, domain, sources                 |
 | gate     | `judge`, `judge_guard` | CPU  | not cached                               |
@@ -24,19 +24,15 @@
 The stage `drift` is there where an approximate engine makes the rollouts.
 """
 
-import time
 from datetime import timedelta
-from functools import partial
 from typing import NamedTuple
 
-from flytekit import FlyteContextManager, dynamic, map_task, workflow
+from flytekit import dynamic, workflow
 
 from images import CPU, IMAGES, on
 from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
-from tasks.console import speak
-from tasks.distill import distill_epoch
-from tasks.drift import judge_drift, sample_both
-from tasks.evaluate import Evaluated, answer_problems, score_answers, select_best
+from tasks.console import shorten_help, speak
+from tasks.evaluate import Evaluated, select_best
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import (
     DistillConfig,
@@ -45,20 +41,15 @@ from tasks.gdsd.config import (
     JudgeConfig,
     PolicyConfig,
     PromptConfig,
-    RewardConfig,
-    RolloutConfig,
     TrainConfig,
 )
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig
+from tasks.gdsd.hardware_config import TrainHardwareConfig
 from tasks.gdsd.records import (
-    DriftStats,
-    EpochStats,
     EvalReport,
     GuardReport,
     PolicyStats,
     PromptStats,
-    RewardStats,
     Series,
     Tuning,
 )
@@ -67,12 +58,12 @@ from tasks.local import forget_vanished_results
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import EvalResult, RunResult, publish_evaluations, publish_policy
-from tasks.reward import score_rollouts
-from tasks.rollout import generate_rollouts
 from tasks.sources import reach, ship
 from tasks.types import Checkpoint, Table
+from workflows.rounds import assess, run_rounds
 
 speak()
+shorten_help()
 forget_vanished_results()
 ship(reach(__name__))
 
@@ -86,15 +77,6 @@ class Beginning(NamedTuple):
     policy: PolicyStats
 
 
-class Rounds(NamedTuple):
-    policies: list[Checkpoint]  # the evaluated ones
-    drifts: list[DriftStats]  # none where the configured engine is exact
-    rewards: list[RewardStats]
-    epochs: list[EpochStats]
-    reports: list[EvalReport]
-    began_unix_seconds: float
-
-
 class Contest(NamedTuple):
     tunings: list[Tuning]
     series: list[Series]
@@ -103,26 +85,6 @@ class Contest(NamedTuple):
 class Evaluations(NamedTuple):
     reports: list[EvalReport]
     samples: list[Table]
-
-
-def assess(
-    policy: Checkpoint,
-    problems: Table,
-    domain: DomainChoice,
-    config: EvaluationConfig,
-    seed: int,
-    hardware: HardwareConfig,
-) -> Evaluated:
-    """Adds an evaluation to a dynamic workflow: answers in shards, each cached, and one verdict on all of them."""
-    answer_shard = partial(
-        answer_problems, shards=config.shards, policy=policy, problems=problems, config=config, seed=seed
-    )
-    numbers = list(range(config.shards))
-    if FlyteContextManager.current_context().compilation_state is not None:
-        shards = on(hardware.evaluation, map_task(answer_shard)(shard=numbers))
-    else:  # on this machine, where flytekit caches a map task as a whole, and an interruption would lose every shard
-        shards = [answer_shard(shard=number) for number in numbers]
-    return on(hardware.scoring, score_answers(shards=shards, domain=domain, config=config, seed=seed))
 
 
 @dynamic(
@@ -225,105 +187,13 @@ def check_guards(
     return found
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
-def run_rounds(
-    train: Table,
-    problems: Table,
-    base: Checkpoint,
-    domain: DomainChoice,
-    rounds: int,
-    evaluate_every: int,
-    rollout: RolloutConfig,
-    reward: RewardConfig,
-    distill: DistillConfig,
-    evaluation: EvaluationConfig,
-    seed: int,
-    hardware: TrainHardwareConfig,
-) -> Rounds:
-    """Unrolls the rounds of rollout, reward and distillation, with an evaluation on some problems every few rounds.
-
-    Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
-    """
-    began = time.time()
-    # Limits decide which engine is used, not what it makes: others leave the rollouts in the cache.
-    policy, engine, limits = base, rollout.engine.without_limits(), rollout.engine.drift
-    drifts, rewards, epochs, policies, reports = [], [], [], [], []
-    for index in range(rounds):
-        if limits is not None:
-            samples = on(
-                hardware.rollout,
-                sample_both(
-                    policy=policy,
-                    train=train,
-                    sampler=rollout.sampler,
-                    engine=engine,
-                    size=limits.sample,
-                    batch_size=rollout.batch_size,
-                    seed=seed,
-                ),
-            )
-            judged = on(
-                hardware.scoring,
-                judge_drift(samples=samples, engine=engine, limits=limits, domain=domain, round=index),
-            )
-            engine = judged.engine
-            drifts.append(judged.stats)
-        generate_shard = partial(
-            generate_rollouts,
-            shards=rollout.shards,
-            policy=policy,
-            train=train,
-            sampler=rollout.sampler,
-            engine=engine,
-            prompts_per_round=rollout.prompts_per_round,
-            group_size=rollout.group_size,
-            batch_size=rollout.batch_size,
-            round=index,
-            seed=seed,
-        )
-        shards = on(hardware.rollout, map_task(generate_shard)(shard=list(range(rollout.shards))))
-        scored = on(
-            hardware.scoring,
-            score_rollouts(shards=shards, domain=domain, group_size=rollout.group_size, config=reward),
-        )
-        distilled = on(
-            hardware.distill,
-            distill_epoch(
-                policy=policy,
-                base=base,
-                scored=scored.table,
-                config=distill,
-                group_size=rollout.group_size,
-                round=index,
-                seed=seed,
-            ),
-            processes=distill.compute.processes,
-        )
-        policy = distilled.checkpoint
-        rewards.append(scored.stats)
-        epochs.append(distilled.stats)
-        if (index + 1) % evaluate_every == 0 or index + 1 == rounds:
-            evaluated = assess(policy, problems, domain, evaluation, seed, hardware)
-            policies.append(policy)
-            reports.append(evaluated.report)
-    return Rounds(policies, drifts, rewards, epochs, reports, began)
-
-
 @workflow
 def train(config: TrainConfig = TrainConfig()) -> RunResult:
     """Trains a diffusion language model by GDSD and judges it against its base on the test problems.
 
     Args:
-        config: the experiment, as a YAML or JSON file or inline JSON; the default is configs/tiny_sudoku.yaml
+        config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; the default is
+            configs/tiny_sudoku.yaml
     """
     begun = prepare(
         prompts=config.prompts,
@@ -352,6 +222,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         domain=config.prompts.domain,
         rounds=config.rounds,
         evaluate_every=config.validate_every,
+        patience=None,
         rollout=config.rollout,
         reward=config.reward,
         distill=config.distill,
@@ -359,7 +230,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         seed=config.seed,
         hardware=config.hardware,
     )
-    best = select_best(policies=rounds.policies, validations=rounds.reports)
+    best = select_best(before=rounds.best, last=rounds.policy, progress=rounds.progress, validation=rounds.validation)
     after = evaluate_policy(
         policy=best,
         problems=begun.test,
@@ -390,10 +261,8 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         config=config,
         prompts=begun.prompts,
         policy=begun.policy,
-        drifts=rounds.drifts,
-        rewards=rounds.rewards,
-        epochs=rounds.epochs,
-        validations=rounds.reports,
+        progress=rounds.progress,
+        validation=rounds.validation,
         base_report=before.report,
         base_samples=before.samples,
         trained_report=after.report,
@@ -410,7 +279,7 @@ def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> E
 
     Args:
         policy: the checkpoint folder, for example the `policy` folder of a run
-        config: problems and protocol, as a YAML or JSON file or inline JSON
+        config: problems and protocol, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md
     """
     evaluated = evaluate_lengths(policy=policy, config=config)
     return publish_evaluations(reports=evaluated.reports, samples=evaluated.samples)
@@ -440,6 +309,7 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
             domain=config.prompts.domain,
             rounds=config.rounds,
             evaluate_every=config.evaluate_every,
+            patience=None,
             rollout=config.rollout,
             reward=config.reward,
             distill=distill,
@@ -451,10 +321,8 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
             contestant=contestant,
             distill=distill,
             seed=seed,
-            drifts=rounds.drifts,
-            rewards=rounds.rewards,
-            epochs=rounds.epochs,
-            reports=rounds.reports,
+            progress=rounds.progress,
+            validation=rounds.validation,
         )
 
     tunings, series = [], []
@@ -477,8 +345,8 @@ def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
     """Trains several objectives and seeds from one base on the same prompts, and compares what they reach.
 
     Args:
-        config: contestants, seeds and learning rates, as a YAML or JSON file or inline JSON; the default is
-            configs/compare_tiny.yaml
+        config: contestants, seeds and learning rates, as a YAML or JSON file or inline JSON, with the fields of
+            docs/fields.md; the default is configs/compare_tiny.yaml
     """
     begun = prepare(
         prompts=config.prompts,

@@ -9,7 +9,7 @@ from tasks.gdsd.config_base import Config
 
 Kind = Literal["cpu", "gpu", "t4", "l4", "a10g", "l40s", "v100", "a100", "a100-80gb", "h100", "h200"]
 
-# GPUs of the largest machine that the public clouds rent out; an epoch's processes share one machine.
+# GPUs of the largest machine that the public clouds rent out.
 MOST_GPUS: Mapping[Kind, int] = {
     "gpu": 16,
     "t4": 8,
@@ -36,6 +36,12 @@ class HostConfig(Config):
         description="main memory that a task is given and held to, such as 64Gi; null: what goes with the kind",
     )
     spot: bool = Field(True, description="may be a machine that is taken away at any time; the task then starts again")
+    price: float | None = Field(
+        None,
+        ge=0,
+        description="of an hour of one of its GPUs with what goes with it, or of the machine where it has none, in any "
+        "currency; the report then says what the run's work cost",
+    )
 
 
 class MachineConfig(HostConfig):
@@ -61,11 +67,12 @@ class TrainHardwareConfig(HardwareConfig):
     rollout: MachineConfig = Field(MachineConfig(), description="generates completions; each shard has one of its own")
     distill: MachineConfig = Field(
         MachineConfig(),
-        description="trains; each process of distill.compute.processes has a GPU, and what goes with it",
+        description="trains, on each of distill.compute.nodes machines; each of distill.compute.processes has a GPU, "
+        "and what goes with it",
     )
 
     def check_processes(self, processes: int, where: str) -> None:
-        """Refuses an epoch that wants more GPUs than a machine has.
+        """Refuses an epoch that wants more GPUs of a machine than it has.
 
         Raises:
             ValueError: there are too many processes for the kind.
@@ -74,7 +81,8 @@ class TrainHardwareConfig(HardwareConfig):
         if processes > MOST_GPUS.get(kind, processes):
             raise ValueError(
                 f"{where}.processes {processes} exceeds the {MOST_GPUS[kind]} GPUs of the largest machine with "
-                f"hardware.distill.kind {kind!r}, and each process needs one; lower one or change the other"
+                f"hardware.distill.kind {kind!r}, and each process needs one; lower one, change the other, or have "
+                f"more machines share the epoch, by {where}.nodes"
             )
 
 

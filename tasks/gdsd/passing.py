@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Iterator, Mapping
 
-from tasks.gdsd.errors import GdsdError
+from tasks.gdsd.errors import GdsdError, UnreachableError
 
 NAMES = frozenset(
     {
@@ -24,7 +24,6 @@ NAMES = frozenset(
         "requests.exceptions.ChunkedEncodingError",
         "requests.exceptions.ConnectionError",
         "requests.exceptions.Timeout",
-        "tasks.gdsd.machines.VanishedError",
         "tasks.gdsd.machines.VanishedError",
         "tasks.gdsd.parallel.LostProcessError",
         "torch.distributed.DistBackendError",
@@ -54,7 +53,7 @@ STATUS = frozenset({408, 425, 429})  # beside 500 and above
 def may_pass(error: BaseException) -> bool:
     """Whether another attempt may succeed, by an error or the cause that it names.
 
-    An error of the project does so only by its cause; the shortage of memory does not.
+    An error of the project does so only by its cause, or where it is about just that; the shortage of memory does not.
     """
     return any(_passes(link) for link in _chain(error))
 
@@ -70,7 +69,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _passes(error: BaseException) -> bool:
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
     if isinstance(error, GdsdError) or names & NEVER:
-        return False
+        return isinstance(error, UnreachableError)
     if names & NAMES or isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return True
     if isinstance(error, OSError) and error.errno in ERRNOS:
@@ -88,13 +87,12 @@ def _status(error: BaseException) -> int | None:
         response = response.get("ResponseMetadata")
         status = response.get("HTTPStatusCode") if isinstance(response, Mapping) else None
         return status if isinstance(status, int) else None
-    for value in (
-        getattr(response, "status_code", None),
-        *(getattr(error, name, None) for name in ("status_code", "status", "code")),  # Azure, aiohttp, Google
-    ):
-        if isinstance(value, int) and 100 <= value < 600:
-            return value
-    return None
+    status = getattr(response, "status_code", None)
+    for name in ("status_code", "status", "code"):  # of Azure, aiohttp, Google
+        if isinstance(status, int) and 100 <= status < 600:
+            return status
+        status = getattr(error, name, None)
+    return status if isinstance(status, int) and 100 <= status < 600 else None
 
 
 def _lost_gpu(error: BaseException, names: set[str]) -> bool:

@@ -104,6 +104,15 @@ TASKS = {
         ["base", "config", "group_size", "policy", "round", "scored", "seed"],
         ["checkpoint", "stats"],
     ),
+    "distill_epoch_on_nodes": (
+        "gdsd:gpu",
+        GPU,
+        3,
+        timedelta(hours=6),
+        True,
+        ["base", "config", "group_size", "policy", "round", "scored", "seed"],
+        ["checkpoint", "stats"],
+    ),
     "prepare_test": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["config"], ["o0"]),
     "prepare_guard": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["config", "prompts", "train"], ["o0"]),
     "answer_problems": (

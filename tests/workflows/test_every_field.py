@@ -166,6 +166,7 @@ ELSEWHERE = {
     "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`
     "policy.adapter.base_bits": "tests/gdsd/test_four_bits.py",
     "distill.compute.processes": "tests/gdsd/test_parallel.py",
+    "distill.compute.nodes": "tests/workflows/test_nodes.py",
     "distill.compute.sharding": "tests/gdsd/test_parallel.py",
     "distill.compute.gradient_checkpointing": "tests/gdsd/test_memory.py",  # only memory and time
     "distill.compute.save_minutes": "tests/gdsd/test_interim.py",  # on a cluster only

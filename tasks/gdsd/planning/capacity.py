@@ -89,7 +89,7 @@ class Capacity:
 def sized(config: TrainConfig, shards: int, processes: int) -> TrainConfig:
     """Returns the experiment with another number of shards and processes, which change no result."""
     rollout = config.rollout.model_copy(update={"shards": shards})
-    compute = config.distill.compute.model_copy(update={"processes": processes})
+    compute = config.distill.compute.model_copy(update={"processes": processes, "nodes": 1})
     distill = config.distill.model_copy(update={"compute": compute})
     return config.model_copy(update={"rollout": rollout, "distill": distill})
 
@@ -97,7 +97,7 @@ def sized(config: TrainConfig, shards: int, processes: int) -> TrainConfig:
 def stages(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions) -> list[Stage]:
     """Returns the stages of a round; `found` is the plan of the same configuration."""
     prompts, shards = config.rollout.prompts_per_round, config.rollout.shards
-    processes, hardware, loads = config.distill.compute.processes, config.hardware, found.loads
+    processes, hardware, loads = config.distill.compute.everywhere, config.hardware, found.loads
     load = loads.sampled / READ + loads.hashed / HASHED
     whole = found.rollout_seconds(device)
     sizes = [len(range(shard, prompts, shards)) for shard in range(shards)]

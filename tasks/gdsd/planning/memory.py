@@ -168,7 +168,7 @@ def of_epoch(
     size = micro_batch(config, group, completions, tokens)
     count = size * views(objective) * tokens
     several = ceil(completions / size) > 1
-    processes = compute.processes if compute.sharding == "fsdp" else 1
+    processes = compute.everywhere if compute.sharding == "fsdp" else 1
     outside = shape.head * (1 if shape.tied else 2) + shape.width
     blocks_weights = shape.parameters - outside
     there = blocks_weights / processes + (2 * blocks_weights / shape.layers if processes > 1 else 0)

@@ -120,7 +120,7 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     sampler, engine = resolved(rollout.sampler, family), rollout.engine.root
     answering = resolved(evaluation.sampler, family)
     completions, length = rollout.prompts_per_round * rollout.group_size, sampler.length
-    share = ceil(rollout.prompts_per_round / distill.compute.processes) * rollout.group_size
+    share = ceil(rollout.prompts_per_round / distill.compute.everywhere) * rollout.group_size
     batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)
     drift = rollout.engine.drift
     compared = 0 if drift is None else drift.sample
@@ -173,10 +173,10 @@ def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
     return Loads(
         rollouts=config.rollout.shards,
         drifts=int(config.rollout.engine.drift is not None),
-        epochs=distill.compute.processes * (1 + reads_base),
+        epochs=distill.compute.everywhere * (1 + reads_base),
         evaluations=evaluations * config.evaluation.shards,
         sampled=own,
-        trained=distill.compute.processes * (own + moments + published * reads_base),
+        trained=distill.compute.everywhere * (own + moments + published * reads_base),
         hashed=published if hashes else 0.0,
     )
 

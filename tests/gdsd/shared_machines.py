@@ -1,0 +1,65 @@
+"""Machines that share work, for tests: threads of this process, each of which starts processes of its own."""
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from tasks.gdsd import parallel
+from tasks.gdsd.errors import CheckpointError
+from tasks.gdsd.machines import Machines
+
+
+def free_endpoint() -> str:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def on_machines(count: int, work: Callable[[Machines], object]) -> list[object]:
+    """Does the work on so many machines at once; returns what each returns or raises, in order of their numbers."""
+    endpoint = free_endpoint()
+
+    def be() -> tuple[int, object]:
+        machines = Machines(endpoint, count, 60)
+        try:
+            return machines.number, work(machines)
+        except Exception as error:
+            return machines.number, error
+
+    with ThreadPoolExecutor(count) as pool:
+        found = dict(future.result() for future in [pool.submit(be) for _ in range(count)])
+    return [found[number] for number in range(count)]
+
+
+def launched(work: Callable[[str], object], argument: str, processes: int = 1) -> Callable[[Machines], object]:
+    return partial(parallel.launch, work, argument, processes)
+
+
+def count_up(words: str) -> str:
+    """What a process does: it says who it is, having met the others."""
+    import torch
+
+    torch.distributed.init_process_group("gloo")
+    found = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, parallel.place()[0])
+    return f"{words} {found}"
+
+
+def refuse(words: str) -> str:
+    """All processes find the same fault."""
+    raise CheckpointError(words)
+
+
+def break_last(words: str) -> str:
+    """The last process crashes while the others wait for it."""
+    import torch
+
+    rank, world = parallel.place()
+    torch.distributed.init_process_group("gloo")
+    torch.distributed.barrier()
+    if rank == world - 1:
+        raise KeyError(words)
+    torch.distributed.barrier()
+    return words

@@ -1,0 +1,122 @@
+"""Machines that share an epoch: that they meet, agree on how it ended, and that one of them tells."""
+
+import logging
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tasks.gdsd import checkpoint, parallel, tables
+from tasks.gdsd.epoch import Epoch, train
+from tasks.gdsd.errors import CheckpointError
+from tasks.gdsd.machines import ElsewhereError, Machines, Told, VanishedError, cause, speaker
+from tests.gdsd.conftest import build
+from tests.gdsd.epochs import GROUP, computed, run, scored, weights
+from tests.gdsd.shared_epochs import Case, start_of, train_with_300_tokens
+from tests.gdsd.shared_machines import break_last, count_up, free_endpoint, launched, on_machines, refuse
+
+FINE, FIRST = Told(False), Told(True)
+REFUSED, CRASHED = Told(False, refused=True), Told(False, crash="late", seconds=2.0)
+
+
+@pytest.mark.parametrize(
+    ("told", "tells"),
+    [
+        ([FINE, FIRST, FINE], 1),
+        ([REFUSED, replace(FIRST, refused=True)], 1),  # the one that may have left evidence
+        ([CRASHED, REFUSED], 1),  # it left the other alone
+        ([CRASHED, FINE], None),
+    ],
+)
+def test_one_machine_tells(told: list[Told], tells: int | None) -> None:
+    """If it fails, an epoch's result or error is given twice, or by nobody, or hidden behind what followed from it."""
+    assert speaker(told) == tells
+
+
+def test_the_first_crash_is_the_cause() -> None:
+    """If it fails, a person reads that a connection was lost, and not why."""
+    assert cause([CRASHED, FINE, Told(False, crash="early", seconds=1.0)]) == "machine 3 of 3: early"
+
+
+def test_processes_of_all_machines_work_together() -> None:
+    """If it fails, machines train apart, or more than one of them has a result."""
+    found = on_machines(2, launched(count_up, "all", processes=2))
+    assert {type(one) for one in found} == {ElsewhereError, str}
+    assert "all [0, 1, 2, 3]" in found
+
+
+def test_an_error_that_all_find_is_told_once() -> None:
+    """If it fails, a damaged checkpoint shows as a crash, or one of two pods seems to have gone through."""
+    found = on_machines(2, launched(refuse, "damaged"))
+    assert {type(one) for one in found} == {CheckpointError, ElsewhereError}
+
+
+def test_a_crash_on_one_machine_is_known_on_all() -> None:
+    """If it fails, the other machine reports a lost connection, or waits until its time is over."""
+    found = on_machines(2, launched(break_last, "the cause"))
+    assert [type(error) for error in found] == [parallel.ProcessError] * 2 and str(found[0]) == str(found[1])
+    assert "the cause" in str(found[0]).splitlines()[-1]
+
+
+def test_a_machine_that_cannot_begin_ends_the_others() -> None:
+    """If it fails, a failed download on one machine has the others wait for half an hour."""
+
+    def prepare(machines: Machines) -> None:
+        with machines.preparing():
+            if machines.number == 1:
+                raise ValueError("no such file")
+
+    first, second = on_machines(2, prepare)
+    assert isinstance(first, ElsewhereError) and "machine 2 of 2" in str(first) and isinstance(second, ValueError)
+
+
+def test_a_machine_that_does_not_come_is_named_in_time() -> None:
+    """If it fails, GPUs are held for a machine that the cluster does not have."""
+    with pytest.raises(VanishedError, match=r"2 machines share this work.*distill\.compute\.nodes"):
+        Machines(free_endpoint(), 2, 1)
+
+
+def test_a_machine_waits_for_the_name_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a pod ends whose neighbour is not known to the cluster's name service yet, with the whole job."""
+    known, endpoint = socket.getaddrinfo, free_endpoint()
+    asked: list[str] = []
+
+    def ask(host: str, *given: Any, **named: Any) -> Any:
+        asked.append(host)
+        if len(asked) == 1:
+            raise socket.gaierror("name or service not known")
+        return known(host, *given, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    assert Machines(endpoint, 1, 30).address == "127.0.0.1"
+
+
+def test_machines_start_again_together_where_memory_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, one machine starts again with smaller micro-batches and waits for ever for the other.
+
+    The last process has memory for 300 tokens at a time.
+    """
+    monkeypatch.setattr("tasks.gdsd.epoch._train", train_with_300_tokens)
+    policy = checkpoint.save(tmp_path / "policy", start_of(Case()))
+    table = tables.write(scored(build()), tables.SCORED, tmp_path / "scored.parquet")
+    config = computed(nodes=2, sharding="fsdp", micro_batch_tokens=1100)
+
+    def share(machines: Machines) -> object:
+        own = tmp_path / f"{machines.number}"
+        own.mkdir()
+        return train(Epoch(policy, None, table, config, GROUP, 0, 7, own / "trained", own / "evidence"), machines)
+
+    with caplog.at_level(logging.WARNING):
+        found = on_machines(2, share)
+    said = [record.message for record in caplog.records if record.name == "tasks.gdsd.epoch"]
+    assert said == ["400 tokens do not fit the memory; starting again with micro-batches of 200"] * 2
+    (place,) = tmp_path.glob("*/trained")
+    assert isinstance(found[1 - int(place.parent.name)], ElsewhereError)
+    expected, _ = run(start_of(Case()), scored(build()))
+    trained = checkpoint.load(place, torch.device("cpu"))
+    torch.testing.assert_close(weights(trained), weights(expected), rtol=0, atol=1e-5)
