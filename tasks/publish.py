@@ -6,23 +6,25 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 
-from flytekit import Deck, task
+from flytekit import Deck, current_context, task
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
 from images import CPU
 from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.digests import digest
+from tasks.gdsd.provenance import Execution
 from tasks.gdsd.records import (
     Decision,
-    DriftStats,
-    EpochStats,
     EvalReport,
     PolicyStats,
+    Progress,
     PromptStats,
-    RewardStats,
 )
 from tasks.gdsd.run_record import RunRecord
-from tasks.local import new_folder
+from tasks.local import in_pod, new_folder
+from tasks.retry import retried
+from tasks.sources import ROOT, source_digest
 from tasks.types import Checkpoint, Table
 
 
@@ -74,14 +76,13 @@ class EvalResult(BaseModel):
     enable_deck=True,
     deck_fields=(),
 )
+@retried
 def publish_policy(
     config: TrainConfig,
     prompts: PromptStats,
     policy: PolicyStats,
-    drifts: list[DriftStats],
-    rewards: list[RewardStats],
-    epochs: list[EpochStats],
-    validations: list[EvalReport],
+    progress: Progress,
+    validation: list[EvalReport],
     base_report: EvalReport,
     base_samples: Table,
     trained_report: EvalReport,
@@ -90,17 +91,17 @@ def publish_policy(
     best: Checkpoint,
     began_unix_seconds: float,
 ) -> RunResult:
-    """Writes the run's folder: report, metrics, samples, configuration, record and policy."""
-    from tasks.gdsd import report, tables
+    """Writes the run's folder: report, metrics, samples, configuration, record, model card and policy."""
+    from tasks.gdsd import checkpoint, model_card, provenance, report, tables
 
     record = RunRecord(
         config=config,
         prompts=prompts,
         policy=policy,
-        drifts=drifts,
-        rewards=rewards,
-        epochs=epochs,
-        validations=validations,
+        drifts=progress.drifts,
+        rewards=progress.rewards,
+        epochs=progress.epochs,
+        validations=[*progress.validations, *validation],
         base=base_report,
         trained=trained_report,
         decision=decision,
@@ -111,10 +112,33 @@ def publish_policy(
         tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
         tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
     )
-    page = report.write(folder, record, samples)
     shutil.copytree(Path(os.fspath(best)), folder / "policy")
+    origin = provenance.record(
+        ROOT,
+        sources_sha256=source_digest("workflows.gdsd"),
+        execution=_execution(),
+        base_sha256=record.epochs[0].parent,
+        policy_sha256=digest(folder / "policy"),
+    )
+    page = report.write(folder, record, samples, origin)
+    card = model_card.write(record, checkpoint.read_record(folder / "policy"), origin)
+    (folder / "README.md").write_text(card, "utf-8")
     Deck("Report", page)
     return RunResult(record=record, folder=FlyteDirectory(str(folder)))
+
+
+def _execution() -> Execution | None:
+    """The run on a cluster that this process is part of, None in a local one."""
+    running = current_context().execution_id
+    if not in_pod() or running is None:
+        return None
+    return Execution(
+        project=running.project,
+        domain=running.domain,
+        name=running.name,
+        image=os.environ.get("FLYTE_INTERNAL_IMAGE"),
+        version=os.environ.get("FLYTE_INTERNAL_TASK_VERSION"),
+    )
 
 
 @task(

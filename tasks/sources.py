@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from flytekit.core.cache import VersionParameters
 
@@ -28,13 +29,24 @@ class SourceVersion:
 
     def get_version(self, salt: str, params: VersionParameters) -> str:
         """Returns a digest of the sources that the task reaches and of the numerical libraries' versions."""
-        digest = hashlib.sha256(salt.encode())
-        for name in sorted(reach(params.func.__module__) - PLACES):
-            digest.update(f"{name}\0{_meaning(name)}\0".encode())
-        digest.update(f"python=={sys.version_info[0]}.{sys.version_info[1]}\0".encode())  # runs the code of answers
-        for library in LIBRARIES:
-            digest.update(f"{library}=={version(library).split('+')[0]}\0".encode())
-        return digest.hexdigest()
+        return source_digest(params.func.__module__, salt)
+
+
+def source_digest(module: str, salt: str = "") -> str:
+    """Returns a digest of the code that a module reaches, and of the versions that are part of what it gives."""
+    digest = hashlib.sha256(salt.encode())
+    for name in sorted(reach(module) - PLACES):
+        digest.update(f"{name}\0{_read(name).meaning}\0".encode())
+    digest.update(_installed())
+    return digest.hexdigest()
+
+
+@cache
+def _installed() -> bytes:
+    """The versions that are part of a result; Python's too, which runs the code of answers."""
+    python = f"python=={sys.version_info[0]}.{sys.version_info[1]}\0"
+    libraries = [f"{library}=={version(library).split('+')[0]}\0" for library in LIBRARIES]
+    return "".join([python, *libraries]).encode()
 
 
 def reach(module: str) -> frozenset[str]:
@@ -45,7 +57,7 @@ def reach(module: str) -> frozenset[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _imports(name)
+            waiting += _read(name).imports
     return frozenset(found)
 
 
@@ -69,39 +81,33 @@ def _path(name: str) -> Path | None:
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
+class _Module(NamedTuple):
+    """What a source says."""
+
+    imports: frozenset[str]  # the modules under `tasks/` that it imports, with the packages around them
+    meaning: str  # its syntax tree without docstrings and without the arguments of `@task`
+
+
 @cache
-def _tree(name: str) -> ast.Module:
+def _read(name: str) -> _Module:
+    """Reads a source, in one pass: all of the project's are read whenever a workflow is loaded."""
     path = _path(name)
-    return ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
-
-
-@cache
-def _imports(name: str) -> frozenset[str]:
-    """The modules under `tasks/` that one module imports, with the packages around them."""
+    tree = ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
     named: set[str] = set()
-    for node in ast.walk(_tree(name)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             named |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level or node.module is None:
                 raise ImportError(f"{name} has a relative import, which cache versions do not follow; make it absolute")
             named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    inside = {item for item in named if item.split(".")[0] == "tasks" and _path(item) is not None}
-    return frozenset(
-        inside | {item.rsplit(".", depth)[0] for item in inside for depth in range(1, item.count(".") + 1)}
-    )
-
-
-@cache
-def _meaning(name: str) -> str:
-    """The syntax tree of a module without docstrings and without the arguments of `@task`."""
-    tree = ast.parse(ast.unparse(_tree(name)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
+        elif isinstance(node, ast.FunctionDef):
             node.decorator_list = [item for item in node.decorator_list if not _is_task(item)]
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             node.body = [item for item in node.body if not _is_text(item)]
-    return ast.dump(tree)
+    inside = {item for item in named if item.split(".")[0] == "tasks" and _path(item) is not None}
+    around = {item.rsplit(".", depth)[0] for item in inside for depth in range(1, item.count(".") + 1)}
+    return _Module(frozenset(inside | around), ast.dump(tree))
 
 
 def _is_text(statement: ast.stmt) -> bool:

@@ -38,6 +38,7 @@ class PolicyStats(Record):
     prompt_tokens_mean: float
     prompt_tokens_longest: int
     seconds: float
+    parent: str | None = None  # content digest of the earlier run's policy that it is, if it is one
     device: str | None = None  # that it was made on
 
 
@@ -192,6 +193,15 @@ class EvalReport(Record):
     seconds: float
     scoring_seconds: float = 0.0  # of `seconds`, those in which the answers were judged
     device: str | None = None  # that they were made on
+
+
+class Progress(Record):
+    """What a run that goes on has recorded: a value for each round, and the validations before the last round."""
+
+    drifts: list[DriftStats] = []  # empty where the configured engine is exact
+    rewards: list[RewardStats] = []
+    epochs: list[EpochStats] = []
+    validations: list[EvalReport] = []
 
 
 class GuardReport(Record):

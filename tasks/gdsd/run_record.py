@@ -3,6 +3,7 @@
 from collections import Counter
 
 from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.costs import StageCost, round_device_seconds, stage_costs
 from tasks.gdsd.overhead import Overhead, RoundTime, overhead, round_times
 from tasks.gdsd.records import (
     Decision,
@@ -62,6 +63,10 @@ class RunRecord(Record):
             "evaluate": sum(report.seconds for report in self.evaluations()),
         }
 
+    def stage_costs(self) -> list[StageCost]:
+        """Returns what each stage cost, in the order of the pipeline."""
+        return stage_costs(self)
+
     def round_times(self) -> list[RoundTime | None]:
         """Returns how long each round took, None where it was not timed."""
         return round_times(self.began_unix_seconds, self.drifts, self.rewards, self.epochs, self.validations)
@@ -101,6 +106,9 @@ class RunRecord(Record):
         for reward, epoch, timed in zip(self.rewards, self.epochs, self.round_times(), strict=True):
             applied = [step for step in epoch.steps if not step.skipped]
             last = applied[-1] if applied else None
+            gpu_seconds, cpu_seconds = round_device_seconds(
+                reward, epoch, drifted.get(epoch.round), validated.get(epoch.round)
+            )
             row: dict[str, float | int | str | None] = {
                 "round": epoch.round,
                 "reward/mean": reward.reward_mean,
@@ -112,6 +120,7 @@ class RunRecord(Record):
                 "loss/first": applied[0].loss if applied else None,
                 "loss/last": last.loss if last else None,
                 "loss/residual_abs": last.residual_abs if last else None,
+                "policy/nll": epoch.steps[0].nll if epoch.steps else None,
                 "policy/shift_abs": last.shift_abs if last else None,
                 "clip/frac": last.clipped if last else None,
                 "kl/ref": last.kl_ref if last else None,
@@ -123,6 +132,8 @@ class RunRecord(Record):
                 "time/distill_s": epoch.seconds,
                 "time/round_s": timed.seconds if timed else None,
                 "time/overhead_frac": timed.share if timed else None,
+                "cost/gpu_s": gpu_seconds,
+                "cost/cpu_s": cpu_seconds,
                 "rollout/engine": reward.engine,
                 "rollout/frac_empty": reward.empty,
                 "rollout/frac_truncated": reward.truncated,

@@ -31,6 +31,7 @@ class Line:
     rounds: Sequence[int]
     values: Sequence[float | None]
     intervals: Sequence[Estimate] = ()  # of the same rounds, where they are known
+    share: bool = False  # whether it is written in percent
 
     def known(self) -> list[tuple[int, float]]:
         """Returns the points that there are."""
@@ -43,9 +44,10 @@ class Panel:
 
     title: str
     lines: Sequence[Line]
-    percent: bool = False
-    level: tuple[str, float] | None = None  # what to compare with
-    mark: tuple[int, Estimate] | None = None  # the best round, and what it came to
+    percent: bool = False  # whether the axis is, from 0 to 100
+    whole: bool = False  # whether the axis shows all from 0 to 1
+    level: tuple[str, float] | None = None  # a share to compare with
+    mark: tuple[int, Estimate] | None = None  # the best round, and the share that it came to
 
 
 def headline(
@@ -60,10 +62,10 @@ def headline(
     panel = Panel(
         "",
         [
-            Line("rollouts, reward", range(1, len(rewards) + 1), rewards),
-            Line("validation, solved", rounds, [share.mean for share in solved], solved),
+            Line("reward of rollouts", range(1, len(rewards) + 1), rewards),
+            Line("solved, validation", rounds, [share.mean for share in solved], solved, share=True),
         ],
-        percent=True,
+        whole=True,
         level=None if base is None else ("base, test", base.mean),
         mark=best,
     )
@@ -76,7 +78,7 @@ def draw(panels: Iterable[Panel], width: float = 3.1, height: float = 1.45) -> s
 
     matplotlib.use("svg")
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     shown = [panel for panel in panels if any(line.known() for line in panel.lines)]
     drawn = []
@@ -103,11 +105,11 @@ def draw(panels: Iterable[Panel], width: float = 3.1, height: float = 1.45) -> s
     ):
         # One for all, and never cleared: making axes and ticks takes longer than drawing them.
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((0.42 / width, 0.28 / height, 1 - 0.5 / width, 1 - 0.36 / height))
+        axes = figure.add_axes((0.52 / width, 0.28 / height, 1 - 0.6 / width, 1 - 0.36 / height))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(length=0, pad=3)
-        axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
         for panel in shown:
             for artist in [*axes.lines, *axes.collections]:
                 artist.remove()
@@ -139,7 +141,9 @@ def _plot(axes: "Axes", panel: Panel) -> None:
         axes.vlines([best], scale * found.low, scale * found.high, color=GOOD, linewidth=2)
         axes.plot([best], [scale * found.mean], color=GOOD, marker="D", markersize=6)
     if panel.percent:
-        axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(100.0, axes.get_ylim()[1]))
+        axes.set_ylim(0, 100)
+    elif panel.whole:
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(1.0, axes.get_ylim()[1]))
 
 
 def _caption(panel: Panel) -> str:
@@ -147,22 +151,20 @@ def _caption(panel: Panel) -> str:
     parts = [f"<b>{html.escape(panel.title)}</b>"] if panel.title else []
     for line, key in zip(panel.lines, "ab", strict=False):
         if line.known():
-            last = line.known()[-1][1]
-            parts.append(f"<span class='key {key}'>{html.escape(line.name)}&nbsp;{said(last, panel.percent)}</span>")
+            last = said(line.known()[-1][1], panel.percent or line.share)
+            parts.append(f"<span class='key {key}'>{html.escape(line.name)} {last}</span>")
     if panel.level is not None:
         name, level = panel.level
-        parts.append(f"<span class='muted'>- - {html.escape(name)}&nbsp;{said(level, panel.percent)}</span>")
+        parts.append(f"<span class='muted'>- - {html.escape(name)} {said(level, True)}</span>")
     if panel.mark is not None:
         at, found = panel.mark
-        parts.append(
-            f"<span class='good'>&#9670;&nbsp;best (round {at}), test&nbsp;{said(found.mean, panel.percent)}</span>"
-        )
-    return f"<figcaption>{' '.join(parts)}</figcaption>"
+        parts.append(f"<span class='good'>&#9670; round {at}, the best, test {said(found.mean, True)}</span>")
+    return f"<figcaption>{''.join(parts)}</figcaption>"
 
 
 def said(value: float, percent: bool = False) -> str:
     """Writes a value as short as it can be read."""
-    return f"{100 * value:.1f}&nbsp;%" if percent else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{100 * value:.1f} %" if percent else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _inline(drawing: str, panel: Panel) -> str:

@@ -7,13 +7,17 @@ import pyarrow as pa
 import yaml
 
 from tasks.gdsd import tables
+from tasks.gdsd.provenance import Provenance
 from tasks.gdsd.report.page import render
 from tasks.gdsd.run_record import RunRecord
 
 
-def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
-    """Writes report.html, metrics.jsonl, samples.parquet, config.yaml and run.json; returns the page."""
-    page = render(record, samples)
+def write(folder: Path, record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
+    """Writes what a run leaves beside its policy; returns the page.
+
+    These are report.html, metrics.jsonl, samples.parquet, config.yaml, run.json and environment.json.
+    """
+    page = render(record, samples, origin)
     (folder / "report.html").write_text(page, encoding="utf-8")
     with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
         for row in record.metrics():
@@ -21,6 +25,7 @@ def write(folder: Path, record: RunRecord, samples: pa.Table) -> str:
     tables.write(samples, tables.COMPARISON, folder / "samples.parquet")
     (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False), "utf-8")
     (folder / "run.json").write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
+    (folder / "environment.json").write_text(origin.model_dump_json(indent=2) + "\n", "utf-8")
     return page
 
 

@@ -1,206 +1,186 @@
-"""The run report: what happened, how sure, at what cost, answers before and after; one self-contained page."""
+"""The report of a run: first what a reader decides by, then how it came about."""
 
 import html
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import yaml
 
-from tasks.gdsd.records import Decision, DriftStats, Estimate, EvalReport, RewardStats
-from tasks.gdsd.report import curves
-from tasks.gdsd.report.style import STYLE, table_html
-from tasks.gdsd.report.training import panels
+from tasks.gdsd.costs import HOUR, money
+from tasks.gdsd.provenance import MAIN, Provenance
+from tasks.gdsd.records import Decision
+from tasks.gdsd.report import answers, curves, outcome, training
+from tasks.gdsd.report.style import Html, Tile, document, table_html, tiles
 from tasks.gdsd.run_record import RunRecord
 
-SHOWN = 12  # answers in the page; samples.parquet has all
-ROOM = 600  # characters of a text in the page, likewise
 
-
-def render(record: RunRecord, samples: pa.Table) -> str:
-    """Returns the page. Everything that comes from data or configuration is escaped."""
-    decision, config = record.decision, record.config
-    seconds = record.stage_seconds()
-    total = sum(seconds.values())
-    verdict = "Promoted" if decision.promoted else "Not promoted"
-    protocol = record.trained.protocol
-    return "\n".join(
+def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
+    """Returns the page. Everything that comes from data, configuration or environment is escaped."""
+    name = html.escape(record.config.name)
+    return document(
+        f"{record.config.name}: GDSD run",
         [
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<title>{html.escape(config.name)}: GDSD run</title><style>{STYLE}</style></head><body>",
-            f"<h1>{html.escape(config.name)}</h1>",
-            f"<p class='headline'><b>{verdict}</b>: {record.base.solved.percent()} solved before, "
-            f"{record.trained.solved.percent()} after, a gain of {decision.solved_difference.points()} points, "
-            f"in {total:.0f} s of work.</p>",
-            f"<p>{html.escape(decision.reason)}.</p>",
-            _fall_back(record),
-            _outcome(record),
-            _guards(decision),
-            f"<p>{protocol.problems} {html.escape(protocol.domain.name)} problems, {_times(protocol.samples)}; "
-            f"{protocol.sampler.length} tokens, {protocol.sampler.steps_per_block} steps per block of "
-            f"{protocol.sampler.block_length}, temperature {protocol.sampler.temperature:g}, seed {protocol.seed}"
-            f"{protocol.by_engine()}; "
-            f"intervals at 95 %, the difference paired by problem at {100 * decision.confidence:g} %.</p>",
-            f"<p>Policy: {record.policy.parameters:,} parameters. Training prompts have "
-            f"{record.policy.prompt_tokens_mean:.0f} tokens on average and {record.policy.prompt_tokens_longest} at "
-            "most.</p>",
+            f"<h1>{name}</h1><p class='sub'>{html.escape(_subtitle(record))}</p>",
+            "<div class='top'>",
+            tiles([_better(record.decision), _much(record), _sure(record), _cost(record)]),
+            _curve(record),
+            "</div>",
+            outcome.fall_back(record),
+            "<h2>Outcome</h2>",
+            outcome.table(record),
+            outcome.guards(record.decision),
+            f"<p>{html.escape(outcome.protocol(record))}</p>",
             "<h2>Training</h2>",
-            _curves(record),
-            _rollouts(record),
-            _drift(record),
-            "<h2>Time</h2>",
-            table_html(
-                ["stage", "seconds", "share"],
-                [[stage, f"{value:.1f}", f"{value / total:.0%}"] for stage, value in seconds.items()],
-            ),
-            _overhead(record),
+            f"<p>{html.escape(_policy(record))}</p>",
+            f"<div class='panels'>{_panels(record)}</div>",
+            outcome.rollouts(record),
+            outcome.drift(record),
+            "<h2>Time and cost</h2>",
+            _costs(record),
             "<h2>Answers before and after</h2>",
-            _answers(samples),
+            answers.section(samples),
             "<h2>Data quality</h2>",
             f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.near_duplicates} problems were "
             f"left out, being nearly those of another split, and {record.prompts.unusable} rows, which cannot be "
             f"judged. Warnings: {html.escape(_warnings(record))}.</p>",
-            "<h2>Configuration</h2>",
-            f"<pre>{html.escape(yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False))}</pre>",
-            "</body></html>",
-        ]
-    )
-
-
-def _times(samples: int) -> str:
-    return "each answered once" if samples == 1 else f"each answered {samples} times"
-
-
-def _outcome(record: RunRecord) -> str:
-    """What base and trained policy reach on the test problems."""
-    base, trained, decision = record.base, record.trained, record.decision
-    rows = [
-        ["solved, %", base.solved.percent(), trained.solved.percent(), decision.solved_difference.points()],
-        *(
-            [f"pass@{k}, %", before.percent(), after.percent(), difference.points()]
-            for k, before, after, difference in record.pass_at()
-        ),
-        [
-            "reward",
-            _interval(base.reward),
-            _interval(trained.reward),
-            _signed(decision.reward_difference),
+            "<h2>Where it came from</h2>",
+            _origin(record, origin),
+            "<details><summary>Configuration</summary>",
+            f"<pre>{html.escape(yaml.safe_dump(record.config.model_dump(mode='json'), sort_keys=False))}</pre>",
+            "</details><details><summary>All packages</summary>",
+            table_html(["package", "version"], [[*item] for item in origin.packages.items()]),
+            "</details>",
         ],
-        *([f"reward: {name}", _mean(value), _mean(trained.parts[name]), ""] for name, value in base.parts.items()),
-        *([words, f"{before:.1%}", f"{after:.1%}", ""] for words, before, after in _shares(base, trained)),
-    ]
-    return table_html(["test problems", "base", f"trained (round {trained.round})", "difference"], rows)
-
-
-def _shares(first: EvalReport | RewardStats, last: EvalReport | RewardStats) -> list[tuple[str, float, float]]:
-    return [
-        ("judged", first.judged, last.judged),
-        ("without text", first.empty, last.empty),
-        ("ran out of tokens", first.truncated, last.truncated),
-    ]
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
-
-
-def _mean(value: float | None) -> str:
-    return "not judged" if value is None else f"{value:.3f}"
-
-
-def _guards(decision: Decision) -> str:
-    """What both policies reach on the guarded problems, if there are any."""
-    if not decision.guards:
-        return ""
-    head = ["guard", "problems", "base solved, %", "trained solved, %", "difference", "tolerated", ""]
-    rows = [
-        [
-            guard.name,
-            f"{guard.base.protocol.problems} {guard.base.protocol.domain.name}",
-            guard.base.solved.percent(),
-            guard.trained.solved.percent(),
-            guard.difference.points(),
-            f"{-100 * guard.tolerance:+g}",
-            "holds" if guard.held else "fails",
-        ]
-        for guard in decision.guards
-    ]
-    return table_html(head, rows)
-
-
-def _rollouts(record: RunRecord) -> str:
-    """The rewards of the first and the last round's rollouts."""
-    first, last = record.rewards[0], record.rewards[-1]
-    rows = [
-        ["reward", f"{first.reward_mean:.3f}", f"{last.reward_mean:.3f}"],
-        *([f"reward: {name}", _mean(value), _mean(last.parts[name])] for name, value in first.parts.items()),
-        ["solved", f"{first.solved:.1%}", f"{last.solved:.1%}"],
-        ["groups without spread", f"{first.frac_zero_std:.1%}", f"{last.frac_zero_std:.1%}"],
-        *([words, f"{before:.1%}", f"{after:.1%}"] for words, before, after in _shares(first, last)),
-    ]
-    return table_html(["rollouts", "round 1", f"round {len(record.rewards)}"], rows)
-
-
-def _fall_back(record: RunRecord) -> str:
-    """The banner of a run that did not keep the engine that it was asked to use."""
-    if (end := record.fall_back()) is None:
-        return ""
-    return (
-        f"<p class='warning'><b>The rollout engine {end.engine} was given up in round {end.round}</b>, from which on "
-        f"the exact engine made the rollouts: {html.escape(end.reason)}.</p>"
     )
 
 
-def _drift(record: RunRecord) -> str:
-    """How far an approximate engine was from the exact one: the rounds that say most."""
-    rounds = record.measured()
-    if not rounds:
-        return ""
-
-    def agreement(drift: DriftStats) -> float:
-        return drift.agreement.mean if drift.agreement is not None else 1.0
-
-    def gap(drift: DriftStats) -> float:
-        return abs(drift.reward_gap.mean) if drift.reward_gap is not None else 0.0
-
-    shown = [
-        ("first", rounds[0]),
-        ("least agreement", min(rounds, key=agreement)),
-        ("largest difference", max(rounds, key=gap)),
-        ("last", rounds[-1]),
-    ]
-    head = ["before the rollouts of", "round", "equal tokens, %", "reward, exact", "difference", "positions computed"]
-    rows = [
-        [
-            words,
-            str(drift.round),
-            "" if drift.agreement is None else drift.agreement.percent(),
-            _mean(drift.exact_reward),
-            "not judged" if drift.reward_gap is None else _signed(drift.reward_gap),
-            f"{drift.positions / drift.exact_positions:.0%}",
-        ]
-        for words, drift in shown
-    ]
+def _subtitle(record: RunRecord) -> str:
+    rollouts = record.config.rollout.prompts_per_round * record.config.rollout.group_size
+    rounds = len(record.epochs)
     return (
-        f"<p>Rollouts by the engine {rounds[0].engine}, against the exact engine on {rounds[0].completions} "
-        f"completions from the same random numbers:</p>{table_html(head, rows)}"
+        f"{record.config.distill.objective.name} on {record.trained.protocol.domain.name}, {rounds} "
+        f"{'round' if rounds == 1 else 'rounds'} of {rollouts} rollouts, a policy of {record.policy.parameters:,} "
+        f"parameters, {_when(record.began_unix_seconds)}"
     )
 
 
-def _overhead(record: RunRecord) -> str:
-    """What rounds take beyond their work, and what size of a round that asks for."""
-    found = record.overhead()
-    if found is None:
-        return (
-            "<p>What rounds take beyond this work is not known: each was the first, followed a validation, or came "
-            "from the cache.</p>"
+def _when(unix_seconds: float) -> str:
+    return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _better(decision: Decision) -> Tile:
+    gain = decision.solved_difference
+    if decision.promoted:
+        return Tile("Did it get better?", "Yes: promoted", f"{_sentence(decision.reason)}.", "good")
+    if gain.high < 0:
+        found = "No, worse: not promoted"
+    else:
+        found = "Not shown: not promoted" if gain.low <= 0 else "Not enough: not promoted"
+    return Tile("Did it get better?", found, f"{_sentence(decision.reason)}.", "bad")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _much(record: RunRecord) -> Tile:
+    return Tile(
+        "By how much?",
+        f"{100 * record.decision.solved_difference.mean:+.1f} points",
+        f"{100 * record.base.solved.mean:.1f} % of {record.trained.protocol.problems} test problems solved before, "
+        f"{100 * record.trained.solved.mean:.1f} % after; reward {record.base.reward.mean:.3f} and "
+        f"{record.trained.reward.mean:.3f}.",
+    )
+
+
+def _sure(record: RunRecord) -> Tile:
+    decision = record.decision
+    gain = decision.solved_difference
+    return Tile(
+        "How sure?",
+        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
+        f"{100 * decision.confidence:g} % interval of the gain, paired by problem. Of this one run: another seed ends "
+        "elsewhere.",
+    )
+
+
+def _cost(record: RunRecord) -> Tile:
+    costs = record.stage_costs()
+    devices = sorted({cost.device for cost in costs if cost.device})
+    hours = sum(cost.device_seconds for cost in costs) / HOUR
+    paid = money(costs)
+    more = [f"{hours:.3g} device-hours of work on {', '.join(devices)}" if devices else f"{hours:.3g} device-hours"]
+    if paid is not None:
+        more.append(f"{paid:.2f} at the configured prices")
+    if (beyond := record.overhead()) is not None:
+        more.append(f"{beyond.share:.0%} of a round was overhead")
+    return Tile("At what cost?", span(sum(cost.seconds for cost in costs)), f"{'; '.join(more)}.")
+
+
+def span(seconds: float) -> str:
+    """Writes a time as short as it can be read."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 2 * HOUR else f"{seconds / HOUR:.1f} h"
+
+
+def _curve(record: RunRecord) -> str:
+    return curves.headline(
+        [reward.reward_mean for reward in record.rewards],
+        record.validations,
+        record.base.solved,
+        (record.trained.round, record.trained.solved),
+    )
+
+
+def _panels(record: RunRecord) -> str:
+    panels = training.panels(record.rewards, record.epochs, record.validations)
+    times = record.round_times()
+    rounds = [epoch.round for epoch in record.epochs]
+    overhead = curves.Line("", rounds, [None if timed is None else timed.share for timed in times])
+    return curves.draw([*panels, curves.Panel("Overhead of a round", [overhead], percent=True)])
+
+
+def _policy(record: RunRecord) -> str:
+    return (
+        f"Policy: {record.policy.parameters:,} parameters. Training prompts have "
+        f"{record.policy.prompt_tokens_mean:.0f} tokens on average and {record.policy.prompt_tokens_longest} at most. "
+        "Numbers beside the names are the last round's."
+    )
+
+
+def _costs(record: RunRecord) -> str:
+    costs = record.stage_costs()
+    total = sum(cost.seconds for cost in costs)
+    paid = money(costs)
+    head = ["stage", "device", "seconds", "share", "device-hours", "tokens/s", *(["cost"] if paid is not None else [])]
+    rows: list[list[str | Html]] = [
+        [
+            cost.stage,
+            cost.device or "not recorded",
+            f"{cost.seconds:.1f}",
+            f"{cost.seconds / total:.0%}",
+            f"{cost.device_seconds / HOUR:.3g}",
+            f"{cost.tokens / cost.seconds:,.0f}" if cost.tokens else "",
+            *([] if paid is None else ["" if cost.money is None else f"{cost.money:.2f}"]),
+        ]
+        for cost in costs
+    ]
+    hours = sum(cost.device_seconds for cost in costs) / HOUR
+    rows.append(["all", "", f"{total:.1f}", "", f"{hours:.3g}", "", *([] if paid is None else [f"{paid:.2f}"])])
+    beyond = record.overhead()
+    if beyond is None:
+        said = (
+            "What rounds take beyond this work is not known: each was the first, followed a validation, or came from "
+            "the cache."
+        )
+    else:
+        said = (
+            f"Starts of processes, imports, loads, transfers and waiting are {beyond}. Rounds after a validation and "
+            "from the cache were not timed."
         )
     return (
-        f"<p>Starts of processes, imports, loads, transfers and waiting are {found}. Rounds after a validation and "
-        "from the cache were not timed.</p>"
+        f"{table_html(head, rows)}<p>{said} What came from the cache is counted with what it took when it was made.</p>"
     )
 
 
@@ -208,23 +188,34 @@ def _warnings(record: RunRecord) -> str:
     return ", ".join(f"{name} in {count} tables" for name, count in record.warnings().items()) or "none"
 
 
-def _answers(samples: pa.Table) -> str:
-    """A few answers: the ones that changed most, either way, then unchanged ones."""
-    rows = samples.to_pylist()
-    rows.sort(key=lambda row: -abs((row["trained_reward"] or 0.0) - (row["base_reward"] or 0.0)))
-    names = ["problem", "reference", "base_completion", "base_reward", "trained_completion", "trained_reward"]
-    cells = [[_cell(row[name]) for name in names] for row in rows[:SHOWN]]
-    return table_html([name.replace("_", " ") for name in names], cells)
-
-
-def _cell(value: str | float | None) -> str:
-    if value is None:
-        return "not judged"
-    if isinstance(value, str):
-        return value if len(value) <= ROOM else f"{value[:ROOM]} [...]"
-    return f"{value:.2f}"
-
-
-def _curves(record: RunRecord) -> str:
-    """All figures of the rounds."""
-    return f"<div class='panels'>{curves.draw(panels(record.rewards, record.epochs, record.validations))}</div>"
+def _origin(record: RunRecord, origin: Provenance) -> str:
+    source, execution = origin.source, origin.execution
+    rows: list[list[str | Html]] = [
+        ["rounds began", _when(record.began_unix_seconds)],
+        ["sources, SHA-256", origin.sources_sha256],
+        [
+            "git commit",
+            "no checkout"
+            if source is None
+            else f"{source.commit}{'' if source.clean else ', with changes that are not committed'}",
+        ],
+        ["base, SHA-256", origin.base_sha256 or "not recorded"],
+        ["published policy, SHA-256", origin.policy_sha256],
+        ["problems, SHA-256", record.trained.protocol.prompts_sha256],
+        ["report by", f"Python {origin.python}, {origin.platform}, {origin.cpus} cores"],
+        ["packages", ", ".join(f"{name} {origin.packages[name]}" for name in MAIN if name in origin.packages)],
+    ]
+    if execution is not None:
+        rows += [
+            ["execution", f"{execution.name} in {execution.project}, {execution.domain}"],
+            ["image", execution.image or "not known"],
+            ["workflow version", execution.version or "not known"],
+        ]
+    else:
+        rows.append(["execution", "on one machine, without a cluster"])
+    lines = [] if source is None else [f"git checkout {source.commit}"]
+    lines.append(origin.command)
+    return (
+        f"{table_html([], rows)}<p>To repeat it, with the <code>config.yaml</code> of this run's folder:</p>"
+        f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+    )

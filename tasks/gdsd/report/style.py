@@ -38,11 +38,30 @@ details > summary { cursor: pointer; color: var(--a); margin: .5rem 0; }
   font-variant-numeric: tabular-nums; }
 .tile p { margin: 0; font-size: .85rem; line-height: 1.4; color: var(--muted); }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .75rem; }
-figcaption { font-size: .85rem; line-height: 1.35; margin-bottom: .25rem; } figcaption b { margin-right: .35em; }
+figure { display: flex; flex-direction: column; justify-content: space-between; }
+figcaption { font-size: .85rem; line-height: 1.4; margin-bottom: .35rem; display: flex; flex-wrap: wrap; gap: 0 .9em; }
+figcaption b { flex-basis: 100%; }
 figure svg { display: block; width: 100%; height: auto; } svg text { font-family: inherit; }
 .key::before { content: ""; display: inline-block; width: .9em; height: .25em; border-radius: 2px; margin-right: .35em;
   vertical-align: middle; background: currentColor; } .a { color: var(--a); } .b { color: var(--b); }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem .85rem .75rem;
+  margin: .6rem 0; } .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 1rem; }
+.side { margin: .35rem 0 .2rem; font-size: .85rem; } .card pre { background: var(--bg); margin: 0; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 16rem; overflow-y: auto; }
+.strip { margin: .4rem 0 0; font: 13px/1.9 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+  white-space: pre-wrap; }
+.strip bdi { padding: .15em .3em; border-radius: 3px; margin-right: 2px; }
+.strip sub { color: var(--muted); margin-left: 2px; }
+.strip .t0 { background: rgba(74, 144, 226, 0.05); } .strip .t1 { background: rgba(74, 144, 226, 0.11); }
+.strip .t2 { background: rgba(74, 144, 226, 0.16); } .strip .t3 { background: rgba(74, 144, 226, 0.22); }
+.strip .t4 { background: rgba(74, 144, 226, 0.27); } .strip .t5 { background: rgba(74, 144, 226, 0.33); }
+.strip .t6 { background: rgba(74, 144, 226, 0.38); } .strip .t7 { background: rgba(74, 144, 226, 0.43); }
+.strip .t8 { background: rgba(74, 144, 226, 0.49); } .strip .t9 { background: rgba(74, 144, 226, 0.55); }
+.steps td { border: 0; padding: 0 .8rem 0 0; white-space: pre;
+  font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
+.steps td:first-child { color: var(--muted); text-align: right; }
 #flyte-frame-container > div.active { padding: 0; }
+@media (max-width: 44rem) { .pair { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 62rem) { .top { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 30rem) { main { padding-top: .6rem; } .tiles { gap: .5rem; } .tile { padding: .5rem .6rem; }
   .tile b { font-size: 1.15rem; } .tile p, figcaption { font-size: .78rem; line-height: 1.35; }
