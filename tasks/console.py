@@ -1,4 +1,4 @@
-"""What a run says while it works: one line per stage on standard error."""
+"""What a run says while it works, one line per stage on standard error, and what its help leaves out."""
 
 import logging
 import sys
@@ -13,3 +13,12 @@ def speak() -> None:
         project.addHandler(handler)
         project.setLevel(logging.INFO)
         project.propagate = False
+
+
+def shorten_help() -> None:
+    """Leaves the defaults out of the help that pyflyte is about to show: here each is an experiment of some screens."""
+    from rich_click import RichContext, get_current_context
+
+    context = get_current_context(silent=True)
+    if isinstance(context, RichContext):
+        context.help_config.options_table_help_sections = ["help", "deprecated", "envvar", "required"]

@@ -1,14 +1,20 @@
 """The values that travel between tasks."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated
 
+from flytekit import FlyteContextManager
 from flytekit.core.hash import HashMethod
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
+import tasks.model_types  # noqa: F401  # before any task names a model
 from tasks.gdsd.digests import digest
+from tasks.local import in_pod
+
+_NAMED = re.compile("/sha256-([0-9a-f]{64})/*$")
 
 
 def _content(value: FlyteFile | FlyteDirectory | str) -> str:
@@ -16,11 +22,26 @@ def _content(value: FlyteFile | FlyteDirectory | str) -> str:
 
     One that lies in an object store is keyed by its address: flytekit asks for the key also where a value only passes
     through, and downloading a checkpoint for that would cost more than it saves. Flyte never writes an address twice.
+    The address of a `stored` one says what its content is.
     """
     path = value if isinstance(value, str) else str(value.remote_source or value.path)
     if "://" in path:
+        if (named := _NAMED.search(path)) is not None:
+            return named[1]
         return hashlib.sha256(path.encode()).hexdigest()
     return digest(Path(path))
+
+
+def stored(folder: Path) -> FlyteDirectory:
+    """Returns a task's new folder; in a pod, to be kept where its address ends with the digest of its content.
+
+    So it has one key, whether it goes from task to task or through a dynamic task, which knows only the address.
+    """
+    if not in_pod():
+        return FlyteDirectory(str(folder))
+    access = FlyteContextManager.current_context().file_access
+    address = access.join(access.get_random_remote_directory(), f"sha256-{digest(folder)}")
+    return FlyteDirectory(str(folder), remote_directory=address)
 
 
 # A Parquet file with one of the schemas of `tasks.gdsd.tables`.

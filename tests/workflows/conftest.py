@@ -1,6 +1,8 @@
-"""Running `pyflyte` as a person does: in a process, with a home of its own."""
+"""Running `pyflyte` as a person does, with a home of its own."""
 
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tasks.console import speak
 
 ROOT = Path(__file__).resolve().parents[2]
 PYFLYTE = Path(sys.executable).with_name("pyflyte")
@@ -53,32 +57,63 @@ def environment(home: Path) -> dict[str, str]:
 Pyflyte = Callable[..., Outcome]
 
 
+def run_in_process(
+    *arguments: str | Path, home: Path, cwd: Path = ROOT, said: Callable[[str], bool] | None = None
+) -> Outcome:
+    """Runs a pyflyte command in a process of its own; kills it (-9) at the first line of which `said` is true."""
+    process = subprocess.Popen(
+        [PYFLYTE, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if said is not None and said(line):
+            process.kill()
+            break
+    return Outcome(process.wait(timeout=300), "".join(lines))
+
+
+def run_here(*arguments: str | Path, home: Path, cwd: Path = ROOT) -> Outcome:
+    """Runs a pyflyte command in this process, which saves the seconds of a process's imports."""
+    from click.testing import CliRunner
+    from flytekit.clis.sdk_in_container.pyflyte import main
+    from flytekit.core.local_cache import LocalTaskCache
+
+    speak()
+    lines = io.StringIO()
+    log = logging.StreamHandler(lines)
+    project = logging.getLogger("tasks")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - environment(home).keys():
+            patch.delenv(name)
+        for name, value in environment(home).items():
+            patch.setenv(name, value)
+        patch.chdir(cwd)
+        patch.setattr(LocalTaskCache, "_initialized", False)  # opened in this home
+        project.addHandler(log)
+        try:
+            done = CliRunner().invoke(main, [*map(str, arguments)])
+        finally:
+            project.removeHandler(log)
+            LocalTaskCache._cache.close()
+    return Outcome(done.exit_code, lines.getvalue() + done.output)
+
+
 @pytest.fixture(scope="session")
 def pyflyte() -> Pyflyte:
     """Runs a pyflyte command; `home` holds its cache and data."""
-
-    def go(*arguments: str | Path, home: Path, cwd: Path = ROOT) -> Outcome:
-        home.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [PYFLYTE, *map(str, arguments)],
-            cwd=cwd,
-            env=environment(home),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        return Outcome(done.returncode, done.stdout)
-
-    return go
+    return run_here
 
 
 @pytest.fixture
 def pyflyte_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pyflyte:
-    """Runs a pyflyte command in this process, without a cache; its data lies in `tmp_path / "data"`.
-
-    It saves the seconds of a process's imports; log lines go to this process's own standard error.
-    """
+    """Runs a pyflyte command without a cache; its data lies in `tmp_path / "data"`."""
     from click.testing import CliRunner
     from flytekit.clis.sdk_in_container.pyflyte import main
 

@@ -11,7 +11,7 @@ import yaml
 
 from tasks.gdsd.config import PromptConfig
 from tasks.gdsd.prompts import make_prompts
-from tests.workflows.conftest import SMOKE, Pyflyte
+from tests.workflows.conftest import SMOKE, Pyflyte, run_in_process
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_a_bad_prompt_file_stops_the_pipeline_before_training(
     assert all(word in text for word in words), outcome.text
 
 
-def test_the_deck_of_bad_prompts_shows_what_is_bad(pyflyte: Pyflyte, tmp_path: Path) -> None:
+def test_the_deck_of_bad_prompts_shows_what_is_bad(tmp_path: Path) -> None:
     """Who looks at a failed task in the console finds the report of the data checks there."""
     config = spoiled(duplicate_id, tmp_path)
-    outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", config, home=tmp_path / "home")
+    outcome = run_in_process("run", "workflows/gdsd.py", "train", "--config", config, home=tmp_path / "home")
     text = " ".join(outcome.text.split())
     assert outcome.code != 0 and "base policy" not in text
     words = ["expect_column_values_to_be_unique", "id", "2 of 20", "train-000001"]

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from tasks.gdsd.compare_config import CompareConfig, TuningConfig
-from tests.workflows.conftest import PYFLYTE, ROOT, Outcome, Pyflyte, environment, without_times
+from tests.workflows.conftest import ROOT, Outcome, Pyflyte, run_in_process, without_times
 
 MICRO: dict[str, object] = {
     "name": "micro",
@@ -92,17 +91,10 @@ def test_a_further_seed_trains_only_that_seed(compared: Outcome, pyflyte: Pyflyt
 
 def test_a_killed_comparison_continues(compared: Outcome, pyflyte: Pyflyte, tmp_path: Path) -> None:
     """After kill -9 only what is missing is computed, and the same numbers come out."""
-    command = [str(PYFLYTE), "run", "workflows/gdsd.py", "compare", "--config", config()]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "wd1 at learning rate" in line:
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
-    resumed = pyflyte(*command[1:], home=tmp_path)
+    command = ("run", "workflows/gdsd.py", "compare", "--config", config())
+    killed = run_in_process(*command, home=tmp_path, said=lambda line: "wd1 at learning rate" in line)
+    assert killed.code == -signal.SIGKILL
+    resumed = pyflyte(*command, home=tmp_path)
     assert resumed.code == 0, resumed.text
     # gdsd's four runs and wd1's first are done; wd1's other three at most are left, two rounds each.
     assert len(resumed.rounds_computed()) <= 2 * 3

@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.workflows.conftest import PYFLYTE, ROOT, Outcome, Pyflyte, environment
+from tests.workflows.conftest import Outcome, Pyflyte, run_in_process
 
 
 def sweep(shards: int) -> str:
@@ -69,17 +68,10 @@ def test_a_killed_sweep_answers_no_finished_shard_again(
 ) -> None:
     """An evaluation of hours must not start again, and neither kill -9 nor the number of shards changes a number."""
     arguments = ("--policy", str(smoke.folder() / "policy"), "--config", sweep(3))
-    command = [str(PYFLYTE), "run", "workflows/gdsd.py", "evaluate", *arguments]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "length 16: shard 2 of 3 done" in line:
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
-    resumed = pyflyte(*command[1:], home=tmp_path)
+    command = ("run", "workflows/gdsd.py", "evaluate", *arguments)
+    killed = run_in_process(*command, home=tmp_path, said=lambda line: "length 16: shard 2 of 3 done" in line)
+    assert killed.code == -signal.SIGKILL
+    resumed = pyflyte(*command, home=tmp_path)
     assert resumed.code == 0, resumed.text
     assert "length 16: shard 1 of 3 done" not in resumed.text, "shard 1 was finished before the kill"
     assert all(f"length 32: shard {shard} of 3 done" in resumed.text for shard in (1, 2, 3))
