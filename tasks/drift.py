@@ -15,6 +15,7 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.engine_config import DriftConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.records import DriftStats, RolloutStats
 from tasks.local import new_folder
+from tasks.retry import retried
 from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table
 
@@ -43,6 +44,7 @@ class JudgedDrift(NamedTuple):
     timeout=timedelta(hours=2),
     interruptible=True,
 )
+@retried
 def sample_both(
     policy: Checkpoint,
     train: Table,

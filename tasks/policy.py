@@ -14,6 +14,7 @@ from images import GPU
 from tasks.gdsd.config import PolicyConfig
 from tasks.gdsd.records import PolicyStats
 from tasks.local import new_folder
+from tasks.retry import retried
 from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table
 
@@ -34,6 +35,7 @@ class Policy(NamedTuple):
     timeout=timedelta(hours=2),
     interruptible=True,
 )
+@retried
 def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
     """Builds a tiny policy and warm-starts it on the answers to the training problems, or takes a published model.
 
@@ -91,6 +93,7 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
     timeout=timedelta(hours=2),
     interruptible=True,
 )
+@retried
 def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
     """Makes a trained policy the base of another run: its weights, without the rounds and the optimizer behind it.
 
@@ -114,6 +117,7 @@ def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
         prompt_tokens_mean=prompts.mean,
         prompt_tokens_longest=prompts.longest,
         seconds=time.monotonic() - began,
+        parent=checkpoint.read_record(folder).parent,
         device=devices.name(denoiser.device),
     )
     logger.info("base policy: the champion, %s, %s parameters", denoiser.family.name, f"{stats.parameters:,}")

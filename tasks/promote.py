@@ -16,6 +16,7 @@ from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.registry import SHORT, Registry
 from tasks.publish import EvalResult, RunResult
+from tasks.retry import retried
 from tasks.types import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def open_registry(url: str) -> Registry:
     timeout=timedelta(hours=2),
     interruptible=True,
 )
+@retried
 def find_champion(registry: str) -> Champion:
     """Looks up the champion and reads it through once.
 
@@ -103,6 +105,7 @@ def find_champion(registry: str) -> Champion:
     timeout=timedelta(hours=2),
     interruptible=True,
 )
+@retried
 def require_champion(registry: str) -> Found:
     """Looks up the champion, where there has to be one, and reads it through once.
 
@@ -151,6 +154,7 @@ def draw_seeds(config: TrainConfig, kickoff_time: datetime) -> TrainConfig:
     timeout=timedelta(hours=2),
     interruptible=True,
 )
+@retried
 def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: datetime) -> RetrainResult:
     """Puts the run's policy into the registry and makes it the champion, if the gate has promoted it.
 
@@ -192,6 +196,7 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
     timeout=timedelta(minutes=30),
     interruptible=True,
 )
+@retried
 def keep_evaluation(registry: str, entry: str, result: EvalResult, kickoff_time: datetime) -> ChampionReport:
     """Keeps the reports of a champion's evaluation in the registry."""
     summary = [

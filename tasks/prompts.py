@@ -14,6 +14,7 @@ from images import CPU
 from tasks.gdsd.config import GuardConfig, PromptConfig, TestConfig
 from tasks.gdsd.records import PromptStats
 from tasks.local import new_folder
+from tasks.retry import retried
 from tasks.sources import SourceVersion
 from tasks.types import Table
 
@@ -41,6 +42,7 @@ class Prompts(NamedTuple):
     enable_deck=True,
     deck_fields=(),
 )
+@retried
 def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     """Makes or loads the training, validation and test problems and checks them with Great Expectations.
 
@@ -90,6 +92,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     enable_deck=True,
     deck_fields=(),
 )
+@retried
 def prepare_test(config: TestConfig) -> Table:
     """Makes or loads test problems alone and checks them with Great Expectations.
 
@@ -111,6 +114,7 @@ def prepare_test(config: TestConfig) -> Table:
     enable_deck=True,
     deck_fields=(),
 )
+@retried
 def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> Table:
     """Makes or loads the problems of a guard, and refuses those that the policy is trained on.
 

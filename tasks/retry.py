@@ -1,15 +1,17 @@
 """Which failures of a task are worth another attempt: Flyte retries only what a task calls recoverable.
 
 An error that may go away by itself (see `tasks.gdsd.passing`) becomes flytekit's `FlyteRecoverableException`, up to
-the task's `retries`. Errors of the project and mistakes in the code would come again and fail at once. That inputs or
-outputs cannot be fetched or stored is recoverable by flytekit itself, and so is a process that dies.
+the task's `retries`, and so does an input that cannot be fetched from its store. Errors of the project and mistakes in
+the code would come again and fail at once. Outputs that cannot be stored, and processes that die, Flyte tries again
+by itself.
 """
 
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from flytekit.exceptions.base import FlyteRecoverableException
+from flytekit.exceptions.base import FlyteRecoverableException as AnyRecoverable
+from flytekit.exceptions.user import FlyteRecoverableException
 
 from tasks.gdsd import passing
 from tasks.local import in_pod
@@ -30,7 +32,8 @@ def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
         try:
             return work(*args, **kwargs)
         except Exception as error:
-            if not in_pod() or isinstance(error, FlyteRecoverableException) or not passing.may_pass(error):
+            passes = isinstance(error, AnyRecoverable) or passing.may_pass(error)
+            if not in_pod() or isinstance(error, FlyteRecoverableException) or not passes:
                 raise
             raise FlyteRecoverableException(
                 f"{type(error).__name__}: {error} (this may go away by itself, so the task is worth another attempt)"

@@ -12,6 +12,7 @@ from images import GPU
 from tasks.gdsd.engine_config import RolloutEngine, SamplerConfig
 from tasks.gdsd.records import RolloutStats
 from tasks.local import new_folder
+from tasks.retry import retried
 from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table
 
@@ -32,6 +33,7 @@ class RolloutShard(BaseModel):
     timeout=timedelta(hours=6),
     interruptible=True,
 )
+@retried
 def generate_rollouts(
     shard: int,
     shards: int,
