@@ -11,10 +11,10 @@ from tasks import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINT_VERSIONS = """
-import sys
-from workflows import gdsd
+import importlib, sys
 for name in sys.argv[1:]:
-    print(name, getattr(gdsd, name).metadata.cache_version)
+    module, task = name.split(".")
+    print(name, getattr(importlib.import_module(f"tasks.{module}"), task).metadata.cache_version)
 """
 
 
@@ -41,24 +41,30 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_an_edited_algorithm_changes_only_the_tasks_that_reach_it(project: Path) -> None:
     """Otherwise an edit is answered from the cache with the old result, or retrains what it does not touch."""
-    tasks = ("prepare_prompts", "generate_rollouts", "distill_epoch", "answer_problems", "score_answers")
+    tasks = (
+        "prompts.prepare_prompts",
+        "rollout.generate_rollouts",
+        "distill.distill_epoch",
+        "evaluate.answer_problems",
+        "evaluate.score_answers",
+    )
     before = versions(project, *tasks)
     edit(project / "tasks/gdsd/objectives/gdsd.py", "residual.square()", "residual.abs()")
     after = versions(project, *tasks)
     changed = {name for name in tasks if before[name] != after[name]}
-    assert changed == {"distill_epoch"}
+    assert changed == {"distill.distill_epoch"}
 
 
 def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
     """Otherwise correcting a spelling mistake, or asking for more memory, costs a training run."""
-    before = versions(project, "distill_epoch")
+    before = versions(project, "distill.distill_epoch")
     edit(project / "tasks/gdsd/distiller.py", '"""The update loop', '"""# The loop of updates')
     edit(project / "tasks/gdsd/scoring.py", "import torch\n", "# a remark\n\n\nimport torch\n")
     edit(project / "tasks/distill.py", "retries=3", "retries=5")
     edit(project / "images/__init__.py", '"16Gi"', '"24Gi"')
     edit(project / "tasks/gdsd/hardware_config.py", '"h100": 8', '"h100": 4')
     (project / "README.md").write_text("edited")
-    assert versions(project, "distill_epoch") == before
+    assert versions(project, "distill.distill_epoch") == before
 
 
 def test_reach_follows_imports_inside_functions() -> None:
