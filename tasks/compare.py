@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from images import CPU
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import DistillConfig
-from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats, Series, Tuning
+from tasks.gdsd.records import EvalReport, Progress, Series, Tuning
 from tasks.local import new_folder
 from tasks.sources import SourceVersion
 
@@ -47,21 +47,20 @@ def record_series(
     contestant: str,
     distill: DistillConfig,
     seed: int,
-    drifts: list[DriftStats],
-    rewards: list[RewardStats],
-    epochs: list[EpochStats],
-    reports: list[EvalReport],
+    progress: Progress,
+    validation: list[EvalReport],
 ) -> Series:
     """Joins what the stages of a run say into one curve."""
-    seconds = sum(reward.rollout_seconds + reward.reward_seconds for reward in rewards)
+    seconds = sum(reward.rollout_seconds + reward.reward_seconds for reward in progress.rewards)
+    reports = [*progress.validations, *validation]
     series = Series(
         contestant=contestant,
         learning_rate=distill.learning_rate,
         seed=seed,
         reports=reports,
-        rollout_rewards=[reward.reward_mean for reward in rewards],
-        drifts=drifts,
-        seconds=seconds + sum(epoch.seconds for epoch in epochs),
+        rollout_rewards=[reward.reward_mean for reward in progress.rewards],
+        drifts=progress.drifts,
+        seconds=seconds + sum(epoch.seconds for epoch in progress.epochs),
     )
     rate, reward = distill.learning_rate, reports[-1].reward.mean
     logger.info("%s at learning rate %g, seed %d: reward %.3f", contestant, rate, seed, reward)

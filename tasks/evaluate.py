@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from images import CPU, GPU
 from tasks.gdsd.config import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.records import AnswerStats, EvalReport
+from tasks.gdsd.records import AnswerStats, EvalReport, Progress
 from tasks.local import new_folder
+from tasks.retry import retried
 from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table
 
@@ -43,6 +44,7 @@ class Evaluated(NamedTuple):
     timeout=timedelta(hours=4),
     interruptible=True,
 )
+@retried
 def answer_problems(
     shard: int, shards: int, policy: Checkpoint, problems: Table, config: EvaluationConfig, seed: int
 ) -> AnswerShard:
@@ -116,8 +118,16 @@ def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: Evalu
     timeout=timedelta(hours=1),
     interruptible=True,
 )
-def select_best(policies: list[Checkpoint], validations: list[EvalReport]) -> Checkpoint:
-    """Returns the policy with the highest solved share on the validation problems, by address; reward breaks ties."""
-    from tasks.gdsd import evaluation
+def select_best(before: Checkpoint, last: Checkpoint, progress: Progress, validation: list[EvalReport]) -> Checkpoint:
+    """Returns the policy with the highest solved share on the validation problems, by address; reward breaks ties.
 
-    return policies[evaluation.best(validations)]
+    Args:
+        before: the best one before the last validation.
+        last: the one of the last validation.
+        progress: what the run recorded before that validation.
+        validation: that one.
+    """
+    from tasks.gdsd import stopping
+
+    validations = [*progress.validations, *validation]
+    return last if stopping.best(validations) == len(validations) - 1 else before

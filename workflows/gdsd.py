@@ -18,6 +18,7 @@
 |          | `score_answers`     | CPU     | answers, domain, sources                 |
 | gate     | `judge`, `judge_guard` | CPU  | not cached                               |
 | publish  | `publish_policy`    | CPU     | not cached                               |
+| deliver  | those of workflows/deliver.py | CPU | not cached                         |
 | compare  | `record_series`, `choose_learning_rate` | CPU | inputs                   |
 |          | `publish_comparison`| CPU     | not cached                               |
 
@@ -32,6 +33,7 @@ from flytekit import dynamic, workflow
 from images import CPU, IMAGES, on
 from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
 from tasks.console import shorten_help, speak
+from tasks.deliver import require_delivery
 from tasks.evaluate import Evaluated, select_best
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import (
@@ -45,6 +47,7 @@ from tasks.gdsd.config import (
 )
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.hardware_config import TrainHardwareConfig
+from tasks.gdsd.publish_config import PublishConfig
 from tasks.gdsd.records import (
     EvalReport,
     GuardReport,
@@ -60,6 +63,7 @@ from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import EvalResult, RunResult, publish_evaluations, publish_policy
 from tasks.sources import reach, ship
 from tasks.types import Checkpoint, Table
+from workflows.deliver import deliver
 from workflows.rounds import assess, run_rounds
 
 speak()
@@ -98,9 +102,18 @@ class Evaluations(NamedTuple):
     interruptible=False,
 )
 def prepare(
-    prompts: PromptConfig, policy: PolicyConfig, hardware: TrainHardwareConfig, prompts_per_round: int, length: int
+    prompts: PromptConfig,
+    policy: PolicyConfig,
+    hardware: TrainHardwareConfig,
+    prompts_per_round: int,
+    length: int,
+    publish: PublishConfig = PublishConfig(),
 ) -> Beginning:
-    """Makes problems and the first policy; outside of a dynamic task, no configuration could place the tasks."""
+    """Makes problems and the first policy; outside of a dynamic task, no configuration could place the tasks.
+
+    What could only fail at the end of the run is refused before.
+    """
+    require_delivery(publish)
     problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
     base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
     return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
@@ -201,8 +214,11 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         hardware=config.hardware,
         prompts_per_round=config.rollout.prompts_per_round,
         length=config.rollout.sampler.length,
+        publish=config.publish,
     )
-    return learn(config, begun)
+    run = learn(config, begun)
+    deliver(folder=run.folder, publish=config.publish)
+    return run
 
 
 def learn(config: TrainConfig, begun: Beginning) -> RunResult:

@@ -143,8 +143,3 @@ def fingerprint(problems: pa.Table) -> str:
     for row in problems.select(["id", "prompt", "problem", "reference"]).to_pylist():
         total.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return total.hexdigest()
-
-
-def best(reports: list[EvalReport]) -> int:
-    """Returns the index of the report with the highest solved share, then reward, then round."""
-    return max(range(len(reports)), key=lambda i: (reports[i].solved.mean, reports[i].reward.mean, reports[i].round))

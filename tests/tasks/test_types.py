@@ -6,7 +6,8 @@ import pytest
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-from tasks.types import _content
+from tasks import types
+from tasks.types import _content, stored
 
 
 def test_local_values_are_keyed_by_content(tmp_path: Path) -> None:
@@ -31,3 +32,15 @@ def test_a_missing_path_has_no_key(tmp_path: Path) -> None:
     """Otherwise every missing folder has the key of the empty one."""
     with pytest.raises(FileNotFoundError, match="nowhere"):
         _content(FlyteDirectory(str(tmp_path / "nowhere")))
+
+
+def test_a_checkpoint_keeps_its_key_when_only_its_address_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, other `validate_every` make a cluster train rounds again that begin at another place of a leg."""
+    (tmp_path / "weights").write_text("same")
+    assert stored(tmp_path).remote_directory is None
+    monkeypatch.setattr(types, "in_pod", lambda: True)
+    address = str(stored(tmp_path).remote_directory)
+    assert _content(FlyteDirectory(f"s3://bucket{address}")) == _content(FlyteDirectory(str(tmp_path)))
+    assert _content(FlyteDirectory(f"s3://bucket{address}/policy")) != _content(FlyteDirectory(str(tmp_path)))

@@ -16,11 +16,12 @@ from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-from tasks.gdsd.config import EvaluationConfig
+from tasks.gdsd.config import EvaluationConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.hardware_config import TrainHardwareConfig
-from workflows import gdsd
+from tasks.gdsd.records import Progress
+from workflows import gdsd, rounds
 
 SETTINGS = SerializationSettings(
     image_config=ImageConfig(Image("default", "unused", "tag")), project="p", domain="d", version="v"
@@ -133,7 +134,24 @@ TASKS = {
         ["config", "domain", "seed", "shards"],
         ["report", "samples"],
     ),
-    "select_best": ("gdsd:cpu", CPU, 2, timedelta(hours=1), True, ["policies", "validations"], ["o0"]),
+    "select_best": (
+        "gdsd:cpu",
+        CPU,
+        2,
+        timedelta(hours=1),
+        True,
+        ["before", "last", "progress", "validation"],
+        ["o0"],
+    ),
+    "report_progress": (
+        "gdsd:cpu",
+        CPU,
+        3,
+        timedelta(hours=1),
+        True,
+        ["before", "drifts", "epochs", "rewards", "validations"],
+        ["o0"],
+    ),
     "judge": (
         "gdsd:cpu",
         CPU,
@@ -165,14 +183,12 @@ TASKS = {
             "best",
             "config",
             "decision",
-            "drifts",
-            "epochs",
             "policy",
+            "progress",
             "prompts",
-            "rewards",
             "trained_report",
             "trained_samples",
-            "validations",
+            "validation",
         ],
         ["o0"],
     ),
@@ -182,7 +198,7 @@ TASKS = {
         2,
         timedelta(hours=1),
         True,
-        ["contestant", "distill", "drifts", "epochs", "reports", "rewards", "seed"],
+        ["contestant", "distill", "progress", "seed", "validation"],
         ["o0"],
     ),
     "choose_learning_rate": (
@@ -211,7 +227,7 @@ TASKS = {
 def test_task_compiles_to_what_is_documented(name: str) -> None:
     """A cluster would otherwise run a stage on the wrong machine, never retry it, or serve a stale result."""
     image, resources, retries, timeout, cached, inputs, outputs = TASKS[name]
-    template = get_serializable(OrderedDict(), SETTINGS, getattr(gdsd, name)).to_flyte_idl().template
+    template = get_serializable(OrderedDict(), SETTINGS, ENTITIES[name]).to_flyte_idl().template
     assert template.container.image == image
     assert {entry.name: entry.value for entry in template.container.resources.requests} == {
         kind: request for kind, (request, _) in resources.items()
@@ -231,17 +247,22 @@ def test_task_compiles_to_what_is_documented(name: str) -> None:
 
 def test_every_task_of_the_workflow_is_in_the_table() -> None:
     """A new stage without stated resources, retries and cache decision would go unnoticed."""
-    named = {name for name, value in vars(gdsd).items() if isinstance(value, PythonFunctionTask)}
-    assert named == {*TASKS, *DYNAMIC}
+    assert set(ENTITIES) == {*TASKS, *DYNAMIC}
 
 
-DYNAMIC = ("prepare", "evaluate_policy", "evaluate_lengths", "check_guards", "run_rounds", "run_contest")
+ENTITIES = {
+    name: value
+    for module in (gdsd, rounds)
+    for name, value in vars(module).items()
+    if isinstance(value, PythonFunctionTask)
+}
+DYNAMIC = ("prepare", "evaluate_policy", "evaluate_lengths", "check_guards", "run_rounds", "run_leg", "run_contest")
 
 
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_what_unrolls_is_a_dynamic_task_on_cpu(name: str) -> None:
     """The tasks that unroll rounds, runs and evaluations compute nothing; they must not hold a GPU meanwhile."""
-    template = get_serializable(OrderedDict(), SETTINGS, getattr(gdsd, name)).to_flyte_idl().template
+    template = get_serializable(OrderedDict(), SETTINGS, ENTITIES[name]).to_flyte_idl().template
     assert template.container.image == "gdsd:cpu"
     assert {entry.name for entry in template.container.resources.requests} == set(CPU)
     assert not template.metadata.discoverable and not template.metadata.interruptible
@@ -252,7 +273,7 @@ def test_what_unrolls_is_a_dynamic_task_on_cpu(name: str) -> None:
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_what_unrolls_knows_the_images_of_its_registration(name: str) -> None:
     """A dynamic task names the images of its tasks in its own pod; it would name those of no registry there."""
-    template = get_serializable(OrderedDict(), SETTINGS, getattr(gdsd, name)).to_flyte_idl().template
+    template = get_serializable(OrderedDict(), SETTINGS, ENTITIES[name]).to_flyte_idl().template
     environment = {pair.key: pair.value for pair in template.container.env}
     assert environment.items() >= {"GDSD_CPU_IMAGE": "gdsd:cpu", "GDSD_GPU_IMAGE": "gdsd:gpu"}.items()
 
@@ -267,6 +288,18 @@ def unroll(task: PythonFunctionTask, inputs: Mapping[str, object]) -> DynamicJob
     with FlyteContextManager.with_context(builder) as context:
         literals = TypeEngine.dict_to_literal_map(context, dict(inputs), dict(task.python_interface.inputs))
         return task.dispatch_execute(context, literals).to_flyte_idl()
+
+
+def leg_inputs(config: TrainConfig, folder: Path, **changes: object) -> dict[str, object]:
+    """Inputs of a first leg of two rounds, of which none is there to be read."""
+    (folder / "table").write_text("")
+    policy, table = FlyteDirectory(str(folder)), FlyteFile(str(folder / "table"))
+    state = {"policy": policy, "best": policy, "progress": Progress(), "validation": []}
+    state["engine"] = config.rollout.engine.without_limits()
+    run = {"train": table, "problems": table, "base": policy, "domain": config.prompts.domain, "patience": None}
+    run |= {"rollout": config.rollout, "reward": config.reward, "distill": config.distill, "seed": config.seed}
+    run |= {"evaluation": config.evaluation, "hardware": config.hardware}
+    return {"first": 0, "end": 2, "evaluated": True} | state | run | changes
 
 
 def test_an_evaluation_maps_over_its_shards(tmp_path: Path) -> None:

@@ -8,13 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from flyteidl.core.workflow_pb2 import Node
-from flytekit.types.directory import FlyteDirectory
-from flytekit.types.file import FlyteFile
 
 from tasks.gdsd.config import TrainConfig
 from tests.workflows.conftest import without_times
-from tests.workflows.test_compiled import unroll
-from workflows import gdsd
+from tests.workflows.test_compiled import leg_inputs, unroll
+from workflows import gdsd, rounds
 
 # A single block of layers, or of tokens, hides what a cache gets wrong: keys and values of the prompt are then exact.
 MICRO: dict[str, object] = {
@@ -114,23 +112,7 @@ def test_a_run_beyond_its_limits_is_that_of_the_exact_engine(train) -> None:
 
 
 def launched(config: TrainConfig, folder: Path) -> list[Node]:
-    (folder / "table").write_text("")
-    table = FlyteFile(str(folder / "table"))
-    inputs = {
-        "train": table,
-        "problems": table,
-        "base": FlyteDirectory(str(folder)),
-        "domain": config.prompts.domain,
-        "rounds": 2,
-        "evaluate_every": 2,
-        "rollout": config.rollout,
-        "reward": config.reward,
-        "distill": config.distill,
-        "evaluation": config.evaluation,
-        "seed": 0,
-        "hardware": config.hardware,
-    }
-    return list(unroll(gdsd.run_rounds, inputs).nodes)
+    return list(unroll(rounds.run_leg, leg_inputs(config, folder)).nodes)
 
 
 def of(nodes: list[Node], task: str) -> list[Node]:

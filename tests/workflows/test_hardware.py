@@ -21,9 +21,9 @@ from tasks.gdsd.planning.memory import GIB
 from tasks.gdsd.planning.plan import plan
 from tasks.gdsd.planning.shapes import shape_of
 from tests.workflows.conftest import ROOT
-from tests.workflows.test_compiled import SETTINGS, unroll
+from tests.workflows.test_compiled import SETTINGS, leg_inputs, unroll
 from tests.workflows.test_recipes import RECIPES, load, written
-from workflows import gdsd
+from workflows import gdsd, rounds
 
 # kind: (cores, GiB of memory), each as request and limit; the accelerator's name
 KINDS = {
@@ -66,13 +66,7 @@ def launched(config: TrainConfig, folder: Path) -> dict[str, tuple[TaskNodeOverr
                 "length": 16,
             },
         ),
-        unroll(
-            gdsd.run_rounds,
-            shared
-            | {"train": table, "problems": table, "base": policy, "domain": config.prompts.domain}
-            | {"rounds": 1, "evaluate_every": 1}
-            | {"rollout": config.rollout, "reward": config.reward, "distill": config.distill},
-        ),
+        unroll(rounds.run_leg, leg_inputs(config, folder, end=1)),
     ]
     if config.judge.guards:
         guards = {"base": policy, "trained": policy, "train": table, "prompts": config.prompts, "config": config.judge}
@@ -154,7 +148,7 @@ def test_each_stage_has_a_machine_of_its_own(folder: Path) -> None:
             cores, memory = str(place["cpu"]), place["memory"]
             assert amounts(asked) == {ResourcesIdl.CPU: (cores, cores), ResourcesIdl.MEMORY: (memory, memory)}
             assert spot is place["spot"], task
-    assert set(tasks) == {"judge_guard"}
+    assert set(tasks) == {"judge_guard", "report_progress"}
 
 
 def test_an_evaluation_has_machines_of_its_own(folder: Path) -> None:

@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from flytekit.types.directory import FlyteDirectory
-from flytekit.types.file import FlyteFile
 
 from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
@@ -28,8 +26,8 @@ from tasks.gdsd.planning.work import DEVICES
 from tests.gdsd.checkpoints import edit_json
 from tests.gdsd.official import WRITERS
 from tests.workflows.conftest import ROOT
-from tests.workflows.test_compiled import unroll
-from workflows import gdsd
+from tests.workflows.test_compiled import leg_inputs, unroll
+from workflows import gdsd, rounds
 
 FAMILIES = {"llada": "llada", "dream": "dream", "qwen3": "qwen3_mdlm"}  # by the first word of a recipe's name
 RECIPES = sorted(path for family in FAMILIES for path in (ROOT / "configs").glob(f"{family}_*.yaml"))
@@ -183,24 +181,9 @@ def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
 def test_a_recipe_compiles_for_a_cluster(recipe: Path, tmp_path: Path) -> None:
     """If it fails, a cluster refuses the rounds that the recipe asks for once it has loaded the base policy."""
     config = load(written(recipe))
-    (tmp_path / "problems").write_text("")
-    inputs = {
-        "train": FlyteFile(str(tmp_path / "problems")),
-        "problems": FlyteFile(str(tmp_path / "problems")),
-        "base": FlyteDirectory(str(tmp_path)),
-        "domain": config.prompts.domain,
-        "rounds": 2,
-        "evaluate_every": 2,
-        "rollout": config.rollout,
-        "reward": config.reward,
-        "distill": config.distill,
-        "evaluation": config.evaluation,
-        "seed": config.seed,
-        "hardware": config.hardware,
-    }
-    compiled = unroll(gdsd.run_rounds, inputs)
-    # Two rounds of rollouts, verdicts and an epoch, and after the last one answers and their verdicts.
-    assert len(compiled.nodes) == 2 * 3 + 2
+    compiled = unroll(rounds.run_leg, leg_inputs(config, tmp_path))
+    # Two rounds of rollouts, verdicts, an epoch and what is said of it; after the last one answers and their verdicts.
+    assert len(compiled.nodes) == 2 * 4 + 2
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
