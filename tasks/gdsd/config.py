@@ -5,6 +5,7 @@ combinations are refused with the dotted path, the value, what is allowed and th
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -27,6 +28,7 @@ from tasks.gdsd.engine_config import (
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig, give_gpus
 from tasks.gdsd.objective_config import GdsdConfig, Objective
+from tasks.gdsd.publish_config import PublishConfig
 
 AdapterTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -369,6 +371,13 @@ class TrainConfig(Config):
     seed: int = Field(0, description="draws rollouts, masks and the order of prompts")
     rounds: Count = Field(150, description="rounds of rollout, reward and distillation")
     validate_every: Count = Field(10, description="rounds between validations; the last round is always validated")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="validations in a row that are no better than the best before them (by the solved share, then by "
+        "the reward), after which the run stops; null: never",
+    )
     prompts: PromptConfig = PromptConfig()
     policy: PolicyConfig = PolicyConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -376,6 +385,7 @@ class TrainConfig(Config):
     distill: DistillConfig = DistillConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     judge: JudgeConfig = JudgeConfig()
+    publish: PublishConfig = PublishConfig()
     hardware: TrainHardwareConfig = TrainHardwareConfig()
 
     @model_validator(mode="before")
@@ -392,7 +402,21 @@ class TrainConfig(Config):
         domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
         check_readable(self.policy, domains)
         check_bits(self.policy, self.distill)
+        self._check_patience()
         return self
+
+    def _check_patience(self) -> None:
+        """Refuses a patience that no run can lose before its end."""
+        validations = math.ceil(self.rounds / self.validate_every)
+        if self.patience is not None and self.patience > validations - 2:
+            raise ValueError(
+                f"patience {self.patience} never stops a run that validates {validations} times, in {self.rounds} "
+                f"rounds every {self.validate_every}: the first validation is the best so far, and the last one is the "
+                f"end; use at most {validations - 2}, validate more often, or leave it out"
+                if validations > 2
+                else f"patience {self.patience} never stops a run that validates {validations} times; validate more "
+                "often, or leave it out"
+            )
 
 
 class EvaluateConfig(Config):
