@@ -2,7 +2,7 @@
 
 .venv/bin/python .ci/schedule.py FOLDER_OF_THE_STAND_IN
 
-The launch plans are registered and activated as the README says, and started as cron starts them: by name, with nothing
+The launch plans are registered and activated as docs/cluster.md says, and started as cron starts them: by name, with nothing
 but the time. No time passes in the stand-in, so cron itself is not tried.
 """
 

@@ -1,13 +1,26 @@
-"""Links, commands and the page of fields: what README.md and docs/ point to is there."""
+"""Links, commands, configurations and the page of fields: what README.md and docs/ point to is there."""
 
+import importlib
 import importlib.util
+import json
 import re
 import shlex
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import pytest
+import yaml
+from flytekit import LaunchPlan
+from flytekit.clis.sdk_in_container.pyflyte import main as pyflyte
+from pydantic import ValidationError
 
 from tasks import fields
+from tasks.gdsd.compare_config import CompareConfig
+from tasks.gdsd.config import EvaluateConfig, TrainConfig
+from tasks.gdsd.config_base import Config
+from tasks.gdsd.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -15,6 +28,10 @@ EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 FENCE = re.compile(r"^(`{3,})[^\n]*\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 COMMANDS = ("make", "pyflyte", "python")
+YAML = re.compile(r"^```yaml *(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+MODELS: Mapping[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+FOREIGN = ("chart", "client")  # of Flyte itself
+TRIED = ("docs/extending.md", "docs/domains/custom.md")  # whose examples their own tests run
 
 
 def anchors(page: Path) -> set[str]:
@@ -54,14 +71,56 @@ def fault(words: list[str]) -> str | None:
     if words[0] == "python":
         module = words[words.index("-m") + 1]
         return None if importlib.util.find_spec(module) else f"there is no module {module}"
-    if words[1:2] == ["run"] and words[2:] != ["remote-launchplan"]:
-        place = next((index for index, word in enumerate(words) if word.endswith(".py")), None)
-        if place is None or place + 1 == len(words):
-            return "it names no workflow"
-        source = (ROOT / words[place].removeprefix("PATH/")).read_text()
-        name = re.escape(words[place + 1])
-        return None if re.search(rf"^(?:def {name}\(|{name} = )", source, re.MULTILINE) else f"there is no {name}"
-    return None if len(words) == 1 or words[1] in ("run", "register", "launchplan") else f"pyflyte has no {words[1]}"
+    if len(words) == 1 or words[1:] == ["run", "remote-launchplan"] or "..." in words:  # named, not typed
+        return None
+    try:
+        return of_workflow(parsed(pyflyte, words[1:]))
+    except click.UsageError as error:
+        return error.format_message()
+
+
+def parsed(command: click.Command, words: list[str], parent: click.Context | None = None) -> list[str]:
+    """Reads a command's words as it would itself, down to a file of workflows; returns what it leaves unread."""
+    context = command.make_context(command.name, list(words), parent=parent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # click 9 has both in `args`
+        rest = [*context.protected_args, *context.args]
+    if not isinstance(command, click.Group) or command.name == "run" or not rest:
+        return rest if command.name == "run" else []
+    _, inner, rest = command.resolve_command(context, rest)
+    assert inner is not None
+    return parsed(inner, rest, context)
+
+
+def of_workflow(words: list[str]) -> str | None:
+    """Says what is wrong with a file, a workflow's name and its inputs, as `pyflyte run` is given them, or None."""
+    if not words:
+        return None
+    if len(words) == 1:
+        return "it names no workflow"
+    file, name, *given = words
+    module = importlib.import_module(file.removeprefix("PATH/").removesuffix(".py").replace("/", "."))
+    found = getattr(module, name, None)
+    if found is None:
+        return f"there is no {name}"
+    workflow = found.workflow if isinstance(found, LaunchPlan) else found
+    inputs = workflow.python_interface.inputs
+    if wrong := [word for word in given[::2] if word.removeprefix("--") not in inputs]:
+        return f"{name} takes no {wrong[0]}"
+    values = dict(zip(given[::2], given[1::2], strict=True))
+    config = values.get("--config", "{}").removeprefix("PATH/")
+    if config.endswith(".yaml"):  # where it is none of ours, it is one that the page makes
+        config = (ROOT / config).read_text() if config.startswith("configs/") else "{}"
+    return refused(inputs["config"], config)
+
+
+def refused(model: type[Config], written: str) -> str | None:
+    """Says why a model refuses a configuration, or None."""
+    try:
+        model.model_validate_json(json.dumps(yaml.safe_load(written)))
+    except (ConfigError, ValidationError) as error:
+        return str(error)
+    return None
 
 
 @EACH_PAGE
@@ -85,6 +144,18 @@ def test_commands_name_what_is_there(page: Path) -> None:
     assert not [(command, said) for command in commands(page) if (said := fault(command))]
 
 
+@EACH_PAGE
+def test_configurations_are_accepted(page: Path) -> None:
+    """If it fails, a reader copies a configuration of the page, and it is refused."""
+    for kind, written in YAML.findall(page.read_text()):
+        if kind in MODELS:
+            assert refused(MODELS[kind], written) is None
+        elif kind in FOREIGN:
+            assert isinstance(yaml.safe_load(written), dict)
+        else:
+            assert not kind and str(page.relative_to(ROOT)) in TRIED, f"of what is this?\n{written}"
+
+
 def test_commands_are_found_and_wrong_ones_refused() -> None:
     """If it fails, the test of the commands looks at nothing."""
     found = commands(ROOT / "README.md")
@@ -97,8 +168,13 @@ def test_commands_are_found_and_wrong_ones_refused() -> None:
         "pyflyte run workflows/gdsd.py trian",
         "pyflyte run workflows/gdsd.py train --config configs/nothing.yaml",
         "pyflyte go",
+        "pyflyte run --remot workflows/gdsd.py train",
+        "pyflyte run workflows/gdsd.py train --policy FOLDER",
+        """pyflyte run workflows/gdsd.py evaluate --policy FOLDER --config '{"promts": {}}'""",
+        "pyflyte launchplan nightly_retrain v1",
+        "pyflyte execution -p gdsd recover",
     ):
-        assert fault(wrong.split()), wrong
+        assert fault(shlex.split(wrong)), wrong
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
