@@ -1,6 +1,7 @@
 """A policy at rest: a folder with the denoiser's standard files, the optimizer's state and where it came from.
 
-Of a pinned model that is not trained itself only the pin is kept (`base.json`), beside the adapter.
+Of a pinned model that is not trained itself only the pin is kept (`base.json`), beside the adapter. `SHA256SUMS` has
+the digests of all files; without it, as in folders of before there was one, nothing is compared.
 """
 
 import os
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.digests import digest
+from tasks.gdsd.digests import SUMS, damage, digest, seal
 from tasks.gdsd.errors import CheckpointError
 
 RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
@@ -67,12 +68,13 @@ def rebase(source: Path, folder: Path) -> Path:
     """Writes a checkpoint's policy as the base of another run: the same weights, without its rounds and moments.
 
     Raises:
-        CheckpointError: the source is not a checkpoint.
+        CheckpointError: the source is not a checkpoint, or a damaged one.
     """
     record = read_record(source)
+    _require_whole(source, moments=False)
     base = record.model_copy(update={"round": 0, "updates": 0, "skipped_in_a_row": 0, "parent": digest(source)})
     with _written_at_once(folder) as partial:
-        ours = shutil.ignore_patterns(RECORD, OPTIMIZER)
+        ours = shutil.ignore_patterns(RECORD, OPTIMIZER, SUMS)
         shutil.copytree(source, partial, ignore=ours, copy_function=shutil.copyfile, dirs_exist_ok=True)
         save_file({}, partial / OPTIMIZER)
         (partial / RECORD).write_text(base.model_dump_json(indent=2) + "\n")
@@ -81,13 +83,14 @@ def rebase(source: Path, folder: Path) -> Path:
 
 @contextmanager
 def _written_at_once(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder that takes its final place when it is full, and vanishes if that fails."""
+    """Gives an empty folder that is sealed and takes its final place when it is full, and vanishes if that fails."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Not mkdtemp, which would keep other users of a shared disk from reading the result.
     partial = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     partial.mkdir()
     try:
         yield partial
+        seal(partial)
         os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,9 +106,10 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
         dtype: precision of the weights, see `Denoiser.load`.
 
     Raises:
-        CheckpointError: a file is missing, truncated, or does not fit the others.
+        CheckpointError: a file is missing, damaged, or does not fit the others.
     """
     record = read_record(folder)
+    _require_whole(folder, moments)
     denoiser = Denoiser.load(folder, record.family, device, dtype)
     optimizer: dict[str, Tensor] = {}
     if moments:
@@ -128,6 +132,15 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
 def _slots(shape: torch.Size) -> dict[str, torch.Size]:
     """What AdamW keeps for a parameter."""
     return {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size()}
+
+
+def _require_whole(folder: Path, moments: bool) -> None:
+    wrong = damage(folder, () if moments else (OPTIMIZER,))
+    if wrong is not None:
+        raise CheckpointError(
+            f"{wrong}. Copy the checkpoint again, or remove it and run again what made it; if you changed the file on "
+            f"purpose, remove {SUMS}"
+        )
 
 
 def read_record(folder: Path) -> CheckpointRecord:

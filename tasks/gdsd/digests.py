@@ -1,7 +1,11 @@
 """Content digests of files and folders."""
 
 import hashlib
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+SUMS = "SHA256SUMS"  # digests of a folder's files, in it, as `sha256sum --check` reads them
 
 
 def digest(path: Path) -> str:
@@ -19,3 +23,37 @@ def digest(path: Path) -> str:
     for item in sorted(item for item in path.rglob("*") if item.is_file()):
         total.update(f"{item.relative_to(path).as_posix()}\0{digest(item)}\0".encode())
     return total.hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Writes the digests of all of a folder's files beside them."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    (folder / SUMS).write_text(
+        "".join(f"{found}  {name}\n" for name, found in zip(names, _digests(folder, names), strict=True))
+    )
+
+
+def damage(folder: Path, unread: Collection[str] = ()) -> str | None:
+    """Says what is wrong with a sealed folder, if anything is. Of one that is not sealed nothing is known.
+
+    Args:
+        unread: names of files that are not wanted, and not read.
+    """
+    if not (folder / SUMS).is_file():
+        return None
+    sums = [line.partition("  ") for line in (folder / SUMS).read_text(errors="replace").splitlines()]
+    if not sums or any(len(expected) != 64 or not name for expected, _, name in sums):
+        return f"{folder / SUMS} is damaged"
+    wanted = {name: expected for expected, _, name in sums if name not in unread}
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        return f"{folder / missing[0]} is missing"
+    for (name, expected), found in zip(wanted.items(), _digests(folder, list(wanted)), strict=True):
+        if found != expected:
+            return f"{folder / name} is damaged: its SHA-256 is {found[:12]}, and {SUMS} has {expected[:12]}"
+    return None
+
+
+def _digests(folder: Path, names: list[str]) -> list[str]:
+    with ThreadPoolExecutor() as threads:  # Python lets several files be digested at once
+        return list(threads.map(lambda name: digest(folder / name), names))

@@ -86,9 +86,10 @@ def distill(
             (config.adam_beta1, config.adam_beta2),
             weight_decay=config.weight_decay,
         )
+        start, state.optimizer = dict(state.optimizer), {}
         if left is None:
-            start, state.optimizer = state.optimizer, {}
             moments.restore(optimizer, denoiser, start)
+        del start
         if batch is not None:
             epoch = _Epoch(models, optimizer, batch, config, group_size, accelerator)
             if left is not None:

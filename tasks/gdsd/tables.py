@@ -117,7 +117,7 @@ def write(rows: list[dict[str, object]] | pa.Table, schema: pa.Schema, path: Pat
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema)
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)
-        pq.write_table(table, path)
+        pq.write_table(table, path, write_page_checksum=True)
     except (pa.ArrowException, KeyError, ValueError) as error:
         path.unlink(missing_ok=True)
         raise DataError(f"{path.name}: rows do not fit the schema {schema.names}: {error}") from error
@@ -128,12 +128,16 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
     """Reads a Parquet file and refuses one whose columns are not exactly the declared ones, and the reward's parts.
 
     Raises:
-        DataError: the file is no Parquet, or a column is missing, surplus or of another type.
+        DataError: the file is no Parquet or damaged, or a column is missing, surplus or of another type.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+        size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
+        raise DataError(
+            f"{path} ({size}) is not a readable Parquet file: {error}. It was cut off or damaged on its way; copy it "
+            "again, or remove it and run again what made it"
+        ) from error
     if not table.schema.equals(complete(schema, table.column_names)):
         raise DataError(f"{path} has the columns\n{table.schema}\nbut these are declared:\n{schema}")
     return table

@@ -18,9 +18,9 @@ from transformers import LlamaForCausalLM
 from tasks.gdsd import checkpoint
 from tasks.gdsd.config import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.digests import digest
+from tasks.gdsd.digests import SUMS, digest
 from tasks.gdsd.errors import CheckpointError, ConfigError
-from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained
+from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained, unseal
 from tests.gdsd.epochs import configured, run, same
 
 CONFIG = AdapterConfig(rank=4, alpha=6.0)
@@ -243,7 +243,7 @@ def test_the_base_beside_the_adapter_keeps_its_bytes(denoiser: Denoiser, tmp_pat
     base = checkpoint.save(tmp_path / "base", checkpoint.base_state(denoiser))
     policy = checkpoint.save(tmp_path / "policy", trained(adapt(denoiser)))
     for path in base.iterdir():
-        if path.name not in ("gdsd.json", "optimizer.safetensors"):
+        if path.name not in ("gdsd.json", "optimizer.safetensors", SUMS):
             assert path.read_bytes() == (policy / path.name).read_bytes(), path.name
     surplus = {path.relative_to(policy).as_posix() for path in policy.rglob("*") if path.is_file()} - {
         path.name for path in base.iterdir()
@@ -290,6 +290,9 @@ def test_a_damaged_file_is_refused_by_name(name: str, kind: str, folder: Path) -
 def test_a_lost_or_surplus_adapter_is_refused(folder: Path, denoiser: Denoiser) -> None:
     """If it fails, the base is evaluated as if it were the trained policy, or a stranger's adapter is taken along."""
     (folder / "adapter").rename(folder.parent / "lost")
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json is missing"):
+        checkpoint.load(folder, CPU)
+    unseal(folder / "gdsd.json")
     with pytest.raises(CheckpointError, match=r"no adapter, but gdsd\.json"):
         checkpoint.load(folder, CPU)
     (folder.parent / "lost").rename(folder / "adapter")

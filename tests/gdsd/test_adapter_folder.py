@@ -151,8 +151,7 @@ def test_an_adapter_names_its_base_on_the_hub(tmp_path: Path, monkeypatch: pytes
     assert config["base_model_name_or_path"] == "GSAI-ML/LLaDA-8B-Base" and config["revision"] == REVISION
     assert checkpoint.load(folder, CPU).denoiser.has_adapter
     for values in ({"revision": None}, {"revision": "f" * 40}, {"base_model_name_or_path": "evil/base"}):
-        path = folder / "adapter/adapter_config.json"
-        path.write_text(json.dumps(config | values))
+        edit_json(folder / "adapter/adapter_config.json", **(config | values))
         with pytest.raises(CheckpointError, match=f"another base.*here .* 'GSAI-ML/LLaDA-8B-Base' at '{REVISION}'"):
             checkpoint.load(folder, CPU)
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from torch import Tensor
 from tasks.gdsd import checkpoint
 from tasks.gdsd.config import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.digests import digest
+from tasks.gdsd.digests import SUMS, digest
 from tasks.gdsd.errors import CheckpointError
-from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained
+from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained, unseal
 
 ALL_FILES = [
     "config.json",
@@ -89,7 +90,7 @@ def test_loading_and_saving_changes_no_byte(folder: Path, tmp_path: Path) -> Non
 
 def test_the_files_are_the_standard_ones(folder: Path) -> None:
     """If it fails, other tools cannot read a trained policy, or it is stored as pickle."""
-    assert {path.name for path in folder.iterdir()} - {"generation_config.json"} == set(ALL_FILES)
+    assert {path.name for path in folder.iterdir()} - {"generation_config.json"} == {*ALL_FILES, SUMS}
 
 
 @pytest.mark.parametrize("step", ["optimizer", "record", "rename"])
@@ -140,6 +141,56 @@ def test_a_damaged_file_is_refused_by_name(name: str, kind: str, folder: Path) -
     # The folder is given as it is in the message, so that a name inside tmp_path does not match by accident.
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
         checkpoint.load(folder, CPU)
+
+
+@pytest.mark.usefixtures("adapted")
+def test_one_wrong_bit_is_found(folder: Path, tmp_path: Path) -> None:
+    """If it fails, a disk that forgets a bit changes a policy, and nobody ever learns why it got worse.
+
+    Only a part of all bits breaks a file's form; a weight with another exponent looks like any other.
+    """
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert SUMS in names and len(names) >= len(ALL_FILES)
+    for name in names:
+        content = bytearray((folder / name).read_bytes())
+        content[-3] ^= 4
+        copy = shutil.copytree(folder, tmp_path / "copy")
+        (copy / name).write_bytes(content)
+        with pytest.raises(CheckpointError) as refused:
+            checkpoint.load(copy, CPU)
+        if name != SUMS:
+            assert f"{copy}/{name} is damaged" in str(refused.value) or f"{copy}/{name} is not" in str(refused.value)
+            assert name == "gdsd.json" or "run again what made it" in str(refused.value)
+        if name not in (SUMS, "gdsd.json", "optimizer.safetensors"):
+            with pytest.raises(CheckpointError, match="is damaged"):
+                checkpoint.rebase(copy, tmp_path / "base")
+        shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_a_file_that_is_lacking_is_named(name: str, folder: Path) -> None:
+    """If it fails, half an upload is taken for a policy, or says nothing of what is not there."""
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        checkpoint.load(folder, CPU)
+
+
+def test_digests_are_those_of_the_usual_tool(folder: Path) -> None:
+    """If it fails, a person cannot check a copy of a policy without this project."""
+    done = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) >= len(ALL_FILES), done.stderr
+
+
+def test_only_what_is_wanted_has_to_be_whole(folder: Path) -> None:
+    """If it fails, sampling reads the moments, twice the weights, or a policy without them cannot be sampled from."""
+    (folder / "optimizer.safetensors").unlink()
+    assert checkpoint.load(folder, CPU, moments=False).optimizer == {}
+
+
+def test_a_checkpoint_of_before_there_were_digests(folder: Path) -> None:
+    """If it fails, policies that were trained before have become useless."""
+    (folder / SUMS).unlink()
+    assert checkpoint.load(folder, CPU).record.round == 3
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
@@ -201,6 +252,7 @@ def test_a_network_that_does_not_say_is_refused(folder: Path) -> None:
     """If it fails, a stock checkpoint of an ordinary language model loads, or ends in an AttributeError."""
     values = json.loads((folder / "config.json").read_text())
     del values["is_causal"]
+    unseal(folder / "config.json")
     (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="is_causal"):
         checkpoint.load(folder, CPU)
@@ -256,7 +308,7 @@ def test_a_policy_begins_another_run_with_its_weights_alone(denoiser: Denoiser, 
     source = checkpoint.save(tmp_path / "policy", trained(denoiser))
     base = checkpoint.rebase(source, tmp_path / "base")
     for path in source.rglob("*"):
-        if path.is_file() and path.name not in ("gdsd.json", "optimizer.safetensors"):
+        if path.is_file() and path.name not in ("gdsd.json", "optimizer.safetensors", SUMS):
             assert (base / path.relative_to(source)).read_bytes() == path.read_bytes()
     state = checkpoint.load(base, CPU)
     assert state.optimizer == {} and state.denoiser.has_adapter == adapted

@@ -223,7 +223,7 @@ def test_an_adapter_names_its_base_and_does_not_copy_it(name: str, tmp_path: Pat
     state = adapted(tmp_path / "model")
     folder = checkpoint.save(tmp_path / "policy", state)
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
-        *("gdsd.json", "optimizer.safetensors", "base.json"),
+        *("gdsd.json", "optimizer.safetensors", "base.json", "SHA256SUMS"),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
     }
     loaded = checkpoint.load(folder, CPU)
