@@ -78,6 +78,7 @@ def answer_problems(
     enable_deck=True,
     deck_fields=(),
 )
+@retried
 def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
     """Judges the answers of an evaluation, and reports the solved share and the reward with intervals.
 
