@@ -88,8 +88,8 @@ def round_device_seconds(
     if validation is not None:
         parts += [(validation.device, validation.seconds - validation.scoring_seconds)]
         parts += [(CPU, validation.scoring_seconds)]
-    gpu = sum(seconds for device, seconds in parts if device not in (CPU, None))
-    return gpu, sum(seconds for device, seconds in parts if device == CPU)
+    gpu = sum((seconds for device, seconds in parts if device not in (CPU, None)), 0.0)
+    return gpu, sum((seconds for device, seconds in parts if device == CPU), 0.0)
 
 
 def money(costs: Sequence[StageCost]) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import comparison_report, drift, engines, report, tables
+from tasks.gdsd import comparison_report, drift, engines, tables
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import RolloutConfig, TrainConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
@@ -28,7 +28,7 @@ from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.records import DriftStats, Estimate, RolloutStats
 from tests.gdsd import test_comparison
 from tests.gdsd.test_config import load
-from tests.gdsd.test_report import cells, pairs, record, rewarded
+from tests.gdsd.test_report import cells, pairs, record, rendered, rewarded
 from tests.gdsd.test_rewards import Reader, choice
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=4, temperature=1.0)
@@ -286,7 +286,7 @@ def test_a_run_shows_the_drift_of_each_round() -> None:
     said = given.summary("/x")
     assert "engine    dual_cache: at least 75.0% of the tokens are the exact engine's" in said
     assert "the mean reward is at most 0.250 off, for 25% of the positions" in said
-    page = report.render(given, pairs())
+    page = rendered(given, pairs())
     assert cells(page, "least agreement") == ["2", "75.0 % (62.5 to 100.0)", "0.500", "not judged", "25%"]
     assert cells(page, "largest difference")[3] == "-0.250 (-0.500 to +0.000)"
     assert "given up" not in page
@@ -295,7 +295,7 @@ def test_a_run_shows_the_drift_of_each_round() -> None:
 def test_a_run_that_gave_its_engine_up_says_so_first() -> None:
     """If it fails, a person believes that the fast engine made rollouts which the exact one made."""
     given = record(drifts=GIVEN_UP)
-    headline = (page := report.render(given, pairs()))[: page.index("<h2>")]
+    headline = (page := rendered(given, pairs()))[: page.index("<h2>")]
     assert "The rollout engine dual_cache was given up in round 1" in headline
     assert "25 % &lt;of&gt; the tokens" in headline and "<of>" not in page
     assert "engine    exact from round 1 on, in place of dual_cache: 25 %" in given.summary("/x")
@@ -305,7 +305,7 @@ def test_a_run_that_gave_its_engine_up_says_so_first() -> None:
 def test_a_run_with_the_exact_engine_says_nothing_of_drift() -> None:
     """If it fails, every run carries a table of an engine that it never used."""
     given = record()
-    text = report.render(given, pairs()).split("<h2>Configuration")[0]
+    text = rendered(given, pairs()).split("<summary>Configuration")[0]
     assert "drift" not in text and "engine" not in given.summary("/x") and "drift" not in given.stage_seconds()
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 
-from tasks.gdsd import report
 from tasks.gdsd.overhead import Overhead, RoundTime, overhead, union
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats
 from tasks.gdsd.run_record import RunRecord
-from tests.gdsd.test_report import evaluated, pairs, record, rewarded
+from tests.gdsd.test_report import evaluated, pairs, record, rendered, rewarded
 
 BEGAN = 1000.0
 
@@ -113,7 +112,7 @@ def test_report_and_summary_say_it() -> None:
     said = "60% of the 10.0 s of a round, on average over 3 timed rounds; 14 times"
     given: RunRecord = record(**rounds(4))
     assert f"overhead  {said}" in given.summary("/x")
-    assert f"waiting are {said}" in report.render(given, pairs())
+    assert f"waiting are {said}" in rendered(given, pairs())
     cached = record(**rounds(4) | {"began_unix_seconds": BEGAN + 50})
     assert "overhead" not in cached.summary("/x")
-    assert "beyond this work is not known" in report.render(cached, pairs())
+    assert "beyond this work is not known" in rendered(cached, pairs())

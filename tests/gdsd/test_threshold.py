@@ -13,14 +13,13 @@ from tasks.gdsd.engines.base import Completion, Request
 from tasks.gdsd.engines.threshold import Threshold
 from tasks.gdsd.engines.unmasking import resolve
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.report import render
 from tasks.publish import EvalResult
 from tests.gdsd.official import write_dream
 from tests.gdsd.plain_sampler import plain_sampler
 from tests.gdsd.test_engines import FREE, GREEDY, generate, requests, sample
 from tests.gdsd.test_evaluation import SUDOKU, evaluate
 from tests.gdsd.test_partial import CPU
-from tests.gdsd.test_report import evaluated, pairs, record
+from tests.gdsd.test_report import evaluated, pairs, record, rendered
 
 ONE_BY_ONE = SamplerConfig(length=12, block_length=6, steps_per_block=6, temperature=0.0)
 
@@ -105,4 +104,4 @@ def test_numbers_of_another_engine_say_so() -> None:
         assert (said in str(EvalResult(reports=[report], folder=FlyteDirectory("/f")))) is is_said
         run = record(base=report, trained=report)
         assert (said.partition(", ")[2] in run.summary("/f")) is is_said
-        assert (", seed 0, by the engine threshold" in render(run, pairs())) is is_said
+        assert (", seed 0, by the engine threshold" in rendered(run, pairs())) is is_said

@@ -20,46 +20,43 @@ Row: TypeAlias = Mapping[str, Any]  # of `tables.COMPARISON`, whose columns diff
 
 
 def section(samples: pa.Table) -> str:
-    """Returns how verdicts changed, and answers of each kind: fixed, broken, and the best and worst of the others."""
+    """Returns how verdicts changed, and answers of each kind, the most changed ones first."""
     rows = samples.to_pylist()
-    kinds = [
-        ("Fixed", "wrong before, right after", of(rows, False, True), 3),
-        ("Broken", "right before, wrong after", of(rows, True, False), 3),
-        ("Right both times", "the best of them", of(rows, True, True), 1),
-        ("Wrong both times", "the best, then the worst of them", _ends(of(rows, False, False)), 2),
-        ("Without a verdict", "before or after", [row for row in rows if None in _verdicts(row)], 1),
-    ]
+    fixed, broken = of(rows, False, True), of(rows, True, False)
+    right, wrong = of(rows, True, True), of(rows, False, False)
+    unjudged = [row for row in rows if None in _verdicts(row)]
     counts = table_html(
-        ["", "wrong after", "right after"],
-        [
-            ["wrong before", *(str(len(of(rows, False, after))) for after in (False, True))],
-            ["right before", *(str(len(of(rows, True, after))) for after in (False, True))],
-        ],
+        ["answers", "wrong after", "right after"],
+        [["wrong before", str(len(wrong)), str(len(fixed))], ["right before", str(len(broken)), str(len(right))]],
     )
-    parts = [f"<h3>{title} <span class='muted'>({len(found)}: {more})</span></h3>" for title, more, found, _ in kinds]
-    cards = ["".join(map(_card, found[:size])) for _, _, found, size in kinds]
-    shown = [part + card for part, card, (_, _, found, _) in zip(parts, cards, kinds, strict=True) if found]
+    kinds = [
+        ("Fixed", "wrong before, right after", fixed, fixed[:3]),
+        ("Broken", "right before, wrong after", broken, broken[:3]),
+        ("Right both times", "the best", right, right[:1]),
+        ("Wrong both times", "the most changed and the worst", wrong, _ends(wrong)),
+        ("Without a verdict", "before or after", unjudged, unjudged[:1]),
+    ]
+    shown = [
+        f"<h3>{title} <span class='muted'>({len(found)}; {what})</span></h3>{''.join(map(_card, picked))}"
+        for title, what, found, picked in kinds
+        if found
+    ]
     return counts + LEGEND + "".join(shown)
 
 
 def of(rows: Sequence[Row], before: bool, after: bool) -> list[Row]:
     """Returns the answers with two verdicts, those whose reward changed most first, then the best."""
     found = [row for row in rows if _verdicts(row) == (before, after)]
-    return sorted(found, key=lambda row: (-abs(_gain(row)), -row["trained_reward"]))
+    return sorted(found, key=lambda row: (-abs(row["trained_reward"] - row["base_reward"]), -row["trained_reward"]))
 
 
-def _ends(rows: list[Row]) -> list[Row]:
-    """The best answers first and last but one the worst, so that two of them are both ends."""
-    ranked = sorted(rows, key=lambda row: -row["trained_reward"])
-    return [ranked[0], ranked[-1], *ranked[1:-1]] if len(ranked) > 1 else ranked
+def _ends(rows: Sequence[Row]) -> list[Row]:
+    """The first answer, and the worst of the others."""
+    return [*rows[:1], *([min(rows[1:], key=lambda row: row["trained_reward"])] if len(rows) > 1 else [])]
 
 
 def _verdicts(row: Row) -> tuple[bool | None, bool | None]:
     return row["base_solved"], row["trained_solved"]
-
-
-def _gain(row: Row) -> float:
-    return (row["trained_reward"] or 0.0) - (row["base_reward"] or 0.0)
 
 
 def _card(row: Row) -> str:

@@ -45,9 +45,9 @@ class Panel:
     title: str
     lines: Sequence[Line]
     percent: bool = False  # whether the axis is, from 0 to 100
-    whole: bool = False  # whether the axis shows all from 0 to 1
-    level: tuple[str, float] | None = None  # a share to compare with
-    mark: tuple[int, Estimate] | None = None  # the best round, and the share that it came to
+    whole: bool = False  # whether the axis shows all from 0 to 1, for shares that stand beside rewards
+    level: tuple[str, float] | None = None  # what to compare with
+    mark: tuple[int, Estimate] | None = None  # the best round, and what it came to
 
 
 def headline(
@@ -105,11 +105,11 @@ def draw(panels: Iterable[Panel], width: float = 3.1, height: float = 1.45) -> s
     ):
         # One for all, and never cleared: making axes and ticks takes longer than drawing them.
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((0.52 / width, 0.28 / height, 1 - 0.6 / width, 1 - 0.36 / height))
+        axes = figure.add_axes((0.5 / width, 0.22 / height, 1 - 0.58 / width, 1 - 0.3 / height))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(length=0, pad=3)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
         for panel in shown:
             for artist in [*axes.lines, *axes.collections]:
                 artist.remove()
@@ -141,30 +141,42 @@ def _plot(axes: "Axes", panel: Panel) -> None:
         axes.vlines([best], scale * found.low, scale * found.high, color=GOOD, linewidth=2)
         axes.plot([best], [scale * found.mean], color=GOOD, marker="D", markersize=6)
     if panel.percent:
-        axes.set_ylim(0, 100)
+        top = axes.get_ylim()[1]
+        axes.set_ylim(0, 100 if top > 25 else max(1, top))  # small shares are seen, and near ones not blown up
     elif panel.whole:
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(1.0, axes.get_ylim()[1]))
 
 
+def _tick(value: float) -> str:
+    """Writes a number of an axis in at most six characters, for which there is room."""
+    if value and abs(value) < 0.01:
+        return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
+    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _caption(panel: Panel) -> str:
     """The title, and each line's name, colour and last value."""
-    parts = [f"<b>{html.escape(panel.title)}</b>"] if panel.title else []
+    first = panel.lines[0]
+    only = first.known()[-1][1] if not first.name else None
+    beside = "" if only is None else f" <span class='a'>{said(only, panel.percent)}</span>"
+    parts = [f"<b>{html.escape(panel.title)}{beside}</b>"] if panel.title else []
     for line, key in zip(panel.lines, "ab", strict=False):
-        if line.known():
+        if line.name and line.known():
             last = said(line.known()[-1][1], panel.percent or line.share)
             parts.append(f"<span class='key {key}'>{html.escape(line.name)} {last}</span>")
     if panel.level is not None:
         name, level = panel.level
-        parts.append(f"<span class='muted'>- - {html.escape(name)} {said(level, True)}</span>")
+        parts.append(f"<span class='muted'>- - {html.escape(name)} {said(level, panel.percent or panel.whole)}</span>")
     if panel.mark is not None:
         at, found = panel.mark
-        parts.append(f"<span class='good'>&#9670; round {at}, the best, test {said(found.mean, True)}</span>")
+        reached = said(found.mean, panel.percent or panel.whole)
+        parts.append(f"<span class='good'>&#9670; round {at}, the best, test {reached}</span>")
     return f"<figcaption>{''.join(parts)}</figcaption>"
 
 
 def said(value: float, percent: bool = False) -> str:
     """Writes a value as short as it can be read."""
-    return f"{100 * value:.1f} %" if percent else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{100 * value:.1f}\u00a0%" if percent else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _inline(drawing: str, panel: Panel) -> str:

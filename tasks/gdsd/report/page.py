@@ -134,7 +134,7 @@ def _curve(record: RunRecord) -> str:
 
 
 def _panels(record: RunRecord) -> str:
-    panels = training.panels(record.rewards, record.epochs, record.validations)
+    panels = training.panels(record.rewards, record.epochs, record.validations, record.base, record.trained)
     times = record.round_times()
     rounds = [epoch.round for epoch in record.epochs]
     overhead = curves.Line("", rounds, [None if timed is None else timed.share for timed in times])

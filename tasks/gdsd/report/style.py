@@ -33,14 +33,14 @@ details > summary { cursor: pointer; color: var(--a); margin: .5rem 0; }
 .tiles { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .75rem; }
 .tile, figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .85rem;
   margin: 0; min-width: 0; }
-.tile h2 { all: unset; display: block; color: var(--muted); font-size: .8rem; font-weight: 600; }
 .tile b { display: block; font-size: 1.45rem; line-height: 1.2; margin: .1rem 0 .25rem; letter-spacing: -.01em;
   font-variant-numeric: tabular-nums; }
 .tile p { margin: 0; font-size: .85rem; line-height: 1.4; color: var(--muted); }
+.tile .question { font-size: .8rem; font-weight: 600; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .75rem; }
 figure { display: flex; flex-direction: column; justify-content: space-between; }
 figcaption { font-size: .85rem; line-height: 1.4; margin-bottom: .35rem; display: flex; flex-wrap: wrap; gap: 0 .9em; }
-figcaption b { flex-basis: 100%; }
+figcaption b { flex-basis: 100%; } figcaption b span { font-weight: 400; margin-left: .4em; }
 figure svg { display: block; width: 100%; height: auto; } svg text { font-family: inherit; }
 .key::before { content: ""; display: inline-block; width: .9em; height: .25em; border-radius: 2px; margin-right: .35em;
   vertical-align: middle; background: currentColor; } .a { color: var(--a); } .b { color: var(--b); }
@@ -51,7 +51,7 @@ figure svg { display: block; width: 100%; height: auto; } svg text { font-family
 .strip { margin: .4rem 0 0; font: 13px/1.9 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   white-space: pre-wrap; }
 .strip bdi { padding: .15em .3em; border-radius: 3px; margin-right: 2px; }
-.strip sub { color: var(--muted); margin-left: 2px; }
+.strip sub { margin-left: 2px; }
 .strip .t0 { background: rgba(74, 144, 226, 0.05); } .strip .t1 { background: rgba(74, 144, 226, 0.11); }
 .strip .t2 { background: rgba(74, 144, 226, 0.16); } .strip .t3 { background: rgba(74, 144, 226, 0.22); }
 .strip .t4 { background: rgba(74, 144, 226, 0.27); } .strip .t5 { background: rgba(74, 144, 226, 0.33); }
@@ -102,8 +102,8 @@ def document(title: str, parts: Iterable[str]) -> str:
 def tiles(shown: Iterable[Tile]) -> str:
     """Returns the answers that a page begins with."""
     parts = [
-        f"<div class='tile'><h2>{html.escape(tile.question)}</h2><b class='{tile.tone}'>{html.escape(tile.answer)}</b>"
-        f"<p>{html.escape(tile.more)}</p></div>"
+        f"<div class='tile'><p class='question'>{html.escape(tile.question)}</p>"
+        f"<b class='{tile.tone}'>{html.escape(tile.answer)}</b><p>{html.escape(tile.more)}</p></div>"
         for tile in shown
     ]
     return f"<div class='tiles'>{''.join(parts)}</div>"

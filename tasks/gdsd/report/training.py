@@ -8,9 +8,18 @@ from tasks.gdsd.report.curves import Line, Panel
 
 
 def panels(
-    rewards: Sequence[RewardStats], epochs: Sequence[EpochStats], validations: Sequence[EvalReport]
+    rewards: Sequence[RewardStats],
+    epochs: Sequence[EpochStats],
+    validations: Sequence[EvalReport],
+    base: EvalReport | None = None,
+    best: EvalReport | None = None,
 ) -> list[Panel]:
-    """Returns the small figures of some rounds; those of which nothing is known stay empty and are not drawn."""
+    """Returns the small figures of some rounds; those of which nothing is known stay empty and are not drawn.
+
+    Args:
+        base: what the base reaches on the test problems.
+        best: what the published round reaches on them.
+    """
     rounds = [epoch.round for epoch in epochs]
 
     def of_rewards(name: str, value: Callable[[RewardStats], float | None]) -> Line:
@@ -26,15 +35,24 @@ def panels(
         [report.reward for report in validations],
     )
     return [
-        Panel("Reward", [of_rewards("rollouts", lambda reward: reward.reward_mean), validated]),
+        Panel(
+            "Reward",
+            [of_rewards("rollouts", lambda reward: reward.reward_mean), validated],
+            level=None if base is None else ("base, test", base.reward.mean),
+            mark=None if best is None else (best.round, best.reward),
+        ),
         Panel("Rollouts solved", [of_rewards("", lambda reward: reward.solved)], percent=True),
         Panel("Groups without spread", [of_rewards("", lambda reward: reward.frac_zero_std)], percent=True),
         Panel(
             "Shift and residual, nats per token",
             [of_updates("shift", lambda step: step.shift_abs), of_updates("residual", lambda step: step.residual_abs)],
         ),
+        Panel(
+            "Surprise at own tokens, nats",
+            [Line("", rounds, [epoch.steps[0].nll if epoch.steps else None for epoch in epochs])],
+        ),
         Panel("KL to the base, per token", [of_updates("", lambda step: step.kl_ref)]),
-        Panel("Clipped share of the gradient", [of_updates("", lambda step: step.clipped)], percent=True),
+        Panel("Clipped gradient", [of_updates("", lambda step: step.clipped)], percent=True),
         Panel(
             "Loss",
             [
@@ -45,9 +63,9 @@ def panels(
         Panel("Gradient norm", [of_updates("", lambda step: step.grad_norm)]),
         Panel("Learning rate", [of_updates("", lambda step: step.learning_rate)]),
         Panel(
-            "Rollouts that ran out, or are empty",
+            "Rollouts cut off, or empty",
             [
-                of_rewards("ran out of tokens", lambda reward: reward.truncated),
+                of_rewards("out of tokens", lambda reward: reward.truncated),
                 of_rewards("empty", lambda reward: reward.empty),
             ],
             percent=True,
