@@ -10,6 +10,7 @@ from flytekit import task
 from images import CPU
 from tasks.gdsd.config import JudgeConfig
 from tasks.gdsd.records import Decision, EvalReport, GuardReport
+from tasks.retry import retried
 from tasks.types import Table
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
     timeout=timedelta(minutes=30),
     interruptible=True,
 )
+@retried
 def judge(
     base: EvalReport,
     base_samples: Table,
@@ -60,6 +62,7 @@ def judge(
     timeout=timedelta(minutes=30),
     interruptible=True,
 )
+@retried
 def judge_guard(
     name: str, base: EvalReport, base_samples: Table, trained: EvalReport, trained_samples: Table, config: JudgeConfig
 ) -> GuardReport:

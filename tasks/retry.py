@@ -10,10 +10,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+import rich_click as click
 from flytekit.exceptions.base import FlyteRecoverableException as AnyRecoverable
 from flytekit.exceptions.user import FlyteRecoverableException
 
+from tasks.console import speak
 from tasks.gdsd import passing
+from tasks.gdsd.errors import GdsdError
 from tasks.local import in_pod
 
 Inputs = ParamSpec("Inputs")
@@ -24,14 +27,20 @@ def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     """Lets Flyte try a task again after an error that may go away by itself; a local run, which tries once, shows it.
 
     Raises:
+        ClickException: in a local `pyflyte run`, with the words of an error of the project.
         FlyteRecoverableException: on a cluster, with such an error as its cause.
     """
 
     @wraps(work)
     def attempt(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
+        if in_pod():
+            speak()  # a pod loads the module of its task alone, and its log is all that is seen of it
         try:
             return work(*args, **kwargs)
         except Exception as error:
+            if isinstance(error, GdsdError) and not in_pod() and _seen_by_a_person():
+                # It says all that is to be done; its way through the code would push that off the screen.
+                raise click.ClickException(f"{type(error).__name__} in {work.__name__}: {error}") from None
             passes = isinstance(error, AnyRecoverable) or passing.may_pass(error)
             if not in_pod() or isinstance(error, FlyteRecoverableException) or not passes:
                 raise
@@ -40,3 +49,9 @@ def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
             ) from error
 
     return attempt
+
+
+def _seen_by_a_person() -> bool:
+    """Whether `pyflyte run` will show an error, and was not asked for more with -v."""
+    context = click.get_current_context(silent=True)
+    return context is not None and not context.find_root().params.get("verbose")

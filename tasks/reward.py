@@ -14,6 +14,7 @@ from tasks.gdsd.config import RewardConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import RewardStats
 from tasks.local import new_folder
+from tasks.retry import retried
 from tasks.rollout import RolloutShard
 from tasks.sources import SourceVersion
 from tasks.types import Table
@@ -35,6 +36,7 @@ class Scored(NamedTuple):
     enable_deck=True,
     deck_fields=(),
 )
+@retried
 def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size: int, config: RewardConfig) -> Scored:
     """Scores a round's completions and turns the rewards into advantages.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.errors import ConfigError, GdsdError
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -30,6 +30,8 @@ class StrictJson(BaseModel):
             return super().model_validate_json(plain, strict=True)
         except ValidationError as error:
             raise ConfigError(explain(cls, error)) from None
+        except GdsdError as error:
+            raise error.with_traceback(None) from None  # its way through pydantic says nothing
 
 
 class Config(StrictJson):

@@ -101,7 +101,8 @@ def run_here(*arguments: str | Path, home: Path, cwd: Path = ROOT) -> Outcome:
             done = CliRunner().invoke(main, [*map(str, arguments)])
         finally:
             project.removeHandler(log)
-            LocalTaskCache._cache.close()
+            if LocalTaskCache._initialized:
+                LocalTaskCache._cache.close()
     return Outcome(done.exit_code, lines.getvalue() + done.output)
 
 

@@ -41,6 +41,9 @@ def test_a_run_says_what_happened_and_where_everything_lies(smoke: Outcome) -> N
     assert [row["round"] for row in rows] == [1, 2] and all("validation/solved" in row for row in rows)
     samples = tables.read(Path(said["samples"].strip()), tables.COMPARISON)
     assert {"base_reward_cells", "trained_reward_cells"} <= set(samples.column_names)
+    origin = Provenance.model_validate_json(Path(said["report"]).with_name("environment.json").read_text())
+    assert origin.policy_sha256 == digest(Path(said["policy"])) and origin.base_sha256 not in (None, origin.policy_sha256)
+    assert origin.packages["flytekit"] and origin.execution is None and len(origin.sources_sha256) == 64
     assert {"config.json", "gdsd.json", "model.safetensors"} <= set(os.listdir(said["policy"]))
 
 
@@ -124,12 +127,14 @@ def test_evaluate_scores_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, ho
 
 
 def test_a_folder_that_is_no_policy_is_refused(pyflyte_here: Pyflyte, tmp_path: Path) -> None:
-    """The message names the folder and what it lacks."""
+    """The message names the folder and what it lacks, and no way through the code pushes it off the screen."""
     (tmp_path / "empty").mkdir()
     config = json.dumps({"prompts": {"test_size": 1}})
     arguments = ("--policy", tmp_path / "empty", "--config", config)
     outcome = pyflyte_here("run", "workflows/gdsd.py", "evaluate", *arguments)
-    assert outcome.code != 0 and "is not a checkpoint" in outcome.text and "gdsd.json" in outcome.text
+    text = " ".join(outcome.text.replace("\u2502", " ").split())
+    assert outcome.code != 0 and "is not a checkpoint" in text and "gdsd.json" in text
+    assert "CheckpointError in answer_problems" in text and len(outcome.text.splitlines()) < 12
 
 
 def test_the_default_is_the_shipped_config() -> None:
