@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from json import JSONDecodeError
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -10,13 +11,13 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from tasks.gdsd import passing
 from tasks.gdsd.checkpoint import OPTIMIZER, read_record
-from tasks.gdsd.denoiser.source import FILES
-from tasks.gdsd.digests import digest
+from tasks.gdsd.digests import SUMS, digest
 from tasks.gdsd.errors import DeliveryError, UnreachableError
 from tasks.gdsd.publish_config import HubConfig
 
 # Of a run's folder; what has problems and answers in it stays here, since their licences may not allow more.
 BESIDE = ("README.md", "config.yaml", "metrics.jsonl", "run.json")
+OURS = ("model*.safetensors", "model.safetensors.index.json", "base.json", "adapter/*", SUMS)  # of an earlier policy
 
 
 def push(folder: Path, config: HubConfig, token: str) -> str:
@@ -34,18 +35,19 @@ def push(folder: Path, config: HubConfig, token: str) -> str:
     """
     policy = folder / "policy"
     record = read_record(policy)
-    files = {path.name: path for path in policy.iterdir() if path.name != OPTIMIZER}
+    files = {path.relative_to(policy).as_posix(): path for path in policy.rglob("*") if path.is_file()}
+    files.pop(OPTIMIZER, None)
     files |= {name: folder / name for name in BESIDE}
     api = HfApi(token=token)
     with _told(config.repo):
         api.create_repo(config.repo, private=config.private, exist_ok=True)
         there = api.list_repo_files(config.repo)
-        stale = [name for name in there if name not in files and any(fnmatch(name, kind) for kind in FILES)]
+        stale = [name for name in there if name not in files and any(fnmatch(name, kind) for kind in OURS)]
         commit = api.create_commit(
             config.repo,
             [
                 *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
-                *(CommitOperationDelete(name) for name in stale if "/" not in name),
+                *(CommitOperationDelete(name) for name in stale),
             ],
             commit_message=f"Policy after {record.round} rounds",
             commit_description=f"SHA-256 of the checkpoint: {digest(policy)}",
@@ -68,6 +70,8 @@ def _told(repo: str) -> Iterator[None]:
         if status in (408, 409, 412, 429) or status >= 500:
             raise UnreachableError(f"the hub did not take {repo} ({status}: {said})") from error
         raise DeliveryError(f"the hub refuses {repo} ({status}: {said})") from error
+    except JSONDecodeError as error:
+        raise UnreachableError(f"the hub did not take {repo}: what it said is no JSON") from error
     except Exception as error:  # its transport has errors of its own
         if passing.may_pass(error):
             raise UnreachableError(f"the hub was not reached for {repo} ({error})") from error

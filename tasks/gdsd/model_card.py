@@ -28,7 +28,8 @@ LICENCES = {
     "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1": "apache-2.0",
 }
 UNKNOWN = "other"  # the hub's word for a licence that is none of its list
-PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+# What begins markup of any kind, also where a line starts, and what makes a link of an address.
+MARKUP = re.compile(r"""([!"#$&*:<>@\[\\\]^_`{|}~]|^[+-]|\.(?!\d))""")
 LOAD = """\
 from pathlib import Path
 
@@ -79,8 +80,13 @@ def write(record: RunRecord, policy: CheckpointRecord, origin: Provenance) -> st
 
 def plain(text: str) -> str:
     """Returns text that Markdown shows as it is: on one line, without markup, HTML, links or invisible characters."""
+    return MARKUP.sub(r"\\\1", _line(text))
+
+
+def _line(text: str) -> str:
+    """Returns what is seen of a text, on one line."""
     seen = "".join(letter for letter in text if letter.isspace() or unicodedata.category(letter)[0] != "C")
-    return PUNCTUATION.sub(r"\\\1", " ".join(seen.split()))
+    return " ".join(seen.split())
 
 
 def _metadata(record: RunRecord, policy: CheckpointRecord) -> ModelCardData:
@@ -119,7 +125,7 @@ def _metadata(record: RunRecord, policy: CheckpointRecord) -> ModelCardData:
 
 
 def _results(config: TestConfig, report: EvalReport, split: str) -> Iterator[EvalResult]:
-    source, domain = config.test_data, config.domain.name
+    source, domain = config.test_data, _line(config.domain.name)
     hub = source if isinstance(source, HubDataset) else None
     numbers = [("accuracy", "solved, %", report.solved.mean)]
     numbers += [("pass@k", f"pass@{found.k}, %", found.share.mean) for found in report.pass_at if found.k > 1]
@@ -128,8 +134,8 @@ def _results(config: TestConfig, report: EvalReport, split: str) -> Iterator[Eva
             task_type="text-generation",
             dataset_type=hub.hub if hub else domain,
             dataset_name=domain,
-            dataset_config=hub.subset if hub else None,
-            dataset_split=hub.split if hub else split,
+            dataset_config=_line(hub.subset) if hub and hub.subset else None,
+            dataset_split=_line(hub.split) if hub else split,
             dataset_revision=hub.revision if hub else None,
             metric_type=kind,
             metric_name=name,
@@ -254,7 +260,8 @@ def _use(record: RunRecord) -> str:
     domain = make(record.config.prompts.domain)
     prompt = json.dumps(domain.phrase(domain.example.problem), ensure_ascii=False)
     # No character of a prompt or token ends the block of code, or the text that it is in.
-    code = LOAD.replace("{protocol}", settings.replace("'", "\\u0027")).replace("{prompt}", prompt)
+    values = {"{protocol}": settings.replace("'", "\\u0027"), "{prompt}": prompt}
+    code = re.sub("|".join(map(re.escape, values)), lambda found: values[found[0]], LOAD)
     return "\n".join(
         [
             "In a checkout of the pipeline that made it, with its packages; `POLICY` is this folder. No code is loaded "
