@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/tiny_sudoku.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate describe champion fields test lint format bench register images image-base clean clean-runs
+.PHONY: help install train evaluate describe champion fields test test-cluster lint format bench register images image-base clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,10 @@ fields: $(READY) ## write docs/fields.md, the page of every configuration's fiel
 test: $(READY) ## run the tests, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+test-cluster: $(READY) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, some ten minutes
+	$(if $(GDSD_FLYTE_DOUBLE),,$(error name the folder of the stand-in backend: make test-cluster GDSD_FLYTE_DOUBLE=...))
+	GDSD_FLYTE_DOUBLE='$(GDSD_FLYTE_DOUBLE)' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster -n 3 --dist loadfile tests/cluster
+
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,8 +57,9 @@ bench: $(READY) ## run the benchmarks and the slow learning runs
 register: $(READY) ## compile everything that a cluster would be given, without one
 	$(BIN)/pyflyte register --dry-run --copy none --version dry-run -p gdsd -d development workflows
 
-images: $(READY) ## build the images with docker or buildah and run a task in each; TARGET, BASE, TORCH_CPU_INDEX, TORCH_GPU_INDEX
+images: $(READY) ## build the images with docker or buildah and run a task in each; TARGET, BASE, EXTRAS, TORCH_CPU_INDEX, TORCH_GPU_INDEX
 	$(BIN)/python -m images.build $(if $(TARGET),--target $(TARGET)) $(if $(BASE),--base $(BASE)) \
+		$(if $(EXTRAS),--extras "$(EXTRAS)") \
 		$(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-index '$(TORCH_CPU_INDEX)') \
 		$(if $(filter-out undefined,$(origin TORCH_GPU_INDEX)),--torch-gpu-index '$(TORCH_GPU_INDEX)')
 

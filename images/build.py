@@ -188,12 +188,18 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--target", choices=[*TARGETS], action="append", help="default: both")
     parser.add_argument("--base", help="what both images start from; default: the Dockerfile's")
+    parser.add_argument("--extras", help="optional dependencies that are installed too, such as tracking")
     parser.add_argument("--torch-cpu-index", help="address of torch's build for the CPU; '' for pip's own index")
     parser.add_argument("--torch-gpu-index", help="address of torch's build with CUDA; '' for pip's own index")
     parser.add_argument("--make-base", metavar="NAME", help="make a base of this name and nothing else")
     parser.add_argument("--check-only", action="store_true", help="check images that are built")
     given = parser.parse_args(arguments)
-    chosen = {"BASE": given.base, "TORCH_CPU_INDEX": given.torch_cpu_index, "TORCH_GPU_INDEX": given.torch_gpu_index}
+    chosen = {
+        "BASE": given.base,
+        "EXTRAS": given.extras,
+        "TORCH_CPU_INDEX": given.torch_cpu_index,
+        "TORCH_GPU_INDEX": given.torch_gpu_index,
+    }
     try:
         if given.make_base:
             make_base(given.make_base)

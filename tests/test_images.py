@@ -1,5 +1,6 @@
 """What the Dockerfile builds is what the pipeline registers and what constraints.txt pins."""
 
+import os
 import re
 import subprocess
 import tomllib
@@ -63,11 +64,17 @@ def test_the_requirements_are_the_dependencies_without_the_tools(tmp_path: Path)
     """If it fails, an image lacks what the pipeline imports, or holds test tools and data sets beside hostile code."""
     (script,) = re.findall(r'python3 -c "(import tomllib;.*?)" > requirements.txt', DOCKERFILE, re.S)
     command = ["python3", "-c", script.replace("\\\n", "")]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+    def requirements(**extras: str) -> list[str]:
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | extras, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found, optional = requirements(EXTRAS=""), project["project"]["optional-dependencies"]["tracking"]
     assert found == project["project"]["dependencies"]
-    assert not set(found) & set(project["dependency-groups"]["dev"])
-    assert {name.lower() for name in found} <= check.pinned().keys()
+    assert requirements(EXTRAS="tracking") == found + optional
+    assert not set(found + optional) & set(project["dependency-groups"]["dev"])
+    assert {name.lower() for name in found + optional} <= check.pinned().keys()
 
 
 def test_only_the_image_of_gpus_has_a_compiler() -> None:
@@ -83,7 +90,12 @@ def test_the_build_arguments_are_those_of_the_command(monkeypatch: pytest.Monkey
     monkeypatch.setattr(build, "show", ran.extend)
     monkeypatch.setattr(build, "output", lambda command: "")
     monkeypatch.setattr(check, "check", lambda engine, image, cuda: [])
-    options = {"--base": "BASE", "--torch-cpu-index": "TORCH_CPU_INDEX", "--torch-gpu-index": "TORCH_GPU_INDEX"}
+    options = {
+        "--base": "BASE",
+        "--extras": "EXTRAS",
+        "--torch-cpu-index": "TORCH_CPU_INDEX",
+        "--torch-gpu-index": "TORCH_GPU_INDEX",
+    }
     given = [word for option in options for word in (option, "there")]
     assert build.main(["--target", "cpu", *given]) == 0
     passed = [word.removeprefix("--build-arg=") for word in ran if word.startswith("--build-arg=")]

@@ -73,7 +73,9 @@ def test_a_policy_on_the_hub_is_one_to_load(there: FakeHub, run: Path, tmp_path:
     with torch.no_grad():
         assert torch.equal(fetched.head().logits(fetched(ids)), ours.head().logits(ours(ids)))
     assert b"# a-run" in files["README.md"]
-    (commit,) = there.commits
+    hub.push(run, HubConfig(repo="org/open", private=False), TOKEN)
+    assert there.private["org/open"] is False
+    commit, _ = there.commits
     assert commit.startswith("Policy after 3 rounds")
 
 

@@ -149,9 +149,10 @@ TASKS = {
         3,
         timedelta(hours=1),
         True,
-        ["before", "drifts", "epochs", "rewards", "validations"],
+        ["before", "drifts", "epochs", "name", "rewards", "rounds", "validations"],
         ["o0"],
     ),
+    "announce_round": ("gdsd:cpu", CPU, 3, timedelta(minutes=30), True, ["epoch", "reward", "rounds"], ["o0"]),
     "judge": (
         "gdsd:cpu",
         CPU,
@@ -256,7 +257,16 @@ ENTITIES = {
     for name, value in vars(module).items()
     if isinstance(value, PythonFunctionTask)
 }
-DYNAMIC = ("prepare", "evaluate_policy", "evaluate_lengths", "check_guards", "run_rounds", "run_leg", "run_contest")
+DYNAMIC = (
+    "prepare",
+    "evaluate_policy",
+    "evaluate_lengths",
+    "check_guards",
+    "run_rounds",
+    "run_leg",
+    "run_contest",
+    "deliver",  # what it launches is in tests/workflows/test_deliver.py
+)
 
 
 @pytest.mark.parametrize("name", DYNAMIC)
@@ -298,7 +308,7 @@ def leg_inputs(config: TrainConfig, folder: Path, **changes: object) -> dict[str
     state["engine"] = config.rollout.engine.without_limits()
     run = {"train": table, "problems": table, "base": policy, "domain": config.prompts.domain, "patience": None}
     run |= {"rollout": config.rollout, "reward": config.reward, "distill": config.distill, "seed": config.seed}
-    run |= {"evaluation": config.evaluation, "hardware": config.hardware}
+    run |= {"name": "run", "rounds": 2, "evaluation": config.evaluation, "hardware": config.hardware}
     return {"first": 0, "end": 2, "evaluated": True} | state | run | changes
 
 

@@ -163,6 +163,9 @@ ELSEWHERE = {
     "judge.guards.older.unusable": "the same field as prompts.unusable",
     "prompts.near_duplicates": "tests/gdsd/test_prompts.py",  # no two Sudoku are alike without being the same
     "prompts.similarity": "tests/gdsd/test_prompts.py",
+    "publish.licence": "tests/gdsd/test_model_card.py",
+    "publish.trackers": "tests/gdsd/test_trackers.py",
+    "publish.hub": "tests/gdsd/test_hub.py",
     "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`
     "policy.adapter.base_bits": "tests/gdsd/test_four_bits.py",
     "distill.compute.processes": "tests/gdsd/test_parallel.py",
