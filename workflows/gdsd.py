@@ -35,6 +35,7 @@ from tasks.compare import CompareResult, choose_learning_rate, publish_compariso
 from tasks.console import shorten_help, speak
 from tasks.deliver import require_delivery
 from tasks.evaluate import Evaluated, select_best
+from tasks.failure import record_compare_failure, record_evaluate_failure, record_train_failure
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import (
     DistillConfig,
@@ -200,7 +201,7 @@ def check_guards(
     return found
 
 
-@workflow
+@workflow(on_failure=record_train_failure)
 def train(config: TrainConfig = TrainConfig()) -> RunResult:
     """Trains a diffusion language model by GDSD and judges it against its base on the test problems.
 
@@ -232,13 +233,14 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         hardware=config.hardware,
     )
     rounds = run_rounds(
+        name=config.name,
         train=begun.train,
         problems=begun.validation,
         base=begun.base,
         domain=config.prompts.domain,
         rounds=config.rounds,
         evaluate_every=config.validate_every,
-        patience=None,
+        patience=config.patience,
         rollout=config.rollout,
         reward=config.reward,
         distill=config.distill,
@@ -289,7 +291,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
     )
 
 
-@workflow
+@workflow(on_failure=record_evaluate_failure)
 def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> EvalResult:
     """Scores any checkpoint on the test problems of a prompt configuration.
 
@@ -319,6 +321,7 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
 
     def run(contestant: str, distill: DistillConfig, problems: Table, seed: int) -> Series:
         rounds = run_rounds(
+            name=f"{config.name}-{contestant}-{distill.learning_rate:g}-{seed}",
             train=train,
             problems=problems,
             base=base,
@@ -356,7 +359,7 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     return Contest(tunings, series)
 
 
-@workflow
+@workflow(on_failure=record_compare_failure)
 def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
     """Trains several objectives and seeds from one base on the same prompts, and compares what they reach.
 

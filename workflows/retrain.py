@@ -35,9 +35,12 @@ from flytekit.models.core.execution import WorkflowExecutionPhase
 from flytekit.types.directory import FlyteDirectory
 
 from images import CPU, IMAGES, on
+from tasks.deliver import require_delivery
+from tasks.failure import record_evaluate_champion_failure, record_retrain_failure
 from tasks.gdsd.config import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
 from tasks.gdsd.config_base import Config
 from tasks.gdsd.hardware_config import TrainHardwareConfig
+from tasks.gdsd.publish_config import PublishConfig
 from tasks.policy import prepare_policy, take_policy
 from tasks.promote import (
     Champion,
@@ -52,6 +55,7 @@ from tasks.promote import (
 from tasks.prompts import prepare_prompts
 from tasks.publish import publish_evaluations
 from tasks.sources import reach, ship
+from workflows.deliver import deliver
 from workflows.gdsd import Beginning, evaluate_lengths, learn
 
 ship(reach(__name__))
@@ -82,8 +86,10 @@ def prepare_fresh(
     hardware: TrainHardwareConfig,
     prompts_per_round: int,
     length: int,
+    publish: PublishConfig,
 ) -> Beginning:
     """Makes problems, and of the champion the base; where there is none, of the configuration's policy."""
+    require_delivery(publish)
     problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
     if champion.policy is None:
         base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
@@ -93,12 +99,12 @@ def prepare_fresh(
     return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
 
 
-@workflow
+@workflow(on_failure=record_retrain_failure)
 def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> RetrainResult:
     """Trains the champion further on fresh problems, and makes the result the champion if the gate says yes.
 
     Args:
-        config: the experiment, as a YAML or JSON file or inline JSON; its policy is the base where there is no champion
+        config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; its policy is the base where there is no champion
         registry: path or URL of the registry of promoted policies; the first promotion makes it
         kickoff_time: when the run was due; its seeds follow from it
     """
@@ -111,11 +117,15 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
         hardware=fresh.hardware,
         prompts_per_round=fresh.rollout.prompts_per_round,
         length=fresh.rollout.sampler.length,
+        publish=fresh.publish,
     )
-    return promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)
+    result = promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)
+    # After the promotion, so that a policy that was overtaken meanwhile is not pushed.
+    deliver(folder=result.run.folder, publish=fresh.publish)
+    return result
 
 
-@workflow
+@workflow(on_failure=record_evaluate_champion_failure)
 def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datetime) -> ChampionReport:
     """Scores the champion on the test problems of a prompt configuration, and keeps the reports in the registry.
 
