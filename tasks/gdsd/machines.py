@@ -35,6 +35,7 @@ class Told:
     refused: bool = False  # a process returned an error of the project
     crash: str | None = None  # what the first process that crashed said
     seconds: float = 0.0  # when that was, since the epoch
+    gone: bool = False  # it is being taken away
 
 
 class Machines:
@@ -111,16 +112,26 @@ class Machines:
             told = [Told(**json.loads(self._store.get(key))) for key in keys]
             heard = self._store.add(f"{talk}/heard", 1)
         except RuntimeError as error:
-            raise VanishedError(
-                f"a machine of {self.count} is gone; the work can be tried again. Machine {self.number + 1} at "
-                f"{self.address} says: {mine.crash or 'nothing was wrong here'}"
-            ) from error
+            raise self._vanished(mine) from error
+        if any(one.gone for one in told):
+            raise self._vanished(mine)
         # The one that holds the store must not leave before all have heard; who is behind it has heard already.
         with suppress(RuntimeError):
             if heard == self.count:
                 self._store.set(f"{talk}/left", "")
             self._store.wait([f"{talk}/left"], patience)
         return told
+
+    def leave(self) -> None:
+        """Tells the others that this machine is being taken away, and waits for nobody."""
+        with suppress(RuntimeError):
+            self._store.set(f"{self.talk}/{self.number}", json.dumps(asdict(Told(False, gone=True))))
+
+    def _vanished(self, mine: Told) -> VanishedError:
+        return VanishedError(
+            f"a machine of {self.count} is gone; the work can be tried again. Machine {self.number + 1} at "
+            f"{self.address} says: {mine.crash or 'nothing was wrong here'}"
+        )
 
 
 def speaker(told: Sequence[Told]) -> int | None:

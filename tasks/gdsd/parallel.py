@@ -1,4 +1,4 @@
-"""Several processes that share an epoch, on one machine or on more, each with a part of the groups, agreeing by sums."""
+"""Several processes that share an epoch, on one machine or more, each with a part of the groups, agreeing by sums."""
 
 import multiprocessing
 import os
@@ -165,6 +165,8 @@ def launch(
         try:
             results = elastic_launch(config, _serve)(work, arguments, threads, Path(reports))
         except SignalException as error:
+            if machines is not None:
+                machines.leave()
             raise VanishedError(f"this machine was taken away ({error}); the work can be tried again") from error
         except (ChildFailedError, RendezvousError) as error:
             said = sorted(Path(reports).iterdir(), key=lambda path: path.stat().st_mtime_ns)  # the cause is the oldest
@@ -174,6 +176,10 @@ def launch(
             killed = any(failure.exitcode == -signal.SIGKILL for failure in failures)
             how = LOST if killed or (said and said[0].suffix == PASSING) else "failed"
             crash = f"one of {processes} processes {how}.\n{reasons or error}"
+        except Exception:
+            if machines is None:
+                raise
+            crash = f"the processes could not be started.\n{traceback.format_exc()}"  # which the others wait to hear
     if machines is not None:
         refused = any(isinstance(result, GdsdError) for result in results.values())
         told = machines.tell(Told(0 in results, refused, crash, began))
@@ -205,7 +211,7 @@ def _importable() -> Iterator[None]:
     finally:
         sys.path[:] = kept_path
         if kept_variable is None:
-            del os.environ["PYTHONPATH"]
+            os.environ.pop("PYTHONPATH", None)
         else:
             os.environ["PYTHONPATH"] = kept_variable
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from tests.gdsd.conftest import build
 from tests.gdsd.epochs import GROUP, computed, run, scored, weights
 from tests.gdsd.shared_epochs import Case, start_of, train_with_300_tokens
 from tests.gdsd.shared_machines import break_last, count_up, free_endpoint, launched, on_machines, refuse
+
+@pytest.fixture(autouse=True)
+def _own_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines are threads here, and each changes where its processes look for modules."""
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
 
 FINE, FIRST = Told(False), Told(True)
 REFUSED, CRASHED = Told(False, refused=True), Told(False, crash="late", seconds=2.0)
@@ -71,6 +79,16 @@ def test_a_machine_that_cannot_begin_ends_the_others() -> None:
 
     first, second = on_machines(2, prepare)
     assert isinstance(first, ElsewhereError) and "machine 2 of 2" in str(first) and isinstance(second, ValueError)
+
+
+def test_a_machine_that_is_taken_away_ends_the_others() -> None:
+    """If it fails, GPUs wait for twenty minutes whenever a spot machine of an epoch is taken away."""
+
+    def end(machines: Machines) -> object:
+        return machines.leave() if machines.number == 1 else machines.tell(FIRST)
+
+    stays, leaves = on_machines(2, end)
+    assert isinstance(stays, VanishedError) and leaves is None
 
 
 def test_a_machine_that_does_not_come_is_named_in_time() -> None:

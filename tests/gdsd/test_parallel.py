@@ -214,7 +214,7 @@ def test_an_epoch_in_two_processes_leaves_the_checkpoint_of_one(adapter: bool, t
     found = []
     for processes in (1, PROCESSES):
         trained = tmp_path / f"trained-{processes}"
-        config = computed(PULLED, processes=processes)
+        config = computed(PULLED, **{"nodes" if adapter else "processes": processes})  # the same on one machine
         epoch = Epoch(policy, base, table, config, GROUP, 0, 7, trained, tmp_path / "evidence")
         stats = train(epoch)
         found.append((checkpoint.load(trained, torch.device("cpu")), stats))

@@ -307,6 +307,8 @@ def test_sharding_spreads_the_blocks() -> None:
     distill = yaml.safe_load((CONFIGS / "llada_gsm8k.yaml").read_text())["distill"]
     compute = distill["compute"] | {"processes": 2, "sharding": "fsdp"}
     memory = planned(recipe("llada_gsm8k", distill={"compute": compute})).distill
+    apart = compute | {"processes": 1, "nodes": 2}
+    assert planned(recipe("llada_gsm8k", distill={"compute": apart})).distill == memory
     assert memory.weights == 2 * (outside + blocks / 2 + 2 * blocks / 32)
     assert memory.adapter == 4 * 335_544_320 / 2 and memory.optimizer == 8 * 335_544_320 / 2
 
