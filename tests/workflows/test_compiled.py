@@ -12,6 +12,7 @@ from flytekit import FlyteContextManager, PythonFunctionTask
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.core.context_manager import ExecutionState
 from flytekit.core.type_engine import TypeEngine
+from flytekit.core.workflow import WorkflowBase
 from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
@@ -21,7 +22,7 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.hardware_config import TrainHardwareConfig
 from tasks.gdsd.records import Progress
-from workflows import gdsd, rounds
+from workflows import gdsd, retrain, rounds
 
 SETTINGS = SerializationSettings(
     image_config=ImageConfig(Image("default", "unused", "tag")), project="p", domain="d", version="v"
@@ -220,6 +221,14 @@ TASKS = {
         ["base", "config", "series", "tunings"],
         ["o0"],
     ),
+    **{
+        name: ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, inputs, [])
+        for name, inputs in {
+            "record_train_failure": ["config", "err"],
+            "record_evaluate_failure": ["config", "err", "policy"],
+            "record_compare_failure": ["config", "err"],
+        }.items()
+    },
     "publish_evaluations": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["reports", "samples"], ["o0"]),
 }
 
@@ -344,3 +353,17 @@ def test_images_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         importlib.reload(images)
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [gdsd.train, gdsd.evaluate, gdsd.compare, retrain.retrain, retrain.evaluate_champion],
+    ids=lambda entity: entity.name,
+)
+def test_a_failure_is_recorded_with_the_inputs(entity: WorkflowBase) -> None:
+    """If it fails, a run that failed on a cluster leaves nothing behind but the logs of its pods."""
+    template = get_serializable(OrderedDict(), SETTINGS, entity).to_flyte_idl().template
+    node, name = template.failure_node, entity.name.rpartition(".")[2]
+    assert node.task_node.reference_id.name == f"tasks.failure.record_{name}_failure"
+    given = {binding.var for binding in node.inputs if binding.binding.HasField("promise")}
+    assert given == set(template.interface.inputs.variables), "and `err`, which Flyte adds"

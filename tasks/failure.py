@@ -1,0 +1,187 @@
+"""What is kept of a run that failed: the failure node of each workflow.
+
+`failure.json` in a folder of its own says what failed, with the keys of `Failure`; `config.json` beside it is the run's
+configuration. Where they lie is in the log and in the Deck. On a cluster that is the store of the node's own data, on
+this machine the folder of all runs. The record never takes the place of the error, which fails the run as before.
+
+flytekit gives a failure node the inputs of its workflow by name and type, and `err`; so there is one for each.
+"""
+
+import html
+import logging
+import re
+import shlex
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flytekit import Deck, current_context, task
+from flytekit.types.error import FlyteError
+from pydantic import BaseModel, ConfigDict
+
+from images import CPU
+from tasks.gdsd.compare_config import CompareConfig
+from tasks.gdsd.config import EvaluateConfig, TrainConfig
+from tasks.gdsd.config_base import Config
+from tasks.local import in_pod, keep, new_folder
+from tasks.types import Checkpoint
+
+logger = logging.getLogger(__name__)
+RECORD, CONFIG = "failure.json", "config.json"
+# Where a local run failed: flytekit names the task and each dynamic task around it, the innermost last, and
+# `tasks.retry` the task of an error of the project.
+_INSIDE = re.compile(r"Error encountered while executing '([^']+)'|\A\w+ in (\w+): ")
+
+
+class Failure(BaseModel):
+    """The record of a run that failed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workflow: str
+    experiment: str | None  # the configuration's name, where it has one
+    node: str | None  # of the workflow, on a cluster
+    task: str | None  # the innermost that failed; on a cluster see the node's attempts
+    message: str  # with the traceback, on a cluster
+    execution: str | None  # project:domain:name, on a cluster
+    time: datetime  # UTC
+    go_on: str  # command that starts the run again; what was finished comes from the cache
+
+    def page(self, address: str) -> str:
+        """Returns it for a Deck: nothing in it is taken for HTML."""
+        rows = {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+        cells = "".join(
+            f"<tr><th style='text-align:left;vertical-align:top;padding-right:1em'>{html.escape(name)}</th>"
+            f"<td><pre style='white-space:pre-wrap;margin:0'>{html.escape(str(value))}</pre></td></tr>"
+            for name, value in (rows | {"kept in": address}).items()
+        )
+        return f"<h2>The run failed</h2><table>{cells}</table>"
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def record_train_failure(config: TrainConfig, err: FlyteError | None = None) -> None:
+    """Keeps what failed in `train`."""
+    _record(err, "workflows/gdsd.py train", config, config.name, {})
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def record_compare_failure(config: CompareConfig, err: FlyteError | None = None) -> None:
+    """Keeps what failed in `compare`."""
+    _record(err, "workflows/gdsd.py compare", config, config.name, {})
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def record_evaluate_failure(policy: Checkpoint, config: EvaluateConfig, err: FlyteError | None = None) -> None:
+    """Keeps what failed in `evaluate`."""
+    given = {"policy": str(policy.remote_source or policy.path)}
+    _record(err, "workflows/gdsd.py evaluate", config, None, given)
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def record_retrain_failure(
+    config: TrainConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
+) -> None:
+    """Keeps what failed in `retrain`."""
+    given = {"registry": registry, "kickoff_time": kickoff_time.isoformat()}
+    _record(err, "workflows/retrain.py retrain", config, config.name, given)
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=False,
+    retries=2,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
+)
+def record_evaluate_champion_failure(
+    config: EvaluateConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
+) -> None:
+    """Keeps what failed in `evaluate_champion`."""
+    given = {"registry": registry, "kickoff_time": kickoff_time.isoformat()}
+    _record(err, "workflows/retrain.py evaluate_champion", config, None, given)
+
+
+def _record(
+    err: FlyteError | None, workflow: str, config: Config, experiment: str | None, given: dict[str, str]
+) -> None:
+    """Writes the record; where even that fails, says so and no more, since the run's own error is what matters."""
+    try:
+        folder = new_folder(f"failed-{experiment or workflow.split()[-1]}")
+        (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
+        failure = _describe(err, workflow, experiment, given, folder)
+        (folder / RECORD).write_text(failure.model_dump_json(indent=2) + "\n", "utf-8")
+        address = keep(folder)
+        where = failure.task or failure.node
+        logger.error("%s failed%s; kept in %s", workflow, f" in {where}" if where else "", address)
+        logger.error("to go on: %s", failure.go_on)
+        Deck("Failure", failure.page(address))
+    except Exception:
+        logger.exception("the failure of %s could not be recorded", workflow)
+
+
+def _describe(
+    err: FlyteError | None, workflow: str, experiment: str | None, given: dict[str, str], folder: Path
+) -> Failure:
+    message = err.message if err is not None else "Flyte gave no reason; see the execution"
+    running = current_context().execution_id if in_pod() else None
+    tasks = [one or other for one, other in _INSIDE.findall(message)]
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    if running is None:
+        go_on = ["pyflyte", "run", *workflow.split(), *options, "--config", str(folder / CONFIG)]
+    else:  # the file lies beside the record, in a store
+        there = ["--remote", "-p", running.project, "-d", running.domain]
+        go_on = ["pyflyte", "run", *there, *workflow.split(), *options, "--config", CONFIG]
+    return Failure(
+        workflow=workflow.split()[-1],
+        experiment=experiment,
+        # Locally flytekit names the failure node itself.
+        node=err.failed_node_id if err is not None and running is not None else None,
+        task=tasks[-1] if tasks else None,
+        message=message,
+        execution=None if running is None else f"{running.project}:{running.domain}:{running.name}",
+        time=datetime.now(UTC),
+        go_on=shlex.join(go_on),
+    )
