@@ -108,10 +108,15 @@ def of_workflow(words: list[str]) -> str | None:
     if wrong := [word for word in given[::2] if word.removeprefix("--") not in inputs]:
         return f"{name} takes no {wrong[0]}"
     values = dict(zip(given[::2], given[1::2], strict=True))
-    config = values.get("--config", "{}").removeprefix("PATH/")
-    if config.endswith(".yaml"):  # where it is none of ours, it is one that the page makes
-        config = (ROOT / config).read_text() if config.startswith("configs/") else "{}"
-    return refused(inputs["config"], config)
+    for option, written in values.items():
+        model, config = inputs[option.removeprefix("--")], written.removeprefix("PATH/")
+        if not (isinstance(model, type) and issubclass(model, Config)):
+            continue
+        if config.endswith(".yaml"):  # where it is none of ours, it is one that the page makes
+            config = (ROOT / config).read_text() if config.startswith("configs/") else "{}"
+        if (said := refused(model, config)) is not None:
+            return said
+    return None
 
 
 def refused(model: type[Config], written: str) -> str | None:
