@@ -19,6 +19,7 @@ from tests.gdsd.epochs import GROUP, computed, run, scored, weights
 from tests.gdsd.shared_epochs import Case, start_of, train_with_300_tokens
 from tests.gdsd.shared_machines import break_last, count_up, free_endpoint, launched, on_machines, refuse
 
+
 @pytest.fixture(autouse=True)
 def _own_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Machines are threads here, and each changes where its processes look for modules."""
