@@ -120,7 +120,7 @@ def _distill(
     machines: "Machines | None",
 ) -> Distilled:
     """Trains on this machine, as one of several if there are more."""
-    from tasks.gdsd import checkpoint, tables
+    from tasks.gdsd import checkpoint
     from tasks.gdsd.epoch import Epoch, train
 
     with nullcontext() if machines is None else machines.preparing():
@@ -146,17 +146,6 @@ def _distill(
     except NonFiniteError as error:
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     evidence.rmdir()
-    verdicts = tables.read(table, tables.SCORED)["reward"]
-    rewards = verdicts.drop_null().to_numpy()
-    logger.info(
-        "round %d: reward %.3f, %d of %d completions with a signal, %d updates (%.1f s)",
-        stats.round,
-        rewards.mean() if len(rewards) else 0.0,
-        stats.sequences,
-        len(verdicts),
-        sum(not step.skipped for step in stats.steps),
-        stats.seconds,
-    )
     return Distilled(stored(trained), stats)
 
 

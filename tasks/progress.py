@@ -1,37 +1,128 @@
-"""What a run says of itself while it goes on."""
+"""What a run says of itself while it goes on: a line for each round, a page, and what there is to worry about."""
 
+import importlib
 import logging
+import os
+import time
 from datetime import timedelta
 
-from flytekit import Cache, task
+from flytekit import Cache, Deck, task
 
 from images import CPU
+from tasks.console import speak
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
+from tasks.local import home, in_pod
 from tasks.sources import SourceVersion
 
 logger = logging.getLogger(__name__)
+
+SHARE = 0.01  # of a local run's time, which drawing its page may take
 
 
 @task(
     container_image=CPU.image,
     requests=CPU.requests,
     limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
+    cache=Cache(policies=[SourceVersion()], serialize=True, ignored_inputs=("rounds",)),
+    retries=3,
+    timeout=timedelta(minutes=30),
+    interruptible=True,
+)
+def announce_round(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
+    """Says in a line what a round came to, of `rounds` in all; nothing of one that came from the cache."""
+    from tasks.gdsd import progress
+
+    line = progress.round_line(reward, epoch, rounds)
+    logger.info(line)
+    return line
+
+
+@task(
+    container_image=CPU.image,
+    requests=CPU.requests,
+    limits=CPU.limits,
+    cache=Cache(policies=[SourceVersion()], serialize=True, ignored_inputs=("name", "rounds")),
     retries=3,
     timeout=timedelta(hours=1),
     interruptible=True,
+    enable_deck=True,
+    deck_fields=(),
 )
 def report_progress(
+    name: str,
+    rounds: int,
     before: Progress,
     drifts: list[DriftStats],
     rewards: list[RewardStats],
     epochs: list[EpochStats],
     validations: list[EvalReport],
 ) -> Progress:
-    """Adds rounds to what a run has recorded, with the validation before them, if there was one."""
-    return Progress(
+    """Adds rounds to what a run has recorded, and shows where it is: in the Deck, and as a page where it is local.
+
+    Args:
+        name: of the run, on the page
+        rounds: that the run is to have
+        before: what was recorded before
+        drifts, rewards, epochs: of the rounds that are new
+        validations: the one before them, if there was one
+    """
+    from tasks.gdsd import health
+
+    speak()  # in a pod nothing else does
+    after = Progress(
         drifts=[*before.drifts, *drifts],
         rewards=[*before.rewards, *rewards],
         epochs=[*before.epochs, *epochs],
         validations=[*before.validations, *validations],
     )
+    concerns, known = health.concerns(after), {concern.name for concern in health.concerns(before)}
+    for concern in concerns:
+        if concern.name not in known:
+            logger.warning(" ".join(concern.said()))
+    if in_pod() or _pace.is_time():
+        from tasks.gdsd import report
+        from tasks.gdsd.progress import times
+
+        importlib.import_module("matplotlib.figure")  # once, and so no part of what each drawing takes
+        began = time.monotonic()
+        page = report.progress_page(
+            name,
+            rounds,
+            after.rewards,
+            after.epochs,
+            after.validations,
+            [concern.said() for concern in concerns],
+            times(after, rounds),
+        )
+        Deck("Progress", page)
+        if not in_pod():
+            _show(name, page)
+            _pace.drew(time.monotonic() - began)
+    return after
+
+
+def _show(name: str, page: str) -> None:
+    """Keeps the page of a local run in one place, so that a browser has only to load it again."""
+    file = home() / f"progress-{name}" / "progress.html"
+    if not file.parent.is_dir():
+        file.parent.mkdir(parents=True)
+        logger.info("the run's page so far, which is drawn anew as it goes on: %s", file)
+    new = file.with_suffix(".new")
+    new.write_text(page, "utf-8")
+    os.replace(new, file)
+
+
+class _Pace:
+    """Keeps what drawing takes to a share of the time, whatever a round takes."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def is_time(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def drew(self, seconds: float) -> None:
+        self._next = time.monotonic() + seconds / SHARE
+
+
+_pace = _Pace()

@@ -22,7 +22,7 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.engine_config import RolloutEngine
 from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig
 from tasks.gdsd.records import EvalReport, Progress
-from tasks.progress import report_progress
+from tasks.progress import announce_round, report_progress
 from tasks.reward import score_rollouts
 from tasks.rollout import generate_rollouts
 from tasks.sources import reach, ship
@@ -99,6 +99,8 @@ def cut(rounds: int, evaluate_every: int) -> Iterator[tuple[range, bool]]:
     interruptible=False,
 )
 def run_leg(
+    name: str,
+    rounds: int,
     policy: Checkpoint,
     best: Checkpoint,
     engine: RolloutEngine,
@@ -122,6 +124,8 @@ def run_leg(
     """Unrolls the rounds from `first` to before `end`, or nothing if the run has stopped.
 
     Args:
+        name: of the run, on the page that shows its progress
+        rounds: that the run is to have
         policy, best, engine, progress, validation: where the run is, see `Standing`
         first: the first round, counted from 0
         end: the first round of the next leg
@@ -191,8 +195,18 @@ def run_leg(
         policy = distilled.checkpoint
         rewards.append(scored.stats)
         epochs.append(distilled.stats)
-        if on_cluster() or index + 1 == end:  # beside the next round; on this machine nothing is beside anything
-            progress = report_progress(before=progress, drifts=drifts, rewards=rewards, epochs=epochs, validations=news)
+        if not on_cluster():
+            announce_round(reward=scored.stats, epoch=distilled.stats, rounds=rounds)
+        if on_cluster() or index + 1 == end:  # beside what comes next; on this machine nothing is beside anything
+            progress = report_progress(
+                name=name,
+                rounds=rounds,
+                before=progress,
+                drifts=drifts,
+                rewards=rewards,
+                epochs=epochs,
+                validations=news,
+            )
             news, rewards, epochs, drifts = [], [], [], []
     after = [assess(policy, problems, domain, evaluation, seed, hardware).report] if evaluated else []
     return Standing(policy, best, engine, progress, after)
@@ -209,6 +223,7 @@ def run_leg(
     interruptible=False,
 )
 def run_rounds(
+    name: str,
     train: Table,
     problems: Table,
     base: Checkpoint,
@@ -232,6 +247,8 @@ def run_rounds(
     at = Standing(base, base, rollout.engine.without_limits(), Progress(), [])
     for leg, evaluated in cut(rounds, evaluate_every):
         at = run_leg(
+            name=name,
+            rounds=rounds,
             policy=at.policy,
             best=at.best,
             engine=at.engine,

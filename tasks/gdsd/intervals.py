@@ -71,6 +71,18 @@ def normal(values: list[float], confidence: float) -> Estimate:
     return Estimate(mean=mean, low=mean - half, high=mean + half)
 
 
+def slope(values: np.ndarray) -> Estimate:
+    """Returns the least-squares slope of equally spaced values, with its 95 % Student t interval (independent errors).
+
+    At least three values; those of a line have an interval without width.
+    """
+    from scipy.stats import linregress, t
+
+    found = linregress(np.arange(len(values)), values)
+    half = float(t.ppf(0.975, len(values) - 2) * found.stderr)
+    return Estimate(mean=float(found.slope), low=float(found.slope) - half, high=float(found.slope) + half)
+
+
 def pass_at(answers: int, right: int, k: int) -> float:
     """Returns the unbiased estimate of the chance that one of k answers is right (arXiv 2107.03374, eq. 1)."""
     return 1.0 - math.comb(answers - right, k) / math.comb(answers, k)

@@ -76,6 +76,7 @@ class RewardStats(Record):
     parts: dict[str, float | None]  # mean of each part of the reward where it was judged; None if it never was
     empty: float  # share of completions without any text
     truncated: float  # share of completions that ran out of tokens before they had the asked form
+    distinct: float | None = None  # mean share of a group's completions that differ in their text
     warnings: list[str]  # expectations that failed without stopping the run
     completions: int
     tokens: int
@@ -193,6 +194,19 @@ class EvalReport(Record):
     seconds: float
     scoring_seconds: float = 0.0  # of `seconds`, those in which the answers were judged
     device: str | None = None  # that they were made on
+
+
+class Concern(Record):
+    """Something in a run's numbers that says that it is not learning, or learns in vain."""
+
+    name: str
+    since: int  # the round from which on it has been so
+    seen: str
+    remedy: str
+
+    def said(self) -> tuple[str, str]:
+        """Returns two sentences: what there is, and what to try."""
+        return f"{self.name.capitalize()}, since round {self.since}: {self.seen}.", f"Try: {self.remedy}."
 
 
 class Progress(Record):

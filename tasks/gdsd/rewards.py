@@ -94,6 +94,11 @@ def part_means(judged: pa.Table) -> dict[str, float | None]:
     return {name.removeprefix(tables.PART): pc.mean(judged[name]).as_py() for name in names}
 
 
+def _distinct(completions: Sequence[str], group_size: int) -> float:
+    groups = [completions[first : first + group_size] for first in range(0, len(completions), group_size)]
+    return sum(len(set(group)) for group in groups) / len(completions)
+
+
 def summarise(
     scored: pa.Table, group_size: int, shards: Sequence[RolloutStats], warnings: list[str], seconds: float
 ) -> RewardStats:
@@ -111,6 +116,7 @@ def summarise(
         parts=part_means(scored),
         empty=float(np.mean(empty(scored))),
         truncated=float(np.mean(truncated(scored))),
+        distinct=_distinct(scored["completion"].to_pylist(), group_size),
         warnings=warnings,
         completions=sum(shard.completions for shard in shards),
         tokens=sum(shard.tokens for shard in shards),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from tasks.gdsd import stopping
 from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.costs import StageCost, round_device_seconds, stage_costs
 from tasks.gdsd.overhead import Overhead, RoundTime, overhead, round_times
@@ -12,6 +13,7 @@ from tasks.gdsd.records import (
     Estimate,
     EvalReport,
     PolicyStats,
+    Progress,
     PromptStats,
     Record,
     RewardStats,
@@ -62,6 +64,20 @@ class RunRecord(Record):
             "distill": sum(epoch.seconds for epoch in self.epochs),
             "evaluate": sum(report.seconds for report in self.evaluations()),
         }
+
+    def progress(self) -> Progress:
+        """Returns what the rounds recorded."""
+        return Progress(drifts=self.drifts, rewards=self.rewards, epochs=self.epochs, validations=self.validations)
+
+    def stopped(self) -> str | None:
+        """Says why the run ended before its last round; None where it did not."""
+        if len(self.epochs) == self.config.rounds:
+            return None
+        best = self.validations[stopping.first_best(self.validations)]
+        return (
+            f"after {len(self.epochs)} of {self.config.rounds} rounds: {stopping.fruitless(self.validations)} "
+            f"validations in a row were no better than that of round {best.round} (patience {self.config.patience})"
+        )
 
     def stage_costs(self) -> list[StageCost]:
         """Returns what each stage cost, in the order of the pipeline."""
@@ -137,6 +153,7 @@ class RunRecord(Record):
                 "rollout/engine": reward.engine,
                 "rollout/frac_empty": reward.empty,
                 "rollout/frac_truncated": reward.truncated,
+                "group/frac_distinct": reward.distinct,
                 "rollout/tokens_per_s": reward.tokens / reward.rollout_seconds,
             }
             if (drift := drifted.get(epoch.round)) is not None and drift.agreement is not None:
@@ -153,6 +170,8 @@ class RunRecord(Record):
 
     def summary(self, folder: str) -> str:
         """Returns the last lines of a run: what happened, at what cost, and where everything lies."""
+        from tasks.gdsd import health  # not for `--help`, since it imports numpy
+
         verdict = "promoted" if self.decision.promoted else "not promoted"
         times = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.stage_seconds().items())
         return "\n".join(
@@ -161,6 +180,7 @@ class RunRecord(Record):
                 f"base      {self.base.solved.percent()} solved, reward {self.base.reward.mean:.3f}",
                 f"trained   {self.trained.solved.percent()} solved, reward {self.trained.reward.mean:.3f}"
                 f" (round {self.trained.round} of {len(self.epochs)}, the best on validation)",
+                *([f"stopped   {why}"] if (why := self.stopped()) is not None else []),
                 f"gain      {self.decision.solved_difference.points()} points solved{self.base.protocol.by_engine()}",
                 *(f"{f'pass@{k}':<9} {gain.points()} points" for k, _, _, gain in self.pass_at()),
                 *([f"engine    {found}"] if (found := self.drift()) is not None else []),
@@ -170,6 +190,7 @@ class RunRecord(Record):
                     for guard in self.decision.guards
                 ),
                 f"decision  {verdict}: {self.decision.reason}",
+                *(f"concern   {' '.join(concern.said())}" for concern in health.concerns(self.progress())),
                 f"seconds   {times}",
                 *([f"overhead  {beyond}"] if (beyond := self.overhead()) is not None else []),
                 f"report    {folder}/report.html",

@@ -15,8 +15,13 @@ def fruitless(reports: Sequence[EvalReport]) -> int:
 
     One that only equals the best so far is not better, though it is preferred to it when the best is published.
     """
+    return len(reports) - 1 - first_best(reports) if reports else 0
+
+
+def first_best(reports: Sequence[EvalReport]) -> int:
+    """Returns the index of the first report that none is better than."""
     reached = [_reached(report) for report in reports]
-    return len(reached) - 1 - reached.index(max(reached)) if reached else 0
+    return reached.index(max(reached))
 
 
 def has_stopped(reports: Sequence[EvalReport], patience: int | None) -> bool:

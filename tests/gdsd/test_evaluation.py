@@ -7,7 +7,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import evaluation, intervals, rewards, tables
+from tasks.gdsd import evaluation, intervals, rewards, stopping, tables
 from tasks.gdsd.checkpoint import base_state
 from tasks.gdsd.config import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
@@ -44,10 +44,10 @@ def report(solved: float, reward: float, round_index: int) -> EvalReport:
 
 def test_best_is_by_solved_then_reward_then_round() -> None:
     """If it fails, another round than the documented one is published."""
-    assert evaluation.best([report(0.5, 0.9, 1), report(0.6, 0.1, 2), report(0.4, 1.0, 3)]) == 1
-    assert evaluation.best([report(0.5, 0.7, 1), report(0.5, 0.8, 2), report(0.5, 0.6, 3)]) == 1
-    assert evaluation.best([report(0.5, 0.7, 10), report(0.5, 0.7, 20), report(0.4, 0.9, 30)]) == 1
-    assert evaluation.best([report(0.0, 0.0, 1)]) == 0
+    assert stopping.best([report(0.5, 0.9, 1), report(0.6, 0.1, 2), report(0.4, 1.0, 3)]) == 1
+    assert stopping.best([report(0.5, 0.7, 1), report(0.5, 0.8, 2), report(0.5, 0.6, 3)]) == 1
+    assert stopping.best([report(0.5, 0.7, 10), report(0.5, 0.7, 20), report(0.4, 0.9, 30)]) == 1
+    assert stopping.best([report(0.0, 0.0, 1)]) == 0
 
 
 # Fingerprints

@@ -12,6 +12,8 @@ import yaml
 from tasks.gdsd import tables
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.digests import digest
+from tasks.gdsd.provenance import Provenance
 from tests.workflows.conftest import ROOT, SMOKE, Outcome, Pyflyte, run_in_process
 
 
@@ -42,7 +44,7 @@ def test_a_run_says_what_happened_and_where_everything_lies(smoke: Outcome) -> N
     samples = tables.read(Path(said["samples"].strip()), tables.COMPARISON)
     assert {"base_reward_cells", "trained_reward_cells"} <= set(samples.column_names)
     origin = Provenance.model_validate_json(Path(said["report"]).with_name("environment.json").read_text())
-    assert origin.policy_sha256 == digest(Path(said["policy"])) and origin.base_sha256 not in (None, origin.policy_sha256)
+    assert origin.policy_sha256 == digest(Path(said["policy"])) != origin.base_sha256 is not None
     assert origin.packages["flytekit"] and origin.execution is None and len(origin.sources_sha256) == 64
     assert {"config.json", "gdsd.json", "model.safetensors"} <= set(os.listdir(said["policy"]))
 
@@ -87,7 +89,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_numbers(
 ) -> None:
     """After kill -9 inside a round only what is missing is computed, and nothing else comes out."""
     command = ("run", "workflows/gdsd.py", "train", "--config", SMOKE)
-    killed = run_in_process(*command, home=tmp_path, said=lambda line: " round 1: " in line)
+    killed = run_in_process(*command, home=tmp_path, said=lambda line: " round 1 of 2: " in line)
     assert killed.code == -signal.SIGKILL
     resumed = pyflyte(*command, home=tmp_path)
     assert resumed.code == 0, resumed.text

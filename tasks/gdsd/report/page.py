@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import yaml
 
+from tasks.gdsd import health
 from tasks.gdsd.costs import HOUR, money
 from tasks.gdsd.provenance import MAIN, Provenance
 from tasks.gdsd.records import Decision
@@ -25,6 +26,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             tiles([_better(record.decision), _much(record), _sure(record), _cost(record)]),
             _curve(record),
             "</div>",
+            training.concerns_html([concern.said() for concern in health.concerns(record.progress())]),
             outcome.fall_back(record),
             "<h2>Outcome</h2>",
             outcome.table(record),
@@ -57,10 +59,11 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
 def _subtitle(record: RunRecord) -> str:
     rollouts = record.config.rollout.prompts_per_round * record.config.rollout.group_size
     rounds = len(record.epochs)
+    early = "" if (why := record.stopped()) is None else f", stopped {why}"
     return (
         f"{record.config.distill.objective.name} on {record.trained.protocol.domain.name}, {rounds} "
         f"{'round' if rounds == 1 else 'rounds'} of {rollouts} rollouts, a policy of {record.policy.parameters:,} "
-        f"parameters, {_when(record.began_unix_seconds)}"
+        f"parameters, {_when(record.began_unix_seconds)}{early}"
     )
 
 
@@ -107,9 +110,9 @@ def _sure(record: RunRecord) -> Tile:
 def _cost(record: RunRecord) -> Tile:
     costs = record.stage_costs()
     devices = sorted({cost.device for cost in costs if cost.device})
-    hours = sum(cost.device_seconds for cost in costs) / HOUR
+    hours = f"{_hours(sum(cost.device_seconds for cost in costs))} device-hours of work"
     paid = money(costs)
-    more = [f"{hours:.3g} device-hours of work on {', '.join(devices)}" if devices else f"{hours:.3g} device-hours"]
+    more = [f"{hours} on {', '.join(devices)}" if devices else hours]
     if paid is not None:
         more.append(f"{paid:.2f} at the configured prices")
     if (beyond := record.overhead()) is not None:
@@ -122,6 +125,10 @@ def span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 2 * HOUR else f"{seconds / HOUR:.1f} h"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / HOUR:.3g}" if seconds >= HOUR / 1000 else "under 0.001"
 
 
 def _curve(record: RunRecord) -> str:
@@ -160,14 +167,14 @@ def _costs(record: RunRecord) -> str:
             cost.device or "not recorded",
             f"{cost.seconds:.1f}",
             f"{cost.seconds / total:.0%}",
-            f"{cost.device_seconds / HOUR:.3g}",
+            _hours(cost.device_seconds),
             f"{cost.tokens / cost.seconds:,.0f}" if cost.tokens else "",
             *([] if paid is None else ["" if cost.money is None else f"{cost.money:.2f}"]),
         ]
         for cost in costs
     ]
-    hours = sum(cost.device_seconds for cost in costs) / HOUR
-    rows.append(["all", "", f"{total:.1f}", "", f"{hours:.3g}", "", *([] if paid is None else [f"{paid:.2f}"])])
+    everything = _hours(sum(cost.device_seconds for cost in costs))
+    rows.append(["all", "", f"{total:.1f}", "", everything, "", *([] if paid is None else [f"{paid:.2f}"])])
     beyond = record.overhead()
     if beyond is None:
         said = (

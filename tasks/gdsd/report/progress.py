@@ -15,6 +15,7 @@ def progress_page(
     epochs: Sequence[EpochStats],
     validations: Sequence[EvalReport],
     concerns: Sequence[tuple[str, str]] = (),  # what is wrong, and what to try
+    times: str = "",  # what a round takes, and the rest
 ) -> str:
     """Returns the page of a run after some of its rounds; drawing takes well under a second."""
     done, title = len(epochs), html.escape(name)
@@ -25,7 +26,7 @@ def progress_page(
     return document(
         f"{name}: round {done} of {rounds}",
         [
-            f"<h1>{title}: round {done} of {rounds}</h1><p class='sub'>{html.escape(last)}.</p>",
+            f"<h1>{title}: round {done} of {rounds}</h1><p class='sub'>{html.escape(last)}. {html.escape(times)}</p>",
             training.concerns_html(concerns),
             curves.headline([reward.reward_mean for reward in rewards], validations),
             "<h2>Training</h2>",

@@ -1,0 +1,64 @@
+"""A run's rounds in words, while it goes on."""
+
+import statistics
+from collections.abc import Sequence
+from itertools import pairwise
+
+from tasks.gdsd.records import EpochStats, Progress, RewardStats
+
+
+def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
+    """Returns the one line that is said of a round, of `rounds` in all.
+
+    What is left is told by this round's own work, without the validations.
+    """
+    applied = [step for step in epoch.steps if not step.skipped]
+    last = applied[-1] if applied else None
+    seconds = reward.rollout_busy_seconds + reward.reward_seconds + epoch.seconds
+    measured = {
+        "shift": last.shift_abs if last else None,
+        "KL": last.kl_ref if last else None,
+        "gradient": last.grad_norm if last else None,
+    }
+    skipped = len(epoch.steps) - len(applied)
+    parts = [
+        f"reward {reward.reward_mean:.3f}",
+        f"{reward.solved:.0%} solved",
+        f"{reward.frac_zero_std:.0%} of groups without spread",
+        *(f"{name} {value:.3g}" for name, value in measured.items() if value is not None),
+        *([f"{skipped} skipped"] if skipped else []),
+        f"{len(applied)} updates ({seconds:.1f} s, {reward.tokens / reward.rollout_seconds:,.0f} tokens/s)",
+        *([f"{duration(seconds * (rounds - epoch.round))} left"] if epoch.round < rounds else []),
+    ]
+    return f"round {epoch.round} of {rounds}: {', '.join(parts)}"
+
+
+def times(progress: Progress, rounds: int) -> str:
+    """Says what the stages of a round take, and how long the rest may take: as long as the last rounds each."""
+    rewards, epochs = progress.rewards[-10:], progress.epochs[-10:]
+    if not epochs:
+        return ""
+    said = (
+        f"A round takes {statistics.fmean(reward.rollout_seconds for reward in rewards):.1f} s of rollouts, "
+        f"{statistics.fmean(reward.reward_seconds for reward in rewards):.1f} s of verdicts and "
+        f"{statistics.fmean(epoch.seconds for epoch in epochs):.1f} s of updates"
+    )
+    left = rounds - progress.epochs[-1].round
+    if (seconds := _round_seconds(epochs)) is None or left <= 0:
+        return f"{said}."
+    return f"{said}, {seconds:.1f} s in all; about {duration(seconds * left)} are left."
+
+
+def _round_seconds(epochs: Sequence[EpochStats]) -> float | None:
+    """The median time between the ends of rounds, validations in between included; None where there is only one."""
+    ends = [epoch.ended_unix_seconds for epoch in epochs]
+    gaps = [later - earlier for earlier, later in pairwise(ends)]
+    return statistics.median(gaps) if gaps else None
+
+
+def duration(seconds: float) -> str:
+    """Writes a time in the unit that it has a few of."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
