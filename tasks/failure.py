@@ -19,6 +19,7 @@ from flytekit.types.error import FlyteError
 from pydantic import BaseModel, ConfigDict
 
 from images import CPU
+from tasks.console import speak
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import EvaluateConfig, TrainConfig
 from tasks.gdsd.config_base import Config
@@ -148,6 +149,7 @@ def _record(
     err: FlyteError | None, workflow: str, config: Config, experiment: str | None, given: dict[str, str]
 ) -> None:
     """Writes the record; where even that fails, says so and no more, since the run's own error is what matters."""
+    speak()  # a pod loads this module alone
     try:
         folder = new_folder(f"failed-{experiment or workflow.split()[-1]}")
         (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
@@ -156,7 +158,7 @@ def _record(
         address = keep(folder)
         where = failure.task or failure.node
         logger.error("%s failed%s; kept in %s", workflow, f" in {where}" if where else "", address)
-        logger.error("to go on: %s", failure.go_on)
+        logger.error("to go on%s: %s", ", with the configuration from there" if in_pod() else "", failure.go_on)
         Deck("Failure", failure.page(address))
     except Exception:
         logger.exception("the failure of %s could not be recorded", workflow)

@@ -1,0 +1,62 @@
+"""Attempts at a distillation epoch on a cluster: each goes on from Flyte's checkpoint of the one before it."""
+
+from pathlib import Path
+
+import msgpack
+import pytest
+from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
+
+from tasks import distill
+from tasks.gdsd import distiller
+from tasks.gdsd.digests import digest
+from tasks.gdsd.interim import FILE
+from tests.gdsd import interims
+from tests.gdsd.epochs import computed, configured
+from tests.tasks.pods import Attempt, attempt
+
+
+def trained(found: Attempt) -> tuple[str, object]:
+    """The digest of a policy, and all that its epoch says of itself but times."""
+    assert found.error is None and found.outputs is not None, found.error
+    stats = msgpack.loads(found.outputs.literals["stats"].scalar.binary.value)
+    times = ("seconds", "ended_unix_seconds")
+    folder = Path(found.outputs.literals["checkpoint"].scalar.blob.uri)
+    return digest(folder), {key: value for key, value in stats.items() if key not in times}
+
+
+def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, an epoch on machines that may be taken away starts afresh each time, or ends as another policy."""
+    epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
+    inputs = {
+        "policy": FlyteDirectory(str(epoch.policy)),
+        "base": FlyteDirectory(str(epoch.policy)),
+        "scored": FlyteFile(str(epoch.scored)),
+        "config": epoch.config,
+        "group_size": epoch.group_size,
+        "round": epoch.round_index,
+        "seed": epoch.seed,
+    }
+    updates, lasts = [0], [99]
+    update = distiller._Epoch.update
+
+    def taken_away(self: distiller._Epoch, rate: float) -> object:
+        if updates[0] == lasts[0]:
+            raise ConnectionResetError("the machine is taken away")
+        updates[0] += 1
+        return update(self, rate)
+
+    monkeypatch.setattr(distiller._Epoch, "update", taken_away)
+
+    def run(name: str, before: str | None, last: int = 99) -> Attempt:
+        updates[0], lasts[0] = 0, last
+        return attempt(distill.distill_epoch, tmp_path / name, None if before is None else tmp_path / before, **inputs)
+
+    expected = trained(run("undisturbed", None))
+    assert updates == [3]
+    assert run("first", None, last=0).retried, "before there is any state"
+    assert run("second", "first", last=2).retried
+    assert [path.name for path in (tmp_path / "second" / "checkpoint").iterdir()] == [FILE]
+    assert run("third", "second", last=0).retried, "which has made no update, and keeps what it was given"
+    assert trained(run("fourth", "third")) == expected
+    assert updates == [1], "and only the last update was still to be made"
