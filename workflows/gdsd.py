@@ -31,11 +31,11 @@ from typing import NamedTuple
 from flytekit import dynamic, workflow
 
 from images import CPU, IMAGES, on
+from tasks import failure
 from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
 from tasks.console import shorten_help, speak
 from tasks.deliver import require_delivery
 from tasks.evaluate import Evaluated, select_best
-from tasks.failure import record_compare_failure, record_evaluate_failure, record_train_failure
 from tasks.gdsd.compare_config import CompareConfig
 from tasks.gdsd.config import (
     DistillConfig,
@@ -201,7 +201,7 @@ def check_guards(
     return found
 
 
-@workflow(on_failure=record_train_failure)
+@workflow(on_failure=failure.record_train_failure)
 def train(config: TrainConfig = TrainConfig()) -> RunResult:
     """Trains a diffusion language model by GDSD and judges it against its base on the test problems.
 
@@ -291,7 +291,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
     )
 
 
-@workflow(on_failure=record_evaluate_failure)
+@workflow(on_failure=failure.record_evaluate_failure)
 def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> EvalResult:
     """Scores any checkpoint on the test problems of a prompt configuration.
 
@@ -359,7 +359,7 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     return Contest(tunings, series)
 
 
-@workflow(on_failure=record_compare_failure)
+@workflow(on_failure=failure.record_compare_failure)
 def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
     """Trains several objectives and seeds from one base on the same prompts, and compares what they reach.
 

@@ -35,8 +35,8 @@ from flytekit.models.core.execution import WorkflowExecutionPhase
 from flytekit.types.directory import FlyteDirectory
 
 from images import CPU, IMAGES, on
+from tasks import failure
 from tasks.deliver import require_delivery
-from tasks.failure import record_evaluate_champion_failure, record_retrain_failure
 from tasks.gdsd.config import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
 from tasks.gdsd.config_base import Config
 from tasks.gdsd.hardware_config import TrainHardwareConfig
@@ -99,12 +99,13 @@ def prepare_fresh(
     return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
 
 
-@workflow(on_failure=record_retrain_failure)
+@workflow(on_failure=failure.record_retrain_failure)
 def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> RetrainResult:
     """Trains the champion further on fresh problems, and makes the result the champion if the gate says yes.
 
     Args:
-        config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; its policy is the base where there is no champion
+        config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; its policy is
+            the base where there is no champion
         registry: path or URL of the registry of promoted policies; the first promotion makes it
         kickoff_time: when the run was due; its seeds follow from it
     """
@@ -125,7 +126,7 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
     return result
 
 
-@workflow(on_failure=record_evaluate_champion_failure)
+@workflow(on_failure=failure.record_evaluate_champion_failure)
 def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datetime) -> ChampionReport:
     """Scores the champion on the test problems of a prompt configuration, and keeps the reports in the registry.
 

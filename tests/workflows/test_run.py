@@ -166,6 +166,17 @@ def test_everything_registers_without_a_cluster(tmp_path: Path) -> None:
     assert "nightly_retrain" in outcome.text and "weekly_evaluation" in outcome.text
 
 
+@pytest.mark.parametrize(
+    ("file", "workflows"),
+    [("gdsd", ["train", "evaluate", "compare"]), ("retrain", ["retrain", "evaluate_champion", "nightly_retrain"])],
+)
+def test_help_lists_the_workflows(file: str, workflows: list[str], pyflyte: Pyflyte, tmp_path: Path) -> None:
+    """pyflyte refuses to list a file in which any task has an input that it cannot explain, such as an error."""
+    outcome = pyflyte("run", f"workflows/{file}.py", "--help", home=tmp_path)
+    assert outcome.code == 0, outcome.text
+    assert all(name in outcome.text for name in workflows)
+
+
 def test_help_explains_the_inputs(tmp_path: Path) -> None:
     """The first thing a newcomer types; it once was 1,700 lines, of which no terminal keeps the first."""
     outcome = run_in_process("run", "workflows/gdsd.py", "train", "--help", home=tmp_path)
