@@ -51,6 +51,19 @@ def test_the_first_step_by_hand(start: PolicyState, table: pa.Table, baseline: s
     assert stats.sequences == 12 and len(stats.steps) == 3 and not any(step.skipped for step in stats.steps)
 
 
+def test_surprise_at_own_tokens_is_measured_before_an_update(start: PolicyState, table: pa.Table) -> None:
+    """If it fails, a policy that has collapsed does not look surer than it was.
+
+    A score is the mean log-probability of a completion's tokens, each hidden once in a pair of views, so the mean over
+    the 11 judged completions is the negative of the metric.
+    """
+    config = configured({})
+    first = run(start, table, config)[1].steps[0]
+    judged = torch.tensor([value is not None for index in SIGNAL for value in ADVANTAGES[index]])
+    assert first.nll == pytest.approx(-float(mean_scores(start, table, config)[judged].mean()), rel=1e-5)
+    assert run(start, table, configured({"readout": "centred"}))[1].steps[0].nll is None
+
+
 @pytest.mark.parametrize("readout", ["log_prob", "centred"])
 def test_steps_move_the_scores_towards_the_target(start: PolicyState, table: pa.Table, readout: str) -> None:
     """If it fails, training does nothing, or makes good answers less likely."""

@@ -249,6 +249,7 @@ def test_the_folder_is_complete_and_reads_back(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
     assert RunRecord.model_validate_json((tmp_path / "run.json").read_text()) == given
     assert TrainConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text())) == given.config
+    assert Provenance.model_validate_json((tmp_path / "environment.json").read_text()) == ORIGIN
     assert tables.read(tmp_path / "samples.parquet", tables.COMPARISON).equals(pairs())
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == given.metrics()
 
@@ -288,6 +289,7 @@ def test_metrics_follow_from_the_records() -> None:
         "rollout/engine": "exact",
         "rollout/frac_empty": 0.0625,
         "rollout/frac_truncated": 0.1875,
+        "group/frac_distinct": None,
         "rollout/tokens_per_s": 64.0,
     }
     assert (second["loss/first"], second["loss/last"], second["update/skipped"]) == (0.125, 0.125, 1)
@@ -370,6 +372,16 @@ def test_a_run_that_was_not_promoted_says_so() -> None:
     """If it fails, a failed run looks like a success."""
     lost = decided(promoted=False)
     assert "not promoted</b>" in rendered(record(decision=lost), pairs())
+
+
+def test_what_a_run_worries_about_is_said_at_its_top() -> None:
+    """If it fails, a run that did not learn looks like one that did. Its reward goes up and down over 25 rounds."""
+    plain = record()
+    epochs = [plain.epochs[0].model_copy(update={"round": index + 1}) for index in range(25)]
+    rewards = [rewarded(0.5 + 0.01 * (index % 2)) for index in range(25)]
+    page = rendered(record(rewards=rewards, epochs=epochs), pairs())
+    assert "Reward flat, since round" in page[: page.index("<h2>Outcome")] and "Try: raise" in page
+    assert "class='warning'" not in rendered(plain, pairs())
 
 
 def test_the_same_run_gives_the_same_page() -> None:

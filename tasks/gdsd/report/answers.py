@@ -11,10 +11,10 @@ from tasks.gdsd.report.style import table_html
 ROOM = 600  # characters of a text in the page; samples.parquet has all
 TOKENS = 256  # of a completion whose order is drawn, likewise
 NUMBERED = 64  # tokens up to which each shows its step
-FRAMES = 12  # steps of a completion that are drawn one by one
+FRAMES = 16  # steps of a completion that are drawn one by one
 LEGEND = (
-    "<p>Tokens are the darker, the earlier the sampler unmasked them, and bear the step's number where they are few. "
-    "samples.parquet has every answer.</p>"
+    "<p>A token's colour is the stronger, the earlier the sampler unmasked it; where there are few, it has the step's "
+    "number. samples.parquet has every answer.</p>"
 )
 Row: TypeAlias = Mapping[str, Any]  # of `tables.COMPARISON`, whose columns differ in type
 

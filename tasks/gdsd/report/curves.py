@@ -47,7 +47,7 @@ class Panel:
     percent: bool = False  # whether the axis is, from 0 to 100
     whole: bool = False  # whether the axis shows all from 0 to 1, for shares that stand beside rewards
     level: tuple[str, float] | None = None  # what to compare with
-    mark: tuple[int, Estimate] | None = None  # the best round, and what it came to
+    mark: tuple[str, int, Estimate] | None = None  # what the best round is called, its number, and what it came to
 
 
 def headline(
@@ -67,7 +67,7 @@ def headline(
         ],
         whole=True,
         level=None if base is None else ("base, test", base.mean),
-        mark=best,
+        mark=None if best is None else (f"round {best[0]}, test", *best),
     )
     return draw([panel], width=4.4, height=2.0)
 
@@ -137,7 +137,7 @@ def _plot(axes: "Axes", panel: Panel) -> None:
     if panel.level is not None:
         axes.axhline(scale * panel.level[1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
     if panel.mark is not None:
-        best, found = panel.mark
+        _, best, found = panel.mark
         axes.vlines([best], scale * found.low, scale * found.high, color=GOOD, linewidth=2)
         axes.plot([best], [scale * found.mean], color=GOOD, marker="D", markersize=6)
     if panel.percent:
@@ -168,9 +168,9 @@ def _caption(panel: Panel) -> str:
         name, level = panel.level
         parts.append(f"<span class='muted'>- - {html.escape(name)} {said(level, panel.percent or panel.whole)}</span>")
     if panel.mark is not None:
-        at, found = panel.mark
+        name, _, found = panel.mark
         reached = said(found.mean, panel.percent or panel.whole)
-        parts.append(f"<span class='good'>&#9670; round {at}, the best, test {reached}</span>")
+        parts.append(f"<span class='good'>&#9670; {html.escape(name)} {reached}</span>")
     return f"<figcaption>{''.join(parts)}</figcaption>"
 
 

@@ -28,7 +28,8 @@ pre, code { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monos
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .75rem;
   margin: .4rem 0; overflow-x: auto; overflow-wrap: normal; }
 details > summary { cursor: pointer; color: var(--a); margin: .5rem 0; }
-.warning { border-left: 4px solid var(--warn); background: var(--card); padding: .5rem .75rem; margin: .6rem 0; }
+.warning { border-left: 4px solid var(--warn); background: var(--card); padding: .5rem .75rem; margin: .6rem 0;
+  font-size: .9rem; max-width: none; }
 .top { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 30rem); gap: 1rem; align-items: stretch; }
 .tiles { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .75rem; }
 .tile, figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .85rem;

@@ -38,8 +38,8 @@ def panels(
         Panel(
             "Reward",
             [of_rewards("rollouts", lambda reward: reward.reward_mean), validated],
-            level=None if base is None else ("base, test", base.reward.mean),
-            mark=None if best is None else (best.round, best.reward),
+            level=None if base is None else ("base", base.reward.mean),
+            mark=None if best is None else ("test", best.round, best.reward),
         ),
         Panel("Rollouts solved", [of_rewards("", lambda reward: reward.solved)], percent=True),
         Panel("Groups without spread", [of_rewards("", lambda reward: reward.frac_zero_std)], percent=True),
@@ -48,7 +48,7 @@ def panels(
             [of_updates("shift", lambda step: step.shift_abs), of_updates("residual", lambda step: step.residual_abs)],
         ),
         Panel(
-            "Surprise at own tokens, nats",
+            "Surprise, nats per token",
             [Line("", rounds, [epoch.steps[0].nll if epoch.steps else None for epoch in epochs])],
         ),
         Panel("KL to the base, per token", [of_updates("", lambda step: step.kl_ref)]),
