@@ -2,13 +2,30 @@
 
 import logging
 import sys
+from typing import TextIO
+
+
+class _Above(logging.StreamHandler[TextIO]):
+    """Writes lines above the progress bars that stand on a terminal, which would otherwise be torn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; where no bar was ever made, or none is shown, as any other handler."""
+        if "tqdm" not in sys.modules or not self.stream.isatty():
+            super().emit(record)
+            return
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(self.format(record), file=self.stream)
+        except Exception:  # as every handler of the standard library: a log line stops no run
+            self.handleError(record)
 
 
 def speak() -> None:
     """Sends the project's log lines to standard error, once, leaving other libraries' as they are."""
     project = logging.getLogger("tasks")
     if not project.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Above(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         project.addHandler(handler)
         project.setLevel(logging.INFO)

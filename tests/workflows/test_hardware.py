@@ -64,6 +64,7 @@ def launched(config: TrainConfig, folder: Path) -> dict[str, tuple[TaskNodeOverr
                 "hardware": config.hardware,
                 "prompts_per_round": 4,
                 "length": 16,
+                "publish": config.publish,
             },
         ),
         unroll(rounds.run_leg, leg_inputs(config, folder, end=1)),

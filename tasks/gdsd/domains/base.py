@@ -1,9 +1,9 @@
 """What every domain provides: problems, the prompt, and a verdict on an answer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 from pydantic import Field
 
@@ -47,6 +47,19 @@ class Verdict:
 
     parts: Mapping[str, float | None]  # one entry for each of `Domain.parts`, each in [0, 1]
     solved: bool | None
+
+
+Verdicts = TypeVar("Verdicts")
+
+
+def shown(verdicts: Iterable[Verdicts], number: int) -> Iterable[Verdicts]:
+    """Passes verdicts on, with a progress bar where they take more than 5 s on a terminal."""
+    from tqdm import tqdm
+
+    bar: Iterable[Verdicts] = tqdm(
+        verdicts, total=number, desc="judging", unit="answer", disable=None, leave=False, delay=5
+    )
+    return bar
 
 
 class Domain(ABC):
@@ -96,7 +109,7 @@ class Domain(ABC):
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Judges answers in order; a domain whose verdicts are slow judges several at a time."""
-        return [self.verify(*item) for item in items]
+        return list(shown((self.verify(*item) for item in items), len(items)))
 
     def shingles(self, problem: str) -> frozenset[str]:
         """Returns the features by which two problems are alike: near-duplicates share most of them."""

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from tasks.gdsd import sandbox
 from tasks.gdsd.domains import answers
-from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
 from tasks.gdsd.errors import SandboxError
 from tasks.gdsd.guests import answer as answer_role
@@ -161,7 +161,7 @@ class Code(Domain):
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Judges `workers` answers at a time; each thread only waits for processes."""
         with ThreadPoolExecutor(self.config.workers) as pool:
-            return list(pool.map(lambda item: self.verify(*item), items))
+            return list(shown(pool.map(lambda item: self.verify(*item), items), len(items)))
 
     def _run(self, task: Tests | Program, source: str, route: Route) -> Outcome:
         config = self.config

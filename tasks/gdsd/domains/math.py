@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from tasks.gdsd.domains import answers
-from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.guests import math_worker
 
@@ -158,7 +158,8 @@ class Math(Domain):
         solved: dict[tuple[str, str], bool | None] = {}
         if wanted:
             with ThreadPoolExecutor(min(self.config.workers, len(wanted))) as threads:
-                solved = dict(zip(wanted, threads.map(lambda pair: self._compare(*pair), wanted), strict=True))
+                equal = threads.map(lambda pair: self._compare(*pair), wanted)
+                solved = dict(zip(wanted, shown(equal, len(wanted)), strict=True))
         return [
             _verdict(item.text, box, solved.get((item.reference, box or ""), False))
             for item, box in zip(items, boxes, strict=True)
