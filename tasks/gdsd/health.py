@@ -66,7 +66,7 @@ def concerns(progress: Progress) -> list[Concern]:
         since = rounds
         while since > 1 and check(_upto(progress, values, since - 1)) is not None:
             since -= 1
-        if rounds - since + 1 >= HELD:
+        if rounds - since + 1 >= (1 if check is _fallen else HELD):  # that one asks for two validations anyway
             found.append(Concern(name=name, since=since, seen=now[0], remedy=now[1]))
     return found
 

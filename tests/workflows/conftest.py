@@ -38,7 +38,7 @@ class Outcome:
 
     def rounds_computed(self) -> list[int]:
         """The rounds whose distillation was executed rather than read from the cache."""
-        lines = [line.split() for line in self.text.splitlines() if " updates (" in line]
+        lines = [line.split() for line in self.text.splitlines() if " tokens/s)" in line]
         return [int(words[words.index("round") + 1]) for words in lines]
 
 

@@ -1,0 +1,34 @@
+"""What is said of a run while it goes on."""
+
+import pytest
+
+from tasks.gdsd.progress import duration, round_line, times
+from tasks.gdsd.records import Progress
+from tests.gdsd.series import epoch, reward, run
+
+
+def test_a_round_is_one_line_with_all_that_matters() -> None:
+    """If it fails, a researcher has to open files to see whether a run works."""
+    assert round_line(reward(), epoch(3, kl_ref=0.5), 63) == (
+        "round 3 of 63: reward 0.500, 20% solved, 30% of groups without spread, shift 0.02, KL 0.5, gradient 0.2, "
+        "1 update (2.0 s, 2,048 tokens/s), 2 min left"
+    )
+    last = round_line(reward(), epoch(3, skipped=True), 3)
+    assert last.endswith("without spread, 1 skipped, 0 updates (2.0 s, 2,048 tokens/s)")
+
+
+def test_the_page_says_what_the_stages_take_and_what_is_left() -> None:
+    """If it fails, nobody knows whether to wait or to go home; rounds end every 10 s here, and 97 are left."""
+    assert times(run([{}] * 3), 100) == (
+        "A round takes 1.0 s of rollouts, 0.2 s of verdicts and 0.8 s of updates, 10.0 s in all; about 16 min are left."
+    )
+    assert times(run([{}]), 100).endswith("of updates.") and times(run([{}] * 3), 3).endswith("of updates.")
+    assert times(Progress(), 100) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3.0, "3 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")]
+)
+def test_a_time_is_short(seconds: float, said: str) -> None:
+    """If it fails, what is left is told in hundreds of minutes."""
+    assert duration(seconds) == said
