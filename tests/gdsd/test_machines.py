@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.gdsd import checkpoint, parallel, tables
+from tasks.gdsd import checkpoint, machines, parallel, tables
 from tasks.gdsd.epoch import Epoch, train
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.machines import ElsewhereError, Machines, Told, VanishedError, cause, speaker
@@ -21,10 +21,11 @@ from tests.gdsd.shared_machines import break_last, count_up, free_endpoint, laun
 
 
 @pytest.fixture(autouse=True)
-def _own_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines are threads here, and each changes where its processes look for modules."""
+def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines are threads here: each changes where its processes look for modules, and none waits for long."""
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(machines, "HEAR_SECONDS", 60)
 
 
 FINE, FIRST = Told(False), Told(True)
