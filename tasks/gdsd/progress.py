@@ -21,13 +21,14 @@ def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
         "gradient": last.grad_norm if last else None,
     }
     skipped = len(epoch.steps) - len(applied)
+    updates = "update" if len(applied) == 1 else "updates"
     parts = [
         f"reward {reward.reward_mean:.3f}",
         f"{reward.solved:.0%} solved",
         f"{reward.frac_zero_std:.0%} of groups without spread",
         *(f"{name} {value:.3g}" for name, value in measured.items() if value is not None),
         *([f"{skipped} skipped"] if skipped else []),
-        f"{len(applied)} {'update' if len(applied) == 1 else 'updates'} ({seconds:.1f} s, {reward.tokens / reward.rollout_seconds:,.0f} tokens/s)",
+        f"{len(applied)} {updates} ({seconds:.1f} s, {reward.tokens / reward.rollout_seconds:,.0f} tokens/s)",
         *([f"{duration(seconds * (rounds - epoch.round))} left"] if epoch.round < rounds else []),
     ]
     return f"round {epoch.round} of {rounds}: {', '.join(parts)}"

@@ -75,8 +75,8 @@ class RunRecord(Record):
             return None
         best = self.validations[stopping.first_best(self.validations)]
         return (
-            f"after {len(self.epochs)} of {self.config.rounds} rounds: {stopping.fruitless(self.validations)} "
-            f"validations in a row were no better than that of round {best.round} (patience {self.config.patience})"
+            f"after {len(self.epochs)} of {self.config.rounds} rounds: no validation was better than that of round "
+            f"{best.round} (patience {self.config.patience})"
         )
 
     def stage_costs(self) -> list[StageCost]:

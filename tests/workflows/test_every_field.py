@@ -155,6 +155,7 @@ ENGINE_CHANGES: dict[str, object] = {
 }
 # What other tests show.
 ELSEWHERE = {
+    "patience": "tests/workflows/test_legs.py",
     "prompts.train_data": "test_a_file_replaces_generated_problems",
     "prompts.validation_data": "test_a_file_replaces_generated_problems",
     "prompts.test_data": "test_a_file_replaces_generated_problems",
@@ -188,6 +189,7 @@ ELSEWHERE = {
         for stage, place in TrainHardwareConfig.model_fields.items()
         for field in type(place.default).model_fields
     },
+    **{f"hardware.{stage}.price": "tests/gdsd/test_costs.py" for stage in TrainHardwareConfig.model_fields},
 }
 
 
