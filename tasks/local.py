@@ -43,9 +43,9 @@ def keep(folder: Path) -> str:
 
 
 def in_pod() -> bool:
-    """Whether this is a task on a cluster, rather than a local run."""
-    state = FlyteContextManager.current_context().execution_state
-    return state is not None and state.mode == ExecutionState.Mode.TASK_EXECUTION
+    """Whether this is a task on a cluster, also a dynamic one that unrolls, rather than a local run."""
+    state, mode = FlyteContextManager.current_context().execution_state, ExecutionState.Mode
+    return state is not None and state.mode in (mode.TASK_EXECUTION, mode.DYNAMIC_TASK_EXECUTION)
 
 
 def forget_vanished_results() -> None:

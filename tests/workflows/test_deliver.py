@@ -14,6 +14,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
+from flytekit.exceptions.user import FlyteUserRuntimeException
 from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 
@@ -142,18 +143,26 @@ def test_the_login_of_weights_and_biases_is_a_key(tmp_path: Path, monkeypatch: p
 
 def test_what_a_pod_would_take_with_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, metrics are written to a disk that vanishes a second later."""
-    monkeypatch.setattr(stage, "in_pod", lambda: True)
+    from workflows.gdsd import prepare
+
+    for name in ("HF_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unrolled(**told: object) -> None:
+        inputs = {"prompts": CONFIG.prompts, "policy": CONFIG.policy, "hardware": CONFIG.hardware}
+        unroll(prepare, inputs | {"prompts_per_round": 4, "length": 16, "publish": publish(**told)})
+
     for tracker in (
         {"name": "tensorboard", "folder": "runs"},
         {"name": "tensorboard", "folder": "file:///runs"},
         {"name": "wandb", "project": "p", "mode": "offline", "folder": "/runs"},
         {"name": "mlflow", "uri": "sqlite:////runs.db"},
     ):
-        with pytest.raises(ConfigError, match="lost with the pod"):
-            stage.require_delivery(publish(trackers=[tracker]))
+        with pytest.raises(FlyteUserRuntimeException, match="lost with the pod"):
+            unrolled(trackers=[tracker])
     # Whether the secrets are there only the tasks find out that ask for them.
     reached = [{"name": "tensorboard", "folder": "s3://runs"}, {"name": "wandb", "project": "p"}]
-    stage.require_delivery(publish(trackers=reached, hub={"repo": "org/policy"}))
+    unrolled(trackers=reached, hub={"repo": "org/policy"})
 
 
 def test_a_pod_takes_its_token_from_the_secret_alone(
