@@ -97,8 +97,12 @@ def test_an_epoch_goes_on_with_micro_batches_that_were_halved(
     assert [len(now) > 3 for now in sizes] == [short == 1, True]
     for number in (1, 2):
         after = again(first, f"after {number}", state(first, number))
-        with breaking(broken if number < short else None, []):  # the pass over the start is as long as an update
+        gone_through: list[int] = []
+        with breaking(broken if number < short else None, gone_through):  # the start is as long as an update
             assert_same((after, train(after)), expected)
+    cut = read(state(first, 2), given(state(first, 2))).record.cuts[0]
+    assert len(cut.first) == (len(cut.now) if short == 1 else 3)
+    assert len(gone_through) == len(cut.first) + len(cut.now), "the start as it was read, and the last update"
 
 
 SHARED = {
