@@ -18,6 +18,8 @@ STANDARD: dict[str, type[Exception]] = {
     "SandboxError": RuntimeError,
     "RegistryError": RuntimeError,
     "StaleError": RuntimeError,
+    "DeliveryError": RuntimeError,
+    "UnreachableError": RuntimeError,
 }
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GdsdError)]
 
