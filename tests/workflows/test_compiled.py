@@ -221,14 +221,6 @@ TASKS = {
         ["base", "config", "series", "tunings"],
         ["o0"],
     ),
-    **{
-        name: ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, inputs, [])
-        for name, inputs in {
-            "record_train_failure": ["config", "err"],
-            "record_evaluate_failure": ["config", "err", "policy"],
-            "record_compare_failure": ["config", "err"],
-        }.items()
-    },
     "publish_evaluations": ("gdsd:cpu", CPU, 2, timedelta(minutes=30), False, ["reports", "samples"], ["o0"]),
 }
 
@@ -367,3 +359,8 @@ def test_a_failure_is_recorded_with_the_inputs(entity: WorkflowBase) -> None:
     assert node.task_node.reference_id.name == f"tasks.failure.record_{name}_failure"
     given = {binding.var for binding in node.inputs if binding.binding.HasField("promise")}
     assert given == set(template.interface.inputs.variables), "and `err`, which Flyte adds"
+    task = get_serializable(OrderedDict(), SETTINGS, entity.on_failure).to_flyte_idl().template
+    assert set(task.interface.inputs.variables) == given | {"err"} and not task.interface.outputs.variables
+    assert task.container.image == "gdsd:cpu"
+    assert {entry.name for entry in task.container.resources.requests} == set(CPU)
+    assert task.metadata.retries.retries == 2 and not task.metadata.discoverable

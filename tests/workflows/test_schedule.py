@@ -37,20 +37,6 @@ TASKS = {
         False,
         ["entry", "kickoff_time", "registry", "result"],
     ),
-    "record_retrain_failure": (
-        "gdsd:cpu",
-        CPU,
-        timedelta(minutes=30),
-        False,
-        ["config", "err", "kickoff_time", "registry"],
-    ),
-    "record_evaluate_champion_failure": (
-        "gdsd:cpu",
-        CPU,
-        timedelta(minutes=30),
-        False,
-        ["config", "err", "kickoff_time", "registry"],
-    ),
 }
 
 
