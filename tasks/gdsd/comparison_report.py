@@ -9,7 +9,7 @@ import yaml
 from tasks.gdsd import tables
 from tasks.gdsd.comparison import ComparisonRecord, points
 from tasks.gdsd.records import Tuning
-from tasks.gdsd.report.style import STYLE, table_html
+from tasks.gdsd.report.style import document, table_html
 
 HEAD = ["objective", "learning rate", "reward, %", "area, %", "worst drop", "end below best", "solved, %", "seconds"]
 TRIED = ["objective", "learning rate", "seed", "reward at the end, validation", ""]
@@ -103,22 +103,19 @@ def render(record: ComparisonRecord, drawing: str) -> str:
         for series in tuning.series
     ]
     title = html.escape(record.config.name)
-    return "\n".join(
+    return document(
+        f"{record.config.name}: comparison of objectives",
         [
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<title>{title}: comparison of objectives</title><style>{STYLE}</style></head><body>",
             f"<h1>{title}</h1>",
             table_html(HEAD, rows(record)),
             f"<p>{html.escape(_protocol(record))}. "
             "Reward and solved are after the last round, area is the mean height of the reward's curve; drops are the "
             "worst seed's.</p>",
-            drawing,
+            f"<figure class='printed'>{drawing}</figure>",
             *(["<h2>Learning rates</h2>", table_html(TRIED, tuned)] if tuned else []),
             "<h2>Configuration</h2>",
             f"<pre>{html.escape(yaml.safe_dump(record.config.model_dump(mode='json'), sort_keys=False))}</pre>",
-            "</body></html>",
-        ]
+        ],
     )
 
 

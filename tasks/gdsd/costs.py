@@ -40,7 +40,7 @@ def stage_costs(record: "RunRecord") -> list[StageCost]:
     hardware, rewards, epochs = record.config.hardware, record.rewards, record.epochs
     evaluations = record.evaluations()
     scoring = sum(report.scoring_seconds for report in evaluations)
-    processes = max((epoch.processes for epoch in epochs), default=1)
+    at_work = max((_at_work(epoch) for epoch in epochs), default=1)
     found = [
         StageCost("prompts", record.prompts.seconds, CPU, price=hardware.prompts.price),
         StageCost("policy", record.policy.seconds, record.policy.device, price=hardware.policy.price),
@@ -59,7 +59,7 @@ def stage_costs(record: "RunRecord") -> list[StageCost]:
             "distill",
             sum(epoch.seconds for epoch in epochs),
             _named(epochs),
-            processes,
+            at_work,
             price=hardware.distill.price,
         ),
         StageCost(
@@ -81,7 +81,7 @@ def round_device_seconds(
     parts = [
         (reward.device, reward.rollout_seconds),
         (CPU, reward.reward_seconds),
-        (epoch.device, epoch.seconds * epoch.processes),
+        (epoch.device, epoch.seconds * _at_work(epoch)),
     ]
     if drift is not None:
         parts.append((reward.device, drift.seconds))
@@ -90,6 +90,11 @@ def round_device_seconds(
         parts += [(CPU, validation.scoring_seconds)]
     gpu = sum((seconds for device, seconds in parts if device not in (CPU, None)), 0.0)
     return gpu, sum((seconds for device, seconds in parts if device == CPU), 0.0)
+
+
+def _at_work(epoch: EpochStats) -> int:
+    """Returns how many devices an epoch had: a GPU for each process, or a machine whose cores they share."""
+    return 1 if epoch.device == CPU else epoch.processes
 
 
 def money(costs: Sequence[StageCost]) -> float | None:

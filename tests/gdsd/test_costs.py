@@ -37,6 +37,13 @@ def test_device_seconds_of_a_round() -> None:
     assert (second["cost/gpu_s"], second["cost/cpu_s"]) == (2 + 2 * 2 + 0.75, 0.5 + 0.25)
 
 
+def test_processes_without_gpus_share_a_machine() -> None:
+    """If it fails, the seconds of one machine are counted for each process on it. 2 s of rollouts have no device."""
+    plain = record()
+    epochs = [epoch.model_copy(update={"device": "cpu", "processes": 2}) for epoch in plain.epochs]
+    assert record(epochs=epochs).metrics()[0]["cost/cpu_s"] == 0.5 + 1
+
+
 def test_money_follows_from_prices() -> None:
     """If it fails, the report names a price that nobody paid.
 

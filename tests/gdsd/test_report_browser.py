@@ -7,7 +7,8 @@ from flytekit import Deck, current_context
 from flytekit.deck.deck import _get_deck
 from playwright.sync_api import Browser
 
-from tasks.gdsd import report
+from tasks.gdsd import comparison_report, report
+from tests.gdsd import test_comparison
 from tests.gdsd.browsers import CONTRASTS, DESKTOP, PHONE, SMALL_PHONE, browser, needs_browser, opened
 from tests.gdsd.test_report import HOSTILE, answers, evaluated, pairs, record, rendered
 
@@ -109,6 +110,15 @@ def test_a_run_under_way_can_be_read_as_well(running: Browser) -> None:
         with opened(running, html, SMALL_PHONE, dark=True) as seen:
             assert not seen.wide() and not (seen.complaints or seen.requests)
     assert "round 2 of 5" in half and "Try more." in half
+
+
+def test_a_comparison_fits_a_phone(running: Browser) -> None:
+    """If it fails, its page is wider than a phone, or cannot be read in the dark."""
+    whole = test_comparison.record(*test_comparison.RUNS)
+    page = comparison_report.render(whole, comparison_report.curves(whole))
+    with opened(running, page, SMALL_PHONE, dark=True) as seen:
+        assert not seen.wide() and not (seen.complaints or seen.requests)
+        assert min(seen.page.evaluate(CONTRASTS, ["h1", "td", "th", "p", "pre"]).values()) >= 4.5
 
 
 def test_plain_pairs_are_shown(running: Browser) -> None:

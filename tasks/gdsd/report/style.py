@@ -61,6 +61,7 @@ figure svg { display: block; width: 100%; height: auto; } svg text { font-family
 .steps td { border: 0; padding: 0 .8rem 0 0; white-space: pre;
   font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 .steps td:first-child { color: var(--muted); text-align: right; }
+.printed { background: #fff; } /* a figure in colours of its own */
 #flyte-frame-container > div.active { padding: 0; }
 @media (max-width: 44rem) { .pair { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 62rem) { .top { grid-template-columns: minmax(0, 1fr); } }
