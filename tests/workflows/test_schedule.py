@@ -17,6 +17,7 @@ from flytekit.tools.translator import get_serializable
 
 from tasks.gdsd.config import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
 from tasks.gdsd.hardware_config import MachineConfig, TrainHardwareConfig
+from tasks.gdsd.publish_config import PublishConfig
 from tasks.promote import Champion
 from tests.workflows.conftest import ROOT, environment
 from tests.workflows.test_compiled import CPU, GPU, SETTINGS, unroll
@@ -154,6 +155,7 @@ def test_a_champion_enters_by_the_address_of_its_content(champion: Champion, bas
         "hardware": hardware,
         "prompts_per_round": 4,
         "length": 16,
+        "publish": PublishConfig(),
     }
     spec = unroll(retrain.prepare_fresh, inputs)
     names = {node.task_node.reference_id.name.rsplit(".", 1)[-1]: node for node in spec.nodes}
