@@ -66,7 +66,7 @@ def report_progress(
         drifts, rewards, epochs: of the rounds that are new
         validations: the one before them, if there was one
     """
-    from tasks.gdsd import health
+    from tasks.gdsd import health, progress
 
     speak()  # in a pod nothing else does
     after = Progress(
@@ -79,9 +79,11 @@ def report_progress(
     for concern in concerns:
         if concern.name not in known:
             logger.warning(" ".join(concern.said()))
+    if in_pod():  # elsewhere `announce_round` did
+        for reward, epoch in zip(rewards, epochs, strict=True):
+            logger.info(progress.round_line(reward, epoch, rounds))
     if in_pod() or _pace.is_time():
         from tasks.gdsd import report
-        from tasks.gdsd.progress import times
 
         importlib.import_module("matplotlib.figure")  # once, and so no part of what each drawing takes
         began = time.monotonic()
@@ -92,7 +94,7 @@ def report_progress(
             after.epochs,
             after.validations,
             [concern.said() for concern in concerns],
-            times(after, rounds),
+            progress.times(after, rounds),
         )
         Deck("Progress", page)
         if not in_pod():

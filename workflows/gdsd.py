@@ -14,6 +14,7 @@
 | rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, engine, round, seed |
 | reward   | `score_rollouts`    | CPU     | rollouts, reward config, sources         |
 | distill  | `distill_epoch`, `distill_epoch_on_nodes` | GPU | policy, scored table, config, round, seed |
+| progress | `announce_round`, `report_progress` | CPU | what the rounds recorded, sources |
 | evaluate | `answer_problems`   | GPU     | policy, problems, protocol               |
 |          | `score_answers`     | CPU     | answers, domain, sources                 |
 | gate     | `judge`, `judge_guard` | CPU  | not cached                               |
