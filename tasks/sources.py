@@ -6,10 +6,14 @@ file under `tasks/` that it imports, directly or not, at the top of a file or in
 
 import ast
 import hashlib
+import json
+import os
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import ModuleType
 from typing import NamedTuple
 
@@ -57,7 +61,7 @@ def reach(module: str) -> frozenset[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _read(name).imports
+            waiting += _imports(name)
     return frozenset(found)
 
 
@@ -73,6 +77,7 @@ def ship(modules: frozenset[str]) -> None:
             announced = ModuleType(name)
             announced.__file__ = str(path)
             sys.modules[f"{name} (source)"] = announced
+    NOTES.keep()
 
 
 @cache
@@ -81,33 +86,84 @@ def _path(name: str) -> Path | None:
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
+def _signs(path: Path) -> list[int]:
+    state = path.stat()
+    return [state.st_mtime_ns, state.st_size]
+
+
 class _Module(NamedTuple):
     """What a source says."""
 
-    imports: frozenset[str]  # the modules under `tasks/` that it imports, with the packages around them
-    meaning: str  # its syntax tree without docstrings and without the arguments of `@task`
+    imports: list[str]  # the names of modules under `tasks/` that it imports, and of what it takes from them
+    meaning: str  # digest of its syntax tree without docstrings and without the arguments of `@task`
+
+
+class _Notes:
+    """What earlier processes read in the sources, kept beside what Python compiled of them, and known by like signs.
+
+    Reading all of them anew is a fifth of the start of `pyflyte run`.
+    """
+
+    def __init__(self) -> None:
+        self._file = Path(__file__).parent / f"__pycache__/sources.{sys.implementation.cache_tag}.json"
+        self._own = _signs(Path(__file__))  # by which another version of this file knows that the notes are not its own
+        self._new = False
+        self._notes: dict[str, list[object]] = {}
+        with suppress(OSError, ValueError):
+            kept = json.loads(self._file.read_text("utf-8"))
+            if kept["own"] == self._own:
+                self._notes = kept["sources"]
+
+    def read(self, path: Path) -> _Module:
+        """Reads a source, or takes what is known of it."""
+        name, signs = str(path.relative_to(ROOT)), _signs(path)
+        match self._notes.get(name):
+            case [known, [*imports], str(meaning)] if known == signs:
+                return _Module([str(item) for item in imports], meaning)
+        found = _parse(path)
+        self._notes[name], self._new = [signs, *found], True
+        return found
+
+    def keep(self) -> None:
+        """Writes what was read anew; where nothing may be written, it is read again next time."""
+        if self._new:
+            with suppress(OSError), NamedTemporaryFile("w", dir=self._file.parent, delete=False) as file:
+                json.dump({"own": self._own, "sources": self._notes}, file)
+                os.replace(file.name, self._file)  # at once, since other processes read it
+            self._new = False
+
+
+NOTES = _Notes()
 
 
 @cache
 def _read(name: str) -> _Module:
-    """Reads a source, in one pass: all of the project's are read whenever a workflow is loaded."""
     path = _path(name)
-    tree = ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
+    return _Module([], "") if path is None else NOTES.read(path)
+
+
+def _parse(path: Path) -> _Module:
+    tree = ast.parse(path.read_bytes())
     named: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             named |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level or node.module is None:
-                raise ImportError(f"{name} has a relative import, which cache versions do not follow; make it absolute")
+                raise ImportError(f"{path} has a relative import, which cache versions do not follow; make it absolute")
             named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.FunctionDef):
             node.decorator_list = [item for item in node.decorator_list if not _is_task(item)]
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             node.body = [item for item in node.body if not _is_text(item)]
-    inside = {item for item in named if item.split(".")[0] == "tasks" and _path(item) is not None}
-    around = {item.rsplit(".", depth)[0] for item in inside for depth in range(1, item.count(".") + 1)}
-    return _Module(frozenset(inside | around), ast.dump(tree))
+    ours = sorted(name for name in named if name.split(".")[0] == "tasks")
+    return _Module(ours, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+
+
+def _imports(name: str) -> set[str]:
+    """The modules under `tasks/` that one module imports, with the packages around them."""
+    inside = {item for item in _read(name).imports if _path(item) is not None}
+    return inside | {item.rsplit(".", depth)[0] for item in inside for depth in range(1, item.count(".") + 1)}
 
 
 def _is_text(statement: ast.stmt) -> bool:

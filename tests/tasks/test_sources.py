@@ -1,5 +1,6 @@
 """Cache versions follow the sources that a result depends on, and those sources travel."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_an_edited_algorithm_changes_only_the_tasks_that_reach_it(project: Path)
     after = versions(project, *tasks)
     changed = {name for name in tasks if before[name] != after[name]}
     assert changed == {"distill.distill_epoch"}
+
+
+def test_notes_of_an_earlier_process_hide_no_edit(project: Path) -> None:
+    """What was read once is not read again; if an edit went unnoticed, it would be answered with old results."""
+    writing = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", "import workflows.gdsd"], cwd=project, env=writing, check=True)
+    (file,) = (project / "tasks/__pycache__").glob("sources.*.json")
+    before = versions(project, "distill.distill_epoch", "prompts.prepare_prompts")
+    edit(project / "tasks/gdsd/objectives/gdsd.py", "residual.square()", "residual.abs()")
+    after = versions(project, "distill.distill_epoch", "prompts.prepare_prompts")
+    assert [before[name] == after[name] for name in before] == [False, True]
+    file.write_text("{half a")
+    assert versions(project, "distill.distill_epoch") == {"distill.distill_epoch": after["distill.distill_epoch"]}
 
 
 def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
