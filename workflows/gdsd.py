@@ -320,9 +320,9 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     All share the base, the prompts and the rollouts' random numbers; only what is distilled differs.
     """
 
-    def run(contestant: str, distill: DistillConfig, problems: Table, seed: int) -> Series:
+    def run(contestant: str, distill: DistillConfig, problems: Table, seed: int, what: str = "run") -> Series:
         rounds = run_rounds(
-            name=f"{config.name}-{contestant}-{distill.learning_rate:g}-{seed}",
+            name=f"{config.name}-{contestant}-{what}-{seed}",
             train=train,
             problems=problems,
             base=base,
@@ -348,11 +348,15 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     tunings, series = [], []
     for name, distill in config.contestants.items():
         if config.tuning is not None:
-            rates = [
-                distill.model_copy(update={"learning_rate": distill.learning_rate * factor})
+            rates = {
+                factor: distill.model_copy(update={"learning_rate": distill.learning_rate * factor})
                 for factor in config.tuning.factors
+            }
+            tried = [
+                run(name, rate, validation, seed, f"rate-{factor:g}")
+                for factor, rate in rates.items()
+                for seed in config.tuning.seeds
             ]
-            tried = [run(name, rate, validation, seed) for rate in rates for seed in config.tuning.seeds]
             chosen = choose_learning_rate(contestant=name, distill=distill, series=tried)
             tunings.append(chosen.tuning)
             distill = chosen.distill
