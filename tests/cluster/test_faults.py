@@ -1,0 +1,176 @@
+"""What a cluster does to a run: processes that are killed, a store that refuses, a checkpoint that is damaged."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.stand_in import (
+    BUCKET,
+    SMALL,
+    TRAIN,
+    Cluster,
+    Started,
+    begin_here,
+    finish,
+    logs,
+    record_here,
+    tries,
+    until,
+)
+from tests.workflows.conftest import without_times
+
+pytestmark = pytest.mark.cluster
+WORKFLOWS = "workflows/gdsd.py"
+SHORT = TRAIN | {"rounds": 1, "distill": TRAIN["distill"] | {"inner_steps": 80}}
+EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"]}, "evaluation": SMALL["evaluation"]}
+
+Write = Callable[[str, dict[str, Any]], Path]
+
+
+def attempt_at(execution: Any, task: str, number: int) -> Any:
+    """Waits for a first attempt at the `number`th node of a task, counted from 0 in the order of their starts."""
+
+    def found() -> Any:
+        firsts = [each for each in execution.attempts if task in each.task and each.attempt == 0]
+        return firsts[number] if len(firsts) > number else None
+
+    return until(found, f"{task} to start")
+
+
+def kill(attempt: Any) -> None:
+    """Kills the processes of an attempt as a machine that is taken away does."""
+    place = attempt.args[attempt.args.index("--output-prefix") + 1].encode()
+
+    def running() -> list[int]:
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if place in content(path)]
+
+    groups = {os.getpgid(process) for process in until(running, f"a process of {attempt.node}")}
+    for group in groups - {os.getpgid(0)}:
+        os.killpg(group, signal.SIGKILL)
+
+
+def content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the undisturbed run on this machine has its cache and data."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def disturbed(cluster: Cluster, written: Write, home: Path) -> tuple[Any, Any]:
+    """A run of which one shard and one epoch were killed, and the record of an undisturbed one."""
+    config = written("train", SHORT)
+    started = cluster.start("disturbed", WORKFLOWS, "train", "--config", config)
+    here = begin_here(home, WORKFLOWS, "train", "--config", config)
+    execution = started.watch()
+    kill(attempt_at(execution, "generate_rollouts", 1))
+    epoch = attempt_at(execution, "distill_epoch", 0)
+    states = epoch.args[epoch.args.index("--checkpoint-path") + 1]
+    until(lambda: cluster.files.find(states), "the first state of the epoch")
+    kill(epoch)
+    finish(here)
+    return started.succeeded(), record_here(home, "run.json")
+
+
+def test_a_disturbed_run_ends_with_the_numbers_of_an_undisturbed_one(
+    cluster: Cluster, disturbed: tuple[Any, Any]
+) -> None:
+    """If it fails, cheap machines that are taken away train another policy."""
+    execution, here = disturbed
+    assert without_times(cluster.record(execution, "run.json")) == without_times(here)
+
+
+def test_a_killed_epoch_goes_on_from_its_last_state(disturbed: tuple[Any, Any]) -> None:
+    """If it fails, a machine that is taken away every few hours never finishes a long epoch."""
+    execution, _ = disturbed
+    (epoch,) = tries(execution, "distill_epoch").values()
+    assert [(each.attempt, each.outcome) for each in epoch] == [(0, "ContainerExited"), (1, "SUCCEEDED")]
+    log = Path(epoch[1].log).read_text()
+    (line,) = [line for line in log.splitlines() if "an earlier attempt at this epoch got to update" in line]
+    update = int(line.split("got to update")[1].split(";")[0])
+    assert 0 < update < SHORT["distill"]["inner_steps"]
+
+
+def test_a_killed_shard_is_made_again_alone(disturbed: tuple[Any, Any]) -> None:
+    """If it fails, one lost machine of many costs the whole round."""
+    execution, _ = disturbed
+    shards = sorted(len(attempts) for attempts in tries(execution, "generate_rollouts").values())
+    assert shards == [1, 2]
+    others = [
+        attempt
+        for attempt in execution.attempts
+        if attempt.attempt > 0 and "distill_epoch" not in attempt.task and "generate_rollouts" not in attempt.task
+    ]
+    assert not others
+
+
+def evaluate(cluster: Cluster, written: Write, name: str, policy: str) -> Started:
+    return cluster.start(*(name, WORKFLOWS, "evaluate", "--policy", policy, "--config", written("evaluate", EVALUATE)))
+
+
+def copied(cluster: Cluster, disturbed: tuple[Any, Any], name: str) -> str:
+    """Copies the trained policy to a new address, so that nothing about it is in the cache."""
+    place = f"s3://{BUCKET}/policies/{name}"
+    cluster.files.copy(f"{cluster.folder(disturbed[0])}/policy", place, recursive=True)
+    assert cluster.files.exists(f"{place}/gdsd.json")
+    return place
+
+
+def test_a_store_that_refuses_for_a_while_costs_an_attempt(
+    cluster: Cluster, disturbed: tuple[Any, Any], written: Write
+) -> None:
+    """If it fails, a minute in which the store is busy ends a run of days."""
+    policy = copied(cluster, disturbed, "busy")
+    path = policy.removeprefix("s3:/") + "/model.safetensors"
+    cluster.weather.refuses = lambda asked: asked == path
+    started = evaluate(cluster, written, "busy", policy)
+
+    def clear() -> None:
+        try:
+            attempt = attempt_at(started.watch(), "answer_problems", 0)
+            until(lambda: attempt.outcome, "the first attempt to end")
+        finally:
+            cluster.weather.refuses = lambda asked: False
+
+    watcher = threading.Thread(target=clear)
+    watcher.start()
+    execution = started.succeeded()
+    watcher.join()
+    ((first, second),) = tries(execution, "answer_problems").values()
+    assert first.outcome != "SUCCEEDED" and second.outcome == "SUCCEEDED"
+    (report,) = cluster.record(execution, "evaluation.json")
+    assert report["solved"] == disturbed[1]["trained"]["solved"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed"])
+def test_a_damaged_checkpoint_is_named_and_not_tried_again(
+    cluster: Cluster, disturbed: tuple[Any, Any], written: Write, damage: str
+) -> None:
+    """If it fails, a policy of which a part was lost is scored, or nobody is told which file of which run it was."""
+    policy = copied(cluster, disturbed, damage)
+    weights = cluster.files.cat_file(f"{policy}/model.safetensors")
+    half = len(weights) // 2
+    broken = weights[:half] if damage == "truncated" else weights[:-1] + bytes([weights[-1] ^ 1])
+    cluster.files.pipe_file(f"{policy}/model.safetensors", broken)
+    execution = evaluate(cluster, written, damage, policy).ended()
+    assert execution.phase == "FAILED", logs(execution)
+    assert [len(attempts) for attempts in tries(execution, "answer_problems").values()] == [1]
+    (record,) = [path for path in cluster.files.find(f"{BUCKET}/flyte/raw") if path.endswith("/failure.json")]
+    failure = json.loads(cluster.files.cat_file(record))
+    cluster.files.rm(record)  # so that the next one is found
+    for message in (execution.error.message, failure["message"]):
+        assert "CheckpointError" in message and "model.safetensors" in message
+    assert (failure["workflow"], failure["execution"].split(":")[-1]) == ("evaluate", damage)
+    assert failure["node"] and "evaluate" in failure["go_on"]

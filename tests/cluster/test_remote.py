@@ -1,0 +1,136 @@
+"""`train`, `evaluate` and `compare` by `pyflyte run --remote`, unmodified, against the same on this machine."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.gdsd.run_record import RunRecord
+from tests.cluster.conftest import OVERHEAD
+from tests.cluster.stand_in import (
+    BUCKET,
+    SMALL,
+    TRAIN,
+    Cluster,
+    addresses,
+    begin_here,
+    finish,
+    record_here,
+    tries,
+)
+from tests.workflows.conftest import without_times
+
+pytestmark = pytest.mark.cluster
+WORKFLOWS = "workflows/gdsd.py"
+COMPARE = SMALL | {
+    "name": "cluster",
+    "rollout": SMALL["rollout"] | {"shards": 1},
+    "seeds": [0, 1],
+    "rounds": 1,
+    "evaluate_every": 1,
+    "tuning": None,
+    "contestants": {"espo": {"objective": {"name": "espo"}, "learning_rate": 0.02, "warmup_steps": 0}},
+}
+EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"]}, "evaluation": SMALL["evaluation"]}
+STAGES = {
+    "prepare_prompts",
+    "prepare_policy",
+    "generate_rollouts",
+    "score_rollouts",
+    "distill_epoch",
+    "answer_problems",
+    "score_answers",
+    "report_progress",
+}
+
+Write = Callable[[str, dict[str, Any]], Path]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs on this machine have their cache and data."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: Cluster, written: Write, home: Path) -> tuple[list[Any], Any]:
+    """The same execution, started twice at the same moment on an empty cache, and the record of a run here."""
+    config = written("train", TRAIN)
+    started = [cluster.start(name, WORKFLOWS, "train", "--config", config) for name in ("train-a", "train-b")]
+    here = begin_here(home, WORKFLOWS, "train", "--config", config)
+    finish(here)
+    return [each.succeeded() for each in started], record_here(home, "run.json")
+
+
+def test_a_remote_run_gives_the_numbers_of_a_local_one(
+    cluster: Cluster, trained: tuple[list[Any], Any], request: pytest.FixtureRequest
+) -> None:
+    """If it fails, a policy depends on where it was trained, and what worked on a laptop says nothing of a cluster."""
+    executions, here = trained
+    records = [cluster.record(execution, "run.json") for execution in executions]
+    for where, record in (("here", here), ("on the cluster", records[0])):
+        overhead = RunRecord.model_validate(record).overhead()
+        request.node.user_properties.append((OVERHEAD, f"{where}: {overhead or 'not timed'}"))
+    assert [without_times(record) for record in records] == [without_times(here)] * 2
+
+
+def test_two_executions_at_once_compute_each_task_once(cluster: Cluster, trained: tuple[list[Any], Any]) -> None:
+    """If it fails, a run that was started twice by mistake costs twice the GPUs."""
+    import propeller  # of the stand-in
+
+    computed, served = Counter(), Counter()
+    for execution in trained[0]:
+        specs = [spec.tasks for spec in execution.dynamic.values()]
+        templates = [*cluster.backend.store.task_templates().values(), *(task for tasks in specs for task in tasks)]
+        serialised = {template.id.name for template in templates if template.metadata.cache_serializable}
+        for attempt in execution.attempts:
+            if attempt.task in serialised:
+                inputs = execution.nodes[attempt.node].inputs.literals
+                known = {name: propeller.hash_view(value).SerializeToString(True) for name, value in inputs.items()}
+                key = (attempt.task, *sorted(known.items()))
+                (served if attempt.cached else computed)[key] += 1
+    assert {stage for stage in STAGES for task, *_ in computed if stage in task} == STAGES
+    assert set(computed.values()) == {1}
+    assert served == computed  # by the other one
+
+
+def test_nothing_but_the_object_store_is_shared(cluster: Cluster, trained: tuple[list[Any], Any]) -> None:
+    """If it fails, a task looks for what another one left on a disk, which on a cluster is another machine's."""
+    for execution in trained[0]:
+        maps = [execution.inputs, execution.outputs]
+        maps += [values for node in execution.nodes.values() for values in (node.inputs, node.outputs)]
+        found = [address for values in maps if values is not None for address in addresses(values)]
+        assert len(found) > 20 and all(address.startswith(f"s3://{BUCKET}/flyte/") for address in found)
+        for attempt in execution.attempts:
+            if not attempt.cached:  # the code is what was uploaded, unpacked into an empty folder
+                assert attempt.args[0] == "pyflyte-fast-execute"
+                code = attempt.args[attempt.args.index("--additional-distribution") + 1]
+                assert code in cluster.backend.store.uploads and code.startswith(f"s3://{BUCKET}/")
+
+
+def test_a_policy_is_scored_alike_on_the_cluster_and_here(
+    cluster: Cluster, trained: tuple[list[Any], Any], written: Write, home: Path
+) -> None:
+    """If it fails, a checkpoint on an object store is not the policy that it is on a disk."""
+    policy = f"{cluster.folder(trained[0][0])}/policy"
+    (local,) = home.glob(".flyte/gdsd/run-*/policy")
+    config = written("evaluate", EVALUATE)
+    there = cluster.start("evaluate", WORKFLOWS, "evaluate", "--policy", policy, "--config", config)
+    finish(begin_here(home, WORKFLOWS, "evaluate", "--policy", local, "--config", config))
+    execution = there.succeeded()
+    assert len(tries(execution, "answer_problems")) == 1
+    reports = [cluster.record(execution, "evaluation.json"), record_here(home, "evaluation.json")]
+    assert without_times(reports[0]) == without_times(reports[1])
+    assert reports[0][0]["solved"] == trained[1]["trained"]["solved"]
+
+
+def test_a_comparison_gives_the_numbers_of_a_local_one(cluster: Cluster, written: Write, home: Path) -> None:
+    """If it fails, who wins a comparison depends on where it was run."""
+    config = written("compare", COMPARE)
+    there = cluster.start("compare", WORKFLOWS, "compare", "--config", config)
+    finish(begin_here(home, WORKFLOWS, "compare", "--config", config))
+    assert without_times(cluster.record(there.succeeded(), "comparison.json")) == without_times(
+        record_here(home, "comparison.json")
+    )

@@ -1,0 +1,175 @@
+"""Nights and a week of the schedule, registered and activated as the README says, with the registry on S3.
+
+The launch plans are started as cron starts them: by name, with nothing but the time. No time passes in the stand-in, so
+cron itself is not tried.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.domains.sudoku import solutions
+from tasks.gdsd.registry import Registry
+from tasks.promote import open_registry
+from tests.cluster.stand_in import BUCKET, Cluster, logs, output, tries
+from tests.workflows.conftest import without_times
+
+pytestmark = pytest.mark.cluster
+REGISTRY = f"s3://{BUCKET}/registry"
+PROJECT, DOMAIN = "flytesnacks", "development"
+# All puzzles have one solution, which a policy that knows most of it learns in an epoch: the gate surely says yes.
+SOLUTION = "1234341221434321"
+NIGHTLY = {
+    "name": "nightly",
+    "rounds": 1,
+    "prompts": {"train_size": 64, "validation_size": 4, "test_size": 32, "similarity": 1.0},
+    "policy": {
+        "tiny": {"hidden_size": 64, "intermediate_size": 64, "layers": 1, "heads": 4},
+        "warm_start": {"steps": 25, "batch_size": 32, "learning_rate": 0.01},
+    },
+    "rollout": {"prompts_per_round": 32, "group_size": 8, "sampler": {"steps_per_block": 4}},
+    "distill": {
+        "objective": {"guidance": 1.0, "trust_region": None},
+        "inner_steps": 100,
+        "learning_rate": 0.002,
+        "warmup_steps": 0,
+    },
+    "evaluation": {"sampler": {"steps_per_block": 4}},
+    "judge": {"resamples": 100, "confidence": 0.8},
+}
+FIRST, SECOND, THIRD = (datetime(2026, 11, day, 2, tzinfo=UTC) for day in (24, 26, 27))
+MONDAY = datetime(2026, 11, 30, 14, tzinfo=UTC)
+
+Write = Callable[[str, dict[str, Any]], Path]
+
+
+@dataclass
+class Schedule:
+    """What became of it."""
+
+    first: tuple[Any, Any]  # two nights at the same moment, with an empty registry
+    later: Any  # a night after them, with a gate that says no
+    week: Any  # beside it
+    registry: Registry
+
+    @property
+    def won(self) -> Any:
+        """The one of the first nights that promoted its policy."""
+        return next(night for night in self.first if night.phase == "SUCCEEDED")
+
+
+@pytest.fixture(scope="module")
+def problems(cluster: Cluster) -> dict[str, dict[str, str]]:
+    """Puzzles in the object store, and where they are."""
+    drawn, found = random.Random(0), dict[str, None]()
+    while len(found) < 300:
+        empty = set(drawn.sample(range(16), drawn.randint(9, 11)))
+        puzzle = "".join("." if cell in empty else digit for cell, digit in enumerate(SOLUTION))
+        if len(solutions(puzzle)) == 1:
+            found[puzzle] = None
+    rows = [json.dumps({"puzzle": puzzle, "solution": SOLUTION}) + "\n" for puzzle in found]
+    sources = {}
+    for name, part in (("train_data", rows[:200]), ("test_data", rows[200:])):
+        path, content = f"s3://{BUCKET}/problems/{name}.jsonl", "".join(part).encode()
+        cluster.files.pipe_file(path, content)
+        sources[name] = {"path": path, "sha256": hashlib.sha256(content).hexdigest()}
+    return sources
+
+
+@pytest.fixture(scope="module")
+def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str]]) -> Schedule:
+    """Registers and activates the launch plans, and lets time pass."""
+    from flytekit.configuration import Config
+    from flytekit.remote import FlyteRemote
+
+    nightly = NIGHTLY | {"prompts": NIGHTLY["prompts"] | problems}
+    weekly = {
+        "prompts": {"test_size": NIGHTLY["prompts"]["test_size"], "test_data": problems["test_data"]},
+        "evaluation": NIGHTLY["evaluation"],
+    }
+    cluster.call(
+        *("pyflyte", "-c", cluster.backend.config, "register", "-p", PROJECT, "-d", DOMAIN, "--version", "v1"),
+        *("--activate-launchplans", "workflows"),
+        GDSD_REGISTRY=REGISTRY,
+        GDSD_RETRAIN_CONFIG=str(written("nightly", nightly)),
+        GDSD_WEEKLY_CONFIG=str(written("weekly", weekly)),
+    )
+    remote = FlyteRemote(Config.auto(cluster.backend.config), default_project=PROJECT, default_domain=DOMAIN)
+
+    def start(name: str, plan: str, when: datetime, **inputs: object) -> None:
+        remote.execute(
+            remote.fetch_launch_plan(name=plan), inputs={"kickoff_time": when, **inputs}, execution_name=name
+        )
+
+    strict = TrainConfig.model_validate_json(json.dumps(nightly | {"judge": NIGHTLY["judge"] | {"margin": 0.99}}))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.access.items():
+            patch.setenv(name, value)
+        start("night-1", "nightly_retrain", FIRST)
+        start("night-2", "nightly_retrain", SECOND)
+        first = cluster.ended("night-1"), cluster.ended("night-2")
+        start("night-3", "nightly_retrain", THIRD, config=strict)
+        start("week", "weekly_evaluation", MONDAY)
+        return Schedule(first, cluster.ended("night-3"), cluster.ended("week"), open_registry(REGISTRY))
+
+
+def reached(report: Any) -> Any:
+    return {key: value for key, value in without_times(report).items() if key not in ("round", "protocol")}
+
+
+def test_of_two_nights_at_once_one_wins_and_the_other_is_stale(schedule: Schedule) -> None:
+    """If it fails, a policy replaces a champion that it was never compared with, or a promotion is lost."""
+    stale, won = sorted(schedule.first, key=lambda night: night.phase)
+    assert [stale.phase, won.phase] == ["FAILED", "SUCCEEDED"], [logs(night) or output(night) for night in (stale, won)]
+    result = output(won)
+    (change,) = schedule.registry.history()
+    assert result["promoted"] and (change.entry, change.previous) == (result["champion"], None)
+    assert (change.action, change.who) == ("promoted", f"execution {won.name}")
+    assert schedule.registry.entry(change.entry).made == {"night-1": FIRST, "night-2": SECOND}[won.name]
+    assert "StaleError" in stale.error.message and "judged against an empty registry" in stale.error.message
+    assert [len(attempts) for attempts in tries(stale, "tasks.promote.promote").values()] == [1]
+    assert len(schedule.registry.entries()) == 2, "both have an entry that is whole; one never was champion"
+
+
+def test_a_later_night_starts_from_the_champion_on_problems_of_its_own(schedule: Schedule) -> None:
+    """If it fails, every night starts from nothing, or learns the same problems by heart."""
+    assert schedule.later.phase == "SUCCEEDED", f"{schedule.later.error}\n{logs(schedule.later)}"
+    before, after = (output(night)["run"]["record"] for night in (schedule.won, schedule.later))
+    assert before["trained"]["reward"] != before["base"]["reward"], "a night that changes nothing shows nothing here"
+    assert reached(after["base"]) == reached(before["trained"])
+    assert tries(schedule.later, "take_policy") and not tries(schedule.later, "prepare_policy")
+    assert before["config"]["prompts"]["train_seed"] != after["config"]["prompts"]["train_seed"]
+
+
+def test_a_gate_that_says_no_leaves_the_champion(schedule: Schedule) -> None:
+    """If it fails, a policy that is not better is served."""
+    result, (change,) = output(schedule.later), schedule.registry.history()
+    assert not result["promoted"] and result["champion"] == change.entry == schedule.registry.champion()
+    assert "does not clear" in result["run"]["record"]["decision"]["reason"]
+
+
+def test_the_week_scores_the_champion(schedule: Schedule) -> None:
+    """If it fails, the champion's numbers are not those that it was promoted for."""
+    assert schedule.week.phase == "SUCCEEDED", f"{schedule.week.error}\n{logs(schedule.week)}"
+    week, won = output(schedule.week), output(schedule.won)
+    (kept,) = schedule.registry.evaluations()
+    assert kept.entry == week["champion"] == won["champion"] and kept.when == MONDAY
+    assert reached(week["result"]["reports"][0]) == reached(won["run"]["record"]["trained"])
+
+
+def test_one_command_makes_another_entry_the_champion(cluster: Cluster, schedule: Schedule) -> None:
+    """If it fails, a bad champion stays until somebody writes a program."""
+    champion = schedule.registry.champion()
+    (other,) = set(schedule.registry.entries()) - {champion}
+    cluster.call("python", "-m", "tasks.registry", REGISTRY, "rollback", other[:12], "--reason", "a trial")
+    assert schedule.registry.champion() == other
+    said = cluster.call("python", "-m", "tasks.registry", REGISTRY)
+    assert f"champion  {other}" in said and champion[:12] in said and "a trial" in said and "evaluated" in said
