@@ -79,7 +79,8 @@ def slope(values: np.ndarray) -> Estimate:
     from scipy.stats import linregress, t
 
     found = linregress(np.arange(len(values)), values)
-    half = float(t.ppf(0.975, len(values) - 2) * found.stderr)
+    error = 0.0 if np.ptp(values) == 0 else found.stderr  # which scipy does not know of values that are all equal
+    half = float(t.ppf(0.975, len(values) - 2) * error)
     return Estimate(mean=float(found.slope), low=float(found.slope) - half, high=float(found.slope) + half)
 
 

@@ -193,3 +193,18 @@ def test_enough_pairs_are_bootstrapped() -> None:
     """If it fails, the interval of an ordinary comparison is another than documented."""
     gains = np.array([1.0] * intervals.FEW + [0.0] * 30)
     assert intervals.difference(gains, JUDGE) == intervals.bootstrap(gains, JUDGE)
+
+
+def test_slope_by_hand() -> None:
+    """1, 2, 4: slope 1.5, residual variance 1/6 over sum of squares 2, so error sqrt(1/12); t(0.975, 1) = 12.706."""
+    found = intervals.slope(np.array([1.0, 2.0, 4.0]))
+    assert found.mean == pytest.approx(1.5)
+    assert found.high - found.mean == pytest.approx(12.7062 * (1 / 12) ** 0.5, rel=1e-4)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_what_never_changes_has_no_slope_for_sure(value: float) -> None:
+    """If it fails, a reward that stands still raises no alarm: comparisons with nan are all false."""
+    found = intervals.slope(np.full(30, value))
+    assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
