@@ -23,13 +23,13 @@ SHARE = 0.01  # of a local run's time, which drawing its page may take
     container_image=CPU.image,
     requests=CPU.requests,
     limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True, ignored_inputs=("rounds",)),
+    cache=Cache(policies=[SourceVersion()], serialize=True, ignored_inputs=("reward", "rounds")),
     retries=3,
     timeout=timedelta(minutes=30),
     interruptible=True,
 )
 def announce_round(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
-    """Says in a line what a round came to, of `rounds` in all; nothing of one that came from the cache."""
+    """Says in a line what a round came to, of `rounds` in all; nothing of one whose updates came from the cache."""
     from tasks.gdsd import progress
 
     line = progress.round_line(reward, epoch, rounds)
