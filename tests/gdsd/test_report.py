@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tasks.gdsd import intervals, report, tables
-from tasks.gdsd.config import PromptConfig, PromptFile, TrainConfig
+from tasks.gdsd.config import JudgeConfig, PromptConfig, PromptFile, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
@@ -372,6 +372,15 @@ def test_a_run_that_was_not_promoted_says_so() -> None:
     """If it fails, a failed run looks like a success."""
     lost = decided(promoted=False)
     assert "not promoted</b>" in rendered(record(decision=lost), pairs())
+
+
+def test_a_gain_that_a_guard_held_back_is_no_small_gain() -> None:
+    """If it fails, the head of the page says that the gain was too small, where another domain got worse."""
+    gained = Estimate(mean=0.4, low=0.3, high=0.5)
+    lost = decided(promoted=False, solved_difference=gained, guards=[guard("older", False)])
+    assert "A guard fails: not promoted</b>" in rendered(record(decision=lost), pairs())
+    config = TrainConfig(judge=JudgeConfig(margin=0.35))
+    assert "Not enough: not promoted</b>" in rendered(record(decision=lost, config=config), pairs())
 
 
 def test_what_a_run_worries_about_is_said_at_its_top() -> None:

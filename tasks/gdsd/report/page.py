@@ -9,7 +9,6 @@ import yaml
 from tasks.gdsd import health
 from tasks.gdsd.costs import HOUR, money
 from tasks.gdsd.provenance import MAIN, Provenance
-from tasks.gdsd.records import Decision
 from tasks.gdsd.report import answers, curves, outcome, training
 from tasks.gdsd.report.style import Html, Tile, document, table_html, tiles
 from tasks.gdsd.run_record import RunRecord
@@ -23,7 +22,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
         [
             f"<h1>{name}</h1><p class='sub'>{html.escape(_subtitle(record))}</p>",
             "<div class='top'>",
-            tiles([_better(record.decision), _much(record), _sure(record), _cost(record)]),
+            tiles([_better(record), _much(record), _sure(record), _cost(record)]),
             _curve(record),
             "</div>",
             training.concerns_html([concern.said() for concern in health.concerns(record.progress())]),
@@ -71,12 +70,15 @@ def _when(unix_seconds: float) -> str:
     return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _better(decision: Decision) -> Tile:
+def _better(record: RunRecord) -> Tile:
+    decision = record.decision
     gain = decision.solved_difference
     if decision.promoted:
         return Tile("Did it get better?", "Yes: promoted", f"{_sentence(decision.reason)}.", "good")
     if gain.high < 0:
         found = "No, worse: not promoted"
+    elif gain.low > record.config.judge.margin:
+        found = "A guard fails: not promoted"
     else:
         found = "Not shown: not promoted" if gain.low <= 0 else "Not enough: not promoted"
     return Tile("Did it get better?", found, f"{_sentence(decision.reason)}.", "bad")
