@@ -2,13 +2,14 @@
 
 import logging
 import os
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flytekit import Cache, current_context, task
+from flytekit import Cache, FlyteContextManager, current_context, task
 from flytekit.core.checkpointer import SyncCheckpoint
 from flytekit.exceptions.base import FlyteException
 from flytekit.extend import IgnoreOutputs
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.gdsd.machines import Machines
 
 logger = logging.getLogger(__name__)
+STORE_SECONDS = 3600.0  # for another machine to store what came of an epoch
 
 
 class Distilled(NamedTuple):
@@ -93,7 +95,7 @@ def distill_epoch_on_nodes(
         IgnoreOutputs: another machine has what came of it.
         VanishedError: a machine was taken away.
     """
-    from tasks.gdsd.machines import ElsewhereError, Machines
+    from tasks.gdsd.machines import ElsewhereError, Machines, VanishedError
 
     endpoint = os.environ.get(ENDPOINT)
     if endpoint is None:
@@ -106,6 +108,9 @@ def distill_epoch_on_nodes(
         machines = Machines(endpoint, config.compute.nodes)
         return _distill(policy, base, scored, config, group_size, round, seed, machines)
     except ElsewhereError as error:
+        # To the operator the job is done once any pod has ended well, and then it stops those that have not.
+        if not _is_stored():
+            raise VanishedError(f"{error}, but has stored nothing of it within {STORE_SECONDS:.0f} s") from error
         raise IgnoreOutputs(str(error)) from error
 
 
@@ -147,6 +152,30 @@ def _distill(
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     evidence.rmdir()
     return Distilled(stored(trained), stats)
+
+
+def _is_stored() -> bool:
+    """Waits until another machine has stored outputs or an error for Flyte; says whether it has."""
+    from tasks.gdsd import passing
+
+    place = current_context().output_metadata_prefix
+    files = FlyteContextManager.current_context().file_access.get_filesystem_for_path(place)
+    deadline = time.monotonic() + STORE_SECONDS
+    while True:
+        try:
+            files.invalidate_cache()
+            names = [Path(address).name for address in files.ls(place, detail=False)]
+        except FileNotFoundError:
+            names = []
+        except Exception as error:
+            if not passing.may_pass(error):
+                raise
+            names = []
+        if any(name == "outputs.pb" or name.startswith("error") for name in names):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
 
 
 def _states() -> tuple[Path | None, Sender]:

@@ -1,5 +1,6 @@
 """Attempts at a distillation epoch on a cluster: each goes on from Flyte's checkpoint of the one before it."""
 
+import threading
 from pathlib import Path
 
 import msgpack
@@ -8,8 +9,9 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from tasks import distill
-from tasks.gdsd import distiller
+from tasks.gdsd import distiller, machines
 from tasks.gdsd.digests import digest
+from tasks.gdsd.epoch import Epoch
 from tasks.gdsd.interim import FILE
 from tests.gdsd import interims
 from tests.gdsd.epochs import computed, configured
@@ -25,10 +27,9 @@ def trained(found: Attempt) -> tuple[str, object]:
     return digest(folder), {key: value for key, value in stats.items() if key not in times}
 
 
-def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, an epoch on machines that may be taken away starts afresh each time, or ends as another policy."""
-    epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
-    inputs = {
+def given(epoch: Epoch) -> dict[str, object]:
+    """The inputs of the task that does an epoch."""
+    return {
         "policy": FlyteDirectory(str(epoch.policy)),
         "base": FlyteDirectory(str(epoch.policy)),
         "scored": FlyteFile(str(epoch.scored)),
@@ -37,6 +38,12 @@ def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pyt
         "round": epoch.round_index,
         "seed": epoch.seed,
     }
+
+
+def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, an epoch on machines that may be taken away starts afresh each time, or ends as another policy."""
+    epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
+    inputs = given(epoch)
     updates, lasts = [0], [99]
     update = distiller._Epoch.update
 
@@ -60,3 +67,35 @@ def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pyt
     assert run("third", "second", last=0).retried, "which has made no update, and keeps what it was given"
     assert trained(run("fourth", "third")) == expected
     assert updates == [1], "and only the last update was still to be made"
+
+
+def elsewhere(*_: object) -> None:
+    raise machines.ElsewhereError("machine 2 of 2 has what came of the work")
+
+
+@pytest.mark.parametrize("name", ["outputs.pb", "error-1a2b.pb"])
+def test_a_machine_without_a_result_stays_until_another_has_stored_its_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, the operator calls the job done and kills the pod that is still storing the epoch's policy."""
+    epoch = interims.epoch(tmp_path, computed(nodes=2))
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", "127.0.0.1:1")
+    monkeypatch.setattr(machines, "Machines", elsewhere)
+    result = tmp_path / "pod" / "outputs" / name
+    store = threading.Timer(0.3, lambda: result.write_bytes(b""))
+    store.start()
+    found = attempt(distill.distill_epoch_on_nodes, tmp_path / "pod", **given(epoch))
+    assert result.exists() and found.error is None
+    store.join()
+
+
+def test_a_machine_without_a_result_waits_for_none_that_never_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a machine that is lost at the very end keeps all others until the task's time is up."""
+    epoch = interims.epoch(tmp_path, computed(nodes=2))
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", "127.0.0.1:1")
+    monkeypatch.setattr(machines, "Machines", elsewhere)
+    monkeypatch.setattr(distill, "STORE_SECONDS", 0)
+    found = attempt(distill.distill_epoch_on_nodes, tmp_path / "pod", **given(epoch))
+    assert found.retried and "VanishedError" in found.error.message
