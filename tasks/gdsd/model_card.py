@@ -264,14 +264,15 @@ def _use(record: RunRecord) -> str:
     code = re.sub("|".join(map(re.escape, values)), lambda found: values[found[0]], LOAD)
     return "\n".join(
         [
-            "In a checkout of the pipeline that made it, with its packages; `POLICY` is this folder. No code is loaded "
-            "from it.",
+            "In a checkout of the pipeline that made it, with its packages; `POLICY` is this repository's folder, or "
+            "`policy` in that of the run. No code is loaded from it.",
             "",
             "```python",
             code.replace("`", "\\u0060"),
             "```",
             "",
-            "To score it: `pyflyte run workflows/gdsd.py evaluate --policy POLICY`.",
+            "To score it: `pyflyte run workflows/gdsd.py evaluate --policy POLICY --config FILE`, a file that has of "
+            f"`config.yaml` all of `evaluation` and of `prompts` {', '.join(TestConfig.model_fields)}.",
         ]
     )
 

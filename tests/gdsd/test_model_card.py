@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from tasks.gdsd import checkpoint, model_card
 from tasks.gdsd.checkpoint import CheckpointRecord
-from tasks.gdsd.config import HubDataset, TrainConfig
+from tasks.gdsd.config import EvaluateConfig, HubDataset, TestConfig, TrainConfig
 from tasks.gdsd.run_record import RunRecord
 from tests.gdsd.test_report import HOSTILE, ORIGIN, evaluated, guard, record, repeatedly
 
@@ -182,6 +182,18 @@ def test_the_example_of_the_card_samples_the_policy(tmp_path: Path, capsys: pyte
     (tmp_path / "example.py").write_text(code)
     runpy.run_path(str(tmp_path / "example.py"))
     assert len(capsys.readouterr().out.strip()) > 4
+
+
+def test_the_card_s_way_to_score_the_policy_asks_the_run_s_problems() -> None:
+    """If it fails, whoever follows the card scores the policy on the default Sudoku, whatever it was trained for."""
+    run = configured(prompts={"domain": {"name": "countdown"}, "test_size": 64}, evaluation={"shards": 2})
+    (said,) = re.findall(r"^To score it.*$", text(run), re.M)
+    assert "--policy POLICY --config FILE" in said
+    whole = run.config.model_dump(mode="json")
+    prompts = {name: whole["prompts"][name] for name in re.search(r"of `prompts` (.*)\.$", said)[1].split(", ")}  # type: ignore[index]  # None fails
+    scored = EvaluateConfig.model_validate_json(json.dumps({"prompts": prompts, "evaluation": whole["evaluation"]}))
+    assert scored.evaluation == run.config.evaluation and scored.prompts.domain == run.config.prompts.domain
+    assert {*TestConfig.model_fields} == {*prompts}
 
 
 def test_prompts_and_tokens_cannot_leave_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
