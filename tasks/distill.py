@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.gdsd.machines import Machines
 
 logger = logging.getLogger(__name__)
+PATIENCE = (1.0, 10.0, 60.0)  # seconds between tries to fetch a state
 STORE_SECONDS = 3600.0  # for another machine to store what came of an epoch
 
 
@@ -185,11 +186,26 @@ def _states() -> tuple[Path | None, Sender]:
     states = current_context().checkpoint
     if not isinstance(states, SyncCheckpoint):
         raise TypeError(f"Flyte gave a {type(states).__name__}, but a checkpoint is kept as by SyncCheckpoint")
-    try:
-        folder = states.restore()
-    except FlyteException as error:  # of an attempt that was killed before it stored anything
-        logger.info("the attempt before this one has left no state of the epoch (%s)", error)
-        folder = None
+    folder = None
+    for patience in (*PATIENCE, 0.0):
+        try:
+            folder = states.restore()
+            break
+        except FlyteException as error:  # flytekit does not say whether there is none or the store is not reached
+            if _is_none(states._checkpoint_src):
+                logger.info("the attempt before this one has left no state of the epoch")
+                break
+            logger.warning("the state of the attempt before this one cannot be fetched (%s)", error)
+            time.sleep(patience)
     # The object itself cannot go to another process.
     sender = Sender(states._checkpoint_dest)
     return None if folder is None or not (folder / FILE).is_file() else folder / FILE, sender
+
+
+def _is_none(address: str) -> bool:
+    """Whether a store says for sure that nothing lies at an address."""
+    try:
+        return not FlyteContextManager.current_context().file_access.get_filesystem_for_path(address).exists(address)
+    except Exception as error:
+        logger.warning("%s cannot be looked at (%s)", address, error)
+        return False

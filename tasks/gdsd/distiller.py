@@ -54,7 +54,7 @@ def distill(
     gradients of some groups, and all get the same new policy; of moments that are spread, the first gets the whole.
 
     With a `keeper`, states are kept on the way, and the epoch goes on from what an earlier attempt at it has kept; it
-    ends bit for bit as it would have ended then.
+    ends bit for bit as it would have ended then; on several machines, whose order may be another, up to rounding.
 
     Raises:
         ConfigError: `top_k` exceeds the vocabulary.

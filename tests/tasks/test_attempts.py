@@ -1,10 +1,13 @@
 """Attempts at a distillation epoch on a cluster: each goes on from Flyte's checkpoint of the one before it."""
 
+import logging
 import threading
 from pathlib import Path
 
 import msgpack
 import pytest
+from flytekit.core.checkpointer import SyncCheckpoint
+from flytekit.exceptions.system import FlyteDownloadDataException
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
@@ -71,6 +74,39 @@ def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pyt
 
 def elsewhere(*_: object) -> None:
     raise machines.ElsewhereError("machine 2 of 2 has what came of the work")
+
+
+def test_a_store_that_fails_for_a_moment_costs_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """flytekit reports a lost connection as it reports that nothing is there; taking it for that costs the epoch."""
+    epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
+    inputs = given(epoch)
+    update, made = distiller._Epoch.update, []
+
+    def taken_away(self: distiller._Epoch, rate: float) -> object:
+        if len(made) == 2:
+            raise ConnectionResetError("the machine is taken away")
+        made.append(rate)
+        return update(self, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distiller._Epoch, "update", taken_away)
+        assert attempt(distill.distill_epoch, tmp_path / "first", None, **inputs).retried
+    restore, failures = SyncCheckpoint.restore, [2]
+
+    def fails_at_first(self: SyncCheckpoint) -> Path | None:
+        if failures[0]:
+            failures[0] -= 1
+            raise FlyteDownloadDataException("the connection is lost")
+        return restore(self)
+
+    monkeypatch.setattr(SyncCheckpoint, "restore", fails_at_first)
+    monkeypatch.setattr(distill, "PATIENCE", (0.0, 0.0, 0.0))
+    caplog.set_level("INFO")
+    monkeypatch.setattr(logging.getLogger("tasks"), "propagate", True)
+    trained(attempt(distill.distill_epoch, tmp_path / "second", tmp_path / "first", **inputs))
+    assert failures == [0] and "got to update 2; going on" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["outputs.pb", "error-1a2b.pb"])

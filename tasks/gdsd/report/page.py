@@ -222,6 +222,13 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
         ]
     else:
         rows.append(["execution", "on one machine, without a cluster"])
+    if record.policy.parent is not None:  # `train` would begin with the configured policy instead
+        said = (
+            f"<p>It began with an earlier policy, SHA-256 {html.escape(record.policy.parent)}. To repeat it, "
+            "<code>retrain</code> with the same configuration and <code>--kickoff_time</code>, from a registry whose "
+            "champion is that policy.</p>"
+        )
+        return table_html([], rows) + said
     lines = [] if source is None else [f"git checkout {source.commit}"]
     lines.append(origin.command)
     return (
