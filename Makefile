@@ -38,7 +38,7 @@ fields: $(READY) ## write docs/fields.md, the page of every configuration's fiel
 test: $(READY) ## run the tests, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-cluster: $(READY) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, some ten minutes
+test-cluster: $(READY) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, a quarter of an hour
 	$(if $(GDSD_FLYTE_DOUBLE),,$(error name the folder of the stand-in backend: make test-cluster GDSD_FLYTE_DOUBLE=...))
 	GDSD_FLYTE_DOUBLE='$(GDSD_FLYTE_DOUBLE)' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster -n 3 --dist loadfile tests/cluster
 
