@@ -95,6 +95,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Runs the workflow in this process with a cache of the module's own, without the data checks."""
     from flytekit.core import local_cache
 
+    from tasks import progress
     from tasks.gdsd import quality
 
     home = tmp_path_factory.mktemp("home")
@@ -103,6 +104,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     patch.setattr(local_cache, "CACHE_LOCATION", str(home / "cache"))
     patch.setattr(local_cache.LocalTaskCache, "_initialized", False)
     patch.setattr(quality, "_validate", lambda *arguments: [])
+    patch.setattr(progress, "_pace", progress._Pace())  # that of a process which has drawn nothing yet
 
     def go(config: TrainConfig) -> tuple[RunRecord, str]:
         result = gdsd.train(config=config)

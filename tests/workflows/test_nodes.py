@@ -3,7 +3,9 @@
 import json
 import os
 import subprocess
+import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,14 @@ def test_a_pod_without_the_operator_says_so(tmp_path: Path, monkeypatch: pytest.
         )
 
 
-def test_two_pods_train_what_one_process_trains(tmp_path: Path) -> None:
+@pytest.fixture
+def homes() -> Iterator[Path]:
+    """A folder with a short name: Python's processes meet at a socket in it, whose address has 107 letters at most."""
+    with tempfile.TemporaryDirectory(prefix="pods-") as folder:
+        yield Path(folder)
+
+
+def test_two_pods_train_what_one_process_trains(tmp_path: Path, homes: Path) -> None:
     """If it fails, a second machine changes what is learned, or its pod cannot work with the first at all.
 
     Each pod is a process with the container's own command line, a home and a temporary folder of its own, and what the
@@ -137,7 +146,7 @@ def test_two_pods_train_what_one_process_trains(tmp_path: Path) -> None:
     program, *words = [places.get(word, word) for word in compiled.container.args]
     endpoint, pods = free_endpoint(), []
     for number in range(2):
-        variables = environment(tmp_path / f"pod-{number}") | {"PET_RDZV_ENDPOINT": endpoint, "PYTHONPATH": str(ROOT)}
+        variables = environment(homes / f"{number}") | {"PET_RDZV_ENDPOINT": endpoint, "PYTHONPATH": str(ROOT)}
         log = (tmp_path / f"log-{number}").open("wb")
         command = [str(PYFLYTE.with_name(program)), *words]
         pods.append(
@@ -157,4 +166,4 @@ def test_two_pods_train_what_one_process_trains(tmp_path: Path) -> None:
     torch.testing.assert_close(weights(trained), weights(expected), rtol=0, atol=1e-5)
     assert float((weights(trained) - weights(start)).abs().max()) > 1e-4
     assert trained.record == expected.record and trained.optimizer.keys() == expected.optimizer.keys()
-    assert os.listdir(tmp_path / "pod-0/tmp") != os.listdir(tmp_path / "pod-1/tmp")
+    assert os.listdir(homes / "0/tmp") != os.listdir(homes / "1/tmp")
