@@ -49,9 +49,9 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 
 FROM ${BASE} AS run
 ENV PATH=/opt/venv/bin:$PATH HOME=/home/flyte PYTHONUNBUFFERED=1
-# Sources are unpacked into the working folder.
-RUN useradd --create-home --uid 1000 flyte && install --directory --owner=flyte --group=flyte /home/flyte/run
-WORKDIR /home/flyte/run
+# Sources are unpacked into the working folder by `pyflyte run`, into /root by `pyflyte register`: here these are one.
+RUN useradd --create-home --uid 1000 flyte && chown flyte:flyte /root
+WORKDIR /root
 
 FROM run AS cpu
 # Confines the code of answers, which is judged on this image. No compiler here: it would be in their reach.

@@ -40,6 +40,7 @@ CONFIG = TrainConfig.model_validate(
         "rollout": {"prompts_per_round": 8},
     }
 )
+REGISTERED = "/root"  # where `pyflyte register` has sources unpacked, unless told otherwise
 TOLERANCE = 1e-4  # of a warm-started weight; builds of torch multiply in different orders
 LOOSE = {"setuptools"}  # torch asks for any of them
 INSPECT = """
@@ -137,8 +138,8 @@ def _inspected(found: Mapping[str, object], cuda: bool) -> str:
 def _tasks(begin: list[str], image: str, archive: str, folder: Path) -> Iterator[str]:
     """Runs the first two tasks of a training run in the image and here."""
     run = partial(_run, begin, image, archive, folder)
-    prompts = run(prepare_prompts, {"config": CONFIG.prompts, "prompts_per_round": 8}, {})
-    policy = run(prepare_policy, {"config": CONFIG.policy, "length": LENGTH}, {"train": prompts["train"]})
+    prompts = run(prepare_prompts, ".", {"config": CONFIG.prompts, "prompts_per_round": 8}, {})
+    policy = run(prepare_policy, REGISTERED, {"config": CONFIG.policy, "length": LENGTH}, {"train": prompts["train"]})
     with patch.dict(os.environ, {"GDSD_HOME": str(folder / "here")}):
         prompts_here = prepare_prompts.task_function(config=CONFIG.prompts, prompts_per_round=8)
         train_here = str(prompts_here.train.path)
@@ -164,6 +165,7 @@ def _run(
     archive: str,
     folder: Path,
     task: PythonFunctionTask[object],
+    destination: str,
     values: Mapping[str, object],
     literals: Mapping[str, Literal],
 ) -> Mapping[str, Literal]:
@@ -173,7 +175,7 @@ def _run(
         project="gdsd",
         domain="development",
         version="check",
-        fast_serialization_settings=FastSerializationSettings(True, ".", archive),
+        fast_serialization_settings=FastSerializationSettings(True, destination, archive),
     )
     container = get_serializable(OrderedDict(), settings, task).template.to_flyte_idl().container
     name = task.name.rpartition(".")[2]

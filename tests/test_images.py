@@ -42,6 +42,8 @@ def test_an_image_runs_unprivileged_and_holds_packages_only(target: str) -> None
     assert re.findall(r"^USER (\S+)$", body, re.M)[-1] == "1000:1000"
     assert body.rstrip().endswith("USER 1000:1000")
     assert "useradd --create-home --uid 1000 " in body
+    # `pyflyte register` has the sources unpacked into /root, `pyflyte run` into the working folder.
+    assert "chown flyte:flyte /root\n" in body and re.findall(r"^WORKDIR (\S+)$", body, re.M)[-1] == check.REGISTERED
     copied = re.findall(r"^COPY (.*)$", body, re.M)
     assert copied == [f"--from={target}-packages /opt/venv /opt/venv"]
     assert re.findall(r"^COPY (.*)$", lineage(f"{target}-packages"), re.M) == ["pyproject.toml constraints.txt ./"]

@@ -89,6 +89,10 @@ class Cluster:
         execution = self.backend.store.executions[name]
         assert execution.done.wait(1800), f"{name} is still {execution.phase} after half an hour"
         ran = [attempt for attempt in execution.attempts if not attempt.cached]
+        for attempt in ran:
+            # Elsewhere they would all unpack their sources into one folder of this machine, one while another reads it.
+            place = attempt.command[attempt.command.index("--dest-dir") + 1]
+            assert place == ".", f"{attempt.task} unpacks its sources into {place} instead of a folder of its own"
         work = sum(attempt.seconds for attempt in ran)
         self.told.append(
             f"{name}: {execution.phase}, {execution.ended - execution.started:.0f} s, {len(ran)} task processes of "

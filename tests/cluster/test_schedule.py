@@ -97,7 +97,8 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
     }
     cluster.call(
         *("pyflyte", "-c", cluster.backend.config, "register", "-p", PROJECT, "-d", DOMAIN, "--version", "v1"),
-        *("--activate-launchplans", "workflows"),
+        # Where a pod's sources are unpacked, by default /root, which the stand-in's processes share with this machine.
+        *("--destination-dir", ".", "--activate-launchplans", "workflows"),
         GDSD_REGISTRY=REGISTRY,
         GDSD_RETRAIN_CONFIG=str(written("nightly", nightly)),
         GDSD_WEEKLY_CONFIG=str(written("weekly", weekly)),
