@@ -91,7 +91,7 @@ class Cluster:
         ran = [attempt for attempt in execution.attempts if not attempt.cached]
         for attempt in ran:
             # Elsewhere they would all unpack their sources into one folder of this machine, one while another reads it.
-            place = attempt.command[attempt.command.index("--dest-dir") + 1]
+            place = attempt.args[attempt.args.index("--dest-dir") + 1]
             assert place == ".", f"{attempt.task} unpacks its sources into {place} instead of a folder of its own"
         work = sum(attempt.seconds for attempt in ran)
         self.told.append(
