@@ -126,14 +126,14 @@ def _distill(
     machines: "Machines | None",
 ) -> Distilled:
     """Trains on this machine, as one of several if there are more."""
-    from tasks.gdsd import checkpoint
+    from tasks.gdsd import checkpoint_record
     from tasks.gdsd.epoch import Epoch, train
 
     with nullcontext() if machines is None else machines.preparing():
-        found, send = _states() if in_pod() else (None, None)
+        found, send = _states(machines is None or machines.number == 0) if in_pod() else (None, None)
         folder, table = Path(os.fspath(policy)), Path(os.fspath(scored))
         trained, evidence = new_folder("policy") / "checkpoint", new_folder("evidence")
-        needs_base = config.objective.needs_reference and not checkpoint.read_record(folder).adapter
+        needs_base = config.objective.needs_reference and not checkpoint_record.read_record(folder).adapter
         epoch = Epoch(
             policy=folder,
             base=Path(os.fspath(base)) if needs_base else None,
@@ -179,9 +179,12 @@ def _is_stored() -> bool:
         time.sleep(0.5)
 
 
-def _states() -> tuple[Path | None, Sender]:
-    """Returns the state that the attempt before this one has stored, if any, and what stores those of this one."""
-    from tasks.gdsd.interim import FILE
+def _states(first: bool) -> tuple[Path | None, Sender]:
+    """Returns the state that the attempt before this one has stored, if any, and what stores those of this one.
+
+    The first machine stores it anew at once: the attempt after this one looks nowhere else, and this one may end soon.
+    """
+    from tasks.gdsd import interim
 
     states = current_context().checkpoint
     if not isinstance(states, SyncCheckpoint):
@@ -199,7 +202,11 @@ def _states() -> tuple[Path | None, Sender]:
             time.sleep(patience)
     # The object itself cannot go to another process.
     sender = Sender(states._checkpoint_dest)
-    return None if folder is None or not (folder / FILE).is_file() else folder / FILE, sender
+    if folder is None or not (folder / interim.FILE).is_file():
+        return None, sender
+    if first:
+        interim.store(folder / interim.FILE, sender)
+    return folder / interim.FILE, sender
 
 
 def _is_none(address: str) -> bool:

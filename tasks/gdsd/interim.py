@@ -76,10 +76,7 @@ class Keeper:
         self.last = time.monotonic()
 
     def take(self, accelerator: Accelerator) -> Interim | None:
-        """Returns the state to go on from, if an earlier attempt has left one that is whole and of this epoch.
-
-        It is sent anew: the attempt after this one looks nowhere else.
-        """
+        """Returns the state to go on from, if an earlier attempt has left one that is whole and of this epoch."""
         interim, reason = None, None
         if self.found is not None:
             try:
@@ -89,11 +86,10 @@ class Keeper:
         everywhere = all(parallel.gather(interim is not None, accelerator))  # each machine has its own copy
         if reason is not None and accelerator.is_local_main_process:
             logger.warning("%s; the epoch starts afresh", reason)
-        if interim is None or self.found is None or not everywhere:
+        if interim is None or not everywhere:
             return None
         if accelerator.is_main_process:
             logger.info("an earlier attempt at this epoch got to update %d; going on", len(interim.record.steps))
-            self._send(self.found)
         return interim
 
     def due(self, accelerator: Accelerator) -> bool:
@@ -111,19 +107,21 @@ class Keeper:
             return
         write(self.file, record, weights, slots)
         size = self.file.stat().st_size
-        self._send(self.file)
+        store(self.file, self.send)
         self.file.unlink()
         self.last = time.monotonic()
         seconds = self.last - began
         logger.info("kept the epoch's state after update %d (%.3g MB, %.1f s)", len(record.steps), size / 1e6, seconds)
 
-    def _send(self, file: Path) -> None:
-        try:
-            self.send(file)
-        except Exception as error:
-            if not passing.may_pass(error):
-                raise
-            logger.warning("the epoch's state could not be sent, going on without: %s", error)
+
+def store(file: Path, send: Callable[[Path], None]) -> None:
+    """Sends a state; the epoch goes on without it if it cannot be sent now."""
+    try:
+        send(file)
+    except Exception as error:
+        if not passing.may_pass(error):
+            raise
+        logger.warning("the epoch's state could not be sent, going on without: %s", error)
 
 
 def write(file: Path, record: InterimRecord, weights: dict[str, Tensor], slots: dict[str, Tensor]) -> None:

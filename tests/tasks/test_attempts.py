@@ -2,7 +2,10 @@
 
 import logging
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgpack
 import pytest
@@ -12,7 +15,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from tasks import distill
-from tasks.gdsd import distiller, machines
+from tasks.gdsd import checkpoint, distiller, machines
 from tasks.gdsd.digests import digest
 from tasks.gdsd.epoch import Epoch
 from tasks.gdsd.interim import FILE
@@ -57,6 +60,14 @@ def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pyt
         return update(self, rate)
 
     monkeypatch.setattr(distiller._Epoch, "update", taken_away)
+    load = checkpoint.load
+
+    def taken_away_at_once(*given: Any, **named: Any) -> checkpoint.PolicyState:
+        if lasts[0] < 0:
+            raise ConnectionResetError("the machine is taken away")
+        return load(*given, **named)
+
+    monkeypatch.setattr(checkpoint, "load", taken_away_at_once)
 
     def run(name: str, before: str | None, last: int = 99) -> Attempt:
         updates[0], lasts[0] = 0, last
@@ -67,9 +78,32 @@ def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pyt
     assert run("first", None, last=0).retried, "before there is any state"
     assert run("second", "first", last=2).retried
     assert [path.name for path in (tmp_path / "second" / "checkpoint").iterdir()] == [FILE]
-    assert run("third", "second", last=0).retried, "which has made no update, and keeps what it was given"
-    assert trained(run("fourth", "third")) == expected
+    assert run("third", "second", last=-1).retried, "before the policy is loaded; it hands on what it was given"
+    assert run("fourth", "third", last=0).retried, "before there is a new state"
+    assert trained(run("fifth", "fourth")) == expected
     assert updates == [1], "and only the last update was still to be made"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_of_several_machines_hands_the_state_on(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, an epoch of several machines begins anew when they are taken away twice, or each of them uploads."""
+    shared = SimpleNamespace(number=number, preparing=nullcontext)
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", "127.0.0.1:1")
+    monkeypatch.setattr(machines, "Machines", lambda *_: shared)
+
+    def taken_away(*_: object) -> None:
+        raise ConnectionResetError("the machines are taken away")
+
+    monkeypatch.setattr("tasks.gdsd.epoch.train", taken_away)
+    left = tmp_path / "first" / "checkpoint" / FILE
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"state")
+    inputs = given(interims.epoch(tmp_path, computed(nodes=2)))
+    assert attempt(distill.distill_epoch_on_nodes, tmp_path / "second", tmp_path / "first", **inputs).retried
+    kept = tmp_path / "second" / "checkpoint" / FILE
+    assert kept.exists() == (number == 0) and (number == 1 or kept.read_bytes() == b"state")
 
 
 def elsewhere(*_: object) -> None:
