@@ -54,13 +54,13 @@ def answer_problems(
         CheckpointError: the folder is not a checkpoint of this project.
         DataError: a prompt and its answer do not fit the model's positions.
     """
-    from tasks.gdsd import checkpoint, devices, evaluation, prompt_lengths, tables
+    from tasks.gdsd import answering, checkpoint, devices, prompt_lengths, tables
 
     state = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False)
     state.denoiser.freeze_for_sampling()
     table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
     prompt_lengths.measure(state.denoiser, table, config.sampler.length)
-    rows, stats = evaluation.answer(state, table, config, seed, shard, shards)
+    rows, stats = answering.answer(state, table, config, seed, shard, shards)
     file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")
     if shards > 1:
         logger.info("answers at length %d: shard %d of %d done", config.sampler.length, shard + 1, shards)
@@ -89,7 +89,7 @@ def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: Evalu
     from tasks.gdsd import evaluation, quality, rewards, tables
 
     began = time.monotonic()
-    answers = evaluation.merge([tables.read(Path(os.fspath(shard.table)), tables.ANSWERS) for shard in shards])
+    answers = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ANSWERS) for shard in shards)
     samples = rewards.judge(answers, domain)
     seconds = time.monotonic() - began
     checked = quality.check_samples(samples, shards[0].stats.problems, config.samples, domain)

@@ -104,7 +104,7 @@ def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
         CheckpointError: the folder is not a checkpoint of this project.
         DataError: a prompt and its answer do not fit the model's positions.
     """
-    from tasks.gdsd import checkpoint, devices, prompt_lengths, tables
+    from tasks.gdsd import checkpoint, checkpoint_record, devices, prompt_lengths, tables
     from tasks.gdsd.denoiser import four_bits
 
     began = time.monotonic()
@@ -117,7 +117,7 @@ def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
         prompt_tokens_mean=prompts.mean,
         prompt_tokens_longest=prompts.longest,
         seconds=time.monotonic() - began,
-        parent=checkpoint.read_record(folder).parent,
+        parent=checkpoint_record.read_record(folder).parent,
         device=devices.name(denoiser.device),
     )
     logger.info("base policy: the champion, %s, %s parameters", denoiser.family.name, f"{stats.parameters:,}")

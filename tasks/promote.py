@@ -162,7 +162,7 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
         StaleError: the run was judged against a champion that is not the champion any more.
         RegistryError: the registry cannot be written to.
     """
-    from tasks.gdsd import checkpoint
+    from tasks.gdsd import checkpoint_record
 
     opened, record = open_registry(registry), run.record
     if not record.decision.promoted:
@@ -173,7 +173,7 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
         folder,
         parent=champion.entry,
         made=_utc(kickoff_time),
-        versions=checkpoint.read_record(folder).made_with,
+        versions=checkpoint_record.read_record(folder).made_with,
         evidence={
             "decision": record.decision,
             "base": record.base,

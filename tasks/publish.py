@@ -92,7 +92,7 @@ def publish_policy(
     began_unix_seconds: float,
 ) -> RunResult:
     """Writes the run's folder: report, metrics, samples, configuration, record, model card and policy."""
-    from tasks.gdsd import checkpoint, model_card, provenance, report, tables
+    from tasks.gdsd import checkpoint_record, model_card, provenance, report, tables
 
     record = RunRecord(
         config=config,
@@ -121,7 +121,7 @@ def publish_policy(
         policy_sha256=digest(folder / "policy"),
     )
     page = report.write(folder, record, samples, origin)
-    card = model_card.write(record, checkpoint.read_record(folder / "policy"), origin)
+    card = model_card.write(record, checkpoint_record.read_record(folder / "policy"), origin)
     (folder / "README.md").write_text(card, "utf-8")
     Deck("Report", page)
     return RunResult(record=record, folder=FlyteDirectory(str(folder)))

@@ -43,10 +43,10 @@ def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size:
     Raises:
         QualityError: a critical expectation on the scored table failed; the Deck shows all of them.
     """
-    from tasks.gdsd import quality, rewards, rollouts, tables
+    from tasks.gdsd import quality, rewards, tables
 
     began = time.monotonic()
-    merged = rollouts.merge([Path(os.fspath(shard.table)) for shard in shards])
+    merged = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ROLLOUTS) for shard in shards)
     table = rewards.score(merged, domain, group_size, config.scale_by_std)
     seconds = time.monotonic() - began
     report = quality.check_scored(table, group_size, domain)

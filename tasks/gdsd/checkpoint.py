@@ -10,40 +10,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tasks.gdsd.checkpoint_record import OPTIMIZER, RECORD, CheckpointRecord, read_record
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.digests import SUMS, damage, digest, seal
 from tasks.gdsd.errors import CheckpointError
-
-RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
-
-
-class CheckpointRecord(BaseModel):
-    """What a checkpoint says of itself. It has no times, so that equal training gives equal bytes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    family: str
-    round: int  # rounds of distillation behind this policy; 0 for a base
-    updates: int  # optimizer updates that were applied
-    skipped_in_a_row: int  # non-finite updates at the end of the last epoch
-    adapter: bool = False  # whether the weights are a frozen base and an adapter beside it
-    parent: str | None  # content digest of the checkpoint this one was trained from
-    made_with: dict[str, str]  # versions of the libraries that the weights depend on
-
-    @field_validator("family", mode="before")
-    @classmethod
-    def _name(cls, family: object) -> object:
-        return family.name if isinstance(family, Family) else family
 
 
 class PolicyState:
@@ -141,20 +117,6 @@ def _require_whole(folder: Path, moments: bool) -> None:
             f"{wrong}. Copy the checkpoint again, or remove it and run again what made it; if you changed the file on "
             f"purpose, remove {SUMS}"
         )
-
-
-def read_record(folder: Path) -> CheckpointRecord:
-    """Reads what a checkpoint says of itself.
-
-    Raises:
-        CheckpointError: there is no record, or not one of this format.
-    """
-    try:
-        return CheckpointRecord.model_validate_json((folder / RECORD).read_text())
-    except OSError as error:
-        raise CheckpointError(f"{folder} is not a checkpoint: {RECORD} cannot be read ({error})") from error
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{folder / RECORD} is not a checkpoint record: {error}") from error
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from tasks.gdsd import checkpoint, devices, memory, moments, parallel, sharding
 from tasks.gdsd.batch import Batch, collate
-from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
+from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.checkpoint_record import CheckpointRecord
 from tasks.gdsd.config import DistillConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError, NonFiniteError

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tasks.console import speak
-from tasks.gdsd import checkpoint, devices, distiller, interim, memory, parallel, tables
+from tasks.gdsd import checkpoint, checkpoint_record, devices, distiller, interim, memory, parallel, tables
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config import DistillConfig
@@ -78,7 +78,7 @@ def _train(epoch: Epoch) -> EpochStats:
     base = None if epoch.base is None else _reference(epoch.base, device, epoch.config.compute)
     # Without an adapter the weights themselves are trained. Most updates are too small for half precision: at a rate of
     # 3e-6, 3 of 100 weights would move.
-    whole = not checkpoint.read_record(epoch.policy).adapter
+    whole = not checkpoint_record.read_record(epoch.policy).adapter
     parent = digest(epoch.policy)
     trained, stats = distiller.distill(
         checkpoint.load(epoch.policy, device, dtype=torch.float32 if whole else None),
@@ -103,7 +103,7 @@ def _keeper(epoch: Epoch, parent: str) -> Keeper | None:
         return None
     inputs = {
         "policy": parent,
-        "base": None if epoch.base is None else digest(epoch.base / checkpoint.RECORD),
+        "base": None if epoch.base is None else digest(epoch.base / checkpoint_record.RECORD),
         "scored": digest(epoch.scored),
         "config": epoch.config.model_dump(mode="json"),
         "group_size": epoch.group_size,

@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from tasks.gdsd import passing
-from tasks.gdsd.checkpoint import OPTIMIZER, read_record
+from tasks.gdsd.checkpoint_record import OPTIMIZER, read_record
 from tasks.gdsd.digests import SUMS, digest
 from tasks.gdsd.errors import DeliveryError, UnreachableError
 from tasks.gdsd.publish_config import HubConfig

@@ -5,8 +5,9 @@ Each runs the same program. Nothing else is shared: no disk, and no knowledge of
 
 import json
 import socket
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -16,7 +17,7 @@ from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
 COME_SECONDS = 1800  # for a machine that is rented and has yet to fetch its image
-HEAR_SECONDS = 1200  # NCCL takes up to ten minutes to give up on a process that is gone
+HEAR_SECONDS = 3600  # for a process or machine that is busy with whole weights at a slow store; see `listening`
 
 
 class VanishedError(RuntimeError):
@@ -95,6 +96,35 @@ class Machines:
         failed = [number for number, one in enumerate(self.tell(Told(False))) if one.crash is not None]
         if failed:
             raise ElsewhereError(f"machine {failed[0] + 1} of {self.count} has failed, and says why")
+
+    @contextmanager
+    def listening(self, end: Callable[[], None]) -> Iterator[None]:
+        """Calls `end` each second from when another machine has crashed or is being taken away.
+
+        Processes on this one may not notice by themselves, and would wait for its processes until they lose patience.
+        """
+        keys = [f"{self.talk}/{number}" for number in range(self.count)]
+        over = threading.Event()
+
+        def listen() -> None:
+            while not over.wait(1):
+                if self._is_lost(keys):
+                    end()
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            yield
+        finally:
+            over.set()
+            listener.join()
+
+    def _is_lost(self, keys: Sequence[str]) -> bool:
+        try:
+            told = [Told(**json.loads(self._store.get(key))) for key in keys if self._store.check([key])]
+        except RuntimeError:  # the machine that holds the store is gone
+            return True
+        return any(one.gone or one.crash is not None for one in told)
 
     def tell(self, mine: Told) -> list[Told]:
         """Tells the others how this machine's part ended, and returns what all have told, in the order of arrival.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from tasks.gdsd.checkpoint import CheckpointRecord
+from tasks.gdsd.checkpoint_record import CheckpointRecord
 from tasks.gdsd.config import HubDataset, PromptConfig, PromptFile, TestConfig
 from tasks.gdsd.denoiser.source import HubModel, ModelFolder
 from tasks.gdsd.domains import make

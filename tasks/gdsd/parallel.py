@@ -9,14 +9,15 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import AutocastKwargs
+from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -27,7 +28,7 @@ from torch.distributed.tensor import DTensor
 from tasks.gdsd import passing
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.errors import ConfigError, GdsdError
-from tasks.gdsd.machines import ElsewhereError, Machines, Told, VanishedError, cause, speaker
+from tasks.gdsd.machines import HEAR_SECONDS, ElsewhereError, Machines, Told, VanishedError, cause, speaker
 
 PRELOADED = "tasks.gdsd.epoch"
 PASSING = ".passing"  # ends the name of a report of an error that may not come again
@@ -54,7 +55,9 @@ def accelerator(device: torch.device, compute: ComputeConfig) -> Accelerator:
     precision = "bf16" if compute.precision == "bfloat16" else "no"
     # A pass uses each weight once, so copies of all in half precision would be kept for nothing.
     uncached = AutocastKwargs(cache_enabled=False)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, kwargs_handlers=[uncached])
+    # The others wait while the first one stores an epoch's state. One that crashes ends them all before that.
+    patient = InitProcessGroupKwargs(timeout=timedelta(seconds=HEAR_SECONDS))
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, kwargs_handlers=[uncached, patient])
 
 
 def place() -> tuple[int, int]:
@@ -163,7 +166,8 @@ def launch(
     crash, began = None, time.time()
     with tempfile.TemporaryDirectory(prefix="gdsd-processes-") as reports, _importable():
         try:
-            results = elastic_launch(config, _serve)(work, arguments, threads, Path(reports))
+            with nullcontext() if machines is None else machines.listening(_end):
+                results = elastic_launch(config, _serve)(work, arguments, threads, Path(reports))
         except SignalException as error:
             if machines is not None:
                 machines.leave()
@@ -197,6 +201,12 @@ def launch(
         raise first
     result: Result = first
     return result
+
+
+def _end() -> None:
+    """Ends the processes that this one has started, which their launcher notices."""
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 @contextmanager

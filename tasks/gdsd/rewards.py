@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from tasks.gdsd import tables
 from tasks.gdsd.advantages import leave_one_out
@@ -67,11 +66,10 @@ def score(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_st
             "completions are missing or doubled"
         )
     table = judge(rollouts, choice)
-    rewards = torch.tensor([torch.nan if reward is None else reward for reward in table["reward"].to_pylist()])
-    advantages = leave_one_out(rewards.view(-1, group_size), scale_by_std).view(-1)
-    values = [None if value != value else value for value in advantages.tolist()]
+    rewards = table["reward"].fill_null(np.nan).to_numpy().reshape(-1, group_size)
+    advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
     place = table.column_names.index("solved") + 1
-    return table.add_column(place, tables.SCORED.field("advantage"), pa.array(values, pa.float32()))
+    return table.add_column(place, tables.SCORED.field("advantage"), pa.array(advantages, from_pandas=True))
 
 
 def empty(judged: pa.Table) -> list[bool]:

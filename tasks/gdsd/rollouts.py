@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from tasks.gdsd import devices, engines, prompts, seeds, tables
+from tasks.gdsd import devices, engines, prompts, seeds
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.engine_config import RolloutEngine, SamplerConfig
 from tasks.gdsd.engines.base import Completion, Request
@@ -89,9 +88,3 @@ def complete(
         device=devices.name(denoiser.device),
         ended_unix_seconds=time.time(),
     )
-
-
-def merge(shards: list[Path]) -> pa.Table:
-    """Joins the shards of a round in one order, whatever their number."""
-    table = pa.concat_tables([tables.read(path, tables.ROLLOUTS) for path in shards])
-    return table.sort_by([("prompt_id", "ascending"), ("sample", "ascending")]).combine_chunks()

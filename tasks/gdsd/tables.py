@@ -141,3 +141,8 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
     if not table.schema.equals(complete(schema, table.column_names)):
         raise DataError(f"{path} has the columns\n{table.schema}\nbut these are declared:\n{schema}")
     return table
+
+
+def join(shards: Iterable[pa.Table]) -> pa.Table:
+    """Joins the shards of a table of completions in one order, whatever their number."""
+    return pa.concat_tables(shards).sort_by([("prompt_id", "ascending"), ("sample", "ascending")]).combine_chunks()

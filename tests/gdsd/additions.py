@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from tasks.gdsd import checkpoint, engines, evaluation, rollouts, tables
+from tasks.gdsd import answering, checkpoint, engines, rollouts, tables
 from tasks.gdsd.batch import collate
 from tasks.gdsd.checkpoint import PolicyState
 from tasks.gdsd.config import TrainConfig
@@ -82,7 +82,7 @@ def engine(values: Mapping[str, object]) -> None:
     problems = tables.pa.Table.from_pylist(
         [{"id": "test-000000", "prompt": "12=", "problem": "12", "reference": "12"}], tables.PROMPTS
     )
-    rows, _ = evaluation.answer(checkpoint.base_state(denoiser), problems, config, seed=0, shard=0, shards=1)
+    rows, _ = answering.answer(checkpoint.base_state(denoiser), problems, config, seed=0, shard=0, shards=1)
     assert rows[0]["steps"] == config.sampler.length
 
 

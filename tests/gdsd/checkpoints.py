@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.gdsd import checkpoint
-from tasks.gdsd.checkpoint import CheckpointRecord, PolicyState
+from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.checkpoint_record import CheckpointRecord
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.digests import SUMS
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.config import AdapterConfig
-from tasks.gdsd.denoiser.adapted_map import AdaptedLinear, total
+from tasks.gdsd.denoiser.adapted_linear import AdaptedLinear
+from tasks.gdsd.denoiser.adapted_map import total
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.four_bits import FourBitLinear
 from tasks.gdsd.denoiser.source import ModelFolder

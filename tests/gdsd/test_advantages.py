@@ -2,18 +2,24 @@
 
 import math
 
+import numpy as np
 import pytest
-import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
 
 from tasks.gdsd.advantages import leave_one_out
 
 NAN = math.nan
 
 
+def drawn(seed: int, *shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
 def check(rewards: list[list[float]], expected: list[list[float]], scale: bool = False) -> None:
-    found = leave_one_out(torch.tensor(rewards), scale)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-6, equal_nan=True)
+    found = leave_one_out(np.array(rewards, np.float32), scale)
+    assert found.dtype == np.float32
+    assert_allclose(found, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_by_hand() -> None:
@@ -29,10 +35,10 @@ def test_equals_the_scaled_distance_to_the_mean() -> None:
 
     r_i - (G m - r_i) / (G - 1) = G / (G - 1) * (r_i - m) for the group's mean m; hence it sums to zero.
     """
-    rewards = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
+    rewards = drawn(0, 50, 6)
     found = leave_one_out(rewards, False)
-    torch.testing.assert_close(found, 6 / 5 * (rewards - rewards.mean(1, keepdim=True)), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(found.sum(1), torch.zeros(50), atol=1e-5, rtol=0)
+    assert_allclose(found, 6 / 5 * (rewards - rewards.mean(1, keepdims=True)), atol=1e-6, rtol=1e-5)
+    assert_allclose(found.sum(1), 0, atol=1e-5)
 
 
 def test_scaling_divides_by_the_unbiased_deviation() -> None:
@@ -48,10 +54,9 @@ def test_scaling_divides_by_the_unbiased_deviation() -> None:
 @pytest.mark.parametrize("factor, shift", [(10.0, 0.0), (0.01, 0.0), (1.0, 5.0)])
 def test_scaled_advantages_ignore_the_unit_of_the_reward(factor: float, shift: float) -> None:
     """If it fails, rescaling a reward changes a training that asked to be free of its scale."""
-    rewards = torch.rand(20, 5, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(
-        leave_one_out(factor * rewards + shift, True), leave_one_out(rewards, True), atol=1e-3, rtol=1e-3
-    )
+    rewards = drawn(1, 20, 5)
+    other = (factor * rewards + shift).astype(np.float32)
+    assert_allclose(leave_one_out(other, True), leave_one_out(rewards, True), atol=1e-3, rtol=1e-3)
 
 
 def test_a_row_without_a_verdict_is_left_out() -> None:
@@ -77,17 +82,17 @@ def test_no_spread_is_exactly_zero(scale: bool) -> None:
     """
     shares = [[part / cells] for cells in range(1, 13) for part in range(cells + 1)]
     for group in (2, 3, 5, 7, 8, 12, 33):
-        rewards = torch.tensor(shares).expand(-1, group)
-        assert torch.equal(leave_one_out(rewards, scale), torch.zeros_like(rewards)), f"group of {group}"
+        rewards = np.repeat(np.array(shares, np.float32), group, axis=1)
+        assert_array_equal(leave_one_out(rewards, scale), np.zeros_like(rewards), f"group of {group}")
     check([[0.1, NAN, 0.1, 0.1]], [[0.0, NAN, 0.0, 0.0]], scale)
 
 
 @pytest.mark.parametrize("scale", [False, True])
 def test_groups_do_not_see_each_other(scale: bool) -> None:
     """If it fails, sharding or the order of prompts changes advantages."""
-    rewards = torch.rand(6, 4, generator=torch.Generator().manual_seed(2))
+    rewards = drawn(2, 6, 4)
     rewards[1, 2] = NAN
-    alone = torch.cat([leave_one_out(group[None], scale) for group in rewards])
-    torch.testing.assert_close(leave_one_out(rewards, scale), alone, equal_nan=True)
-    order = torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(leave_one_out(rewards[:, order], scale), alone[:, order], equal_nan=True)
+    alone = np.concatenate([leave_one_out(group[None], scale) for group in rewards])
+    assert_allclose(leave_one_out(rewards, scale), alone, rtol=1e-6)
+    order = [2, 0, 3, 1]
+    assert_allclose(leave_one_out(rewards[:, order], scale), alone[:, order], rtol=1e-6)

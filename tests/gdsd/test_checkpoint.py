@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import checkpoint
+from tasks.gdsd import checkpoint, checkpoint_record
 from tasks.gdsd.config import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.digests import SUMS, digest
@@ -47,7 +47,7 @@ def test_a_round_trip_loses_nothing(denoiser: Denoiser, adapted: bool, tmp_path:
     """If it fails, a run that continues from a checkpoint is not the run that was interrupted."""
     state = trained(denoiser)
     loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", state), CPU)
-    assert loaded.record == state.record == checkpoint.read_record(tmp_path / "policy")
+    assert loaded.record == state.record == checkpoint_record.read_record(tmp_path / "policy")
     assert loaded.denoiser.has_adapter == loaded.record.adapter == adapted
     weights, found = state.denoiser.state_dict(), loaded.denoiser.state_dict()
     assert weights.keys() == found.keys() and all(torch.equal(weights[name], found[name]) for name in weights)
@@ -312,7 +312,7 @@ def test_a_policy_begins_another_run_with_its_weights_alone(denoiser: Denoiser, 
             assert (base / path.relative_to(source)).read_bytes() == path.read_bytes()
     state = checkpoint.load(base, CPU)
     assert state.optimizer == {} and state.denoiser.has_adapter == adapted
-    record = checkpoint.read_record(source)
+    record = checkpoint_record.read_record(source)
     began = {"round": 0, "updates": 0, "skipped_in_a_row": 0, "parent": digest(source)}
     assert record.round > 0 and state.record == record.model_copy(update=began)
     assert {path.name for path in tmp_path.iterdir()} == {"policy", "base"}

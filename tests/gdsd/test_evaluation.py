@@ -7,7 +7,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import evaluation, intervals, rewards, stopping, tables
+from tasks.gdsd import answering, evaluation, intervals, rewards, stopping, tables
 from tasks.gdsd.checkpoint import base_state
 from tasks.gdsd.config import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
@@ -78,11 +78,11 @@ def answered(
 ) -> tuple[pa.Table, list[AnswerStats]]:
     """All shards of an evaluation, joined, as the workflow does it."""
     shards = [
-        evaluation.answer(base_state(denoiser), problems, config, seed, shard, config.shards)
+        answering.answer(base_state(denoiser), problems, config, seed, shard, config.shards)
         for shard in range(config.shards)
     ]
     parts = [pa.Table.from_pylist(rows, tables.ANSWERS) for rows, _ in shards]
-    return evaluation.merge(parts), [stats for _, stats in shards]
+    return tables.join(parts), [stats for _, stats in shards]
 
 
 def evaluate(

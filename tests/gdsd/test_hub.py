@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from tasks.gdsd import checkpoint, hub, model_card, passing, report
+from tasks.gdsd import checkpoint, checkpoint_record, hub, model_card, passing, report
 from tasks.gdsd.config import AdapterConfig, TinyModelConfig
 from tasks.gdsd.denoiser import tiny
 from tasks.gdsd.errors import CheckpointError, DeliveryError, UnreachableError
@@ -39,7 +39,7 @@ def run_folder(folder: Path, adapter: bool = False) -> Path:
     checkpoint.save(folder / "policy", trained(denoiser))
     run = record()
     report.write(folder, run, pairs(), ORIGIN)
-    card = model_card.write(run, checkpoint.read_record(folder / "policy"), ORIGIN)
+    card = model_card.write(run, checkpoint_record.read_record(folder / "policy"), ORIGIN)
     (folder / "README.md").write_text(card, "utf-8")
     return folder
 
@@ -60,7 +60,7 @@ def test_a_policy_on_the_hub_is_one_to_load(there: FakeHub, run: Path, tmp_path:
     said = hub.push(run, CONFIG, TOKEN)
     files = there.files["org/policy"]
     assert said == f"{there.url}/org/policy/commit/{1:040x}" and there.private == {"org/policy": True}
-    assert {*files} == {path.name for path in (run / "policy").iterdir()} - {checkpoint.OPTIMIZER} | {
+    assert {*files} == {path.name for path in (run / "policy").iterdir()} - {checkpoint_record.OPTIMIZER} | {
         ".gitattributes",
         *hub.BESIDE,
     }

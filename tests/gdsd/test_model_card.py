@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from tasks.gdsd import checkpoint, model_card
-from tasks.gdsd.checkpoint import CheckpointRecord
+from tasks.gdsd import checkpoint, checkpoint_record, model_card
+from tasks.gdsd.checkpoint_record import CheckpointRecord
 from tasks.gdsd.config import EvaluateConfig, HubDataset, TestConfig, TrainConfig
 from tasks.gdsd.run_record import RunRecord
 from tests.gdsd.test_report import HOSTILE, ORIGIN, evaluated, guard, record, repeatedly
@@ -175,7 +175,7 @@ def test_the_example_of_the_card_samples_the_policy(tmp_path: Path, capsys: pyte
 
     denoiser = tiny.build(TinyModelConfig(hidden_size=16, intermediate_size=16, layers=1, heads=2), 0)
     checkpoint.save(tmp_path / "policy", trained(denoiser))
-    page = text(record(), checkpoint.read_record(tmp_path / "policy"))
+    page = text(record(), checkpoint_record.read_record(tmp_path / "policy"))
     (tmp_path / "policy" / "README.md").write_text(page)
     (code,) = re.findall(r"```python\n(.*?)\n```", page, re.S)
     code = code.replace('Path("POLICY")', f"Path({str(tmp_path / 'policy')!r})")

@@ -44,9 +44,8 @@ def shard_rows(
 
 def merged(folder: Path, parts: list[Rows]) -> pa.Table:
     folder.mkdir()
-    return rollouts.merge(
-        [tables.write(rows, tables.ROLLOUTS, folder / f"{index}.parquet") for index, rows in enumerate(parts)]
-    )
+    files = [tables.write(rows, tables.ROLLOUTS, folder / f"{index}.parquet") for index, rows in enumerate(parts)]
+    return tables.join(tables.read(file, tables.ROLLOUTS) for file in files)
 
 
 def test_shards_and_batches_change_no_token(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
@@ -134,7 +133,7 @@ def test_a_file_that_is_no_shard_is_refused(denoiser: Denoiser, puzzles: pa.Tabl
     other = tables.write(puzzles, tables.PROMPTS, tmp_path / "other.parquet")
     for path in (cut, other, tmp_path / "missing.parquet"):
         with pytest.raises(DataError, match=path.name):
-            rollouts.merge([good, path])
+            tables.read(path, tables.ROLLOUTS)
 
 
 def test_rows_without_a_required_value_are_refused(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:

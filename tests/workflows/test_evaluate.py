@@ -105,9 +105,9 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
     The tiny policies solve next to nothing, so the verdicts are made up: the trained policy solves every test problem
     and none of the guards', the base the other way round.
     """
-    from tasks.gdsd import evaluation, quality, rewards
+    from tasks.gdsd import answering, quality, rewards
 
-    judge, answer = rewards.judge, evaluation.answer
+    judge, answer = rewards.judge, answering.answer
     rounds: list[int] = []
 
     def noted(policy, *arguments):
@@ -123,7 +123,7 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
         solved = [(rounds[-1] == 0) is guarded] * judged.num_rows
         return judged.set_column(place, "solved", [solved])
 
-    monkeypatch.setattr(evaluation, "answer", noted)
+    monkeypatch.setattr(answering, "answer", noted)
     monkeypatch.setattr(rewards, "judge", scripted)
     monkeypatch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time of so small a run
     outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", json.dumps(MICRO))

@@ -10,22 +10,22 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config import AdapterConfig, AdapterTarget
-from tasks.gdsd.denoiser.adapted_map import AdaptedLinear
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.denoiser.source import HubModel, ModelFolder
 from tasks.gdsd.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:  # peft takes seconds to import, which a policy without an adapter does not need
+    from peft.tuners.lora import LoraLayer
 
 FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 BESIDE = ".."  # where the base lies, seen from the adapter's folder, if no pinned model stands for it
@@ -33,6 +33,10 @@ BESIDE = ".."  # where the base lies, seen from the adapter's folder, if no pinn
 
 def inject(network: Network, config: AdapterConfig) -> None:
     """Freezes a network and puts an adapter into it, whose weights are yet to be drawn or loaded."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    from tasks.gdsd.denoiser.adapted_linear import AdaptedLinear
+
     layers = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # declared whole, but only ever divided by the rank
@@ -67,6 +71,15 @@ def parameters(network: Network) -> dict[str, torch.nn.Parameter]:
     }
 
 
+def layers(network: Network) -> "dict[str, LoraLayer]":
+    """Returns the adapted maps under their names in the network."""
+    if not parameters(network):
+        return {}
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
+
+
 def base_weights(network: Network) -> dict[str, Tensor]:
     """Returns the weights without the adapter, under the names that they have in a network without one."""
     weights = network.state_dict()
@@ -76,13 +89,13 @@ def base_weights(network: Network) -> dict[str, Tensor]:
 @contextmanager
 def switched_off(network: Network) -> Iterator[None]:
     """Takes the adapter out of the computation; leaving restores what was found, also after an error or nested."""
-    layers = [module for module in network.modules() if isinstance(module, LoraLayer) and not module.disable_adapters]
+    found = [layer for layer in layers(network).values() if not layer.disable_adapters]
     try:
-        for layer in layers:
+        for layer in found:
             layer.enable_adapters(False)
         yield
     finally:
-        for layer in layers:
+        for layer in found:
             layer.enable_adapters(True)
 
 
@@ -142,6 +155,8 @@ def _at_rest(config: AdapterConfig, family: Family, source: HubModel | ModelFold
 
     There is no task type: peft's wrapper of one demands methods of generation, which not all official classes have.
     """
+    from peft import LoraConfig
+
     targets = sorted(family.official_leaf(target) for target in config.targets)
     layers = LoraConfig(
         r=config.rank,

@@ -6,10 +6,9 @@ has too, see `adapted_map`: on top of W x this costs two thin products and reads
 """
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from tasks.gdsd.denoiser import adapted_map
+from tasks.gdsd.denoiser import adapted_map, adapter
 from tasks.gdsd.denoiser.four_bits import FourBitLinear
 from tasks.gdsd.denoiser.networks import Network
 
@@ -21,7 +20,7 @@ def settle(network: Network) -> None:
     Raises:
         ValueError: the adapter is switched off.
     """
-    layers = {name: part for name, part in network.named_modules() if isinstance(part, LoraLayer)}
+    layers = adapter.layers(network)
     if any(layer.disable_adapters for layer in layers.values()):
         raise ValueError(
             "the adapter is switched off, so what would be frozen is not the policy; leave base_only first"
@@ -29,10 +28,10 @@ def settle(network: Network) -> None:
     for name in [*layers]:
         layer = layers.pop(name)  # so that its float32 weights are gone when the next one is rounded
         base = layer.get_base_layer()
-        (adapter,) = layer.lora_A
+        (own,) = layer.lora_A
         assert isinstance(base, torch.nn.Linear)  # the only maps that are adapted
-        down = layer.lora_A[adapter].get_parameter("weight")  # (r, n)
-        up = layer.lora_B[adapter].get_parameter("weight") * layer.scaling[adapter]  # (m, r)
+        down = layer.lora_A[own].get_parameter("weight")  # (r, n)
+        up = layer.lora_B[own].get_parameter("weight") * layer.scaling[own]  # (m, r)
         if base.weight.dtype in (torch.float32, torch.float64):
             base.weight.add_(up @ down)
             network.set_submodule(name, base)

@@ -1,0 +1,45 @@
+"""What a checkpoint says of itself; apart from its weights, so that reading it needs no torch, which takes seconds."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from tasks.gdsd.denoiser.families.base import Family
+from tasks.gdsd.errors import CheckpointError
+
+RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
+
+
+class CheckpointRecord(BaseModel):
+    """What a checkpoint says of itself. It has no times, so that equal training gives equal bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    family: str
+    round: int  # rounds of distillation behind this policy; 0 for a base
+    updates: int  # optimizer updates that were applied
+    skipped_in_a_row: int  # non-finite updates at the end of the last epoch
+    adapter: bool = False  # whether the weights are a frozen base and an adapter beside it
+    parent: str | None  # content digest of the checkpoint this one was trained from
+    made_with: dict[str, str]  # versions of the libraries that the weights depend on
+
+    @field_validator("family", mode="before")
+    @classmethod
+    def _name(cls, family: object) -> object:
+        return family.name if isinstance(family, Family) else family
+
+
+def read_record(folder: Path) -> CheckpointRecord:
+    """Reads what a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: there is no record, or not one of this format.
+    """
+    try:
+        return CheckpointRecord.model_validate_json((folder / RECORD).read_text())
+    except OSError as error:
+        raise CheckpointError(f"{folder} is not a checkpoint: {RECORD} cannot be read ({error})") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / RECORD} is not a checkpoint record: {error}") from error

@@ -1,0 +1,32 @@
+"""What a stage imports: each of its pods does so before it works."""
+
+import subprocess
+import sys
+
+import pytest
+
+JUDGING = (
+    "checkpoint_record",
+    "evaluation",
+    "gate",
+    "model_card",
+    "quality",
+    "registry",
+    "report",
+    "rewards",
+    "tables",
+)
+
+
+@pytest.mark.parametrize(
+    "modules, needless",
+    [
+        pytest.param(JUDGING, {"torch", "transformers", "peft"}, id="scoring, judging and publishing"),
+        pytest.param(("answering", "checkpoint", "rollouts"), {"peft"}, id="sampling without an adapter"),
+    ],
+)
+def test_a_stage_imports_nothing_heavy_that_it_does_not_use(modules: tuple[str, ...], needless: set[str]) -> None:
+    """If it fails, each pod of the stage takes seconds more before it works, as many times as there are rounds."""
+    code = f"import sys; from tasks.gdsd import {', '.join(modules)}; print(*{needless} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
