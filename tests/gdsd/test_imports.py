@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-JUDGING = (
+JUDGING = ("checkpoint_record", "evaluation", "gate", "model_card", "quality", "registry", "report", "rewards")
     "checkpoint_record",
     "evaluation",
     "gate",
