@@ -6,16 +6,6 @@ import sys
 import pytest
 
 JUDGING = ("checkpoint_record", "evaluation", "gate", "model_card", "quality", "registry", "report", "rewards")
-    "checkpoint_record",
-    "evaluation",
-    "gate",
-    "model_card",
-    "quality",
-    "registry",
-    "report",
-    "rewards",
-    "tables",
-)
 
 
 @pytest.mark.parametrize(
