@@ -14,6 +14,7 @@ import yaml
 
 from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
+from tasks.gdsd.denoiser.source import ModelFolder
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.planning.plan import READ, Plan, plan, table
 from tasks.gdsd.planning.shapes import Shape, shape_of
@@ -117,6 +118,8 @@ def main(arguments: Sequence[str]) -> int:
     estimated = given.prompt_tokens is None
     assumed = "estimated from the domain's example; --prompt-tokens sets it" if estimated else "as given"
     print(describe(found, device, config.name, assumed))
+    if isinstance(config.policy.model, ModelFolder):
+        print(f"model in {config.policy.model.path}, sha256: {config.policy.model.sha256}")
     return 0
 
 

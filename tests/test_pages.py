@@ -30,7 +30,7 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 COMMANDS = ("make", "pyflyte", "python")
 YAML = re.compile(r"^```yaml *(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MODELS: Mapping[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
-FOREIGN = ("chart", "client")  # of Flyte itself
+FOREIGN = ("chart", "client", "kubernetes")  # of Flyte and Kubernetes themselves
 TRIED = ("docs/extending.md", "docs/domains/custom.md")  # whose examples their own tests run
 
 

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from tasks import describe
+from tasks.gdsd.denoiser.source import digest
+from tests.gdsd.official import write_llada
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*_*.yaml"))
@@ -77,6 +79,17 @@ def test_a_broken_config_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest
     assert describe.main([str(tmp_path / "config.yaml")]) == 1
     assert "did you mean 'rounds'" in capsys.readouterr().err
     assert describe.main([str(tmp_path / "absent.yaml")]) == 1
+
+
+def test_a_folder_is_pinned_by_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, nobody can name a model on a volume that only pods read, for want of the digest of its content."""
+    write_llada(tmp_path / "model")
+    file = tmp_path / "config.yaml"
+    config = yaml.safe_load((ROOT / "configs/llada_gsm8k.yaml").read_text())
+    file.write_text(yaml.safe_dump(config | {"policy": {"model": {"path": str(tmp_path / "model")}}}))
+    assert describe.main([str(file)]) == 0
+    said = f"model in {tmp_path / 'model'}, sha256: {digest(tmp_path / 'model')}"
+    assert capsys.readouterr().out.splitlines()[-1] == said
 
 
 def test_it_needs_no_torch() -> None:
