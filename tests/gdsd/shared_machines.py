@@ -3,9 +3,11 @@
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 
 from tasks.gdsd import parallel
+from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.machines import Machines
 
@@ -47,6 +49,16 @@ def count_up(words: str) -> str:
     return f"{words} {found}"
 
 
+def patience(words: str) -> str:
+    """What a process does: it says how many seconds it would wait for the others."""
+    import torch
+    from torch.distributed.distributed_c10d import _get_default_group
+
+    parallel.accelerator(torch.device("cpu"), ComputeConfig())
+    waits = _get_default_group()._get_backend(torch.device("cpu")).options._timeout
+    return f"{words} {waits.total_seconds():.0f}"
+
+
 def refuse(words: str) -> str:
     """All processes find the same fault."""
     raise CheckpointError(words)
@@ -62,4 +74,15 @@ def break_last(words: str) -> str:
     if rank == world - 1:
         raise KeyError(words)
     torch.distributed.barrier()
+    return words
+
+
+def break_early(words: str) -> str:
+    """The last process crashes before the others can know of it by a broken connection."""
+    import torch
+
+    rank, world = parallel.place()
+    if rank == world - 1:
+        raise KeyError(words)
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=90))
     return words

@@ -17,7 +17,16 @@ from tasks.gdsd.machines import ElsewhereError, Machines, Told, VanishedError, c
 from tests.gdsd.conftest import build
 from tests.gdsd.epochs import GROUP, computed, run, scored, weights
 from tests.gdsd.shared_epochs import Case, start_of, train_with_300_tokens
-from tests.gdsd.shared_machines import break_last, count_up, free_endpoint, launched, on_machines, refuse
+from tests.gdsd.shared_machines import (
+    break_early,
+    break_last,
+    count_up,
+    free_endpoint,
+    launched,
+    on_machines,
+    patience,
+    refuse,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +78,21 @@ def test_a_crash_on_one_machine_is_known_on_all() -> None:
     found = on_machines(2, launched(break_last, "the cause"))
     assert [type(error) for error in found] == [parallel.ProcessError] * 2 and str(found[0]) == str(found[1])
     assert "the cause" in str(found[0]).splitlines()[-1]
+
+
+def test_a_crash_is_heard_of_where_nothing_else_shows_it() -> None:
+    """If it fails, GPUs wait an hour for a machine that has failed to load the policy."""
+    found = on_machines(2, launched(break_early, "the cause"))
+    assert [type(error) for error in found] == [parallel.ProcessError] * 2 and str(found[0]) == str(found[1])
+    assert "the cause" in str(found[0]).splitlines()[-1]
+
+
+def test_processes_wait_for_one_that_is_busy_with_a_store() -> None:
+    """If it fails, an epoch dies whenever whole weights take longer to store than NCCL waits, which is ten minutes.
+
+    Twelve bytes for each of 8B weights at 30 MB/s take 53 minutes.
+    """
+    assert parallel.launch(patience, "seconds", 2) == "seconds 3600"
 
 
 def test_a_machine_that_cannot_begin_ends_the_others() -> None:
