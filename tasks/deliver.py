@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flytekit import Secret, current_context, task
-from flytekit.core.data_persistence import get_fsspec_storage_options
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
@@ -26,6 +25,7 @@ from tasks.gdsd.publish_config import MlflowConfig, PublishConfig, Tracker, Wand
 from tasks.gdsd.run_record import RunRecord
 from tasks.local import in_pod
 from tasks.retry import retried
+from tasks.store import storage_options
 
 GROUP = os.environ.get("GDSD_SECRETS", "gdsd")
 # The dynamic task that launches these names their secrets in a pod, without the environment of registration.
@@ -173,8 +173,7 @@ def _track(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfi
 
     config = publish.trackers[index]
     place = config.folder if not isinstance(config, MlflowConfig) else None
-    protocol = place.split("://", 1)[0] if place is not None and "://" in place else "file"
-    options = get_fsspec_storage_options(protocol) if protocol != "file" else {}
+    options = storage_options(place) if place is not None else {}
     record = RunRecord.model_validate_json(Path(os.fspath(run)).read_bytes())
     name = secret_of(config)
     with _kept(folder, PublishConfig(trackers=[config])):

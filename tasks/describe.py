@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from tasks.gdsd import files
 from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.source import ModelFolder
@@ -19,6 +20,9 @@ from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.planning.plan import READ, Plan, plan, table
 from tasks.gdsd.planning.shapes import Shape, shape_of
 from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
+from tasks.store import storage_options
+
+files.use(storage_options)  # of prompt files, which are pinned when a configuration is loaded
 
 
 def measure_cpu(width: int) -> Device:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flytekit import current_context, task
-from flytekit.core.data_persistence import get_fsspec_storage_options
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
@@ -17,6 +16,7 @@ from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.registry import SHORT, Registry
 from tasks.publish import EvalResult, RunResult
 from tasks.retry import retried
+from tasks.store import storage_options
 from tasks.types import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ def open_registry(url: str) -> Registry:
     Raises:
         RegistryError: its store is of no kind that can be used.
     """
-    protocol = url.split("://", 1)[0] if "://" in url else "file"
-    return Registry(url, get_fsspec_storage_options(protocol) if protocol != "file" else None)
+    return Registry(url, storage_options(url))
 
 
 @task(

@@ -11,17 +11,20 @@ from flytekit import Cache, Deck, task
 from flytekit.types.file import FlyteFile
 
 from images import CPU
+from tasks.gdsd import files
 from tasks.gdsd.config import GuardConfig, PromptConfig, TestConfig
 from tasks.gdsd.records import PromptStats
 from tasks.local import new_folder
 from tasks.retry import retried
 from tasks.sources import SourceVersion
+from tasks.store import storage_options
 from tasks.types import Table
 
 if TYPE_CHECKING:
     from tasks.gdsd.quality import QualityReport
 
 logger = logging.getLogger(__name__)
+files.use(storage_options)  # of prompt files, on the client too, which pins them when it loads a configuration
 
 
 class Prompts(NamedTuple):
@@ -61,7 +64,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     prompts.check_problems(config.domain, made)
     prompts.round_rows(made["train"].num_rows, prompts_per_round, 0, config.seed)
     folder = new_folder("prompts")
-    files = {split: tables.write(table, tables.PROMPTS, folder / f"{split}.parquet") for split, table in made.items()}
+    written = {split: tables.write(table, tables.PROMPTS, folder / f"{split}.parquet") for split, table in made.items()}
     stats = PromptStats(
         train=made["train"].num_rows,
         validation=made["validation"].num_rows,
@@ -77,7 +80,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
         logger.info("prompts: %d left out, being nearly those of another split", near)
     if unusable:
         logger.info("prompts: %d rows left out, which cannot be judged; the first: %s", len(unusable), unusable[0])
-    train, validation, test = (FlyteFile(str(files[split])) for split in ("train", "validation", "test"))
+    train, validation, test = (FlyteFile(str(written[split])) for split in ("train", "validation", "test"))
     return Prompts(train, validation, test, stats)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from tasks.gdsd import files
 from tasks.gdsd.compute_config import ComputeConfig
 from tasks.gdsd.config_base import Config, Count
 from tasks.gdsd.denoiser.alphabet import ALPHABET
@@ -56,12 +57,10 @@ class HubDataset(Config):
 
 
 def _pin(path: str) -> str:
-    import fsspec
-
     try:
-        with fsspec.open(path, "rb") as file:
+        with files.open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # each store's library raises what it likes
         raise ConfigError(
             f"prompt file {path!r} cannot be read to pin its content ({error}); "
             "correct the path, or give its sha256 beside it if only the cluster can read it"

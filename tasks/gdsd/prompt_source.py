@@ -5,9 +5,9 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 
+from tasks.gdsd import files
 from tasks.gdsd.config import HubDataset, PromptFile
 from tasks.gdsd.errors import DataError
 
@@ -57,9 +57,9 @@ def _load_file(file: PromptFile) -> pa.Table:
     with tempfile.TemporaryDirectory(prefix="gdsd-prompts-") as folder:
         copy = Path(folder, f"prompts{suffix}")
         try:
-            with fsspec.open(file.path, "rb") as source:
+            with files.open_file(file.path) as source:
                 copy.write_bytes(source.read())
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # each store's library raises what it likes
             raise DataError(
                 f"prompt file {file.path!r} cannot be read ({error}); on a cluster give a URI that pods can reach"
             ) from error

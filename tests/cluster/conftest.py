@@ -52,10 +52,6 @@ def cluster(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "FLYTE_AWS_ENDPOINT": f"http://{host}:{port}",
         "FLYTE_AWS_ACCESS_KEY_ID": "key",
         "FLYTE_AWS_SECRET_ACCESS_KEY": "secret",
-        # Of prompt files, which are read without Flyte.
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_MAX_ATTEMPTS": "1",  # a store that refuses is refused by the task, not waited for inside of it
         "OMP_NUM_THREADS": "1",
     }
