@@ -1,4 +1,4 @@
-"""Where a local run keeps its data, and what happens when that data has vanished.
+"""What differs between local runs and pods: where data is kept, cached results that have vanished, threads.
 
 A local Flyte run stores paths in its cache (~/.flyte/local-cache), and by default the data behind them in the system's
 temporary folder, which is cleaned. Here the data lies beside the cache, and a cached path that no longer exists is a
@@ -6,6 +6,7 @@ miss.
 """
 
 import logging
+import math
 import os
 import tempfile
 import uuid
@@ -19,6 +20,8 @@ from flytekit.core.local_cache import LocalTaskCache
 from flytekit.models.literals import Literal, LiteralMap
 
 logger = logging.getLogger(__name__)
+
+CGROUP = Path("/sys/fs/cgroup")  # as a container sees its own
 
 
 def home() -> Path:
@@ -46,6 +49,29 @@ def in_pod() -> bool:
     """Whether this is a task on a cluster, also a dynamic one that unrolls, rather than a local run."""
     state, mode = FlyteContextManager.current_context().execution_state, ExecutionState.Mode
     return state is not None and state.mode in (mode.TASK_EXECUTION, mode.DYNAMIC_TASK_EXECUTION)
+
+
+def limit_threads() -> None:
+    """Lets this process compute with a thread for each core that its container may use, unless a user says how many.
+
+    Libraries count the cores of the node: there more threads would wait for the container's share of time than work,
+    and sums would be rounded as the node's cores divide them. Of use before torch is imported.
+    """
+    cores = core_limit(CGROUP)
+    if cores is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+
+
+def core_limit(root: Path) -> int | None:
+    """Returns how many cores a control group may use, rounded up, by the files of version 2 or 1; None for no limit."""
+    try:
+        if (root / "cpu.max").is_file():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    except OSError:
+        return None
+    return math.ceil(int(quota) / int(period)) if quota != "max" and int(quota) > 0 else None
 
 
 def forget_vanished_results() -> None:

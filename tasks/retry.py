@@ -17,7 +17,7 @@ from flytekit.exceptions.user import FlyteRecoverableException
 from tasks.console import speak
 from tasks.gdsd import passing
 from tasks.gdsd.errors import GdsdError
-from tasks.local import in_pod
+from tasks.local import in_pod, limit_threads
 
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
@@ -35,6 +35,7 @@ def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     def attempt(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
         if in_pod():
             speak()  # a pod loads the module of its task alone, and its log is all that is seen of it
+            limit_threads()
         try:
             return work(*args, **kwargs)
         except Exception as error:
