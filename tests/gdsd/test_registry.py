@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -308,6 +310,58 @@ def test_threads_that_promote_at_once_in_an_object_store_lose_and_mix_nothing(s3
     for thread in threads:
         thread.join(60)
     check_race(Registry(url), set(claimed), 3, 2)
+
+
+def test_readers_beside_writers_see_whole_entries_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a service that fetches the champion while a night ends gets half a policy, or the one before it.
+
+    Two writers add and promote, until each has done so and each of two readers has looked five times.
+    """
+    upload = Store.upload
+
+    def slowly(self: Store, name: str, source: Path) -> None:
+        time.sleep(0.05)  # weights take long
+        upload(self, name, source)
+
+    monkeypatch.setattr(Store, "upload", slowly)
+    url, times = str(tmp_path / "registry"), 5
+    looks, wins, ended = [0, 0], [0, 0], threading.Event()
+
+    def write(me: int) -> None:
+        registry = Registry(url)
+        for turn in range(10 * times):
+            if wins[me] >= times and min(looks) >= times:
+                return
+            champion = registry.champion()
+            entry = add(registry, make_policy(tmp_path / f"{me}-{turn}", f"{me}-{turn}-" * 100), champion)
+            try:
+                registry.promote(entry, against=champion, who=str(me), why="better")
+                wins[me] += 1
+            except StaleError:
+                continue
+
+    def look(me: int) -> None:
+        registry, last, whole = Registry(url), 0, set[str]()
+        while not ended.is_set():
+            head = registry.head()
+            if head is not None:
+                assert head.sequence >= last, "the champion of before is back"
+                last = head.sequence
+            champion, entries = registry.champion(), set(registry.entries())
+            assert head is None or champion in entries
+            for entry in entries - whole:  # in the moment in which it is first seen
+                registry.verify(entry)
+            whole |= entries
+            looks[me] += last > 0
+
+    with ThreadPoolExecutor() as pool:
+        readers = [pool.submit(look, me) for me in range(2)]
+        writers = [pool.submit(write, me) for me in range(2)]
+        wait(writers)
+        ended.set()
+    for thread in [*writers, *readers]:
+        thread.result()
+    assert min(wins) >= times and min(looks) >= times
 
 
 def test_a_promotion_whose_answer_was_lost_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
