@@ -13,22 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = str(ROOT / "configs/llada_sudoku.yaml")
 
 
-def rows(text: str) -> list[list[float]]:
-    """The numbers of the rows of a table."""
-    lines = [line for line in text.splitlines() if re.match(r"\| \d", line)]
-    return [[float(cell.strip(" %")) for cell in line.strip("|").split("|")] for line in lines]
-
-
 def test_the_tables_of_the_documentation_are_what_its_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
-    """If it fails, docs/capacity.md advises by numbers of another cost model. Percentages may be two points off."""
+    """If it fails, docs/capacity.md advises by numbers of another cost model; put in what the commands print now."""
     page = (ROOT / "docs/capacity.md").read_text()
     found = re.findall(r"```\n.*?python -m tasks\.capacity (.*?)\n```\n\n.*?(\| GPUs.*?)\n\n", page, re.S)
     assert len(found) == 2
     for command, table in found:
         config, *options = command.split()
         assert capacity.main([str(ROOT / config), *options]) == 0
-        for printed, written in zip(rows(capsys.readouterr().out), rows(table), strict=True):
-            assert printed == pytest.approx(written, rel=0.05, abs=2)
+        assert table in capsys.readouterr().out, command  # random numbers are fixed
 
 
 def test_every_option_changes_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
