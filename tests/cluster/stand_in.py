@@ -16,6 +16,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import msgpack
 
+from tests.workflows.conftest import without_times
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 BUCKET = "cluster"
@@ -26,7 +28,7 @@ SMALL = {
         "tiny": {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2},
         "warm_start": {"steps": 40, "batch_size": 32, "learning_rate": 0.02},
     },
-    "rollout": {"prompts_per_round": 4, "group_size": 8, "shards": 2, "sampler": {"steps_per_block": 4}},
+    "rollout": {"prompts_per_round": 4, "group_size": 8, "sampler": {"steps_per_block": 4}},
     "evaluation": {"sampler": {"steps_per_block": 4}},
 }
 TRAIN = SMALL | {
@@ -180,6 +182,11 @@ def until(what: Callable[[], Any], name: str, seconds: float = 1800) -> Any:
 def output(execution: Any) -> Any:
     """The output of an execution, which is a pydantic model, as plain data."""
     return msgpack.loads(execution.outputs.literals["o0"].scalar.binary.value)
+
+
+def reached(report: Any) -> Any:
+    """What a policy reaches by an evaluation's report, whenever and of whatever run it was evaluated."""
+    return {key: value for key, value in without_times(report).items() if key not in ("round", "protocol")}
 
 
 def tries(execution: Any, task: str) -> dict[str, list[Any]]:

@@ -19,6 +19,7 @@ from tests.cluster.stand_in import (
     begin_here,
     finish,
     logs,
+    reached,
     record_here,
     tries,
     until,
@@ -27,7 +28,11 @@ from tests.workflows.conftest import without_times
 
 pytestmark = pytest.mark.cluster
 WORKFLOWS = "workflows/gdsd.py"
-SHORT = TRAIN | {"rounds": 1, "distill": TRAIN["distill"] | {"inner_steps": 80}}
+SHORT = TRAIN | {
+    "rounds": 1,
+    "rollout": TRAIN["rollout"] | {"shards": 2},
+    "distill": TRAIN["distill"] | {"inner_steps": 80},
+}
 EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"]}, "evaluation": SMALL["evaluation"]}
 
 Write = Callable[[str, dict[str, Any]], Path]
@@ -151,7 +156,23 @@ def test_a_store_that_refuses_for_a_while_costs_an_attempt(
     ((first, second),) = tries(execution, "answer_problems").values()
     assert first.outcome != "SUCCEEDED" and second.outcome == "SUCCEEDED"
     (report,) = cluster.record(execution, "evaluation.json")
-    assert report["solved"] == disturbed[1]["trained"]["solved"]
+    assert reached(report) == reached(disturbed[1]["trained"])
+
+
+def failure_of(cluster: Cluster, execution: Any, workflow: str, task: str) -> Any:
+    """Returns what was recorded of an execution that failed in a task, and that it says where that was."""
+    assert execution.phase == "FAILED", logs(execution)
+    ((node, attempts),) = tries(execution, task).items()
+    assert len(attempts) == 1, "an error that would come again was tried again"
+    # The items of a map task are no nodes of their own to the node that failed.
+    maps = [path for path, found in execution.nodes.items() if found.kind == "array_node"]
+    node = next((path for path in maps if node.startswith(f"{path}-")), node)
+    (record,) = cluster.files.glob(f"{BUCKET}/flyte/raw/{execution.name}-*/**/failure.json")
+    failure = json.loads(cluster.files.cat_file(record))
+    assert (failure["workflow"], failure["execution"].split(":")[-1]) == (workflow, execution.name)
+    assert failure["node"] == node and execution.nodes[node].phase == "FAILED"
+    assert f"workflows/gdsd.py {workflow} " in failure["go_on"]
+    return failure
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed"])
@@ -165,12 +186,18 @@ def test_a_damaged_checkpoint_is_named_and_not_tried_again(
     broken = weights[:half] if damage == "truncated" else weights[:-1] + bytes([weights[-1] ^ 1])
     cluster.files.pipe_file(f"{policy}/model.safetensors", broken)
     execution = evaluate(cluster, written, damage, policy).ended()
-    assert execution.phase == "FAILED", logs(execution)
-    assert [len(attempts) for attempts in tries(execution, "answer_problems").values()] == [1]
-    (record,) = [path for path in cluster.files.find(f"{BUCKET}/flyte/raw") if path.endswith("/failure.json")]
-    failure = json.loads(cluster.files.cat_file(record))
-    cluster.files.rm(record)  # so that the next one is found
+    failure = failure_of(cluster, execution, "evaluate", "answer_problems")
     for message in (execution.error.message, failure["message"]):
         assert "CheckpointError" in message and "model.safetensors" in message
-    assert (failure["workflow"], failure["execution"].split(":")[-1]) == ("evaluate", damage)
-    assert failure["node"] and "evaluate" in failure["go_on"]
+
+
+def test_a_training_that_fails_says_what_and_where(cluster: Cluster, written: Write) -> None:
+    """If it fails, who finds a run dead in the morning has to search the logs of all its pods."""
+    source = {"path": f"s3://{BUCKET}/problems/other.jsonl", "sha256": "0" * 64}
+    cluster.files.pipe_file(source["path"], b"{}\n")
+    config = written("failing", TRAIN | {"prompts": TRAIN["prompts"] | {"train_data": source}})
+    execution = cluster.start("failing", WORKFLOWS, "train", "--config", config).ended()
+    failure = failure_of(cluster, execution, "train", "prepare_prompts")
+    assert failure["experiment"] == TRAIN["name"]
+    for message in (execution.error.message, failure["message"]):
+        assert "DataError" in message and source["path"] in message and "was pinned" in message

@@ -19,12 +19,11 @@ from tasks.gdsd.config import TrainConfig
 from tasks.gdsd.domains.sudoku import solutions
 from tasks.gdsd.registry import Registry
 from tasks.promote import open_registry
-from tests.cluster.stand_in import BUCKET, Cluster, logs, output, tries
-from tests.workflows.conftest import without_times
+from tests.cluster.stand_in import BUCKET, Cluster, logs, output, reached, tries
 
 pytestmark = pytest.mark.cluster
 REGISTRY = f"s3://{BUCKET}/registry"
-PROJECT, DOMAIN = "flytesnacks", "development"
+PROJECT, DOMAIN, VERSION = "flytesnacks", "development", "v1"
 # All puzzles have one solution, which a policy that knows most of it learns in an epoch: the gate surely says yes.
 SOLUTION = "1234341221434321"
 NIGHTLY = {
@@ -59,6 +58,7 @@ class Schedule:
     later: Any  # a night after them, with a gate that says no
     week: Any  # beside it
     registry: Registry
+    active: dict[str, str]  # the version of each launch plan that cron would start
 
     @property
     def won(self) -> Any:
@@ -96,7 +96,7 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
         "evaluation": NIGHTLY["evaluation"],
     }
     cluster.call(
-        *("pyflyte", "-c", cluster.backend.config, "register", "-p", PROJECT, "-d", DOMAIN, "--version", "v1"),
+        *("pyflyte", "-c", cluster.backend.config, "register", "-p", PROJECT, "-d", DOMAIN, "--version", VERSION),
         # Where a pod's sources are unpacked, by default /root, which the stand-in's processes share with this machine.
         *("--destination-dir", ".", "--activate-launchplans", "workflows"),
         GDSD_REGISTRY=REGISTRY,
@@ -105,10 +105,13 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
     )
     remote = FlyteRemote(Config.auto(cluster.backend.config), default_project=PROJECT, default_domain=DOMAIN)
 
+    active: dict[str, str] = {}
+
     def start(name: str, plan: str, when: datetime, **inputs: object) -> None:
-        remote.execute(
-            remote.fetch_launch_plan(name=plan), inputs={"kickoff_time": when, **inputs}, execution_name=name
-        )
+        found = remote.fetch_active_launchplan(name=plan)
+        assert found is not None, f"{plan} is not active, so no cron would start it"
+        active[plan] = found.id.version
+        remote.execute(found, inputs={"kickoff_time": when, **inputs}, execution_name=name)
 
     strict = TrainConfig.model_validate_json(json.dumps(nightly | {"judge": NIGHTLY["judge"] | {"margin": 0.99}}))
     with pytest.MonkeyPatch.context() as patch:
@@ -119,11 +122,14 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
         first = cluster.ended("night-1"), cluster.ended("night-2")
         start("night-3", "nightly_retrain", THIRD, config=strict)
         start("week", "weekly_evaluation", MONDAY)
-        return Schedule(first, cluster.ended("night-3"), cluster.ended("week"), open_registry(REGISTRY))
+        return Schedule(first, cluster.ended("night-3"), cluster.ended("week"), open_registry(REGISTRY), active)
 
 
-def reached(report: Any) -> Any:
-    return {key: value for key, value in without_times(report).items() if key not in ("round", "protocol")}
+def test_what_was_registered_is_what_cron_starts(schedule: Schedule) -> None:
+    """If it fails, nobody retrains at night, or an older version does."""
+    assert schedule.active == {"nightly_retrain": VERSION, "weekly_evaluation": VERSION}
+    for execution in (*schedule.first, schedule.later, schedule.week):
+        assert execution.spec.launch_plan.version == VERSION
 
 
 def test_of_two_nights_at_once_one_wins_and_the_other_is_stale(schedule: Schedule) -> None:
