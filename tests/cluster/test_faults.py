@@ -1,4 +1,4 @@
-"""What a cluster does to a run: processes that are killed, a store that refuses, a checkpoint that is damaged."""
+"""What a cluster does to a run: processes that are killed, stores and hubs that refuse, checkpoints that are damaged."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from tests.cluster.stand_in import (
     tries,
     until,
 )
+from tests.gdsd.fake_hub import TOKEN, FakeHub
 from tests.workflows.conftest import without_times
 
 pytestmark = pytest.mark.cluster
@@ -201,3 +202,28 @@ def test_a_training_that_fails_says_what_and_where(cluster: Cluster, written: Wr
     assert failure["experiment"] == TRAIN["name"]
     for message in (execution.error.message, failure["message"]):
         assert "DataError" in message and source["path"] in message and "was pinned" in message
+
+
+def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(cluster: Cluster, disturbed: tuple[Any, Any]) -> None:
+    """If it fails, a cluster cannot deliver what this machine can.
+
+    The hub is a server on this machine. The stand-in knows no secrets: their places in the environment are filled by
+    hand.
+    """
+    folder = cluster.folder(disturbed[0])
+    publish = {
+        "trackers": [{"name": "tensorboard", "folder": f"s3://{BUCKET}/runs"}],
+        "hub": {"repo": "org/policy", "when": "always"},
+    }
+    with FakeHub() as hub:
+        hub.failures["/commit/"] = [503]
+        given = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "_FSEC_GDSD_HF_TOKEN": TOKEN}
+        variables = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
+        words = ("workflows/deliver.py", "deliver", "--folder", folder, "--publish", json.dumps(publish))
+        execution = cluster.start("deliver", *variables, *words).succeeded()
+        assert [len(attempts) for attempts in tries(execution, "push_policy").values()] == [2]
+        files = hub.files["org/policy"]
+    for name, place in (("README.md", "README.md"), ("model.safetensors", "policy/model.safetensors")):
+        assert files[name] == cluster.files.cat_file(f"{folder}/{place}")
+    told = [name.rpartition("/")[2] for name in cluster.files.find(f"{BUCKET}/runs")]
+    assert len(told) == 2 and "report.html" in told and any("tfevents" in name for name in told)
