@@ -1,4 +1,4 @@
-"""What a cluster does to a run: processes that are killed, stores and hubs that refuse, checkpoints that are damaged."""
+"""What a cluster does to a run: killed processes, stores and hubs that refuse, checkpoints that are damaged."""
 
 import json
 import os
