@@ -136,7 +136,10 @@ def _inspected(found: Mapping[str, object], cuda: bool) -> str:
 
 
 def _tasks(begin: list[str], image: str, archive: str, folder: Path) -> Iterator[str]:
-    """Runs the first two tasks of a training run in the image and here."""
+    """Runs the first two tasks of a training run in the image and here.
+
+    The first has its sources where a run sends them, the second where a registration does.
+    """
     run = partial(_run, begin, image, archive, folder)
     prompts = run(prepare_prompts, ".", {"config": CONFIG.prompts, "prompts_per_round": 8}, {})
     policy = run(prepare_policy, REGISTERED, {"config": CONFIG.policy, "length": LENGTH}, {"train": prompts["train"]})

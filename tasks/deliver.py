@@ -25,7 +25,7 @@ from tasks.gdsd.publish_config import MlflowConfig, PublishConfig, Tracker, Wand
 from tasks.gdsd.run_record import RunRecord
 from tasks.local import in_pod
 from tasks.retry import retried
-from tasks.store import storage_options
+from tasks.store_options import storage_options
 
 GROUP = os.environ.get("GDSD_SECRETS", "gdsd")
 # The dynamic task that launches these names their secrets in a pod, without the environment of registration.

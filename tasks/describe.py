@@ -20,7 +20,7 @@ from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.planning.plan import READ, Plan, plan, table
 from tasks.gdsd.planning.shapes import Shape, shape_of
 from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
-from tasks.store import storage_options
+from tasks.store_options import storage_options
 
 files.use(storage_options)  # of prompt files, which are pinned when a configuration is loaded
 

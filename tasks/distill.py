@@ -182,7 +182,8 @@ def _is_stored() -> bool:
 def _states(first: bool) -> tuple[Path | None, Sender]:
     """Returns the state that the attempt before this one has stored, if any, and what stores those of this one.
 
-    The first machine stores it anew at once: the attempt after this one looks nowhere else, and this one may end soon.
+    The first machine stores it anew at once, unread: the attempt after this one looks nowhere else, and this one may
+    end soon.
     """
     from tasks.gdsd import interim
 

@@ -79,6 +79,7 @@ def sample_both(
     timeout=timedelta(hours=2),
     interruptible=True,
 )
+@retried
 def judge_drift(
     samples: BothSamples, engine: RolloutEngine, limits: DriftConfig, domain: DomainChoice, round: int
 ) -> JudgedDrift:

@@ -16,7 +16,7 @@ from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.registry import SHORT, Registry
 from tasks.publish import EvalResult, RunResult
 from tasks.retry import retried
-from tasks.store import storage_options
+from tasks.store_options import storage_options
 from tasks.types import Checkpoint
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from tasks.gdsd.records import PromptStats
 from tasks.local import new_folder
 from tasks.retry import retried
 from tasks.sources import SourceVersion
-from tasks.store import storage_options
+from tasks.store_options import storage_options
 from tasks.types import Table
 
 if TYPE_CHECKING:

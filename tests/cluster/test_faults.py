@@ -161,7 +161,7 @@ def test_a_store_that_refuses_for_a_while_costs_an_attempt(
 
 
 def failure_of(cluster: Cluster, execution: Any, workflow: str, task: str) -> Any:
-    """Returns what was recorded of an execution that failed in a task, and that it says where that was."""
+    """Returns the record of an execution that failed in a task, once it is seen to name the node."""
     assert execution.phase == "FAILED", logs(execution)
     ((node, attempts),) = tries(execution, task).items()
     assert len(attempts) == 1, "an error that would come again was tried again"

@@ -30,10 +30,11 @@ def bucket() -> Iterator[str]:
     address, port = server.get_host_and_port()
     endpoint = f"http://{address}:{port}"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-            patch.delenv(name, raising=False)
+        for name in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
+            patch.delenv(f"AWS_{name}", raising=False)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+        patch.setenv("AWS_CONFIG_FILE", "/nowhere")
         patch.setenv("FLYTE_AWS_ENDPOINT", endpoint)
         patch.setenv("FLYTE_AWS_ACCESS_KEY_ID", "key")
         patch.setenv("FLYTE_AWS_SECRET_ACCESS_KEY", "secret")

@@ -71,7 +71,7 @@ def parameters(network: Network) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def layers(network: Network) -> "dict[str, LoraLayer]":
+def adapted_maps(network: Network) -> "dict[str, LoraLayer]":
     """Returns the adapted maps under their names in the network."""
     if not parameters(network):
         return {}
@@ -89,7 +89,7 @@ def base_weights(network: Network) -> dict[str, Tensor]:
 @contextmanager
 def switched_off(network: Network) -> Iterator[None]:
     """Takes the adapter out of the computation; leaving restores what was found, also after an error or nested."""
-    found = [layer for layer in layers(network).values() if not layer.disable_adapters]
+    found = [layer for layer in adapted_maps(network).values() if not layer.disable_adapters]
     try:
         for layer in found:
             layer.enable_adapters(False)

@@ -20,7 +20,7 @@ def settle(network: Network) -> None:
     Raises:
         ValueError: the adapter is switched off.
     """
-    layers = adapter.layers(network)
+    layers = adapter.adapted_maps(network)
     if any(layer.disable_adapters for layer in layers.values()):
         raise ValueError(
             "the adapter is switched off, so what would be frozen is not the policy; leave base_only first"
@@ -28,10 +28,10 @@ def settle(network: Network) -> None:
     for name in [*layers]:
         layer = layers.pop(name)  # so that its float32 weights are gone when the next one is rounded
         base = layer.get_base_layer()
-        (own,) = layer.lora_A
+        (name_of_adapter,) = layer.lora_A
         assert isinstance(base, torch.nn.Linear)  # the only maps that are adapted
-        down = layer.lora_A[own].get_parameter("weight")  # (r, n)
-        up = layer.lora_B[own].get_parameter("weight") * layer.scaling[own]  # (m, r)
+        down = layer.lora_A[name_of_adapter].get_parameter("weight")  # (r, n)
+        up = layer.lora_B[name_of_adapter].get_parameter("weight") * layer.scaling[name_of_adapter]  # (m, r)
         if base.weight.dtype in (torch.float32, torch.float64):
             base.weight.add_(up @ down)
             network.set_submodule(name, base)

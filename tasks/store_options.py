@@ -2,7 +2,7 @@
 
 
 def storage_options(url: str) -> dict[str, object]:
-    """Returns what fsspec's file system takes for a path or URL: FLYTE_AWS_ENDPOINT and the like, or Flyte's file."""
+    """Returns the options of a URL's file system in fsspec, by FLYTE_AWS_ENDPOINT and the like or by Flyte's file."""
     protocol = url.split("://", 1)[0] if "://" in url else "file"
     if protocol == "file":
         return {}
