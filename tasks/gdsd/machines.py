@@ -4,6 +4,7 @@ Each runs the same program. Nothing else is shared: no disk, and no knowledge of
 """
 
 import json
+import math
 import socket
 import threading
 import time
@@ -18,6 +19,9 @@ from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
 COME_SECONDS = 1800  # for a machine that is rented and has yet to fetch its image
 HEAR_SECONDS = 3600  # for a process or machine that is busy with whole weights at a slow store; see `listening`
+# Where all machines refuse alike, each ends by itself, and the one with the first process last: it may still write
+# evidence. This comes after the five minutes that torch's launcher waits for the others before a machine can tell.
+GRACE_SECONDS = 60
 
 
 class VanishedError(RuntimeError):
@@ -83,6 +87,9 @@ class Machines:
     def preparing(self) -> Iterator[None]:
         """Ends the work on all machines where one fails inside, which the others would wait for.
 
+        They hear of it once all machines are through or have failed. One that is killed inside says nothing: the
+        others end after HEAR_SECONDS, if the operator that started them all does not end them before.
+
         Raises:
             ElsewhereError: another machine has failed, and says why.
             VanishedError: see `tell`.
@@ -99,7 +106,7 @@ class Machines:
 
     @contextmanager
     def listening(self, end: Callable[[], None]) -> Iterator[None]:
-        """Calls `end` each second from when another machine has crashed or is being taken away.
+        """Calls `end` each second once a machine has crashed, is being taken away, or refused GRACE_SECONDS ago.
 
         Processes on this one may not notice by themselves, and would wait for its processes until they lose patience.
         """
@@ -107,8 +114,12 @@ class Machines:
         over = threading.Event()
 
         def listen() -> None:
+            latest = math.inf
             while not over.wait(1):
-                if self._is_lost(keys):
+                told = self._told_so_far(keys)
+                if any(one.refused for one in told):
+                    latest = min(latest, time.monotonic() + GRACE_SECONDS)
+                if time.monotonic() > latest or any(one.gone or one.crash is not None for one in told):
                     end()
 
         listener = threading.Thread(target=listen, daemon=True)
@@ -119,12 +130,11 @@ class Machines:
             over.set()
             listener.join()
 
-    def _is_lost(self, keys: Sequence[str]) -> bool:
+    def _told_so_far(self, keys: Sequence[str]) -> list[Told]:
         try:
-            told = [Told(**json.loads(self._store.get(key))) for key in keys if self._store.check([key])]
-        except RuntimeError:  # the machine that holds the store is gone
-            return True
-        return any(one.gone or one.crash is not None for one in told)
+            return [Told(**json.loads(self._store.get(key))) for key in keys if self._store.check([key])]
+        except RuntimeError:  # of the machine that holds the store
+            return [Told(False, gone=True)]
 
     def tell(self, mine: Told) -> list[Told]:
         """Tells the others how this machine's part ended, and returns what all have told, in the order of arrival.

@@ -55,7 +55,7 @@ def accelerator(device: torch.device, compute: ComputeConfig) -> Accelerator:
     precision = "bf16" if compute.precision == "bfloat16" else "no"
     # A pass uses each weight once, so copies of all in half precision would be kept for nothing.
     uncached = AutocastKwargs(cache_enabled=False)
-    # The others wait while the first one stores an epoch's state. One that crashes ends them all before that.
+    # The others wait while the first one stores an epoch's state. A machine that fails ends them all before that.
     patient = InitProcessGroupKwargs(timeout=timedelta(seconds=HEAR_SECONDS))
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, kwargs_handlers=[uncached, patient])
 

@@ -3,12 +3,14 @@
 import logging
 import socket
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.agent.server.api import SimpleElasticAgent
 
 from tasks.gdsd import checkpoint, machines, parallel, tables
 from tasks.gdsd.epoch import Epoch, train
@@ -26,6 +28,7 @@ from tests.gdsd.shared_machines import (
     on_machines,
     patience,
     refuse,
+    refuse_last,
 )
 
 
@@ -81,10 +84,36 @@ def test_a_crash_on_one_machine_is_known_on_all() -> None:
 
 
 def test_a_crash_is_heard_of_where_nothing_else_shows_it() -> None:
-    """If it fails, GPUs wait an hour for a machine that has failed to load the policy."""
+    """If it fails, GPUs wait an hour for a machine whose own GPU failed before the processes had met."""
     found = on_machines(2, launched(break_early, "the cause"))
     assert [type(error) for error in found] == [parallel.ProcessError] * 2 and str(found[0]) == str(found[1])
     assert "the cause" in str(found[0]).splitlines()[-1]
+
+
+def test_an_error_that_one_machine_finds_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, GPUs wait an hour for a machine whose download of the policy is damaged, or nobody reads of it."""
+    monkeypatch.setattr(machines, "GRACE_SECONDS", 1)
+    # The launcher of processes that are done waits five minutes for the others' before it says so.
+    monkeypatch.setattr(SimpleElasticAgent, "_exit_barrier", lambda agent: None)
+    found = on_machines(2, launched(refuse_last, "damaged"))
+    place = [type(one) for one in found].index(CheckpointError)
+    waited = found[1 - place]
+    assert str(found[place]) == "damaged"
+    assert isinstance(waited, ElsewhereError) and f"machine {place + 1} of 2" in str(waited)
+
+
+def test_an_error_that_all_find_leaves_time_for_evidence() -> None:
+    """If it fails, the first process is ended while it writes the weights and batch of updates that are not finite."""
+    ended = threading.Event()
+
+    def find(machines: Machines) -> object:
+        if machines.number == 0:
+            with machines.listening(ended.set):
+                ended.wait(3)
+        machines.tell(REFUSED)
+        return ended.is_set()
+
+    assert on_machines(2, find) == [False, False]
 
 
 def test_processes_wait_for_one_that_is_busy_with_a_store() -> None:
