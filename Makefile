@@ -13,8 +13,7 @@ help: ## list the targets
 
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	@# Most of it is never imported, and compiling it takes as long again.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
 	@touch $@
 
 install: $(READY) ## create .venv with the pinned versions
@@ -37,7 +36,7 @@ fields: $(READY) ## write docs/fields.md, the page of every configuration's fiel
 	$(BIN)/python -m tasks.fields docs/fields.md
 
 test: $(READY) ## run the tests, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-cluster: $(READY) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, a quarter of an hour
 	$(if $(GDSD_FLYTE_DOUBLE),,$(error name the folder of the stand-in backend: make test-cluster GDSD_FLYTE_DOUBLE=...))
