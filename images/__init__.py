@@ -14,7 +14,7 @@ from flytekit.extras import accelerators
 from flytekit.extras.accelerators import GPUAccelerator
 
 from images.nodes import Nodes
-from tasks.gdsd.hardware_config import HostConfig, Kind, MachineConfig
+from tasks.gdsd.config.hardware import HostConfig, Kind, MachineConfig
 
 
 @dataclass(frozen=True)

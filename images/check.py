@@ -27,7 +27,7 @@ from flytekit.tools.fast_registration import FastPackageOptions, fast_package
 from flytekit.tools.translator import get_serializable
 
 from images.build import ROOT, Engine, ImageError, output
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.records import PolicyStats, PromptStats, Record
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_prompts

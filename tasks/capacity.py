@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 import yaml
 
 from tasks.describe import device_of, read
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.planning.capacity import Assumptions, capacity, table
 from tasks.gdsd.planning.work import DEVICES

@@ -9,8 +9,8 @@ from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
 from images import CPU
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.records import EvalReport, Progress, Series, Tuning
 from tasks.local import new_folder
 from tasks.sources import SourceVersion
@@ -78,7 +78,7 @@ def record_series(
 )
 def choose_learning_rate(contestant: str, distill: DistillConfig, series: list[Series]) -> Chosen:
     """Gives a contestant the learning rate whose runs end highest on the validation problems."""
-    from tasks.gdsd import comparison
+    from tasks.gdsd.run import comparison
 
     tuned = distill.model_copy(update={"learning_rate": comparison.best_learning_rate(series)})
     logger.info("%s: learning rate %g chosen", contestant, tuned.learning_rate)
@@ -100,8 +100,8 @@ def publish_comparison(
     config: CompareConfig, base: EvalReport, tunings: list[Tuning], series: list[Series]
 ) -> CompareResult:
     """Writes the comparison's folder: report, figure, numbers, table and configuration."""
-    from tasks.gdsd import comparison_report
-    from tasks.gdsd.comparison import ComparisonRecord
+    from tasks.gdsd.report import comparison as comparison_report
+    from tasks.gdsd.run.comparison import ComparisonRecord
 
     record = ComparisonRecord(config=config, base=base, tunings=tunings, series=series)
     folder = new_folder(f"compare-{config.name}")

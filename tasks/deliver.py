@@ -20,9 +20,9 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from images import CPU
+from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, Tracker, WandbConfig
 from tasks.gdsd.errors import ConfigError, DeliveryError
-from tasks.gdsd.publish_config import MlflowConfig, PublishConfig, Tracker, WandbConfig
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.run_record import RunRecord
 from tasks.local import in_pod
 from tasks.retry import retried
 from tasks.store_options import storage_options
@@ -39,7 +39,7 @@ def require_delivery(publish: PublishConfig) -> None:
     Raises:
         ConfigError: a package or key is missing, or what is written would be lost with the pod.
     """
-    from tasks.gdsd import trackers
+    from tasks.gdsd.publish import trackers
 
     trackers.require(publish.trackers)
     for tracker in publish.trackers:
@@ -168,8 +168,8 @@ def track_in_mlflow(run: FlyteFile, report: FlyteFile, folder: str, publish: Pub
 
 
 def _track(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
-    from tasks.gdsd import trackers
-    from tasks.gdsd.trackers import base
+    from tasks.gdsd.publish import trackers
+    from tasks.gdsd.publish.trackers import base
 
     config = publish.trackers[index]
     place = config.folder if not isinstance(config, MlflowConfig) else None
@@ -202,7 +202,7 @@ def push_policy(run: FlyteDirectory, folder: str, publish: PublishConfig) -> str
     Raises:
         DeliveryError: the hub refuses.
     """
-    from tasks.gdsd import hub
+    from tasks.gdsd.publish import hub
 
     assert publish.hub is not None  # or this task would not have been added
     with _kept(folder, PublishConfig(hub=publish.hub)):

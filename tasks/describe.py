@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from tasks.gdsd import files
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.denoiser.source import ModelFolder
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.planning.plan import READ, Plan, plan, table
 from tasks.gdsd.planning.shapes import Shape, shape_of

@@ -16,7 +16,7 @@ from flytekit.extend import IgnoreOutputs
 
 from images import GPU
 from images.nodes import ENDPOINT, Nodes
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.records import EpochStats
 from tasks.local import in_pod, keep, new_folder
@@ -25,7 +25,7 @@ from tasks.sources import SourceVersion
 from tasks.types import Checkpoint, Table, stored
 
 if TYPE_CHECKING:
-    from tasks.gdsd.machines import Machines
+    from tasks.gdsd.distill.machines import Machines
 
 logger = logging.getLogger(__name__)
 PATIENCE = (1.0, 10.0, 60.0)  # seconds between tries to fetch a state
@@ -96,7 +96,7 @@ def distill_epoch_on_nodes(
         IgnoreOutputs: another machine has what came of it.
         VanishedError: a machine was taken away.
     """
-    from tasks.gdsd.machines import ElsewhereError, Machines, VanishedError
+    from tasks.gdsd.distill.machines import ElsewhereError, Machines, VanishedError
 
     endpoint = os.environ.get(ENDPOINT)
     if endpoint is None:
@@ -126,8 +126,8 @@ def _distill(
     machines: "Machines | None",
 ) -> Distilled:
     """Trains on this machine, as one of several if there are more."""
-    from tasks.gdsd import checkpoint_record
-    from tasks.gdsd.epoch import Epoch, train
+    from tasks.gdsd.denoiser import checkpoint_record
+    from tasks.gdsd.distill.epoch import Epoch, train
 
     with nullcontext() if machines is None else machines.preparing():
         found, send = _states(machines is None or machines.number == 0) if in_pod() else (None, None)
@@ -157,7 +157,7 @@ def _distill(
 
 def _is_stored() -> bool:
     """Waits until another machine has stored outputs or an error for Flyte; says whether it has."""
-    from tasks.gdsd import passing
+    from tasks.gdsd import transient
 
     place = current_context().output_metadata_prefix
     files = FlyteContextManager.current_context().file_access.get_filesystem_for_path(place)
@@ -169,7 +169,7 @@ def _is_stored() -> bool:
         except FileNotFoundError:
             names = []
         except Exception as error:
-            if not passing.may_pass(error):
+            if not transient.may_pass(error):
                 raise
             names = []
         if any(name == "outputs.pb" or name.startswith("error") for name in names):
@@ -185,7 +185,7 @@ def _states(first: bool) -> tuple[Path | None, Sender]:
     The first machine stores it anew at once, unread: the attempt after this one looks nowhere else, and this one may
     end soon.
     """
-    from tasks.gdsd import interim
+    from tasks.gdsd.distill import resume
 
     states = current_context().checkpoint
     if not isinstance(states, SyncCheckpoint):
@@ -203,11 +203,11 @@ def _states(first: bool) -> tuple[Path | None, Sender]:
             time.sleep(patience)
     # The object itself cannot go to another process.
     sender = Sender(states._checkpoint_dest)
-    if folder is None or not (folder / interim.FILE).is_file():
+    if folder is None or not (folder / resume.FILE).is_file():
         return None, sender
     if first:
-        interim.store(folder / interim.FILE, sender)
-    return folder / interim.FILE, sender
+        resume.store(folder / resume.FILE, sender)
+    return folder / resume.FILE, sender
 
 
 def _is_none(address: str) -> bool:

@@ -11,8 +11,8 @@ from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
 from images import CPU, GPU
+from tasks.gdsd.config.sampler import DriftConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.engine_config import DriftConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.records import DriftStats, RolloutStats
 from tasks.local import new_folder
 from tasks.retry import retried
@@ -55,7 +55,9 @@ def sample_both(
     seed: int,
 ) -> BothSamples:
     """Completes the run's sample of training problems by an engine and by the exact one; not where it is the same."""
-    from tasks.gdsd import checkpoint, devices, drift, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.denoiser import checkpoint, devices
+    from tasks.gdsd.evaluate import drift
 
     rows: list[dict[str, object]] = []
     stats: list[RolloutStats] = []
@@ -84,7 +86,8 @@ def judge_drift(
     samples: BothSamples, engine: RolloutEngine, limits: DriftConfig, domain: DomainChoice, round: int
 ) -> JudgedDrift:
     """Measures the drift, and returns the engine to use from here on: the same, or the exact one for good."""
-    from tasks.gdsd import drift, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.evaluate import drift
 
     if engine.drift is None:
         return JudgedDrift(drift.unmeasured(round), engine)

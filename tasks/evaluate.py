@@ -12,7 +12,7 @@ from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
 from images import CPU, GPU
-from tasks.gdsd.config import EvaluationConfig
+from tasks.gdsd.config.train import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import AnswerStats, EvalReport, Progress
 from tasks.local import new_folder
@@ -54,12 +54,15 @@ def answer_problems(
         CheckpointError: the folder is not a checkpoint of this project.
         DataError: a prompt and its answer do not fit the model's positions.
     """
-    from tasks.gdsd import answering, checkpoint, devices, prompt_lengths, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.denoiser import checkpoint, devices
+    from tasks.gdsd.evaluate import answering
+    from tasks.gdsd.prompts import lengths
 
     state = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False)
     state.denoiser.freeze_for_sampling()
     table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
-    prompt_lengths.measure(state.denoiser, table, config.sampler.length)
+    lengths.measure(state.denoiser, table, config.sampler.length)
     rows, stats = answering.answer(state, table, config, seed, shard, shards)
     file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")
     if shards > 1:
@@ -86,7 +89,10 @@ def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: Evalu
         QualityError: a critical expectation on the samples failed; the Deck shows all of them.
         DataError: no answer could be judged.
     """
-    from tasks.gdsd import evaluation, quality, rewards, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.evaluate import evaluation
+    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.reward import rewards
 
     began = time.monotonic()
     answers = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ANSWERS) for shard in shards)
@@ -128,7 +134,7 @@ def select_best(before: Checkpoint, last: Checkpoint, progress: Progress, valida
         progress: what the run recorded before that validation.
         validation: that one.
     """
-    from tasks.gdsd import stopping
+    from tasks.gdsd.evaluate import stopping
 
     validations = [*progress.validations, *validation]
     return last if stopping.best(validations) == len(validations) - 1 else before

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict
 
 from images import CPU
 from tasks.console import speak
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import EvaluateConfig, TrainConfig
-from tasks.gdsd.config_base import Config
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.strict import Config
 from tasks.local import in_pod, keep, new_folder
 from tasks.types import Checkpoint
 

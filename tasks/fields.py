@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import EvaluateConfig, TrainConfig
-from tasks.gdsd.config_base import submodels
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.strict import submodels
 
 Schema: TypeAlias = dict[str, Any]  # JSON Schema, whose values are of any kind
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from flytekit import task
 
 from images import CPU
-from tasks.gdsd.config import JudgeConfig
+from tasks.gdsd.config.train import JudgeConfig
 from tasks.gdsd.records import Decision, EvalReport, GuardReport
 from tasks.retry import retried
 from tasks.types import Table
@@ -39,7 +39,8 @@ def judge(
     Raises:
         DataError: the policies were evaluated under different protocols, or on different problems.
     """
-    from tasks.gdsd import gate, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.evaluate import gate
 
     gate.require_one_protocol(base, trained)
     decision = gate.decide(
@@ -71,7 +72,8 @@ def judge_guard(
     Raises:
         DataError: the policies were evaluated under different protocols, or on different problems.
     """
-    from tasks.gdsd import gate, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.evaluate import gate
 
     difference, _ = gate.paired(
         tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),

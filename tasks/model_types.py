@@ -16,8 +16,8 @@ from flytekit.models.types import LiteralType, SimpleType, TypeStructure
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tasks.gdsd.config_base import StrictJson
 from tasks.gdsd.records import Record
+from tasks.gdsd.strict import StrictJson
 
 PLAIN: dict[object, str] = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}
 JsonSchema = dict[str, object]

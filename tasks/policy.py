@@ -11,7 +11,7 @@ from flytekit import Cache, task
 from flytekit.types.directory import FlyteDirectory
 
 from images import GPU
-from tasks.gdsd.config import PolicyConfig
+from tasks.gdsd.config.train import PolicyConfig
 from tasks.gdsd.records import PolicyStats
 from tasks.local import new_folder
 from tasks.retry import retried
@@ -49,20 +49,22 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
         DataError: a prompt or answer does not fit the tokenizer, the completion length or the model's positions; of a
             published model that is found out before its weights are downloaded or read.
     """
-    from tasks.gdsd import checkpoint, devices, prompt_lengths, tables, warm_start
-    from tasks.gdsd.denoiser import four_bits, tiny
+    from tasks.gdsd import tables
+    from tasks.gdsd.denoiser import checkpoint, devices, four_bits, tiny
     from tasks.gdsd.denoiser.denoiser import Denoiser
+    from tasks.gdsd.distill import warm_start
+    from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
     problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
     if config.model is not None:
-        prompts = prompt_lengths.measure(Denoiser.outline(config.model), problems, length)
+        prompts = lengths.measure(Denoiser.outline(config.model), problems, length)
         bits = None if config.adapter is None else config.adapter.base_bits
         denoiser = Denoiser.from_source(config.model, devices.device(), bits=bits)
     else:
         assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
         denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
-        prompts = prompt_lengths.measure(denoiser, problems, length)
+        prompts = lengths.measure(denoiser, problems, length)
         warm_start.warm_start(denoiser, problems, config.warm_start, length, config.seed)
     if config.adapter is not None:
         denoiser.attach_adapter(config.adapter, config.seed)
@@ -104,14 +106,15 @@ def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
         CheckpointError: the folder is not a checkpoint of this project.
         DataError: a prompt and its answer do not fit the model's positions.
     """
-    from tasks.gdsd import checkpoint, checkpoint_record, devices, prompt_lengths, tables
-    from tasks.gdsd.denoiser import four_bits
+    from tasks.gdsd import tables
+    from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices, four_bits
+    from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
     problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
     folder = checkpoint.rebase(Path(os.fspath(policy)), new_folder("policy") / "checkpoint")
     denoiser = checkpoint.load(folder, devices.device(), moments=False).denoiser
-    prompts = prompt_lengths.measure(denoiser, problems, length)
+    prompts = lengths.measure(denoiser, problems, length)
     stats = PolicyStats(
         parameters=four_bits.weights(denoiser),
         prompt_tokens_mean=prompts.mean,

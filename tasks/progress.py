@@ -30,7 +30,7 @@ SHARE = 0.01  # of a local run's time, which drawing its page may take
 )
 def announce_round(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
     """Says in a line what a round came to, of `rounds` in all; nothing of one whose updates came from the cache."""
-    from tasks.gdsd import progress
+    from tasks.gdsd.run import progress
 
     line = progress.round_line(reward, epoch, rounds)
     logger.info(line)
@@ -66,7 +66,7 @@ def report_progress(
         drifts, rewards, epochs: of the rounds that are new
         validations: the one before them, if there was one
     """
-    from tasks.gdsd import health, progress
+    from tasks.gdsd.run import health, progress
 
     speak()  # in a pod nothing else does
     after = Progress(

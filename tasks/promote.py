@@ -11,9 +11,9 @@ from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
 from images import CPU
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
-from tasks.gdsd.registry import SHORT, Registry
+from tasks.gdsd.registry.registry import SHORT, Registry
 from tasks.publish import EvalResult, RunResult
 from tasks.retry import retried
 from tasks.store_options import storage_options
@@ -161,7 +161,7 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
         StaleError: the run was judged against a champion that is not the champion any more.
         RegistryError: the registry cannot be written to.
     """
-    from tasks.gdsd import checkpoint_record
+    from tasks.gdsd.denoiser import checkpoint_record
 
     opened, record = open_registry(registry), run.record
     if not record.decision.promoted:

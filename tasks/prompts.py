@@ -12,7 +12,7 @@ from flytekit.types.file import FlyteFile
 
 from images import CPU
 from tasks.gdsd import files
-from tasks.gdsd.config import GuardConfig, PromptConfig, TestConfig
+from tasks.gdsd.config.train import GuardConfig, PromptConfig, TestConfig
 from tasks.gdsd.records import PromptStats
 from tasks.local import new_folder
 from tasks.retry import retried
@@ -21,7 +21,7 @@ from tasks.store_options import storage_options
 from tasks.types import Table
 
 if TYPE_CHECKING:
-    from tasks.gdsd.quality import QualityReport
+    from tasks.gdsd.prompts.quality import QualityReport
 
 logger = logging.getLogger(__name__)
 files.use(storage_options)  # of prompt files, on the client too, which pins them when it loads a configuration
@@ -54,7 +54,9 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
         DataError: a source cannot be read or is not the pinned one, a problem is not valid in its domain, or there are
             fewer training problems than a round uses.
     """
-    from tasks.gdsd import prompts, quality, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.prompts import problems as prompts
+    from tasks.gdsd.prompts import quality
 
     began = time.monotonic()
     unusable: list[str] = []
@@ -133,7 +135,9 @@ def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> T
 
 
 def _prepare_test(config: TestConfig, trained_on: list[str], similarity: float) -> FlyteFile:
-    from tasks.gdsd import prompts, quality, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.prompts import problems as prompts
+    from tasks.gdsd.prompts import quality
 
     unusable: list[str] = []
     table = prompts.make_test(config, unusable)

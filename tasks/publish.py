@@ -11,9 +11,8 @@ from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
 from images import CPU
-from tasks.gdsd.config import TrainConfig
-from tasks.gdsd.digests import digest
-from tasks.gdsd.provenance import Execution
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.files import digest
 from tasks.gdsd.records import (
     Decision,
     EvalReport,
@@ -21,7 +20,8 @@ from tasks.gdsd.records import (
     Progress,
     PromptStats,
 )
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.provenance import Execution
+from tasks.gdsd.run.run_record import RunRecord
 from tasks.local import in_pod, new_folder
 from tasks.retry import retried
 from tasks.sources import ROOT, source_digest
@@ -92,7 +92,10 @@ def publish_policy(
     began_unix_seconds: float,
 ) -> RunResult:
     """Writes the run's folder: report, metrics, samples, configuration, record, model card and policy."""
-    from tasks.gdsd import checkpoint_record, model_card, provenance, report, tables
+    from tasks.gdsd import report, tables
+    from tasks.gdsd.denoiser import checkpoint_record
+    from tasks.gdsd.report import model_card
+    from tasks.gdsd.run import provenance
 
     record = RunRecord(
         config=config,

@@ -1,6 +1,6 @@
 """Which failures of a task are worth another attempt: Flyte retries only what a task calls recoverable.
 
-An error that may go away by itself (see `tasks.gdsd.passing`) becomes flytekit's `FlyteRecoverableException`, up to
+An error that may go away by itself (see `tasks.gdsd.transient`) becomes flytekit's `FlyteRecoverableException`, up to
 the task's `retries`, and so does an input that cannot be fetched from its store. Errors of the project and mistakes in
 the code would come again and fail at once. Outputs that cannot be stored, and processes that die, Flyte tries again
 by itself.
@@ -15,7 +15,7 @@ from flytekit.exceptions.base import FlyteRecoverableException as AnyRecoverable
 from flytekit.exceptions.user import FlyteRecoverableException
 
 from tasks.console import speak
-from tasks.gdsd import passing
+from tasks.gdsd import transient
 from tasks.gdsd.errors import GdsdError
 from tasks.local import in_pod, limit_threads
 
@@ -42,7 +42,7 @@ def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
             if isinstance(error, GdsdError) and not in_pod() and _seen_by_a_person():
                 # It says all that is to be done; its way through the code would push that off the screen.
                 raise click.ClickException(f"{type(error).__name__} in {work.__name__}: {error}") from None
-            passes = isinstance(error, AnyRecoverable) or passing.may_pass(error)
+            passes = isinstance(error, AnyRecoverable) or transient.may_pass(error)
             if not in_pod() or isinstance(error, FlyteRecoverableException) or not passes:
                 raise
             raise FlyteRecoverableException(

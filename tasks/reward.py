@@ -10,7 +10,7 @@ from flytekit import Cache, Deck, task
 from flytekit.types.file import FlyteFile
 
 from images import CPU
-from tasks.gdsd.config import RewardConfig
+from tasks.gdsd.config.train import RewardConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import RewardStats
 from tasks.local import new_folder
@@ -43,7 +43,9 @@ def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size:
     Raises:
         QualityError: a critical expectation on the scored table failed; the Deck shows all of them.
     """
-    from tasks.gdsd import quality, rewards, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.reward import rewards
 
     began = time.monotonic()
     merged = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ROLLOUTS) for shard in shards)

@@ -9,7 +9,7 @@ from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
 from images import GPU
-from tasks.gdsd.engine_config import RolloutEngine, SamplerConfig
+from tasks.gdsd.config.sampler import RolloutEngine, SamplerConfig
 from tasks.gdsd.records import RolloutStats
 from tasks.local import new_folder
 from tasks.retry import retried
@@ -48,7 +48,9 @@ def generate_rollouts(
     seed: int,
 ) -> RolloutShard:
     """Generates one shard of a round's rollouts; together the shards are the same, however many there are."""
-    from tasks.gdsd import checkpoint, devices, rollouts, tables
+    from tasks.gdsd import tables
+    from tasks.gdsd.denoiser import checkpoint, devices
+    from tasks.gdsd.rollout import shard as rollouts
 
     denoiser = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False).denoiser
     denoiser.freeze_for_sampling()

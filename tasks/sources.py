@@ -22,7 +22,7 @@ from flytekit.core.cache import VersionParameters
 ROOT = Path(__file__).resolve().parent.parent
 # Their numerics and verdicts are part of a result.
 LIBRARIES = ("accelerate", "latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
-PLACES = frozenset({"tasks.gdsd.hardware_config"})  # where a task runs is no part of what it gives
+PLACES = frozenset({"tasks.gdsd.config.hardware"})  # where a task runs is no part of what it gives
 
 
 class SourceVersion:

@@ -11,7 +11,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 import tasks.model_types  # noqa: F401  # before any task names a model
-from tasks.gdsd.digests import digest
+from tasks.gdsd.files import digest
 from tasks.local import in_pod
 
 _NAMED = re.compile("/sha256-([0-9a-f]{64})/*$")
@@ -46,5 +46,5 @@ def stored(folder: Path) -> FlyteDirectory:
 
 # A Parquet file with one of the schemas of `tasks.gdsd.tables`.
 Table = Annotated[FlyteFile, HashMethod(_content)]
-# A folder written by `tasks.gdsd.checkpoint`.
+# A folder written by `tasks.gdsd.denoiser.checkpoint`.
 Checkpoint = Annotated[FlyteDirectory, HashMethod(_content)]

@@ -17,10 +17,10 @@ from flytekit.clis.sdk_in_container.pyflyte import main as pyflyte
 from pydantic import ValidationError
 
 from tasks import fields
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import EvaluateConfig, TrainConfig
-from tasks.gdsd.config_base import Config
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.strict import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tasks.gdsd import run_record
+from tasks.gdsd.run import run_record
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,7 +30,7 @@ def test_every_metric_is_in_the_table() -> None:
 
 def test_the_config_keys_of_the_readme_exist() -> None:
     """The README's own example must load."""
-    from tasks.gdsd.config import PromptConfig
+    from tasks.gdsd.config.train import PromptConfig
 
     example = re.search(r"`prompts: (\{train_data: .*?\}\})`", README)
     assert example is not None

@@ -22,9 +22,9 @@ from flytekit.types.file import FlyteFile
 
 from images import CPU, IMAGES
 from tasks.deliver import MLFLOW, SECRETS, WANDB, push_policy, secret_of, track_in_mlflow, track_in_wandb, track_run
+from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.errors import DeliveryError
-from tasks.gdsd.publish_config import PublishConfig
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.run_record import RunRecord
 from tasks.sources import reach, ship
 
 ship(reach(__name__))

@@ -37,8 +37,10 @@ from tasks.compare import CompareResult, choose_learning_rate, publish_compariso
 from tasks.console import shorten_help, speak
 from tasks.deliver import require_delivery
 from tasks.evaluate import Evaluated, select_best
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import (
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.config.publish import PublishConfig
+from tasks.gdsd.config.train import (
     DistillConfig,
     EvaluateConfig,
     EvaluationConfig,
@@ -48,8 +50,6 @@ from tasks.gdsd.config import (
     TrainConfig,
 )
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.hardware_config import TrainHardwareConfig
-from tasks.gdsd.publish_config import PublishConfig
 from tasks.gdsd.records import (
     EvalReport,
     GuardReport,

@@ -37,10 +37,10 @@ from flytekit.types.directory import FlyteDirectory
 from images import CPU, IMAGES, on
 from tasks import failure
 from tasks.deliver import require_delivery
-from tasks.gdsd.config import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
-from tasks.gdsd.config_base import Config
-from tasks.gdsd.hardware_config import TrainHardwareConfig
-from tasks.gdsd.publish_config import PublishConfig
+from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.config.publish import PublishConfig
+from tasks.gdsd.config.train import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
+from tasks.gdsd.strict import Config
 from tasks.policy import prepare_policy, take_policy
 from tasks.promote import (
     Champion,

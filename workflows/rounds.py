@@ -16,11 +16,11 @@ from images import CPU, IMAGES, on
 from tasks.distill import distill_epoch, distill_epoch_on_nodes
 from tasks.drift import judge_drift, sample_both
 from tasks.evaluate import Evaluated, answer_problems, score_answers
-from tasks.gdsd import stopping
-from tasks.gdsd.config import DistillConfig, EvaluationConfig, RewardConfig, RolloutConfig
+from tasks.gdsd.config.hardware import HardwareConfig, TrainHardwareConfig
+from tasks.gdsd.config.sampler import RolloutEngine
+from tasks.gdsd.config.train import DistillConfig, EvaluationConfig, RewardConfig, RolloutConfig
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.engine_config import RolloutEngine
-from tasks.gdsd.hardware_config import HardwareConfig, TrainHardwareConfig
+from tasks.gdsd.evaluate import stopping
 from tasks.gdsd.records import EvalReport, Progress
 from tasks.progress import announce_round, report_progress
 from tasks.reward import score_rollouts

@@ -1,10 +1,15 @@
-"""Opening a file that a configuration names, by a path or any URI that fsspec knows."""
+"""Files: opened by any URI that fsspec knows, and the digests of their content."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fsspec.core import OpenFile
+
+SUMS = "SHA256SUMS"  # digests of a folder's files, in it, as `sha256sum --check` reads them
 
 Options = Callable[[str], Mapping[str, object]]
 
@@ -32,3 +37,54 @@ def open_file(path: str) -> "OpenFile":
 
     links = [link for link in path.split("::") if "://" in link]
     return fsspec.open(path, "rb", **{link.split("://", 1)[0]: dict(_options(link)) for link in links})
+
+
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, or of a folder's relative names and bytes in order of name.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} does not exist, so its content has no digest")
+    total = hashlib.sha256()
+    for item in sorted(item for item in path.rglob("*") if item.is_file()):
+        total.update(f"{item.relative_to(path).as_posix()}\0{digest(item)}\0".encode())
+    return total.hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Writes the digests of all of a folder's files beside them."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    (folder / SUMS).write_text(
+        "".join(f"{found}  {name}\n" for name, found in zip(names, _digests(folder, names), strict=True))
+    )
+
+
+def damage(folder: Path, unread: Collection[str] = ()) -> str | None:
+    """Says what is wrong with a sealed folder, if anything is. Of one that is not sealed nothing is known.
+
+    Args:
+        unread: names of files that are not wanted, and not read.
+    """
+    if not (folder / SUMS).is_file():
+        return None
+    sums = [line.partition("  ") for line in (folder / SUMS).read_text(errors="replace").splitlines()]
+    if not sums or any(len(expected) != 64 or not name for expected, _, name in sums):
+        return f"{folder / SUMS} is damaged"
+    wanted = {name: expected for expected, _, name in sums if name not in unread}
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        return f"{folder / missing[0]} is missing"
+    for (name, expected), found in zip(wanted.items(), _digests(folder, list(wanted)), strict=True):
+        if found != expected:
+            return f"{folder / name} is damaged: its SHA-256 is {found[:12]}, and {SUMS} has {expected[:12]}"
+    return None
+
+
+def _digests(folder: Path, names: list[str]) -> list[str]:
+    with ThreadPoolExecutor() as threads:  # Python lets several files be digested at once
+        return list(threads.map(lambda name: digest(folder / name), names))

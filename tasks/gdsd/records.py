@@ -7,9 +7,9 @@ kept.
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.config.sampler import EvaluationEngine, ExactConfig, SamplerConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.engine_config import EvaluationEngine, ExactConfig, SamplerConfig
 
 
 class Record(BaseModel):

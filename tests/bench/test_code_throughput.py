@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
-from tasks.gdsd import sandbox
 from tasks.gdsd.domains.base import Answer
 from tasks.gdsd.domains.code import Code, CodeConfig
+from tasks.gdsd.sandbox import host
 from tests.gdsd.sandboxes import only, unavailable
 
 WORKERS, ANSWERS, ROUNDS = 4, 50, 5
@@ -84,7 +84,7 @@ def measured() -> Measured:
 def test_code_is_judged_about_as_fast_as_interpreters_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a round of code answers waits for its sandboxes."""
     results = {}
-    for level in sandbox.LEVELS:
+    for level in host.LEVELS:
         if not unavailable(level):
             with monkeypatch.context() as patch:
                 only(level, patch)

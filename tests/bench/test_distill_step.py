@@ -21,11 +21,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import checkpoint, distiller
-from tasks.gdsd.batch import collate
-from tasks.gdsd.compute_config import ComputeConfig
-from tasks.gdsd.config import AdapterConfig, DistillConfig
-from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.objective import GdsdConfig
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.distill import loop
+from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.objectives import Scores, objective_loss
 from tests.bench.resident import peak_mib
 from tests.bench.test_engines import LARGE, TINY_SIZE, Size
@@ -49,7 +50,7 @@ class Step:
 
     def ours(self) -> None:
         state = checkpoint.base_state(self.denoiser)
-        distiller.distill(
+        loop.distill(
             state,
             None,
             self.scored,

@@ -26,13 +26,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tasks.gdsd import engines
+from tasks.gdsd.config.sampler import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.denoiser.tokenizer import character_tokenizer
-from tasks.gdsd.engine_config import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
-from tasks.gdsd.engines.base import Request
-from tasks.gdsd.engines.unmasking import Unmasking, make_rules
+from tasks.gdsd.rollout import engines
+from tasks.gdsd.rollout.engines.base import Request
+from tasks.gdsd.rollout.engines.unmasking import Unmasking, make_rules
 from tests.bench.resident import peak_mib
 
 PLAIN_STEPS = 2

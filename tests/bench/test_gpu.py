@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.gdsd.compute_config import ComputeConfig
-from tasks.gdsd.config import AdapterConfig, DistillConfig
+from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.objective import GdsdConfig
+from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser import families, networks, tokenizer_files
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
-from tasks.gdsd.engines.base import Request
-from tasks.gdsd.engines.exact import Exact
-from tasks.gdsd.objective_config import GdsdConfig
 from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import shapes, work
+from tasks.gdsd.rollout.engines.base import Request
+from tasks.gdsd.rollout.engines.exact import Exact
 from tests.bench.resident import resident_mib
 from tests.bench.test_plan import round_of, train
 from tests.gdsd.official import WRITERS, dream_config, llada_config

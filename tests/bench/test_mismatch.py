@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.objective_config import ObjectiveConfig
+from tasks.gdsd.config.objective import ObjectiveConfig
 from tests.gdsd.directions import (
     OBJECTIVES,
     cosine,

@@ -23,18 +23,19 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tasks.gdsd import checkpoint, distiller
-from tasks.gdsd.compute_config import ComputeConfig
-from tasks.gdsd.config import AdapterConfig, DistillConfig
+from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.denoiser.tokenizer import character_tokenizer
-from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
-from tasks.gdsd.engines.base import Request
-from tasks.gdsd.engines.exact import Exact
-from tasks.gdsd.epoch import round_maps
+from tasks.gdsd.distill import loop
+from tasks.gdsd.distill.epoch import round_maps
 from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import shapes
+from tasks.gdsd.rollout.engines.base import Request
+from tasks.gdsd.rollout.engines.exact import Exact
 from tests.bench.resident import resident_mib
 
 SHAPE = shapes.Shape(vocabulary=8192, width=512, inner=1536, layers=8, heads=8, kv_heads=8, head_width=64)
@@ -101,7 +102,7 @@ def train(
     denoiser: Denoiser, scored: pa.Table, config: DistillConfig, group: int, base: Denoiser | None = None
 ) -> None:
     """One epoch from the base: there are no moments yet that a checkpoint could have brought."""
-    distiller.distill(
+    loop.distill(
         checkpoint.base_state(denoiser),
         None if base is None else checkpoint.base_state(base),
         scored,

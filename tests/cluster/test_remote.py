@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.run_record import RunRecord
 from tests.cluster.conftest import OVERHEAD
 from tests.cluster.stand_in import (
     BUCKET,

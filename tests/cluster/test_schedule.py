@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains.sudoku import solutions
-from tasks.gdsd.registry import Registry
+from tasks.gdsd.registry.registry import Registry
 from tasks.promote import open_registry
 from tests.cluster.stand_in import BUCKET, Cluster, logs, output, reached, tries
 

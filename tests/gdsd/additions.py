@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 import yaml
 
-from tasks.gdsd import answering, checkpoint, engines, rollouts, tables
-from tasks.gdsd.batch import collate
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import TrainConfig
-from tasks.gdsd.denoiser import families
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.denoiser import checkpoint, families
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engines.base import Request
-from tasks.gdsd.microbatch import smallest
+from tasks.gdsd.distill.batch import collate
+from tasks.gdsd.distill.microbatch import smallest
+from tasks.gdsd.evaluate import answering
+from tasks.gdsd.rollout import engines, shard
+from tasks.gdsd.rollout.engines.base import Request
 from tests.gdsd.conftest import build
 from tests.gdsd.epochs import GROUP, run, scored
 from tests.gdsd.official import write_dream
@@ -66,7 +68,7 @@ def family(values: dict[str, dict[str, dict[str, object]]], folder: Path) -> Non
     denoiser.attach_adapter(policy.adapter, seed=0)
     problem = {"id": "p", "prompt": "12", "problem": "12", "reference": "12"}
     config = load({}).rollout
-    rows, _ = rollouts.complete(denoiser, [(problem, 0, 1)], config.sampler, config.engine, 1, "")
+    rows, _ = shard.complete(denoiser, [(problem, 0, 1)], config.sampler, config.engine, 1, "")
     assert len(rows[0]["completion_ids"]) == config.sampler.length  # type: ignore[arg-type]  # a list, as the table has it
     assert families.of_config({"model_type": "qwen2-mdlm"}).name == "qwen2_mdlm"
 

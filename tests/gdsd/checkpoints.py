@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.gdsd import checkpoint
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.checkpoint_record import CheckpointRecord
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.denoiser.checkpoint import PolicyState
+from tasks.gdsd.denoiser.checkpoint_record import CheckpointRecord
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.digests import SUMS
+from tasks.gdsd.files import SUMS
 
 CPU = torch.device("cpu")
 

@@ -4,10 +4,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.gdsd import checkpoint, tables
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import TinyModelConfig
-from tasks.gdsd.denoiser import tiny
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import TinyModelConfig
+from tasks.gdsd.denoiser import checkpoint, tiny
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tests.gdsd.epochs import scored
 

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jvp
 
-from tasks.gdsd import masking
-from tasks.gdsd.masking import Views
-from tasks.gdsd.objective_config import (
+from tasks.gdsd.config.objective import (
     CoupledMasks,
     DiffuGrpoConfig,
     EspoConfig,
@@ -18,6 +16,8 @@ from tasks.gdsd.objective_config import (
     SpgConfig,
     Wd1Config,
 )
+from tasks.gdsd.distill import masking
+from tasks.gdsd.distill.masking import Views
 from tasks.gdsd.objectives import Scores, objective_loss
 from tests.gdsd.enumerable import (
     COMPLETIONS,

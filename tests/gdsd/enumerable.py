@@ -11,12 +11,13 @@ from itertools import permutations, product
 import torch
 from torch import Tensor
 
-from tasks.gdsd import masking, seeds
-from tasks.gdsd.masking import Views
-from tasks.gdsd.objective_config import ObjectiveConfig
+from tasks.gdsd import seeds
+from tasks.gdsd.config.objective import ObjectiveConfig
+from tasks.gdsd.distill import masking
+from tasks.gdsd.distill.forward import hidden_states, spread
+from tasks.gdsd.distill.masking import Views
+from tasks.gdsd.distill.token_scores import Head, read, top_tokens
 from tasks.gdsd.objectives.base import pair_scores
-from tasks.gdsd.readout import Head, read, top_tokens
-from tasks.gdsd.scoring import hidden_states, spread
 
 LENGTH = VOCABULARY = MASK = 3  # the mask is the token after the last
 COMPLETIONS = torch.tensor(list(product(range(VOCABULARY), repeat=LENGTH)))  # (27, L)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import tables
-from tasks.gdsd.batch import collate
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.compute_config import ComputeConfig
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.objective import GdsdConfig
+from tasks.gdsd.config.train import DistillConfig
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distiller import distill
-from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.distill.batch import collate
+from tasks.gdsd.distill.loop import distill
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.readings import readings

@@ -6,10 +6,12 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.gdsd import checkpoint, parallel, tables
-from tasks.gdsd.config import AdapterConfig, DistillConfig
-from tasks.gdsd.epoch import Epoch
-from tasks.gdsd.epoch import _train as train_here
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.distill import processes
+from tasks.gdsd.distill.epoch import Epoch
+from tasks.gdsd.distill.epoch import _train as train_here
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.checkpoints import trained
 from tests.gdsd.conftest import build
@@ -81,7 +83,7 @@ def train_and_resume(epochs: tuple[Epoch, ...]) -> list[list[EpochStats]]:
     for first in epochs:
         found.append([train_here(first)])
         for number in range(1, first.config.inner_steps + 1):
-            if parallel.place()[0] == 0:
+            if processes.place()[0] == 0:
                 again(first, f"from {number}", None)
             resumed = replace(
                 first,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
+from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import SamplerConfig
-from tasks.gdsd.engines.base import Completion, Request
+from tasks.gdsd.rollout.engines.base import Completion, Request
 
 Read: TypeAlias = Callable[[Tensor, int, int], Tensor]
 

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from tasks.gdsd.config.objective import Readout
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.masking import Views, mask_views
-from tasks.gdsd.objective_config import Readout
+from tasks.gdsd.distill.forward import hidden_states, spread
+from tasks.gdsd.distill.masking import Views, mask_views
+from tasks.gdsd.distill.token_scores import read
 from tasks.gdsd.objectives import Scores
-from tasks.gdsd.readout import read
-from tasks.gdsd.scoring import hidden_states, spread
 
 LENGTH = 4
 

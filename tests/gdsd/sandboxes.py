@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd import sandbox
+from tasks.gdsd.sandbox import host
 
 
-def unavailable(level: sandbox.Level) -> str:
+def unavailable(level: host.Level) -> str:
     """Why this system does not offer a level; empty if it does."""
-    route, reason = sandbox.offered(level)
+    route, reason = host.offered(level)
     return "" if route else f"this system does not offer the level {level!r}: {reason}"
 
 
-def only(level: sandbox.Level, patch: pytest.MonkeyPatch) -> None:
+def only(level: host.Level, patch: pytest.MonkeyPatch) -> None:
     """Makes the sandbox use a level, even where it offers a stronger one."""
-    route, _ = sandbox.offered(level)
+    route, _ = host.offered(level)
     assert route is not None
-    patch.setattr(sandbox, "choose", lambda least: route)
+    patch.setattr(host, "choose", lambda least: route)
 
 
 def left_over(memory_mib: int) -> list[str]:

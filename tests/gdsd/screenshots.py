@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from tasks.gdsd import report, tables
-from tasks.gdsd.provenance import Provenance
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.provenance import Provenance
+from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.browsers import DESKTOP, PHONE, browser, opened
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "screenshots"

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
-from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.records import EpochStats, Estimate, EvalReport, Progress, Protocol, RewardStats, StepStats
 
 

@@ -12,16 +12,17 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
-from tasks.gdsd import checkpoint, distiller, parallel
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import AdapterConfig, DistillConfig
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.epoch import Epoch
-from tasks.gdsd.epoch import _train as train_here
+from tasks.gdsd.distill import loop, processes
+from tasks.gdsd.distill.epoch import Epoch
+from tasks.gdsd.distill.epoch import _train as train_here
+from tasks.gdsd.distill.forward import hidden_states
+from tasks.gdsd.distill.masking import Views
 from tasks.gdsd.errors import GdsdError
-from tasks.gdsd.masking import Views
 from tasks.gdsd.records import EpochStats
-from tasks.gdsd.scoring import hidden_states
 from tests.gdsd.conftest import build
 from tests.gdsd.epochs import CONFIG, GROUP, ended, run, scored
 
@@ -75,7 +76,7 @@ def do(case: Case, last: bool = True) -> Outcome:
         state = start
         try:
             for index in range(case.epochs):
-                if index and parallel.place()[1] > 1:  # as if they had been saved by the first and read by all
+                if index and processes.place()[1] > 1:  # as if they had been saved by the first and read by all
                     kept: list[object] = [state.optimizer]
                     torch.distributed.broadcast_object_list(kept, src=0)
                     state = PolicyState(state.denoiser, state.record, cast(dict[str, Tensor], kept[0]))
@@ -119,14 +120,14 @@ def breaking(what: str | None, held: list[int]) -> Iterator[None]:
         handle.remove()
         raise RuntimeError(SHORTAGE)
 
-    with mock.patch.object(distiller, "hidden_states", states):
+    with mock.patch.object(loop, "hidden_states", states):
         yield
 
 
 def do_all(job: tuple[tuple[Case, ...], Path]) -> None:
     """What each process does: all cases, one after the other, each outcome into a file."""
     cases, folder = job
-    rank, count = parallel.place()
+    rank, count = processes.place()
     for index, case in enumerate(cases):
         torch.save(do(case, last=rank == count - 1), folder / f"{index}-{rank}.pt")
 
@@ -147,6 +148,6 @@ def _train_with(epoch: Epoch, tokens: int) -> EpochStats:
             raise RuntimeError(SHORTAGE)
         return hidden_states(denoiser, prompts, attention, completions, views)
 
-    rank, count = parallel.place()
-    with mock.patch.object(distiller, "hidden_states", states if rank == count - 1 else hidden_states):
+    rank, count = processes.place()
+    with mock.patch.object(loop, "hidden_states", states if rank == count - 1 else hidden_states):
         return train_here(epoch)

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
-from tasks.gdsd import parallel
-from tasks.gdsd.compute_config import ComputeConfig
+from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.distill import processes as parallel
+from tasks.gdsd.distill.machines import Machines
 from tasks.gdsd.errors import CheckpointError
-from tasks.gdsd.machines import Machines
 
 
 def free_endpoint() -> str:

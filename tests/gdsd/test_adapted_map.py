@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.train import AdapterConfig
 from tasks.gdsd.denoiser.adapted_linear import AdaptedLinear
 from tasks.gdsd.denoiser.adapted_map import total
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.four_bits import FourBitLinear
-from tasks.gdsd.denoiser.source import ModelFolder
-from tasks.gdsd.memory import recomputed
+from tasks.gdsd.distill.memory import recomputed
 from tests.gdsd.checkpoints import CPU
 from tests.gdsd.official import WRITERS
 

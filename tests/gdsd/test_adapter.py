@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from tasks.gdsd import checkpoint
-from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.digests import SUMS, digest
 from tasks.gdsd.errors import CheckpointError, ConfigError
+from tasks.gdsd.files import SUMS, digest
 from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained, unseal
 from tests.gdsd.epochs import configured, run, same
 

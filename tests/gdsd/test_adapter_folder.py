@@ -11,10 +11,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tasks.gdsd import checkpoint
-from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.config.model_source import HubModel, ModelFolder
+from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.source import HubModel, ModelFolder
 from tasks.gdsd.errors import CheckpointError
 from tests.gdsd import official_maths as maths
 from tests.gdsd.checkpoints import CPU, edit_json, trained

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from tasks.gdsd.advantages import leave_one_out
+from tasks.gdsd.reward.advantages import leave_one_out
 
 NAN = math.nan
 

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from tasks.gdsd import engines, seeds
-from tasks.gdsd.config import RolloutConfig
+from tasks.gdsd import seeds
+from tasks.gdsd.config.sampler import DualCacheConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.config.train import RolloutConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import DualCacheConfig, PrefixCacheConfig, SamplerConfig
-from tasks.gdsd.engines.base import Completion, Request
-from tasks.gdsd.engines.cached import Cached, DualCache, PrefixCache
-from tasks.gdsd.engines.unmasking import Unmasking, resolve
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.rollout import engines
+from tasks.gdsd.rollout.engines.base import Completion, Request
+from tasks.gdsd.rollout.engines.cached import Cached, DualCache, PrefixCache
+from tasks.gdsd.rollout.engines.unmasking import Unmasking, resolve
 from tests.gdsd.official import write_dream, write_llada
 from tests.gdsd.plain_cache import PlainCache
 from tests.gdsd.plain_sampler import plain_sampler

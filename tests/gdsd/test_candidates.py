@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import checkpoint
-from tasks.gdsd.batch import Batch, collate
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.config.objective import GdsdConfig
+from tasks.gdsd.config.train import DistillConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.distill.batch import Batch, collate
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.objective_config import GdsdConfig
 from tests.gdsd.epochs import GROUP, LENGTH, apart, configured, run
 
 TOP_K = 3

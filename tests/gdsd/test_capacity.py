@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.planning import capacity as capacities
 from tasks.gdsd.planning.capacity import SERIAL, Assumptions, Capacity, Stage, Task, capacity
 from tasks.gdsd.planning.plan import READ, Plan, plan

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import checkpoint, checkpoint_record
-from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.denoiser import checkpoint, checkpoint_record
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.digests import SUMS, digest
 from tasks.gdsd.errors import CheckpointError
+from tasks.gdsd.files import SUMS, digest
 from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained, unseal
 
 ALL_FILES = [

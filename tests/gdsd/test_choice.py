@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.engine_config import SamplerConfig
-from tasks.gdsd.engines.choice import Rules, choose, keep_likeliest
-from tasks.gdsd.readout import Head
+from tasks.gdsd.config.sampler import SamplerConfig
+from tasks.gdsd.distill.token_scores import Head
+from tasks.gdsd.rollout.engines.choice import Rules, choose, keep_likeliest
 from tests.gdsd.plain_sampler import choose_plainly
 
 NOTHING = torch.empty(0, dtype=torch.int64)
@@ -91,9 +91,9 @@ def test_tokens_and_ranks_equal_the_plain_ones(
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(40, 17, generator=generator)
     uniform = torch.rand(40, generator=generator, dtype=torch.float64)
-    monkeypatch.setattr("tasks.gdsd.engines.choice.LOGITS_BYTES", 4 * 17 * 9)
-    monkeypatch.setattr("tasks.gdsd.engines.choice.CHUNK_BYTES", {"cpu": 8 * 17 * 4})
-    monkeypatch.setattr("tasks.gdsd.engines.choice.SORTED", 3)  # some nuclei end among them, others later
+    monkeypatch.setattr("tasks.gdsd.rollout.engines.choice.LOGITS_BYTES", 4 * 17 * 9)
+    monkeypatch.setattr("tasks.gdsd.rollout.engines.choice.CHUNK_BYTES", {"cpu": 8 * 17 * 4})
+    monkeypatch.setattr("tasks.gdsd.rollout.engines.choice.SORTED", 3)  # some nuclei end among them, others later
     config = SamplerConfig.model_construct(temperature=temperature, order=order, top_p=top_p, top_k=top_k)
     tokens, ranks = chosen(logits, uniform, rules(temperature, order, top_p, top_k))
     plain = [choose_plainly(row, number, config) for row, number in zip(logits, uniform.tolist(), strict=True)]
@@ -131,7 +131,7 @@ def test_the_nucleus_among_equals_and_negative_logits(
 
     Whole logits of a few values have many equals; the plain way is a stable sort.
     """
-    monkeypatch.setattr("tasks.gdsd.engines.choice.SORTED", first)
+    monkeypatch.setattr("tasks.gdsd.rollout.engines.choice.SORTED", first)
     logits = torch.randint(-3, 3, (200, 23), generator=torch.Generator().manual_seed(1)).to(dtype)
     logits[:, 5], logits[::2, 7], logits[1::2, 7] = -math.inf, 0.0, -0.0
     mass = (logits - logits.amax(-1, keepdim=True)).double().exp()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.masking import mask_views
-from tasks.gdsd.objective_config import GdsdConfig, Readout
+from tasks.gdsd.config.objective import GdsdConfig, Readout
+from tasks.gdsd.distill.masking import mask_views
 from tasks.gdsd.objectives import Scores
 from tasks.gdsd.objectives.gdsd import gdsd_loss
 

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.gdsd import sandbox
 from tasks.gdsd.domains import code as module
 from tasks.gdsd.domains.base import Answer, Problem, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.domains.code_problem import fault_of, read_reference
 from tasks.gdsd.errors import ConfigError, DataError, SandboxError
-from tasks.gdsd.guests import wire
+from tasks.gdsd.sandbox import host, wire
 from tests.gdsd.sandboxes import unavailable
 
 MBPP = {  # a row as in the data set, its columns mapped to ours: text, test_list, test_setup_code, code
@@ -47,7 +46,7 @@ SUM = "import sys\nfor line in sys.stdin:\n    print(sum(map(int, line.split()))
 
 @pytest.fixture
 def code() -> Code:
-    if reason := unavailable(best := next((one for one in sandbox.LEVELS if not unavailable(one)), "full")):
+    if reason := unavailable(best := next((one for one in host.LEVELS if not unavailable(one)), "full")):
         pytest.skip(reason)
     return Code(CodeConfig(isolation=best))
 
@@ -437,18 +436,18 @@ def test_a_broken_sandbox_is_an_error_and_no_verdict(code: Code, monkeypatch: py
     problem = Problem(code.example.problem, code.example.reference)
 
     def broken(times: int) -> None:
-        def start(self: sandbox.Sandbox) -> None:
+        def start(self: host.Sandbox) -> None:
             starts.append(self)
             if len(starts) <= times:
                 self.close()
-                raise sandbox.StartError("no process to be had")
+                raise host.StartError("no process to be had")
             ready(self)
 
         starts.clear()
-        monkeypatch.setattr(sandbox.Sandbox, "wait_until_ready", start)
+        monkeypatch.setattr(host.Sandbox, "wait_until_ready", start)
 
-    ready = sandbox.Sandbox.wait_until_ready
-    sandbox.choose(code.config.isolation)  # found out before sandboxes break
+    ready = host.Sandbox.wait_until_ready
+    host.choose(code.config.isolation)  # found out before sandboxes break
     broken(1)
     assert judged(code, problem, code.example.text).solved
     broken(2)
@@ -458,7 +457,7 @@ def test_a_broken_sandbox_is_an_error_and_no_verdict(code: Code, monkeypatch: py
 
 def test_it_refuses_where_the_isolation_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, answers run less confined than the configuration says."""
-    monkeypatch.setattr(sandbox, "offered", lambda level: (None, "missing"))
+    monkeypatch.setattr(host, "offered", lambda level: (None, "missing"))
     with pytest.raises(SandboxError, match="missing"):
         Code().verify(*Code.example[:2], "```python\npass\n```")
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.gdsd import sandbox
 from tasks.gdsd.domains.base import Answer, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
+from tasks.gdsd.sandbox import host
 from tests.gdsd.sandboxes import left_over, only, unavailable
 
 SECONDS, FILE_MIB, PROCESSES = 2, 2, 6
@@ -532,7 +532,7 @@ class Battle(NamedTuple):
 
 @pytest.fixture(scope="module", params=["full", "processes"])
 def battle(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Attack], Battle]]:
-    level: sandbox.Level = request.param
+    level: host.Level = request.param
     if reason := unavailable(level):
         pytest.skip(reason)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:

@@ -5,14 +5,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.gdsd import comparison, comparison_report, tables
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.comparison import ComparisonRecord
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd import tables
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.sampler import SamplerConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
-from tasks.gdsd.engine_config import SamplerConfig
 from tasks.gdsd.records import Estimate, EvalReport, Protocol, Series, Tuning
+from tasks.gdsd.report import comparison as comparison_report
+from tasks.gdsd.run import comparison
+from tasks.gdsd.run.comparison import ComparisonRecord
 
 PROTOCOL = Protocol(
     domain=DomainChoice(SudokuConfig()),

@@ -9,13 +9,13 @@ import torch
 from torch._dynamo.utils import counters
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config import TinyModelConfig
+from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
+from tasks.gdsd.config.train import TinyModelConfig
 from tasks.gdsd.denoiser import tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
-from tasks.gdsd.engines.base import Request
-from tasks.gdsd.engines.exact import Exact
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.rollout.engines.base import Request
+from tasks.gdsd.rollout.engines.exact import Exact
 from tests.gdsd.test_engines import generate, sample
 
 FREE = SamplerConfig(length=12, block_length=6, steps_per_block=6, temperature=1.0)

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tasks.gdsd import prompts, quality, rewards, tables
-from tasks.gdsd.config import PromptConfig, TrainConfig
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import PromptConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError, GdsdError
+from tasks.gdsd.prompts import problems, quality
+from tasks.gdsd.reward import rewards
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/domains/custom.md").read_text()
@@ -85,9 +87,9 @@ def rollouts(made: pa.Table, answer: Callable[[str, int], str]) -> pa.Table:
 def test_the_example_goes_from_problems_to_advantages(package: Path) -> None:
     """If it fails, who follows the page gets an error."""
     config = documented()
-    made = prompts.make_prompts(config.prompts)
+    made = problems.make_prompts(config.prompts)
     quality.check_prompts(made, config.prompts).require()
-    prompts.check_problems(config.prompts.domain, made)
+    problems.check_problems(config.prompts.domain, made)
     assert {split: table.num_rows for split, table in made.items()} == {"train": 4096, "validation": 128, "test": 256}
     choice = config.prompts.domain
     assert (choice.name, choice.weights) == (PATH, {"places": 0.9, "length": 0.1})
@@ -272,7 +274,7 @@ def test_verdicts_with_wrong_parts_are_refused(kind: str, package: Path) -> None
     )
     (package / "sorting.py").write_text(broken)
     choice = custom()
-    made = prompts.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
+    made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
     with pytest.raises(DataError, match=r"my_package\.sorting:Sorting.*places, length"):
         rewards.judge(rollouts(made["train"], lambda right, sample: right), choice)
 
@@ -282,7 +284,7 @@ def test_a_part_out_of_range_stops_the_round(package: Path) -> None:
     broken = block("python").replace("right / len(reference)", "100 * right / len(reference)", 1)
     (package / "sorting.py").write_text(broken)
     choice = custom()
-    made = prompts.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
+    made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
     with pytest.raises(GdsdError, match="places"):
         scored = rewards.score(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
         quality.check_scored(scored, 4, choice).require()

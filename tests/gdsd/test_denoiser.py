@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from tasks.gdsd.config import TinyModelConfig
+from tasks.gdsd.config.train import TinyModelConfig
 from tasks.gdsd.denoiser import tiny
-from tasks.gdsd.denoiser.alphabet import ALPHABET
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.domains.alphabet import ALPHABET
 from tasks.gdsd.errors import DataError
 
 

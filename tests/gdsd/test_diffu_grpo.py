@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tasks.gdsd.objective_config import DiffuGrpoConfig
+from tasks.gdsd.config.objective import DiffuGrpoConfig
 from tasks.gdsd.objectives.diffu_grpo import diffu_grpo_loss
 from tests.gdsd.rivals import example, scores, whole
 

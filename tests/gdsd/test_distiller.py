@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.gdsd import checkpoint, distiller, tables
-from tasks.gdsd.batch import collate
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import AdapterConfig, DistillConfig
-from tasks.gdsd.denoiser import adapter
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.denoiser import adapter, checkpoint
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.distill import loop
+from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.errors import DataError
 from tests.gdsd.epochs import (
     ADVANTAGES,
@@ -250,8 +251,8 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     With a rise of 3, a fall from 100 on and a rate of 1: 1/4, 2/4, 3/4, 1, ..., 1; at 400 updates sqrt(100/400) = 1/2.
     """
     config = DistillConfig(learning_rate=1.0, warmup_steps=3, decay_after=100)
-    assert [distiller.learning_rate(config, updates) for updates in (0, 1, 2, 3, 99, 100)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert distiller.learning_rate(config, 400) == 0.5
+    assert [loop.learning_rate(config, updates) for updates in (0, 1, 2, 3, 99, 100)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert loop.learning_rate(config, 400) == 0.5
 
 
 def test_an_adapter_switched_off_is_the_base(start: PolicyState, denoiser: Denoiser, table: pa.Table) -> None:

@@ -7,11 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import comparison_report, drift, engines, tables
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import RolloutConfig, TrainConfig
-from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import (
+from tasks.gdsd import tables
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.sampler import (
     Approximate,
     DriftConfig,
     DualCacheConfig,
@@ -19,13 +17,18 @@ from tasks.gdsd.engine_config import (
     RolloutEngine,
     SamplerConfig,
 )
-from tasks.gdsd.engines.base import Completion, Engine, Finished, Request
-from tasks.gdsd.engines.cached import PrefixCache
-from tasks.gdsd.engines.unmasking import Unmasking
+from tasks.gdsd.config.train import RolloutConfig, TrainConfig
+from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.evaluate import drift
 from tasks.gdsd.planning import memory, work
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.records import DriftStats, Estimate, RolloutStats
+from tasks.gdsd.report import comparison
+from tasks.gdsd.rollout import engines
+from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
+from tasks.gdsd.rollout.engines.cached import PrefixCache
+from tasks.gdsd.rollout.engines.unmasking import Unmasking
 from tests.gdsd import test_comparison
 from tests.gdsd.test_config import load
 from tests.gdsd.test_report import cells, pairs, record, rendered, rewarded
@@ -315,7 +318,7 @@ def test_a_run_with_the_exact_engine_says_nothing_of_drift() -> None:
 def test_a_comparison_says_which_runs_gave_the_engine_up(drifts: list[DriftStats], words: str) -> None:
     """If it fails, objectives are compared of which some had exact rollouts and others had not, and nobody knows."""
     found = test_comparison.record(*test_comparison.RUNS)
-    assert "rollouts by" not in comparison_report.summary(found)
+    assert "rollouts by" not in comparison.summary(found)
     rollout = RolloutConfig(engine=DUAL)
     first, *others = found.series
     changed = found.model_copy(
@@ -324,10 +327,10 @@ def test_a_comparison_says_which_runs_gave_the_engine_up(drifts: list[DriftStats
             "series": [first.model_copy(update={"drifts": drifts}), *others],
         }
     )
-    assert f"rollouts by dual_cache, {words}" in comparison_report.summary(changed).replace(
+    assert f"rollouts by dual_cache, {words}" in comparison.summary(changed).replace(
         "but exact, because of drift, ", ""
     )
-    assert words in comparison_report.render(changed, "")
+    assert words in comparison.render(changed, "")
 
 
 # What is refused when a configuration is loaded

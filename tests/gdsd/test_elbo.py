@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.masking import counted_tokens, mask_views
+from tasks.gdsd.denoiser.padding import left_pad
+from tasks.gdsd.distill.masking import counted_tokens, mask_views
 from tasks.gdsd.objectives.base import pair_scores
-from tasks.gdsd.padding import left_pad
 from tests.gdsd.readings import readings
 
 TEXTS = ["12=", "(1+2)*3="]

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import engines, seeds
-from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import (
+from tasks.gdsd import seeds
+from tasks.gdsd.config.sampler import (
     DualCacheConfig,
     EngineConfig,
     ExactConfig,
@@ -17,12 +16,14 @@ from tasks.gdsd.engine_config import (
     SamplerConfig,
     ThresholdConfig,
 )
-from tasks.gdsd.engines.base import Completion, Request
-from tasks.gdsd.engines.exact import Exact
-from tasks.gdsd.engines.unmasking import Canvas, Unmasking, make_rules, resolve
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.padding import left_pad
+from tasks.gdsd.distill.token_scores import Head
 from tasks.gdsd.errors import ConfigError, NonFiniteError
-from tasks.gdsd.padding import left_pad
-from tasks.gdsd.readout import Head
+from tasks.gdsd.rollout import engines
+from tasks.gdsd.rollout.engines.base import Completion, Request
+from tasks.gdsd.rollout.engines.exact import Exact
+from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking, make_rules, resolve
 from tests.gdsd.official import write_llada
 from tests.gdsd.plain_sampler import plain_sampler
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.objective_config import EspoConfig
+from tasks.gdsd.config.objective import EspoConfig
 from tasks.gdsd.objectives.clip import clipped_surrogate
 from tasks.gdsd.objectives.espo import espo_loss
 from tests.gdsd.rivals import coupled, example, scores

@@ -7,14 +7,16 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import answering, evaluation, intervals, rewards, stopping, tables
-from tasks.gdsd.checkpoint import base_state
-from tasks.gdsd.config import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
+from tasks.gdsd.denoiser.checkpoint import base_state
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, Problem, Verdict
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.evaluate import answering, evaluation, intervals, stopping
 from tasks.gdsd.records import AnswerStats, Estimate, EvalReport, PassAt, Protocol
+from tasks.gdsd.reward import rewards
 
 FREE = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=1.0)
 GREEDY = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=0.0)

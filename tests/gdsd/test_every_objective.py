@@ -8,21 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import batch, checkpoint
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.compute_config import ComputeConfig
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig, Wd1Config
+from tasks.gdsd.config.train import DistillConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.objective_config import (
-    DiffuGrpoConfig,
-    EspoConfig,
-    GdsdConfig,
-    ObjectiveConfig,
-    SpgConfig,
-    Wd1Config,
-)
+from tasks.gdsd.denoiser.padding import left_pad
+from tasks.gdsd.distill import batch
 from tasks.gdsd.objectives import objective_loss
-from tasks.gdsd.padding import left_pad
 from tests.gdsd.epochs import CONFIG, GROUP, OBJECTIVE, apart, configured, ended, run, same, scored
 from tests.gdsd.readings import from_pair_scores
 

@@ -319,11 +319,11 @@ def test_no_prompt_can_speak_for_the_template(name: str, loaded: dict[str, Denoi
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_family_samples_and_trains(name: str, folders: dict[str, Path]) -> None:
     """If it fails, a published model loads, but the sampler or an adapter cannot work with it."""
-    from tasks.gdsd.config import AdapterConfig
-    from tasks.gdsd.engine_config import ExactConfig, SamplerConfig
-    from tasks.gdsd.engines.base import Request
-    from tasks.gdsd.engines.exact import Exact
-    from tasks.gdsd.engines.unmasking import resolve
+    from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
+    from tasks.gdsd.config.train import AdapterConfig
+    from tasks.gdsd.rollout.engines.base import Request
+    from tasks.gdsd.rollout.engines.exact import Exact
+    from tasks.gdsd.rollout.engines.unmasking import resolve
     from tests.gdsd.plain_sampler import plain_sampler
 
     denoiser = Denoiser.load(folders[name], name, CPU)
@@ -344,7 +344,7 @@ def test_a_family_samples_and_trains(name: str, folders: dict[str, Path]) -> Non
 
 def test_an_adapter_is_float32_on_a_base_in_half_precision(tmp_path: Path) -> None:
     """If it fails, updates smaller than 2 ** -9 of a weight are rounded away, and training stands still."""
-    from tasks.gdsd.config import AdapterConfig
+    from tasks.gdsd.config.train import AdapterConfig
 
     WRITERS["llada"](tmp_path, dtype=torch.bfloat16)
     denoiser = Denoiser.load(tmp_path, "llada", CPU, torch.bfloat16)
@@ -365,7 +365,7 @@ def test_descriptions_are_light() -> None:
     import subprocess
     import sys
 
-    code = "import sys; import tasks.gdsd.denoiser.families; import tasks.gdsd.denoiser.source; " + (
+    code = "import sys; import tasks.gdsd.denoiser.families; import tasks.gdsd.config.model_source; " + (
         "print(sorted({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

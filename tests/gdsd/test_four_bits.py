@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import checkpoint
-from tasks.gdsd.config import AdapterConfig, PolicyConfig, TrainConfig
+from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.train import AdapterConfig, PolicyConfig, TrainConfig
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.four_bits import BITS, LEVELS, FourBitLinear, quantise, weights
-from tasks.gdsd.denoiser.source import ModelFolder
 from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.planning.plan import plan
 from tasks.gdsd.planning.shapes import shape_of

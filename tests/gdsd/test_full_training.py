@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.gdsd import checkpoint, checkpoint_record, epoch, tables
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import DistillConfig
+from tasks.gdsd.denoiser import checkpoint, checkpoint_record
 from tasks.gdsd.denoiser import weights as files
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distiller import distill
+from tasks.gdsd.distill import epoch
+from tasks.gdsd.distill.loop import distill
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.checkpoints import edit_json
 from tests.gdsd.epochs import GROUP, computed, configured, scored

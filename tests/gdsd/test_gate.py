@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import gate, intervals, tables
-from tasks.gdsd.config import EvaluationSamplerConfig, JudgeConfig
+from tasks.gdsd import tables
+from tasks.gdsd.config.sampler import ThresholdConfig
+from tasks.gdsd.config.train import EvaluationSamplerConfig, JudgeConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
-from tasks.gdsd.engine_config import ThresholdConfig
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.evaluate import gate, intervals
 from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport, Protocol
 
 JUDGE = JudgeConfig(margin=0.0, confidence=0.95, resamples=2000)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd import health
 from tasks.gdsd.records import EvalReport, Progress
+from tasks.gdsd.run import health
 from tests.gdsd.series import run, validation
 
 Rows = Sequence[dict[str, object]]

@@ -9,11 +9,13 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from tasks.gdsd import checkpoint, checkpoint_record, hub, model_card, passing, report
-from tasks.gdsd.config import AdapterConfig, TinyModelConfig
-from tasks.gdsd.denoiser import tiny
+from tasks.gdsd import report, transient
+from tasks.gdsd.config.publish import HubConfig
+from tasks.gdsd.config.train import AdapterConfig, TinyModelConfig
+from tasks.gdsd.denoiser import checkpoint, checkpoint_record, tiny
 from tasks.gdsd.errors import CheckpointError, DeliveryError, UnreachableError
-from tasks.gdsd.publish_config import HubConfig
+from tasks.gdsd.publish import hub
+from tasks.gdsd.report import model_card
 from tests.gdsd.checkpoints import CPU, trained
 from tests.gdsd.fake_hub import TOKEN, FakeHub
 from tests.gdsd.test_report import ORIGIN, pairs, record
@@ -113,7 +115,7 @@ def test_a_push_that_is_broken_off_is_completed_by_the_next_one(there: FakeHub, 
     there.failures["/commit/"] = [503]
     with pytest.raises(UnreachableError) as found:
         hub.push(run, CONFIG, TOKEN)
-    assert passing.may_pass(found.value)
+    assert transient.may_pass(found.value)
     assert {*there.files["org/policy"]} == {".gitattributes"} and there.commits == []
     hub.push(run, CONFIG, TOKEN)
     assert "model.safetensors" in there.files["org/policy"] and len(there.commits) == 1
@@ -138,7 +140,7 @@ def test_a_refusal_says_who_what_and_whether_it_is_worth_another_attempt(
     there.failures[place] = [status]
     with pytest.raises(UnreachableError if again else DeliveryError, match=words) as found:
         hub.push(run, CONFIG, TOKEN)
-    assert passing.may_pass(found.value) is again and TOKEN not in str(found.value)
+    assert transient.may_pass(found.value) is again and TOKEN not in str(found.value)
 
 
 def test_a_hub_that_does_not_answer_is_worth_another_attempt(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +148,7 @@ def test_a_hub_that_does_not_answer_is_worth_another_attempt(run: Path, monkeypa
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="was not reached for org/policy") as found:
         hub.push(run, CONFIG, TOKEN)
-    assert passing.may_pass(found.value)
+    assert transient.may_pass(found.value)
 
 
 def test_a_folder_without_a_policy_is_refused_before_anything_is_asked(there: FakeHub, run: Path) -> None:

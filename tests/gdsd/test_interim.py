@@ -10,12 +10,12 @@ import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 
-from tasks.gdsd import parallel
-from tasks.gdsd.config import DistillConfig
-from tasks.gdsd.digests import digest
-from tasks.gdsd.epoch import Epoch, train
-from tasks.gdsd.interim import FILE, Cut, InterimRecord, Keeper, read
-from tasks.gdsd.objective_config import Wd1Config
+from tasks.gdsd.config.objective import Wd1Config
+from tasks.gdsd.config.train import DistillConfig
+from tasks.gdsd.distill import processes
+from tasks.gdsd.distill.epoch import Epoch, train
+from tasks.gdsd.distill.resume import FILE, Cut, InterimRecord, Keeper, read
+from tasks.gdsd.files import digest
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.checkpoints import damage
 from tests.gdsd.conftest import build
@@ -115,7 +115,7 @@ SHARED = {
 def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Epoch, list[EpochStats]]]:
     """Epochs that two processes share, undisturbed and from each state."""
     epochs = {name: epoch(tmp_path_factory.mktemp(name), config, False, True) for name, config in SHARED.items()}
-    stats = parallel.launch(train_and_resume, tuple(epochs.values()), 2)
+    stats = processes.launch(train_and_resume, tuple(epochs.values()), 2)
     return dict(zip(epochs, zip(epochs.values(), stats, strict=True), strict=True))
 
 
@@ -132,7 +132,7 @@ def test_a_process_that_is_killed(shared: dict[str, tuple[Epoch, list[EpochStats
     """If it fails, a process that the system kills is not tried again, or what it had sent is of no use."""
     first, (expected, *_) = shared["spread"]
     killed = again(first, "killed", None, last=2, kill=True)
-    with pytest.raises(parallel.LostProcessError, match="was killed"):
+    with pytest.raises(processes.LostProcessError, match="was killed"):
         train(killed)
     assert not killed.trained.exists()
     after = again(first, "after a kill", state(killed, 2))
@@ -199,7 +199,7 @@ def keeper(folder: Path, minutes: float, send: Callable[[Path], None]) -> Keeper
 def test_states_are_kept_no_more_often_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, an epoch of short updates spends its time on uploads."""
     now, sent = [0.0], []
-    monkeypatch.setattr("tasks.gdsd.interim.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tasks.gdsd.distill.resume.time.monotonic", lambda: now[0])
     accelerator, denoiser = Accelerator(cpu=True), build()
     optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()])
     record = InterimRecord(epoch="e" * 64, updates=0, skipped_in_a_row=0, steps=[], seconds=0.0, cuts=[])

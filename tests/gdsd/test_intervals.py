@@ -6,8 +6,8 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from tasks.gdsd import intervals
-from tasks.gdsd.config import JudgeConfig
+from tasks.gdsd.config.train import JudgeConfig
+from tasks.gdsd.evaluate import intervals
 from tasks.gdsd.records import Estimate
 
 JUDGE = JudgeConfig(margin=0.0, confidence=0.95, resamples=2000)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.gdsd.domains.answers import shingles
 from tasks.gdsd.domains.countdown import Countdown
 from tasks.gdsd.domains.sudoku import Sudoku
-from tasks.gdsd.likeness import nearest
+from tasks.gdsd.prompts.near_duplicates import nearest
 
 # Few letters, so that many pairs share some; each text is its own set of features.
 TEXTS = st.lists(st.text("abcdef", max_size=6), max_size=12)

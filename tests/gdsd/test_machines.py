@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch.distributed.elastic.agent.server.api import SimpleElasticAgent
 
-from tasks.gdsd import checkpoint, machines, parallel, tables
-from tasks.gdsd.epoch import Epoch, train
+from tasks.gdsd import tables
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.distill import machines, processes
+from tasks.gdsd.distill.epoch import Epoch, train
+from tasks.gdsd.distill.machines import ElsewhereError, Machines, Told, VanishedError, cause, speaker
 from tasks.gdsd.errors import CheckpointError
-from tasks.gdsd.machines import ElsewhereError, Machines, Told, VanishedError, cause, speaker
 from tests.gdsd.conftest import build
 from tests.gdsd.epochs import GROUP, computed, run, scored, weights
 from tests.gdsd.shared_epochs import Case, start_of, train_with_300_tokens
@@ -79,14 +81,14 @@ def test_an_error_that_all_find_is_told_once() -> None:
 def test_a_crash_on_one_machine_is_known_on_all() -> None:
     """If it fails, the other machine reports a lost connection, or waits until its time is over."""
     found = on_machines(2, launched(break_last, "the cause"))
-    assert [type(error) for error in found] == [parallel.ProcessError] * 2 and str(found[0]) == str(found[1])
+    assert [type(error) for error in found] == [processes.ProcessError] * 2 and str(found[0]) == str(found[1])
     assert "the cause" in str(found[0]).splitlines()[-1]
 
 
 def test_a_crash_is_heard_of_where_nothing_else_shows_it() -> None:
     """If it fails, GPUs wait an hour for a machine whose own GPU failed before the processes had met."""
     found = on_machines(2, launched(break_early, "the cause"))
-    assert [type(error) for error in found] == [parallel.ProcessError] * 2 and str(found[0]) == str(found[1])
+    assert [type(error) for error in found] == [processes.ProcessError] * 2 and str(found[0]) == str(found[1])
     assert "the cause" in str(found[0]).splitlines()[-1]
 
 
@@ -121,7 +123,7 @@ def test_processes_wait_for_one_that_is_busy_with_a_store() -> None:
 
     Twelve bytes for each of 8B weights at 30 MB/s take 53 minutes.
     """
-    assert parallel.launch(patience, "seconds", 2) == "seconds 3600"
+    assert processes.launch(patience, "seconds", 2) == "seconds 3600"
 
 
 def test_a_machine_that_cannot_begin_ends_the_others() -> None:
@@ -174,7 +176,7 @@ def test_machines_start_again_together_where_memory_runs_out(
 
     The last process has memory for 300 tokens at a time.
     """
-    monkeypatch.setattr("tasks.gdsd.epoch._train", train_with_300_tokens)
+    monkeypatch.setattr("tasks.gdsd.distill.epoch._train", train_with_300_tokens)
     policy = checkpoint.save(tmp_path / "policy", start_of(Case()))
     table = tables.write(scored(build()), tables.SCORED, tmp_path / "scored.parquet")
     config = computed(nodes=2, sharding="fsdp", micro_batch_tokens=1100)
@@ -186,7 +188,7 @@ def test_machines_start_again_together_where_memory_runs_out(
 
     with caplog.at_level(logging.WARNING):
         found = on_machines(2, share)
-    said = [record.message for record in caplog.records if record.name == "tasks.gdsd.epoch"]
+    said = [record.message for record in caplog.records if record.name == "tasks.gdsd.distill.epoch"]
     assert said == ["400 tokens do not fit the memory; starting again with micro-batches of 200"] * 2
     (place,) = tmp_path.glob("*/trained")
     assert isinstance(found[1 - int(place.parent.name)], ElsewhereError)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import masking, seeds
+from tasks.gdsd import seeds
+from tasks.gdsd.distill import masking
 
 
 def keys(count: int, *address: int | str) -> Tensor:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd import distiller, memory
-from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.scoring import hidden_states
+from tasks.gdsd.distill import loop, memory
+from tasks.gdsd.distill.forward import hidden_states
 from tests.gdsd.epochs import computed, configured, run, weights
 from tests.gdsd.shared_epochs import SHORTAGE, Case, Outcome, do, start_of
 
@@ -92,7 +92,7 @@ def test_micro_batches_are_halved_until_they_fit(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return hidden_states(denoiser, prompts, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(distiller, "hidden_states", states)
+    monkeypatch.setattr(loop, "hidden_states", states)
     with caplog.at_level(logging.WARNING):
         found, _ = run(start, table)
     assert tried[:3] == [12, 6, 3] and max(tried[2:]) == 3
@@ -117,7 +117,7 @@ def test_other_errors_are_not_taken_for_a_shortage(
     def states(*given: object) -> tuple[Tensor, Tensor]:
         raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
 
-    monkeypatch.setattr(distiller, "hidden_states", states)
+    monkeypatch.setattr(loop, "hidden_states", states)
     with pytest.raises(RuntimeError, match="size of tensor"):
         run(start, table)
 

@@ -4,21 +4,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.gdsd import distiller
-from tasks.gdsd.batch import Batch, collate
-from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig, Wd1Config
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.microbatch import Fixed, MicroBatch, share, smallest
-from tasks.gdsd.objective_config import (
-    DiffuGrpoConfig,
-    EspoConfig,
-    GdsdConfig,
-    ObjectiveConfig,
-    SpgConfig,
-    Wd1Config,
-)
+from tasks.gdsd.distill import loop
+from tasks.gdsd.distill.batch import Batch, collate
+from tasks.gdsd.distill.forward import hidden_states
+from tasks.gdsd.distill.microbatch import Fixed, MicroBatch, share, smallest
 from tasks.gdsd.objectives.base import pair_scores
-from tasks.gdsd.scoring import hidden_states
 from tests.gdsd.epochs import GROUP, LENGTH, OBJECTIVE, PROMPTS, SIGNAL, computed, configured, run, weights
 from tests.gdsd.readings import readings
 from tests.gdsd.shared_epochs import Case, start_of
@@ -42,7 +35,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.append((prompts.shape[0], prompts.shape[1]))
         return hidden_states(denoiser, prompts, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(distiller, "hidden_states", states)
+    monkeypatch.setattr(loop, "hidden_states", states)
     return seen
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.engine_config import SamplerConfig
-from tasks.gdsd.engines.base import Engine
-from tasks.gdsd.engines.choice import Rules
-from tasks.gdsd.engines.unmasking import Canvas, Unmasking
-from tasks.gdsd.objective_config import SpgConfig
+from tasks.gdsd.config.objective import SpgConfig
+from tasks.gdsd.config.sampler import SamplerConfig
+from tasks.gdsd.rollout.engines.base import Engine
+from tasks.gdsd.rollout.engines.choice import Rules
+from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking
 from tests.gdsd.directions import OBJECTIVES, cosine, first_step, kept_tokens, tilt, visited_states
 from tests.gdsd.enumerable import (
     COMPLETIONS,

@@ -11,10 +11,11 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from tasks.gdsd import checkpoint, checkpoint_record, model_card
-from tasks.gdsd.checkpoint_record import CheckpointRecord
-from tasks.gdsd.config import EvaluateConfig, HubDataset, TestConfig, TrainConfig
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.config.train import EvaluateConfig, HubDataset, TestConfig, TrainConfig
+from tasks.gdsd.denoiser import checkpoint, checkpoint_record
+from tasks.gdsd.denoiser.checkpoint_record import CheckpointRecord
+from tasks.gdsd.report import model_card
+from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.test_report import HOSTILE, ORIGIN, evaluated, guard, record, repeatedly
 
 POLICY = CheckpointRecord(
@@ -169,7 +170,7 @@ def unescaped(page: str) -> str:
 
 def test_the_example_of_the_card_samples_the_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, nobody but us can use what we publish."""
-    from tasks.gdsd.config import TinyModelConfig
+    from tasks.gdsd.config.train import TinyModelConfig
     from tasks.gdsd.denoiser import tiny
     from tests.gdsd.checkpoints import trained
 

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tasks.gdsd import checkpoint, distiller
-from tasks.gdsd.batch import collate
-from tasks.gdsd.checkpoint import PolicyState
+from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, ObjectiveConfig, SpgConfig, Wd1Config
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.distill import loop
+from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.errors import NonFiniteError
-from tasks.gdsd.objective_config import DiffuGrpoConfig, EspoConfig, ObjectiveConfig, SpgConfig, Wd1Config
 from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
 from tests.gdsd.epochs import (
     CONFIG,
@@ -42,7 +43,7 @@ def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind:
                 loss = loss * float(kind)
         return loss, metrics
 
-    monkeypatch.setattr(distiller, "objective_loss", broken)
+    monkeypatch.setattr(loop, "objective_loss", broken)
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.objectives import Scores
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.objectives.gdsd import gdsd_loss

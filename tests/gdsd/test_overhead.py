@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks.gdsd.overhead import Overhead, RoundTime, overhead, union
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead, union
+from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.test_report import evaluated, pairs, record, rendered, rewarded
 
 BEGAN = 1000.0

@@ -9,14 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.gdsd import checkpoint, memory, parallel, tables
-from tasks.gdsd.config import DistillConfig
+from tasks.gdsd import tables
+from tasks.gdsd.config.objective import EspoConfig, ObjectiveConfig, Wd1Config
+from tasks.gdsd.config.train import DistillConfig
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.digests import digest
-from tasks.gdsd.epoch import Epoch, train
+from tasks.gdsd.distill import memory
+from tasks.gdsd.distill import processes as parallel
+from tasks.gdsd.distill.epoch import Epoch, train
+from tasks.gdsd.distill.microbatch import deal
 from tasks.gdsd.errors import CheckpointError, ConfigError, NonFiniteError
-from tasks.gdsd.microbatch import deal
-from tasks.gdsd.objective_config import EspoConfig, ObjectiveConfig, Wd1Config
+from tasks.gdsd.files import digest
 from tests.gdsd.conftest import build
 from tests.gdsd.epochs import CONFIG, GROUP, computed, configured, run, scored, weights
 from tests.gdsd.shared_epochs import Case, Outcome, do, do_all, start_of, train_with_1_token, train_with_300_tokens
@@ -239,7 +242,7 @@ def test_spread_weights_start_again_where_memory_runs_out(
     The second process has memory for so many tokens at a time. A completion has up to 100, in four views: with 1 there
     is nothing to be done.
     """
-    monkeypatch.setattr("tasks.gdsd.epoch._train", {300: train_with_300_tokens, 1: train_with_1_token}[enough])
+    monkeypatch.setattr("tasks.gdsd.distill.epoch._train", {300: train_with_300_tokens, 1: train_with_1_token}[enough])
     policy = checkpoint.save(tmp_path / "policy", start_of(Case()))
     table = tables.write(scored(build()), tables.SCORED, tmp_path / "scored.parquet")
     config = computed(**FSDP, micro_batch_tokens=1100)
@@ -250,7 +253,7 @@ def test_spread_weights_start_again_where_memory_runs_out(
         return
     with caplog.at_level(logging.WARNING):
         train(epoch)
-    said = [record.message for record in caplog.records if record.name == "tasks.gdsd.epoch"]
+    said = [record.message for record in caplog.records if record.name == "tasks.gdsd.distill.epoch"]
     assert said == ["400 tokens do not fit the memory; starting again with micro-batches of 200"]
     trained = checkpoint.load(tmp_path / "trained", torch.device("cpu"))
     expected, _ = run(start_of(Case()), scored(build()))

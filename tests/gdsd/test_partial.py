@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.config import AdapterConfig
+from tasks.gdsd.config.train import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.partial import KeyValues, states_at
 from tests.gdsd.conftest import build

@@ -8,19 +8,20 @@ import pytest
 import torch
 import yaml
 
-from tasks.gdsd import engines, microbatch, readout
-from tasks.gdsd.config import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
+from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.sampler import DualCacheConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
 from tasks.gdsd.denoiser import families, networks, tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.sampling_form import Beside
-from tasks.gdsd.denoiser.source import ModelFolder
-from tasks.gdsd.engine_config import DualCacheConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
-from tasks.gdsd.engines import choice
-from tasks.gdsd.engines.base import Request
+from tasks.gdsd.distill import microbatch, token_scores
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import plan as plans
 from tasks.gdsd.planning import shapes, work
+from tasks.gdsd.rollout import engines
+from tasks.gdsd.rollout.engines import choice
+from tasks.gdsd.rollout.engines.base import Request
 from tests.gdsd.official import WRITERS
 from tests.gdsd.test_families import DREAM_7B, ILLADA_8B, LLADA_8B, QWEN3_06B
 
@@ -226,7 +227,7 @@ def test_memory_is_of_the_largest_batch() -> None:
 
 def test_constants_of_other_modules_are_theirs() -> None:
     """If it fails, buffers have another size than planned."""
-    assert (footprint.BLOCK_BYTES, footprint.LOGITS_BYTES) == (readout.BLOCK_BYTES, choice.LOGITS_BYTES)
+    assert (footprint.BLOCK_BYTES, footprint.LOGITS_BYTES) == (token_scores.BLOCK_BYTES, choice.LOGITS_BYTES)
     assert footprint.CHUNK_BYTES == choice.CHUNK_BYTES
 
 

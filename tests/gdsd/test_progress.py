@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.gdsd.progress import duration, round_line, times
 from tasks.gdsd.records import Progress
+from tasks.gdsd.run.progress import duration, round_line, times
 from tests.gdsd.series import epoch, reward, run
 
 

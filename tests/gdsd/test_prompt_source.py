@@ -10,12 +10,12 @@ import pyarrow.parquet
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config import PromptConfig, PromptFile
+from tasks.gdsd.config.train import PromptConfig, PromptFile
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError, DataError
-from tasks.gdsd.prompts import check_problems, make_prompts
-from tasks.gdsd.quality import check_prompts, check_test
+from tasks.gdsd.prompts.problems import check_problems, make_prompts
+from tasks.gdsd.prompts.quality import check_prompts, check_test
 
 
 def generated(seed: int = 0) -> dict[str, pa.Table]:

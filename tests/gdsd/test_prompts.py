@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config import GuardConfig, PromptConfig, TestConfig
+from tasks.gdsd.config.train import GuardConfig, PromptConfig, TestConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.countdown import CountdownConfig, canonical
 from tasks.gdsd.domains.gsm8k import Gsm8kConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, GdsdError, QualityError
-from tasks.gdsd.prompts import check_problems, leave_out_near_duplicates, make_prompts, make_test, round_rows
-from tasks.gdsd.quality import check_prompts, check_test
+from tasks.gdsd.prompts.problems import check_problems, leave_out_near_duplicates, make_prompts, make_test, round_rows
+from tasks.gdsd.prompts.quality import check_prompts, check_test
 
 SUDOKU = DomainChoice(SudokuConfig(min_empty=6, max_empty=10))
 COUNTDOWN = DomainChoice(CountdownConfig())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd import provenance
-from tasks.gdsd.provenance import Execution, SourceState
+from tasks.gdsd.run import provenance
+from tasks.gdsd.run.provenance import Execution, SourceState
 from tests.gdsd.test_report import ORIGIN, pairs, record, rendered
 
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config import PromptConfig, TestConfig
+from tasks.gdsd.config.train import PromptConfig, TestConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.countdown import CountdownConfig
 from tasks.gdsd.domains.gsm8k import Gsm8kConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, QualityError
-from tasks.gdsd.quality import Finding, QualityReport, _expect, _validate, check_prompts, check_test
+from tasks.gdsd.prompts.quality import Finding, QualityReport, _expect, _validate, check_prompts, check_test
 
 Row = dict[str, object]
 Failed = tuple[str, str, str | None]  # table, expectation without its first word, column

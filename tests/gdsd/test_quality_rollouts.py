@@ -10,7 +10,7 @@ from tasks.gdsd import tables
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import QualityError
-from tasks.gdsd.quality import Finding, QualityReport, check_samples, check_scored
+from tasks.gdsd.prompts.quality import Finding, QualityReport, check_samples, check_scored
 
 GROUP = 4
 CHOICE = DomainChoice(SudokuConfig())

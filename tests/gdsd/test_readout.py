@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from tasks.gdsd import readout as readout_module
-from tasks.gdsd.readout import Head, Readout, centred, centred_topk, log_prob, read, top_tokens
+from tasks.gdsd.distill import token_scores as readout_module
+from tasks.gdsd.distill.token_scores import Head, Readout, centred, centred_topk, log_prob, read, top_tokens
 
 ROWS, VOCABULARY, WIDTH, CANDIDATES = 7, 11, 5, 4
 EVERY: tuple[Readout, ...] = ("log_prob", "centred", "centred_topk")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
 from tasks.gdsd.records import Estimate
-from tasks.gdsd.registry import Registry
-from tasks.gdsd.store import Store
+from tasks.gdsd.registry.registry import Registry
+from tasks.gdsd.registry.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 NIGHT = datetime(2026, 11, 24, 2, tzinfo=UTC)

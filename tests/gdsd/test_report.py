@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tasks.gdsd import intervals, report, tables
-from tasks.gdsd.config import JudgeConfig, PromptConfig, PromptFile, TrainConfig
+from tasks.gdsd import report, tables
+from tasks.gdsd.config.sampler import SamplerConfig
+from tasks.gdsd.config.train import JudgeConfig, PromptConfig, PromptFile, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
-from tasks.gdsd.engine_config import SamplerConfig
-from tasks.gdsd.provenance import Provenance
+from tasks.gdsd.evaluate import intervals
 from tasks.gdsd.records import (
     Decision,
     EpochStats,
@@ -29,7 +29,8 @@ from tasks.gdsd.records import (
     StepStats,
 )
 from tasks.gdsd.report import answers as answers_of_page
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.provenance import Provenance
+from tasks.gdsd.run.run_record import RunRecord
 
 PARTS = tables.complete(tables.SAMPLES, ["reward_cells", "reward_format"])
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"

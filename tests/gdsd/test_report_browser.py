@@ -7,7 +7,8 @@ from flytekit import Deck, current_context
 from flytekit.deck.deck import _get_deck
 from playwright.sync_api import Browser
 
-from tasks.gdsd import comparison_report, report
+from tasks.gdsd import report
+from tasks.gdsd.report import comparison
 from tests.gdsd import test_comparison
 from tests.gdsd.browsers import CONTRASTS, DESKTOP, PHONE, SMALL_PHONE, browser, needs_browser, opened
 from tests.gdsd.test_report import HOSTILE, answers, evaluated, pairs, record, rendered
@@ -115,7 +116,7 @@ def test_a_run_under_way_can_be_read_as_well(running: Browser) -> None:
 def test_a_comparison_fits_a_phone(running: Browser) -> None:
     """If it fails, its page is wider than a phone, or cannot be read in the dark."""
     whole = test_comparison.record(*test_comparison.RUNS)
-    page = comparison_report.render(whole, comparison_report.curves(whole))
+    page = comparison.render(whole, comparison.curves(whole))
     with opened(running, page, SMALL_PHONE, dark=True) as seen:
         assert not seen.wide() and not (seen.complaints or seen.requests)
         assert min(seen.page.evaluate(CONTRASTS, ["h1", "td", "th", "p", "pre"]).values()) >= 4.5

@@ -7,11 +7,12 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import rewards, tables
+from tasks.gdsd import tables
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, Problem, Verdict
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RolloutStats
+from tasks.gdsd.reward import rewards
 
 SOLUTION = "1234341221434321"
 PUZZLE = "1.34341.2143.321"  # the empty cells hold 2, 2, 4

@@ -8,14 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, ObjectiveConfig, SpgConfig, Wd1Config
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.objective_config import (
-    DiffuGrpoConfig,
-    EspoConfig,
-    ObjectiveConfig,
-    SpgConfig,
-    Wd1Config,
-)
 from tasks.gdsd.objectives import Scores, objective_loss
 from tests.gdsd.rivals import example, rows
 

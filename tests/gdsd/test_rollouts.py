@@ -6,10 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tasks.gdsd import rollouts, tables
+from tasks.gdsd import tables
+from tasks.gdsd.config.sampler import ExactConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import ExactConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.rollout import shard as rollouts
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=2, temperature=1.0)
 GROUP = 3
@@ -147,12 +148,13 @@ def test_rows_without_a_required_value_are_refused(denoiser: Denoiser, puzzles: 
 
 def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
     """If it fails, the number of machines, or their memory, decides which policy is trained."""
-    from tasks.gdsd import prompts, warm_start
-    from tasks.gdsd.config import TrainConfig, WarmStartConfig
+    from tasks.gdsd.config.train import TrainConfig, WarmStartConfig
     from tasks.gdsd.denoiser import tiny
+    from tasks.gdsd.distill import warm_start
+    from tasks.gdsd.prompts import problems
 
     config = TrainConfig()
-    train = prompts.make_prompts(config.prompts)["train"]
+    train = problems.make_prompts(config.prompts)["train"]
     policy = tiny.build(config.policy.tiny, config.policy.seed)
     warm_start.warm_start(policy, train, WarmStartConfig(steps=10), config.rollout.sampler.length, 0)
 

@@ -10,11 +10,10 @@ import torch
 from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor
 
-from tasks.gdsd import checkpoint
-from tasks.gdsd.config import AdapterConfig
-from tasks.gdsd.denoiser import sampling_form
+from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.denoiser import checkpoint, sampling_form
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.source import ModelFolder
 from tests.gdsd.checkpoints import CPU
 from tests.gdsd.official import WRITERS
 

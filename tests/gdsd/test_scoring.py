@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks.gdsd.config.objective import Readout
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.masking import Views, counted_tokens, mask_views, prompt_views
-from tasks.gdsd.objective_config import Readout
+from tasks.gdsd.denoiser.padding import left_pad
+from tasks.gdsd.distill.masking import Views, counted_tokens, mask_views, prompt_views
 from tasks.gdsd.objectives.base import pair_scores
-from tasks.gdsd.padding import left_pad
 from tests.gdsd.readings import readings
 
 TEXTS = ["1.34341.2143.321=", "12=", "a sum is", "x"]

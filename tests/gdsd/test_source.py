@@ -16,14 +16,14 @@ import torch
 from huggingface_hub import errors
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.gdsd import checkpoint
-from tasks.gdsd.checkpoint import PolicyState
-from tasks.gdsd.config import AdapterConfig
-from tasks.gdsd.config_base import Config
+from tasks.gdsd.config.model_source import HubModel, ModelFolder, ModelSource, digest, resolve
+from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.source import HubModel, ModelFolder, ModelSource, digest, resolve
-from tasks.gdsd.digests import digest as content
 from tasks.gdsd.errors import CheckpointError, ConfigError
+from tasks.gdsd.files import digest as content
+from tasks.gdsd.strict import Config
 from tests.gdsd.checkpoints import CPU, edit_json, edit_tensors
 from tests.gdsd.official import WRITERS, write_dream, write_llada
 
@@ -332,7 +332,7 @@ def test_a_moved_base_is_found_by_its_content(model: Path, tmp_path: Path, monke
 
 def test_a_process_reads_a_model_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, every stage of a local run reads 16 GB to no purpose; or a change between two stages goes unseen."""
-    monkeypatch.setattr("tasks.gdsd.denoiser.source.SETTLED_NS", -(10**18))  # these files are new
+    monkeypatch.setattr("tasks.gdsd.config.model_source.SETTLED_NS", -(10**18))  # these files are new
     read = []
     once = hashlib.file_digest
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.objective_config import SpgConfig
+from tasks.gdsd.config.objective import SpgConfig
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.objectives.spg import spg_loss, upper_bound
 from tests.gdsd.rivals import coupled, example, scores

@@ -1,6 +1,6 @@
 """When a run stops before its last round."""
 
-from tasks.gdsd import stopping
+from tasks.gdsd.evaluate import stopping
 from tests.gdsd.series import validation
 
 

@@ -6,13 +6,13 @@ import pyarrow as pa
 import pytest
 from flytekit.types.directory import FlyteDirectory
 
-from tasks.gdsd.config import EvaluationConfig, EvaluationSamplerConfig
+from tasks.gdsd.config.sampler import SamplerConfig, ThresholdConfig
+from tasks.gdsd.config.train import EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.engine_config import SamplerConfig, ThresholdConfig
-from tasks.gdsd.engines.base import Completion, Request
-from tasks.gdsd.engines.threshold import Threshold
-from tasks.gdsd.engines.unmasking import resolve
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.rollout.engines.base import Completion, Request
+from tasks.gdsd.rollout.engines.threshold import Threshold
+from tasks.gdsd.rollout.engines.unmasking import resolve
 from tasks.publish import EvalResult
 from tests.gdsd.official import write_dream
 from tests.gdsd.plain_sampler import plain_sampler

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd import passing, trackers
+from tasks.gdsd import transient
+from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, TensorBoardConfig, WandbConfig
 from tasks.gdsd.errors import ConfigError, DeliveryError, UnreachableError
-from tasks.gdsd.publish_config import MlflowConfig, PublishConfig, TensorBoardConfig, WandbConfig
-from tasks.gdsd.trackers import base
-from tasks.gdsd.trackers.base import TrackedRun
+from tasks.gdsd.publish import trackers
+from tasks.gdsd.publish.trackers import base
+from tasks.gdsd.publish.trackers.base import TrackedRun
 from tests.gdsd.test_report import record
 
 METRICS = ("reward/mean", "loss/last", "time/rollout_s")
@@ -223,30 +224,30 @@ def test_a_token_travels_in_a_header_and_refusals_say_what_to_do(
     with pytest.raises(DeliveryError, match="set MLFLOW_TRACKING_TOKEN") as wrong:
         tracker.track(run, "very-secret")
     assert set(keys) == {"Bearer very-secret"} and "MLFLOW_TRACKING_TOKEN" not in os.environ
-    assert "very-secret" not in str(wrong.value) and not passing.may_pass(wrong.value)
+    assert "very-secret" not in str(wrong.value) and not transient.may_pass(wrong.value)
     status[0] = 503
     with pytest.raises(UnreachableError, match=url) as busy:
         tracker.track(run, "very-secret")
-    assert passing.may_pass(busy.value)
+    assert transient.may_pass(busy.value)
 
 
 def test_weights_and_biases_that_cannot_be_reached_may_be_tried_again(
     run: TrackedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, a run waits for an unreachable server for ever, or ends in an error that is never tried again."""
-    from tasks.gdsd.trackers import wandb
+    from tasks.gdsd.publish.trackers import wandb
 
     monkeypatch.setattr(wandb, "SECONDS", 1.0)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with pytest.raises(UnreachableError, match="does not take the run") as found:
         trackers.make(WandbConfig(project="p")).track(run, "0" * 40)
-    assert passing.may_pass(found.value)
+    assert transient.may_pass(found.value)
 
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a run ends in an ImportError after hours."""
-    from tasks.gdsd.trackers import mlflow, tensorboard, wandb
+    from tasks.gdsd.publish.trackers import mlflow, tensorboard, wandb
 
     configs = [
         TensorBoardConfig(folder="runs"),

@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
-from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.objectives import LossMetrics
 from tasks.gdsd.objectives.gdsd import gdsd_loss
 from tests.gdsd.readings import from_pair_scores

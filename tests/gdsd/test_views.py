@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.masking import counted_tokens, mask_views, prompt_views, random_masks, trajectory_masks
+from tasks.gdsd.distill.masking import counted_tokens, mask_views, prompt_views, random_masks, trajectory_masks
 from tasks.gdsd.objectives.base import pair_scores
 
 END = 9

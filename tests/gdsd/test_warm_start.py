@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.gdsd.config import WarmStartConfig
+from tasks.gdsd.config.train import WarmStartConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.padding import left_pad
+from tasks.gdsd.distill.masking import mask_views
+from tasks.gdsd.distill.warm_start import warm_start
 from tasks.gdsd.errors import DataError
-from tasks.gdsd.masking import mask_views
-from tasks.gdsd.padding import left_pad
-from tasks.gdsd.warm_start import warm_start
 from tests.gdsd.readings import readings
 
 CONFIG = WarmStartConfig(steps=30, batch_size=16, learning_rate=1e-2)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tasks.gdsd.objective_config import Wd1Config
+from tasks.gdsd.config.objective import Wd1Config
 from tasks.gdsd.objectives.wd1 import group_weights, wd1_loss
 from tests.gdsd.rivals import scores, whole
 

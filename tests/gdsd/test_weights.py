@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from tasks.gdsd import checkpoint
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.weights import WHOLE
 from tasks.gdsd.errors import CheckpointError

@@ -15,10 +15,11 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from tasks import distill
-from tasks.gdsd import checkpoint, distiller, machines
-from tasks.gdsd.digests import digest
-from tasks.gdsd.epoch import Epoch
-from tasks.gdsd.interim import FILE
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.distill import loop, machines
+from tasks.gdsd.distill.epoch import Epoch
+from tasks.gdsd.distill.resume import FILE
+from tasks.gdsd.files import digest
 from tests.gdsd import interims
 from tests.gdsd.epochs import computed, configured
 from tests.tasks.pods import Attempt, attempt
@@ -51,15 +52,15 @@ def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pyt
     epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
     inputs = given(epoch)
     updates, lasts = [0], [99]
-    update = distiller._Epoch.update
+    update = loop._Epoch.update
 
-    def taken_away(self: distiller._Epoch, rate: float) -> object:
+    def taken_away(self: loop._Epoch, rate: float) -> object:
         if updates[0] == lasts[0]:
             raise ConnectionResetError("the machine is taken away")
         updates[0] += 1
         return update(self, rate)
 
-    monkeypatch.setattr(distiller._Epoch, "update", taken_away)
+    monkeypatch.setattr(loop._Epoch, "update", taken_away)
     load = checkpoint.load
 
     def taken_away_at_once(*given: Any, **named: Any) -> checkpoint.PolicyState:
@@ -96,7 +97,7 @@ def test_one_of_several_machines_hands_the_state_on(
     def taken_away(*_: object) -> None:
         raise ConnectionResetError("the machines are taken away")
 
-    monkeypatch.setattr("tasks.gdsd.epoch.train", taken_away)
+    monkeypatch.setattr("tasks.gdsd.distill.epoch.train", taken_away)
     left = tmp_path / "first" / "checkpoint" / FILE
     left.parent.mkdir(parents=True)
     left.write_bytes(b"state")
@@ -116,16 +117,16 @@ def test_a_store_that_fails_for_a_moment_costs_no_state(
     """flytekit reports a lost connection as it reports that nothing is there; taking it for that costs the epoch."""
     epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
     inputs = given(epoch)
-    update, made = distiller._Epoch.update, []
+    update, made = loop._Epoch.update, []
 
-    def taken_away(self: distiller._Epoch, rate: float) -> object:
+    def taken_away(self: loop._Epoch, rate: float) -> object:
         if len(made) == 2:
             raise ConnectionResetError("the machine is taken away")
         made.append(rate)
         return update(self, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distiller._Epoch, "update", taken_away)
+        patch.setattr(loop._Epoch, "update", taken_away)
         assert attempt(distill.distill_epoch, tmp_path / "first", None, **inputs).retried
     restore, failures = SyncCheckpoint.restore, [2]
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tasks import describe
-from tasks.gdsd.denoiser.source import digest
+from tasks.gdsd.config.model_source import digest
 from tests.gdsd.official import write_llada
 
 ROOT = Path(__file__).resolve().parents[2]

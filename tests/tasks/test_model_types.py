@@ -4,9 +4,9 @@ from flytekit.core.type_engine import TypeEngine
 from pydantic import BaseModel, Field
 
 from tasks import model_types
-from tasks.gdsd.config import TrainConfig
-from tasks.gdsd.config_base import Config
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.records import Record
+from tasks.gdsd.strict import Config
 from tasks.types import Checkpoint
 
 

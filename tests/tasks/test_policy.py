@@ -8,10 +8,11 @@ import pytest
 import torch
 from flytekit.types.file import FlyteFile
 
-from tasks.gdsd import checkpoint, tables
-from tasks.gdsd.config import AdapterConfig, PolicyConfig, PromptConfig, TinyModelConfig, WarmStartConfig
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import AdapterConfig, PolicyConfig, PromptConfig, TinyModelConfig, WarmStartConfig
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
-from tasks.gdsd.prompts import make_prompts
+from tasks.gdsd.prompts.problems import make_prompts
 from tasks.policy import Policy, prepare_policy
 from tests.gdsd.official import write_llada
 

@@ -19,10 +19,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from gcsfs.retry import HttpError
 from yarl import URL
 
+from tasks.gdsd.distill.memory import OutOfMemoryError
+from tasks.gdsd.distill.processes import LostProcessError, ProcessError
 from tasks.gdsd.errors import CheckpointError, GdsdError
-from tasks.gdsd.memory import OutOfMemoryError
-from tasks.gdsd.parallel import LostProcessError, ProcessError
-from tasks.gdsd.passing import may_pass
+from tasks.gdsd.transient import may_pass
 from tasks.retry import retried
 from tests.tasks.pods import attempt
 

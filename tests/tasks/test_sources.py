@@ -72,11 +72,11 @@ def test_notes_of_an_earlier_process_hide_no_edit(project: Path) -> None:
 def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
     """Otherwise correcting a spelling mistake, or asking for more memory, costs a training run."""
     before = versions(project, "distill.distill_epoch")
-    edit(project / "tasks/gdsd/distiller.py", '"""The update loop', '"""# The loop of updates')
-    edit(project / "tasks/gdsd/scoring.py", "import torch\n", "# a remark\n\n\nimport torch\n")
+    edit(project / "tasks/gdsd/distill/loop.py", '"""The update loop', '"""# The loop of updates')
+    edit(project / "tasks/gdsd/distill/forward.py", "import torch\n", "# a remark\n\n\nimport torch\n")
     edit(project / "tasks/distill.py", "retries=3", "retries=5")
     edit(project / "images/__init__.py", '"16Gi"', '"24Gi"')
-    edit(project / "tasks/gdsd/hardware_config.py", '"h100": 8', '"h100": 4')
+    edit(project / "tasks/gdsd/config/hardware.py", '"h100": 8', '"h100": 4')
     (project / "README.md").write_text("edited")
     assert versions(project, "distill.distill_epoch") == before
 
@@ -84,8 +84,13 @@ def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
 def test_reach_follows_imports_inside_functions() -> None:
     """Heavy modules are imported inside task bodies; missing them would give stale results and broken remote runs."""
     reached = sources.reach("tasks.distill")
-    assert {"tasks.distill", "tasks.gdsd.distiller", "tasks.gdsd.objectives.gdsd", "tasks.gdsd.masking"} <= reached
-    assert "tasks.gdsd.quality" not in reached
+    assert {
+        "tasks.distill",
+        "tasks.gdsd.distill.loop",
+        "tasks.gdsd.objectives.gdsd",
+        "tasks.gdsd.distill.masking",
+    } <= reached
+    assert "tasks.gdsd.prompts.quality" not in reached
 
 
 def test_everything_the_workflow_reaches_is_announced_for_upload() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import tasks.prompts  # noqa: F401  # as `pyflyte run` and each pod of the stage import it
-from tasks.gdsd.config import PromptConfig, PromptFile, TestConfig
+from tasks.gdsd.config.train import PromptConfig, PromptFile, TestConfig
 from tasks.gdsd.errors import ConfigError, DataError
-from tasks.gdsd.prompts import make_prompts, make_test
+from tasks.gdsd.prompts.problems import make_prompts, make_test
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "flyte-only"

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks.gdsd.config import PromptConfig
-from tasks.gdsd.prompts import make_prompts
+from tasks.gdsd.config.train import PromptConfig
+from tasks.gdsd.prompts.problems import make_prompts
 from tests.workflows.conftest import SMOKE, Pyflyte, run_in_process
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks.gdsd.compare_config import CompareConfig, TuningConfig
+from tasks.gdsd.config.compare import CompareConfig, TuningConfig
 from tests.workflows.conftest import ROOT, Outcome, Pyflyte, run_in_process, without_times
 
 MICRO: dict[str, object] = {
@@ -178,7 +178,7 @@ def curves(changes: dict[str, object]) -> object:
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    from tasks.gdsd import quality
+    from tasks.gdsd.prompts import quality
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time, and no field changes it

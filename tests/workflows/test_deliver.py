@@ -19,9 +19,9 @@ from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import deliver as stage
+from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.errors import ConfigError, DeliveryError
-from tasks.gdsd.publish_config import PublishConfig
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.fake_hub import TOKEN, FakeHub
 from tests.workflows.conftest import Pyflyte
 from tests.workflows.test_compiled import CPU, SETTINGS, unroll
@@ -43,7 +43,7 @@ def publish(**values: object) -> PublishConfig:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeHub, Path]]:
     """A run of `train` that is told to TensorBoard and pushed whatever the gate says: its folder, hub and events."""
-    from tasks.gdsd import quality
+    from tasks.gdsd.prompts import quality
     from workflows.gdsd import train
 
     events = tmp_path_factory.mktemp("events")

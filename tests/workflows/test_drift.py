@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from flyteidl.core.workflow_pb2 import Node
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tests.workflows.conftest import without_times
 from tests.workflows.test_compiled import leg_inputs, unroll
 from workflows import gdsd, rounds
@@ -50,7 +50,7 @@ class Run:
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs the workflow in this process, uncached, without the data checks, which take most of the time."""
-    from tasks.gdsd import quality
+    from tasks.gdsd.prompts import quality
 
     monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
     monkeypatch.setattr(quality, "_validate", lambda *arguments: [])
@@ -72,8 +72,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_an_approximate_engine_is_measured_in_every_round(train, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, an approximate engine trains a policy and nobody knows how far it is from the exact one."""
-    from tasks.gdsd import drift as stage
     from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+    from tasks.gdsd.evaluate import drift as stage
 
     given, ends = stage.agree, []
     monkeypatch.setattr(

@@ -105,7 +105,9 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
     The tiny policies solve next to nothing, so the verdicts are made up: the trained policy solves every test problem
     and none of the guards', the base the other way round.
     """
-    from tasks.gdsd import answering, quality, rewards
+    from tasks.gdsd.evaluate import answering
+    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.reward import rewards
 
     judge, answer = rewards.judge, answering.answer
     rounds: list[int] = []

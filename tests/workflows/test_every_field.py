@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, RootModel
 
-from tasks.gdsd.config import AdapterConfig, EvaluateConfig, GuardConfig, PromptConfig, TrainConfig
-from tasks.gdsd.engine_config import DualCacheConfig, ThresholdConfig
-from tasks.gdsd.hardware_config import TrainHardwareConfig
+from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.config.sampler import DualCacheConfig, ThresholdConfig
+from tasks.gdsd.config.train import AdapterConfig, EvaluateConfig, GuardConfig, PromptConfig, TrainConfig
 from tests.workflows.conftest import without_times
 
 BASE: dict[str, object] = {
@@ -243,9 +243,9 @@ class Run:
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory):
     """Runs the workflow in this process and counts denoiser calls."""
-    from tasks.gdsd import quality
     from tasks.gdsd.denoiser.denoiser import Denoiser
-    from tasks.gdsd.engines.unmasking import Unmasking
+    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.rollout.engines.unmasking import Unmasking
     from workflows import gdsd
 
     patch = pytest.MonkeyPatch()
@@ -345,7 +345,7 @@ def test_an_unknown_domain_is_refused(name: object) -> None:
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_a_file_replaces_generated_problems(split: str, tmp_path: Path) -> None:
     """A file that is named must be what is trained or tested on."""
-    from tasks.gdsd.prompts import make_prompts
+    from tasks.gdsd.prompts.problems import make_prompts
 
     other = make_prompts(PromptConfig(seed=9, train_size=4, validation_size=4, test_size=4))["train"]
     path = tmp_path / "problems.parquet"
@@ -357,7 +357,7 @@ def test_a_file_replaces_generated_problems(split: str, tmp_path: Path) -> None:
 
 def test_columns_say_where_a_file_has_what(tmp_path: Path) -> None:
     """A file in other words than ours must not be rewritten before it can be used."""
-    from tasks.gdsd.prompts import make_prompts
+    from tasks.gdsd.prompts.problems import make_prompts
 
     path = tmp_path / "problems.csv"
     path.write_text("quiz,key\n1.34341.2143.321,1234341221434321\n")

@@ -13,10 +13,10 @@ from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.hardware import MOST_GPUS, Kind
+from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.hardware_config import MOST_GPUS, Kind
 from tasks.gdsd.planning.memory import GIB
 from tasks.gdsd.planning.plan import plan
 from tasks.gdsd.planning.shapes import shape_of

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.records import Progress
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.series import validation
 from tests.workflows.test_compiled import leg_inputs, unroll
 from workflows import gdsd, rounds
@@ -96,7 +96,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     from flytekit.core import local_cache
 
     from tasks import progress
-    from tasks.gdsd import quality
+    from tasks.gdsd.prompts import quality
 
     home = tmp_path_factory.mktemp("home")
     patch = pytest.MonkeyPatch()

@@ -22,9 +22,10 @@ from flytekit.types.file import FlyteFile
 from google.protobuf.json_format import MessageToDict
 
 from tasks.distill import distill_epoch_on_nodes
-from tasks.gdsd import checkpoint, tables
-from tasks.gdsd.config import TrainConfig
-from tasks.gdsd.epoch import Epoch, train
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.distill.epoch import Epoch, train
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.records import Progress
 from tests.gdsd.epochs import GROUP, computed, scored, weights

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from workflows import gdsd
 
 CONFIG = {
@@ -25,7 +25,7 @@ CONFIG = {
 
 def test_a_run_in_two_processes_trains_what_one_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a second GPU changes what is learned, or the pipeline cannot start the epoch's processes at all."""
-    from tasks.gdsd import quality
+    from tasks.gdsd.prompts import quality
 
     torch.set_num_threads(1)
     monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")

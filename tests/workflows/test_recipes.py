@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
 from tasks.gdsd.planning.memory import GIB
@@ -191,7 +191,7 @@ def test_a_recipe_trains_a_small_model_of_its_family(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, somebody's first hour on a large GPU ends in a stack trace, or with a policy that stood still."""
-    from tasks.gdsd import quality
+    from tasks.gdsd.prompts import quality
 
     torch.set_num_threads(1)
     monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")

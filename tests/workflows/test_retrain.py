@@ -15,9 +15,9 @@ import pytest
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import registry as command
-from tasks.gdsd.config import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
-from tasks.gdsd.registry import Registry
+from tasks.gdsd.registry.registry import Registry
 from tasks.promote import RetrainResult, draw_seeds
 from tests.workflows.conftest import without_times
 
@@ -49,7 +49,8 @@ Night = Callable[..., RetrainResult]
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     """Runs `retrain` with a gate whose word is given; `meanwhile` happens while the gate thinks."""
-    from tasks.gdsd import gate, quality
+    from tasks.gdsd.evaluate import gate
+    from tasks.gdsd.prompts import quality
     from workflows.retrain import retrain
 
     decide = gate.decide

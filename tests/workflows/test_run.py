@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from tasks.gdsd import tables
-from tasks.gdsd.compare_config import CompareConfig
-from tasks.gdsd.config import TrainConfig
-from tasks.gdsd.digests import digest
-from tasks.gdsd.provenance import Provenance
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.files import digest
+from tasks.gdsd.run.provenance import Provenance
 from tests.workflows.conftest import ROOT, SMOKE, Outcome, Pyflyte, run_in_process
 
 

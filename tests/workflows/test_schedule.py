@@ -15,9 +15,9 @@ from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import Literal
 from flytekit.tools.translator import get_serializable
 
-from tasks.gdsd.config import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
-from tasks.gdsd.hardware_config import MachineConfig, TrainHardwareConfig
-from tasks.gdsd.publish_config import PublishConfig
+from tasks.gdsd.config.hardware import MachineConfig, TrainHardwareConfig
+from tasks.gdsd.config.publish import PublishConfig
+from tasks.gdsd.config.train import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
 from tasks.promote import Champion
 from tests.workflows.conftest import ROOT, environment
 from tests.workflows.test_compiled import CPU, GPU, SETTINGS, unroll

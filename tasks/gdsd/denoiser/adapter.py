@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config import AdapterConfig, AdapterTarget
+from tasks.gdsd.config.model_source import HubModel, ModelFolder
+from tasks.gdsd.config.train import AdapterConfig, AdapterTarget
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
-from tasks.gdsd.denoiser.source import HubModel, ModelFolder
 from tasks.gdsd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:  # peft takes seconds to import, which a policy without an adapter does not need

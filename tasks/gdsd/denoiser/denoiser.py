@@ -15,15 +15,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as library_logging
 
-from tasks.gdsd.config import AdapterConfig
-from tasks.gdsd.config_base import Config
+from tasks.gdsd.config.model_source import HubModel, ModelFolder, ModelSource, resolve
+from tasks.gdsd.config.train import AdapterConfig
 from tasks.gdsd.denoiser import adapter, families, networks, sampling_form, tokenizer_files, weights
 from tasks.gdsd.denoiser.families.base import PROMPT, Family, Special
 from tasks.gdsd.denoiser.networks import Network
-from tasks.gdsd.denoiser.source import HubModel, ModelFolder, ModelSource, resolve
 from tasks.gdsd.denoiser.tokenizer_files import SpecialIds
+from tasks.gdsd.distill.token_scores import Head
 from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
-from tasks.gdsd.readout import Head
+from tasks.gdsd.strict import Config
 
 # Loading takes milliseconds here, and the stages have progress bars of their own.
 library_logging.disable_progress_bar()

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedTokenizerFast
 
-from tasks.gdsd.denoiser.alphabet import ALPHABET, END, MASK, PAD
+from tasks.gdsd.domains.alphabet import ALPHABET, END, MASK, PAD
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:

@@ -4,7 +4,6 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Discriminator, RootModel, Tag, model_validator
 
-from tasks.gdsd.config_base import StrictJson
 from tasks.gdsd.domains import custom
 from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
@@ -13,6 +12,7 @@ from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.domains.gsm8k import Gsm8k, Gsm8kConfig
 from tasks.gdsd.domains.math import Math, MathConfig
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
+from tasks.gdsd.strict import StrictJson
 
 __all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make"]
 

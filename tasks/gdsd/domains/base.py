@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 from pydantic import Field
 
-from tasks.gdsd.config_base import Config
 from tasks.gdsd.domains import answers
+from tasks.gdsd.strict import Config
 
 
 class DomainConfig(Config):

@@ -16,15 +16,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.gdsd import sandbox
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
 from tasks.gdsd.errors import SandboxError
-from tasks.gdsd.guests import answer as answer_role
-from tasks.gdsd.guests import tester as tester_role
-from tasks.gdsd.guests import wire
-from tasks.gdsd.sandbox import GoneError, LateError, Limits, Route, Sandbox, StartError
+from tasks.gdsd.sandbox import answer as answer_role
+from tasks.gdsd.sandbox import host, wire
+from tasks.gdsd.sandbox import tester as tester_role
+from tasks.gdsd.sandbox.host import GoneError, LateError, Limits, Route, Sandbox, StartError
 
 SOURCE = 1 << 18  # bytes of an answer's code
 STDIN_SHARE = 16  # of the memory, for a case's standard input, which is held several times while it is read
@@ -63,7 +62,7 @@ class CodeConfig(DomainConfig):
 
     name: Literal["code"] = "code"
     shots: int = Field(0, ge=0, le=len(SHOTS), description="solved examples in the prompt")
-    isolation: sandbox.Level = Field(
+    isolation: host.Level = Field(
         "full",
         description="least isolation that is accepted; the strongest that the system offers is used, see "
         "docs/domains/code.md",
@@ -122,7 +121,7 @@ class Code(Domain):
         task = read_reference(reference)
         for case in task.cases if isinstance(task, Program) else ():
             read, written = (len(text.encode(errors="replace")) for text in (case.stdin, case.stdout))
-            if read > (most := self.config.memory_mib * sandbox.MIB // STDIN_SHARE):
+            if read > (most := self.config.memory_mib * host.MIB // STDIN_SHARE):
                 return (
                     f"{read} bytes of standard input; with memory_mib {self.config.memory_mib} at most {most} are read"
                 )
@@ -143,7 +142,7 @@ class Code(Domain):
             return Verdict(parts={"tests": None, "format": None}, solved=None)
         if source is None or len(source) > SOURCE:
             return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
-        route = sandbox.choose(self.config.isolation)
+        route = host.choose(self.config.isolation)
         failures = []
         for _ in range(TRIES):
             try:

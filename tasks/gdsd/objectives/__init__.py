@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tasks.gdsd.objective_config import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig, Wd1Config
+from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig, Wd1Config
 from tasks.gdsd.objectives.base import LossMetrics, Scores
 from tasks.gdsd.objectives.diffu_grpo import diffu_grpo_loss
 from tasks.gdsd.objectives.espo import espo_loss

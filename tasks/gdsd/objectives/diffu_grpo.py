@@ -11,7 +11,7 @@ weigh more. Several draws of hidden prompt tokens have ratios of their own, and 
 
 from torch import Tensor
 
-from tasks.gdsd.objective_config import DiffuGrpoConfig
+from tasks.gdsd.config.objective import DiffuGrpoConfig
 from tasks.gdsd.objectives.base import LossMetrics, Scores, judged_sum
 from tasks.gdsd.objectives.clip import clipped_surrogate
 

@@ -12,7 +12,7 @@ their settings say of moving it (`sync_ref_model`) has no effect on runs that tr
 
 from torch import Tensor
 
-from tasks.gdsd.objective_config import EspoConfig
+from tasks.gdsd.config.objective import EspoConfig
 from tasks.gdsd.objectives.base import LossMetrics, Scores, judged_sum, pair_scores
 from tasks.gdsd.objectives.clip import clipped_surrogate
 

@@ -14,7 +14,7 @@ centred advantages.
 import torch
 from torch import Tensor
 
-from tasks.gdsd.objective_config import GdsdConfig
+from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.objectives.base import LossMetrics, Scores, group_mean, judged_sum, pair_scores
 
 

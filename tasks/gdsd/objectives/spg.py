@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from tasks.gdsd.objective_config import SpgConfig
+from tasks.gdsd.config.objective import SpgConfig
 from tasks.gdsd.objectives.base import LossMetrics, Scores, judged_sum, pair_scores
 
 

@@ -16,7 +16,7 @@ import math
 
 from torch import Tensor
 
-from tasks.gdsd.objective_config import Wd1Config
+from tasks.gdsd.config.objective import Wd1Config
 from tasks.gdsd.objectives.base import LossMetrics, Scores, judged_sum
 
 

@@ -13,9 +13,9 @@ from math import ceil, inf
 
 import numpy as np
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.hardware import MOST_GPUS
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.hardware_config import MOST_GPUS
 from tasks.gdsd.planning.plan import HASHED, READ, Plan, plan
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import Device

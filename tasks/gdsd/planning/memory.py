@@ -7,8 +7,8 @@ the network.
 from dataclasses import dataclass, replace
 from math import ceil
 
-from tasks.gdsd.config import AdapterConfig, DistillConfig
-from tasks.gdsd.engine_config import CacheConfig, EngineConfig, ExactConfig, SamplerConfig
+from tasks.gdsd.config.sampler import CacheConfig, EngineConfig, ExactConfig, SamplerConfig
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import micro_batch, rows_read, views
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from tasks.gdsd.config import TrainConfig
+from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.sampler import ExactConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.denoiser.source import ModelFolder
 from tasks.gdsd.domains import make
-from tasks.gdsd.engine_config import ExactConfig
 from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling, packed
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import Device, Work, completion, epoch, may_end_early, micro_batch, resolved

@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.gdsd.config import AdapterConfig, PolicyConfig
+from tasks.gdsd.config.model_source import HubModel
+from tasks.gdsd.config.train import AdapterConfig, PolicyConfig
 from tasks.gdsd.denoiser import families
-from tasks.gdsd.denoiser.alphabet import ALPHABET
 from tasks.gdsd.denoiser.families.base import Family, Values
 from tasks.gdsd.denoiser.families.tiny import TINY
-from tasks.gdsd.denoiser.source import HubModel
+from tasks.gdsd.domains.alphabet import ALPHABET
 from tasks.gdsd.errors import CheckpointError
 
 

@@ -8,9 +8,8 @@ weights of 4 bits dense.
 from dataclasses import dataclass
 from math import log2
 
-from tasks.gdsd.config import AdapterConfig, DistillConfig
-from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.engine_config import (
+from tasks.gdsd.config.objective import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks, Wd1Config
+from tasks.gdsd.config.sampler import (
     CacheConfig,
     EngineConfig,
     ExactConfig,
@@ -18,7 +17,8 @@ from tasks.gdsd.engine_config import (
     SamplerConfig,
     ThresholdConfig,
 )
-from tasks.gdsd.objective_config import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks, Wd1Config
+from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.planning.shapes import Shape
 
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import yaml
 
 from tasks.gdsd import tables
-from tasks.gdsd.provenance import Provenance
 from tasks.gdsd.report.page import render
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.provenance import Provenance
+from tasks.gdsd.run.run_record import RunRecord
 
 
 def write(folder: Path, record: RunRecord, samples: pa.Table, origin: Provenance) -> str:

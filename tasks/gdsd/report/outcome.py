@@ -4,7 +4,7 @@ import html
 
 from tasks.gdsd.records import Decision, DriftStats, Estimate, EvalReport, RewardStats
 from tasks.gdsd.report.style import table_html
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run.run_record import RunRecord
 
 
 def table(record: RunRecord) -> str:

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import yaml
 
-from tasks.gdsd import health
-from tasks.gdsd.costs import HOUR, money
-from tasks.gdsd.provenance import MAIN, Provenance
 from tasks.gdsd.report import answers, curves, outcome, training
 from tasks.gdsd.report.style import Html, Tile, document, table_html, tiles
-from tasks.gdsd.run_record import RunRecord
+from tasks.gdsd.run import health
+from tasks.gdsd.run.costs import HOUR, money
+from tasks.gdsd.run.provenance import MAIN, Provenance
+from tasks.gdsd.run.run_record import RunRecord
 
 
 def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:

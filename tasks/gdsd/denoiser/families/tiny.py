@@ -1,7 +1,7 @@
 """The tiny family of this project: a stock Llama under its own names, a tokenizer of characters, no template."""
 
-from tasks.gdsd.denoiser.alphabet import END, MASK, PAD
 from tasks.gdsd.denoiser.families.base import Family, SamplerDefaults, Special, Values
+from tasks.gdsd.domains.alphabet import END, MASK, PAD
 from tasks.gdsd.errors import CheckpointError
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")

@@ -1,0 +1,112 @@
+"""What a comparison of objectives is made of."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tasks.gdsd.config.hardware import TrainHardwareConfig, give_gpus
+from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, Objective, SpgConfig, Wd1Config
+from tasks.gdsd.config.train import (
+    DistillConfig,
+    EvaluationConfig,
+    PolicyConfig,
+    PromptConfig,
+    RewardConfig,
+    RolloutConfig,
+    check_ends,
+    check_readable,
+    check_supply,
+)
+from tasks.gdsd.strict import Config, Count
+
+
+def _contestants() -> dict[str, DistillConfig]:
+    """The objectives of the default comparison, under the same masks and the same optimizer."""
+    objectives: dict[str, Objective] = {
+        "gdsd": GdsdConfig(mask_source="random"),
+        "gdsd_tlc": GdsdConfig(mask_source="random", readout="centred"),
+        "espo": EspoConfig(mask_pairs=1, share_masks=True),
+        "spg": SpgConfig(share_masks=True, eubo_power=1.0),
+        "wd1": Wd1Config(share_masks=True),
+        "diffu_grpo": DiffuGrpoConfig(share_masks=True),
+    }
+    return {name: DistillConfig(objective=objective, max_skipped=1000) for name, objective in objectives.items()}
+
+
+def _refuse_repeats(name: str, values: list[int] | list[float]) -> None:
+    if len(set(values)) != len(values):
+        raise ValueError(f"{name} {values} has a value twice, which would count one run as two; leave it out")
+
+
+Seeds = list[int]
+
+
+class TuningConfig(Config):
+    """How a contestant's learning rate is chosen: all have the same budget, and no test problem takes part."""
+
+    factors: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
+        [0.1, 0.3, 1.0],
+        min_length=2,
+        description="multiples of its learning rate that a contestant tries; the best on validation problems is used",
+    )
+    seeds: Seeds = Field(
+        [100], min_length=1, description="a run of each factor per seed; none of the final runs' seeds"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _refuse_repeats("factors", self.factors)
+        _refuse_repeats("seeds", self.seeds)
+        return self
+
+
+class CompareConfig(Config):
+    """Several objectives trained from one base on the same prompts, each at the learning rate that suits it best."""
+
+    name: str = Field("compare_tiny", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the comparison")
+    seeds: Seeds = Field(
+        [0, 1, 2, 3, 4],
+        min_length=2,
+        description="a run of each contestant per seed, on the test problems; two at least, for an interval",
+    )
+    tuning: TuningConfig | None = Field(TuningConfig(), description="null: each contestant has its own learning rate")
+    rounds: Count = Field(32, description="rounds of every run")
+    evaluate_every: Count = Field(8, description="rounds between the points of a curve; the last round is always one")
+    prompts: PromptConfig = PromptConfig()
+    policy: PolicyConfig = PolicyConfig()
+    rollout: RolloutConfig = RolloutConfig(prompts_per_round=64)
+    reward: RewardConfig = RewardConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    contestants: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], DistillConfig] = Field(
+        default_factory=_contestants,
+        min_length=1,
+        description="what is compared, by name; one whose updates are not finite stops all after its max_skipped",
+    )
+    hardware: TrainHardwareConfig = TrainHardwareConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: object) -> object:
+        return give_gpus(values)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, distill in self.contestants.items():
+            self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
+            check_ends(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
+        _refuse_repeats("seeds", self.seeds)
+        if self.tuning is not None:
+            if shared := sorted({*self.seeds} & {*self.tuning.seeds}):
+                raise ValueError(
+                    f"tuning.seeds has {shared} of seeds: a run that was chosen for its result would then count in the "
+                    "mean; use others"
+                )
+            for name, distill in self.contestants.items():
+                if (highest := distill.learning_rate * max(self.tuning.factors)) > 1:
+                    raise ValueError(
+                        f"contestants.{name}.learning_rate {distill.learning_rate} times the highest of tuning.factors "
+                        f"is {highest}, but a learning rate is at most 1; lower either"
+                    )
+        check_supply(self.prompts, self.rollout)
+        check_readable(self.policy, {"prompts": self.prompts.domain})
+        return self

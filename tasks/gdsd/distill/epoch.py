@@ -1,0 +1,137 @@
+"""A distillation epoch from files to files, as one process or several of them do it."""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tasks.console import speak
+from tasks.gdsd import tables
+from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.train import DistillConfig
+from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices
+from tasks.gdsd.denoiser.checkpoint import PolicyState
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.distill import loop, memory, processes, resume
+from tasks.gdsd.distill.machines import Machines
+from tasks.gdsd.distill.resume import Keeper
+from tasks.gdsd.files import digest
+from tasks.gdsd.records import EpochStats
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch reads, and where it puts what comes of it."""
+
+    policy: Path
+    base: Path | None  # where the objective needs a reference that the policy does not have inside
+    scored: Path
+    config: DistillConfig
+    group_size: int
+    round_index: int
+    seed: int
+    trained: Path  # the new checkpoint, not there yet
+    evidence: Path  # what is left of an epoch whose updates were not finite
+    found: Path | None = None  # the state that an earlier attempt at this epoch has left
+    send: Callable[[Path], None] | None = None  # puts a state where the next attempt finds it; picklable
+
+
+def train(epoch: Epoch, machines: Machines | None = None) -> EpochStats:
+    """Trains a policy on a round's scored completions, in as many processes as configured, and saves it.
+
+    Without `machines`, all processes are on this one. Of several, the one with the first process saves.
+
+    Processes among which weights are spread cannot take smaller micro-batches each on its own: where memory runs out,
+    all are started again with micro-batches of half the size.
+
+    Raises:
+        GdsdError: see `distiller.distill` and `parallel.launch`.
+    """
+    while True:
+        compute = epoch.config.compute
+        try:
+            return processes.launch(
+                _train, epoch, compute.everywhere if machines is None else compute.processes, machines
+            )
+        except processes.ProcessError as error:
+            found = re.search(rf"{memory.SharedShortageError.__name__}: (\d+) tokens", str(error))
+            if found is None:
+                raise
+            if memory.SMALLEST in str(error):
+                raise memory.OutOfMemoryError(str(error)) from error
+            tokens = max(1, min(compute.micro_batch_tokens, int(found[1])) // 2)
+            logger.warning("%s tokens do not fit the memory; starting again with micro-batches of %d", found[1], tokens)
+        smaller = compute.model_copy(update={"micro_batch_tokens": tokens})
+        epoch = replace(epoch, config=epoch.config.model_copy(update={"compute": smaller}))
+
+
+def _train(epoch: Epoch) -> EpochStats:
+    """What each process does; only the first one writes."""
+    if processes.place()[1] > 1:
+        speak()  # in a process of its own
+    device = devices.device()
+    base = None if epoch.base is None else _reference(epoch.base, device, epoch.config.compute)
+    # Without an adapter the weights themselves are trained. Most updates are too small for half precision: at a rate of
+    # 3e-6, 3 of 100 weights would move.
+    whole = not checkpoint_record.read_record(epoch.policy).adapter
+    parent = digest(epoch.policy)
+    trained, stats = loop.distill(
+        checkpoint.load(epoch.policy, device, dtype=torch.float32 if whole else None),
+        base,
+        tables.read(epoch.scored, tables.SCORED),
+        epoch.config,
+        round_index=epoch.round_index,
+        group_size=epoch.group_size,
+        seed=epoch.seed,
+        parent=parent,
+        evidence=epoch.evidence,
+        keeper=_keeper(epoch, parent),
+    )
+    if processes.place()[0] == 0:
+        checkpoint.save(epoch.trained, trained)
+    return stats
+
+
+def _keeper(epoch: Epoch, parent: str) -> Keeper | None:
+    """Returns what keeps the states of an epoch, under the name of all that the epoch follows from."""
+    if epoch.send is None:
+        return None
+    inputs = {
+        "policy": parent,
+        "base": None if epoch.base is None else digest(epoch.base / checkpoint_record.RECORD),
+        "scored": digest(epoch.scored),
+        "config": epoch.config.model_dump(mode="json"),
+        "group_size": epoch.group_size,
+        "round": epoch.round_index,
+        "seed": epoch.seed,
+        "made_with": checkpoint.versions(),
+    }
+    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    file = epoch.trained.with_name(resume.FILE)
+    return Keeper(name, epoch.config.compute.save_minutes, file, epoch.found, epoch.send)
+
+
+def _reference(folder: Path, device: torch.device, compute: ComputeConfig) -> PolicyState:
+    """Loads the base policy to compare a policy with whose own weights are trained."""
+    base = checkpoint.load(folder, device, moments=False, dtype=torch.float32)
+    base.denoiser.requires_grad_(False)
+    if compute.precision == "bfloat16":
+        round_maps(base.denoiser)
+    return base
+
+
+def round_maps(denoiser: Denoiser) -> None:
+    """Keeps the maps of the blocks in half precision, to which autocast would round them each time.
+
+    All else stays float32 as in the policy, so that the two agree bit for bit before the first update.
+    """
+    for module in denoiser.network.model.layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)

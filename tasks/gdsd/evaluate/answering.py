@@ -1,0 +1,62 @@
+"""A policy's answers to problems, under the one protocol of evaluations."""
+
+import time
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from tasks.gdsd import seeds
+from tasks.gdsd.config.train import EvaluationConfig
+from tasks.gdsd.denoiser import devices
+from tasks.gdsd.denoiser.checkpoint import PolicyState
+from tasks.gdsd.evaluate.evaluation import fingerprint
+from tasks.gdsd.records import AnswerStats
+from tasks.gdsd.rollout import engines
+from tasks.gdsd.rollout.engines.base import Completion, Request
+
+
+def answer(
+    policy: PolicyState, problems: pa.Table, config: EvaluationConfig, seed: int, shard: int, shards: int
+) -> tuple[list[dict[str, object]], AnswerStats]:
+    """Answers one shard of the problems, each `config.samples` times; returns rows of `tables.ANSWERS`.
+
+    An answer's random numbers are addressed by (seed, problem, sample), so the shard that makes it changes nothing.
+    """
+    began = time.monotonic()
+    denoiser = policy.denoiser
+    rows = problems.take(pa.array(range(shard, problems.num_rows, shards), pa.int64())).to_pylist()
+    asked = [(row, sample) for row in rows for sample in range(config.samples)]
+    requests = [
+        Request(denoiser.encode(row["prompt"]), seeds.key(seed, "evaluate", row["id"], sample)) for row, sample in asked
+    ]
+    engine = engines.make(config.engine, denoiser)
+    completions: dict[int, Completion] = {}
+    with tqdm(total=len(requests), desc="evaluating", unit="seq", disable=None, leave=False) as bar:
+        for batch in engine.generate(requests, config.sampler, config.batch_size) if requests else ():
+            completions.update(batch)
+            bar.update(len(batch))
+    answers: list[dict[str, object]] = [
+        {
+            "prompt_id": row["id"],
+            "sample": sample,
+            "prompt": row["prompt"],
+            "problem": row["problem"],
+            "reference": row["reference"],
+            "completion": denoiser.decode(completions[index].ids),
+            "ended": denoiser.ended(completions[index].ids),
+            "steps": completions[index].steps,
+            "tokens": denoiser.pieces(completions[index].ids),
+            "unmasked_at": completions[index].unmasked_at,
+        }
+        for index, (row, sample) in enumerate(asked)
+    ]
+    stats = AnswerStats(
+        round=policy.record.round,
+        problems=problems.num_rows,
+        prompts_sha256=fingerprint(problems),
+        sampler=engine.resolve(config.sampler),
+        tokens=len(answers) * config.sampler.length,
+        seconds=time.monotonic() - began,
+        device=devices.name(denoiser.device),
+    )
+    return answers, stats

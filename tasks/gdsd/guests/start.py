@@ -1,9 +1,0 @@
-"""The script of a sandbox: this file is compiled anew at every start, what it imports is not."""
-
-import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, __file__[: -len("/tasks/gdsd/guests/start.py")])
-    from tasks.gdsd.guests import launch
-
-    launch.main()

@@ -1,0 +1,4 @@
+"""Stage `reward`: rollouts come in, each leaves with its verdict, its reward and its advantage in its group.
+
+Read `rewards` first.
+"""

@@ -1,0 +1,127 @@
+"""Scoring rollouts: the domain's verdict on each completion, and its advantage within its group."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.gdsd import tables
+from tasks.gdsd.domains import Answer, DomainChoice, make
+from tasks.gdsd.errors import DataError
+from tasks.gdsd.records import RewardStats, RolloutStats
+from tasks.gdsd.reward.advantages import leave_one_out
+from tasks.gdsd.run.overhead import union
+
+
+def judge(answers: pa.Table, choice: DomainChoice) -> pa.Table:
+    """Adds the verdicts: the reward's parts, the reward, which is their weighted sum, and whether it is solved.
+
+    The reward is null where a part of some weight is.
+
+    Raises:
+        DataError: the domain's verdicts are not what it declares.
+    """
+    domain, weights = make(choice), choice.weights
+    columns = [answers[name].to_pylist() for name in ("problem", "reference", "completion")]
+    verdicts = domain.verify_all([Answer(*item) for item in zip(*columns, strict=True)])
+    if len(verdicts) != answers.num_rows or any(set(verdict.parts) != set(weights) for verdict in verdicts):
+        raise DataError(
+            f"domain {choice.name!r} gave {len(verdicts)} verdicts on {answers.num_rows} answers; wanted is one "
+            f"for each, with the parts {', '.join(weights)}"
+        )
+    rewards = [_weigh(verdict.parts, weights) for verdict in verdicts]
+    table = answers.append_column(tables.SCORED.field("reward"), pa.array(rewards, pa.float32()))
+    solved = pa.array([verdict.solved for verdict in verdicts], pa.bool_())
+    table = table.append_column(tables.SCORED.field("solved"), solved)
+    for part in sorted(weights):
+        values = [verdict.parts[part] for verdict in verdicts]
+        table = table.append_column(tables.PART + part, pa.array(values, pa.float32()))
+    return table
+
+
+def _weigh(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    total = 0.0
+    for name, weight in weights.items():
+        if weight:
+            value = parts[name]
+            if value is None:
+                return None
+            total += weight * value
+    return total
+
+
+def score(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_std: bool) -> pa.Table:
+    """Adds verdicts and advantages to a round's rollouts, which are sorted by prompt and sample.
+
+    Raises:
+        DataError: a group does not have `group_size` completions.
+    """
+    columns = zip(rollouts["prompt_id"].to_pylist(), rollouts["sample"].to_pylist(), strict=True)
+    rows = list(columns)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in rows))
+    if rows != [(prompt, sample) for prompt in prompts for sample in range(group_size)]:
+        raise DataError(
+            f"{len(rows)} rollouts of {len(prompts)} prompts are not groups of {group_size}, with each sample once: "
+            "completions are missing or doubled"
+        )
+    table = judge(rollouts, choice)
+    rewards = table["reward"].fill_null(np.nan).to_numpy().reshape(-1, group_size)
+    advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
+    place = table.column_names.index("solved") + 1
+    return table.add_column(place, tables.SCORED.field("advantage"), pa.array(advantages, from_pandas=True))
+
+
+def empty(judged: pa.Table) -> list[bool]:
+    """Says of each completion whether it has no text."""
+    return [not text.strip() for text in judged["completion"].to_pylist()]
+
+
+def truncated(judged: pa.Table) -> list[bool]:
+    """Says of each completion whether it ran out of tokens: no end token, and not the form that was asked for."""
+    ended = judged["ended"].to_pylist()
+    if tables.PART + "format" not in judged.column_names:
+        return [not own for own in ended]
+    formed = judged[tables.PART + "format"].to_pylist()
+    return [not own and not form for own, form in zip(ended, formed, strict=True)]
+
+
+def part_means(judged: pa.Table) -> dict[str, float | None]:
+    """Returns the mean of each part of the reward over the completions in which it was judged, None if in none."""
+    names = [name for name in judged.column_names if name.startswith(tables.PART)]
+    return {name.removeprefix(tables.PART): pc.mean(judged[name]).as_py() for name in names}
+
+
+def _distinct(completions: Sequence[str], group_size: int) -> float:
+    groups = [completions[first : first + group_size] for first in range(0, len(completions), group_size)]
+    return sum(len(set(group)) for group in groups) / len(completions)
+
+
+def summarise(
+    scored: pa.Table, group_size: int, shards: Sequence[RolloutStats], warnings: list[str], seconds: float
+) -> RewardStats:
+    """Describes a round's rewards; groups without a verdict count as groups without spread."""
+    rewards = scored["reward"].drop_null().to_numpy()
+    solved = scored["solved"].drop_null().to_pylist()
+    advantages = scored["advantage"].fill_null(0.0).to_numpy().reshape(-1, group_size)
+    at_work = [(shard.ended_unix_seconds - shard.seconds, shard.ended_unix_seconds) for shard in shards]
+    return RewardStats(
+        reward_mean=float(rewards.mean()) if len(rewards) else 0.0,
+        reward_std=float(rewards.std()) if len(rewards) else 0.0,
+        solved=float(np.mean(solved)) if solved else 0.0,
+        judged=len(rewards) / scored.num_rows,
+        frac_zero_std=float((abs(advantages).max(1) == 0).mean()),
+        parts=part_means(scored),
+        empty=float(np.mean(empty(scored))),
+        truncated=float(np.mean(truncated(scored))),
+        distinct=_distinct(scored["completion"].to_pylist(), group_size),
+        warnings=warnings,
+        completions=sum(shard.completions for shard in shards),
+        tokens=sum(shard.tokens for shard in shards),
+        engine=", ".join(scored["engine"].unique().to_pylist()),
+        device=", ".join(sorted({shard.device for shard in shards if shard.device})) or None,
+        rollout_seconds=sum(shard.seconds for shard in shards),
+        rollout_busy_seconds=union(at_work),
+        rollout_began_unix_seconds=min(began for began, _ in at_work),
+        reward_seconds=seconds,
+    )

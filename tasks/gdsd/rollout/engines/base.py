@@ -1,0 +1,65 @@
+"""The interface of an engine: completions and what they took, out of prompt ids, sampler settings and keys.
+
+An engine is one class in one file, named in `engine_config` and in the package's `make`. It decides how completions are
+computed, never what the stages around it see, so one that asks a server fits in as well.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from tasks.gdsd.config.sampler import SamplerConfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to make: the prompt's tokens and the key of its random numbers."""
+
+    prompt_ids: list[int]
+    key: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine made of a request."""
+
+    ids: list[int]  # L tokens
+    unmasked_at: list[int]  # the step, over all blocks, that unmasked each; the last one where `stop_at_end` filled it
+    steps: int  # denoiser calls that it took part in
+
+
+@dataclass
+class Work:
+    """What an engine computed so far, summed over sequences."""
+
+    calls: int = 0  # of the denoiser, each for a batch
+    positions: int = 0  # tokens that went through the network's blocks
+    rows: int = 0  # of logits
+
+
+Finished: TypeAlias = dict[int, Completion]  # by the place of its request
+
+
+@dataclass
+class Engine(ABC):
+    """Makes completions of one policy."""
+
+    work: Work = field(default_factory=Work, init=False)
+
+    @abstractmethod
+    def resolve(self, settings: SamplerConfig) -> SamplerConfig:
+        """Fills in what the settings leave to the policy's family.
+
+        Raises:
+            ConfigError: a setting would have no effect, or the engine cannot follow it.
+        """
+
+    @abstractmethod
+    def generate(self, requests: Sequence[Request], settings: SamplerConfig, batch_size: int) -> Iterator[Finished]:
+        """Yields completions of `settings.length` tokens, batch by batch, each request's once, in any order.
+
+        Raises:
+            ValueError: there are no requests.
+            ConfigError: the settings do not fit the policy.
+        """

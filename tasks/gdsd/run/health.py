@@ -1,0 +1,289 @@
+"""What in a run's own numbers says that it is not learning, since when, and what to try.
+
+The thresholds were set beside the default experiment and Countdown, whose healthy rounds are given with each of them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.gdsd.evaluate.intervals import slope
+from tasks.gdsd.records import Concern, EpochStats, EvalReport, Progress, RewardStats, StepStats
+
+RECENT = 5  # rounds over which shares and sizes are averaged, so that a single one alarms nobody
+HELD = 3  # rounds that it has to be so, since with this many rounds some would be by chance
+LEARNS = 20  # rounds after which a reward that rises shows it: the default's rises by one spread of the completions
+TREND = 40  # rounds over which a reward that rose before is said to have stopped
+LITTLE = 0.1  # of that spread: a rise over `TREND` rounds that is not worth their cost
+NO_SPREAD = 0.9  # of the groups; Countdown learned with 0.6 to 0.8
+EASY = 0.8  # of the groups, where most rollouts are solved: a group in five still teaches; the default ends at 0.86
+SOLVED = 0.5  # of the rollouts, from which equal answers are right ones rather than a policy that has collapsed
+JUDGED = 0.95  # of the completions; the others teach nothing
+EMPTY = 0.2  # of the completions; less than 0.01 otherwise
+TRUNCATED = 0.3  # of the completions; up to 0.05 otherwise
+DISTINCT = 0.5  # of the completions of a group
+SKIPPED = 0.1  # of the updates of the last `RECENT` rounds; 0 otherwise
+SHIFT = 5.0  # times the median of up to 50 rounds before; up to 1.9 otherwise, and 2.3 for what grows steadily
+GRADIENT = 10.0  # likewise; up to 3.6 otherwise
+SURE, UNSURE = 0.2, 2.0  # times the surprise in the first `RECENT` rounds
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The rounds up to some point; nan where something was not measured."""
+
+    values: dict[str, np.ndarray]
+    validations: list[EvalReport]
+    rounds: int
+
+    def all(self, name: str) -> np.ndarray:
+        return self.values[name][: self.rounds]
+
+    def recent(self, name: str) -> float:
+        """The mean of the last rounds; nan where there are too few, or nothing was measured in one of them."""
+        values = self.all(name)
+        return float(values[-RECENT:].mean()) if len(values) >= RECENT else math.nan
+
+    def solves(self) -> bool:
+        """Whether most rollouts are solved, so that a group's answers are alike because they are right."""
+        return self.recent("solved") >= SOLVED
+
+    def is_easy(self) -> bool:
+        return self.solves() and self.recent("without spread") >= EASY
+
+
+def concerns(progress: Progress) -> list[Concern]:
+    """Returns what there is to worry about after the last round, with the round since which it has been so."""
+    values = _values(progress.rewards, progress.epochs)
+    found = []
+    for name, check in CHECKS.items():
+        rounds = len(progress.epochs)
+        now = check(_upto(progress, values, rounds))
+        if now is None:
+            continue
+        since = rounds
+        while since > 1 and check(_upto(progress, values, since - 1)) is not None:
+            since -= 1
+        if rounds - since + 1 >= (1 if check is _fallen else HELD):  # that one asks for two validations anyway
+            found.append(Concern(name=name, since=since, seen=now[0], remedy=now[1]))
+    return found
+
+
+def _upto(progress: Progress, values: dict[str, np.ndarray], rounds: int) -> _Seen:
+    return _Seen(values, [report for report in progress.validations if report.round <= rounds], rounds)
+
+
+def _values(rewards: list[RewardStats], epochs: list[EpochStats]) -> dict[str, np.ndarray]:
+    of_rewards: dict[str, Callable[[RewardStats], float | None]] = {
+        "reward": lambda reward: reward.reward_mean,
+        "spread": lambda reward: reward.reward_std,
+        "solved": lambda reward: reward.solved,
+        "without spread": lambda reward: reward.frac_zero_std,
+        "judged": lambda reward: reward.judged,
+        "empty": lambda reward: reward.empty,
+        "truncated": lambda reward: reward.truncated,
+        "distinct": lambda reward: reward.distinct,
+    }
+    of_updates: dict[str, Callable[[StepStats], float | None]] = {
+        "shift": lambda step: step.shift_abs,
+        "kl": lambda step: step.kl_ref,
+        "gradient": lambda step: step.grad_norm,
+    }
+    skipped = [sum(step.skipped for step in epoch.steps) / max(1, len(epoch.steps)) for epoch in epochs]
+    return {
+        **{name: _array([read(reward) for reward in rewards]) for name, read in of_rewards.items()},
+        **{name: _array([_last(epoch, read) for epoch in epochs]) for name, read in of_updates.items()},
+        "surprise": _array([epoch.steps[0].nll if epoch.steps else None for epoch in epochs]),
+        "skipped": _array(skipped),
+    }
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def _last(epoch: EpochStats, read: Callable[[StepStats], float | None]) -> float | None:
+    applied = [step for step in epoch.steps if not step.skipped]
+    return read(applied[-1]) if applied else None
+
+
+Found = tuple[str, str] | None  # what is seen, and what to try
+
+
+def _spread(seen: _Seen) -> Found:
+    share = seen.recent("without spread")
+    if not share >= NO_SPREAD or seen.solves():
+        return None
+    return (
+        f"{share:.0%} of the groups of the last {RECENT} rounds have equal rewards and teach nothing, with "
+        f"{seen.recent('solved'):.0%} of the rollouts solved",
+        "raise rollout.group_size or rollout.sampler.temperature, take easier problems or a longer warm start, or "
+        "weigh a part of the reward that tells answers apart",
+    )
+
+
+def _easy(seen: _Seen) -> Found:
+    if not seen.is_easy():
+        return None
+    return (
+        f"{seen.recent('without spread'):.0%} of the groups of the last {RECENT} rounds have equal rewards and teach "
+        f"nothing, since {seen.recent('solved'):.0%} of the rollouts are solved",
+        "take harder problems, raise rollout.group_size, or stop here: patience does so by the validations",
+    )
+
+
+def _flat(seen: _Seen) -> Found:
+    """By least squares with a 95 % interval that takes the rounds' errors for independent."""
+    reward = seen.all("reward")
+    if len(reward) < LEARNS or seen.is_easy():
+        return None
+    every = slope(reward)
+    rise = f"{every.mean * len(reward):+.3f} ({every.low * len(reward):+.3f} to {every.high * len(reward):+.3f})"
+    if every.low <= 0:
+        return (
+            f"the reward has not risen: {rise} over all {len(reward)} rounds",
+            "raise distill.learning_rate or distill.inner_steps; more rollouts a round show a smaller rise; see that "
+            "the base solves some problems at all",
+        )
+    window, spread = reward[-TREND:], float(seen.all("spread")[-TREND:].mean())
+    last = slope(window)
+    if len(window) < TREND or last.high * TREND >= LITTLE * spread:
+        return None
+    return (
+        f"the reward no longer rises: {last.mean * TREND:+.3f} ({last.low * TREND:+.3f} to {last.high * TREND:+.3f}) "
+        f"over the last {TREND} rounds, where completions spread by {spread:.3f}",
+        "lower distill.learning_rate, take other problems, or stop here: patience does so by the validations",
+    )
+
+
+def _runaway(name: str, times: float, said: str, remedy: str) -> Callable[[_Seen], Found]:
+    def check(seen: _Seen) -> Found:
+        values = seen.all(name)
+        before, recent = values[-50 - RECENT : -RECENT], values[-RECENT:]
+        if len(before) < RECENT or np.isnan(before).all() or np.isnan(recent).all():
+            return None
+        usual, now = float(np.nanmedian(before)), float(np.nanmedian(recent))
+        if not now > times * usual > 0:
+            return None
+        return f"{said} is {now:.3g} in the last {RECENT} rounds, after {usual:.3g} before", remedy
+
+    return check
+
+
+def _sure(seen: _Seen) -> Found:
+    surprise = seen.all("surprise")
+    if len(surprise) <= RECENT or seen.solves():
+        return None
+    first, now = float(surprise[:RECENT].mean()), seen.recent("surprise")
+    if not now < SURE * first:
+        return None
+    return (
+        f"the policy hardly varies: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first, "
+        f"with {seen.recent('solved'):.0%} of the rollouts solved",
+        "lower distill.learning_rate or distill.objective.guidance, set reference_weight, or raise "
+        "rollout.sampler.temperature",
+    )
+
+
+def _unsure(seen: _Seen) -> Found:
+    surprise = seen.all("surprise")
+    if len(surprise) <= RECENT:
+        return None
+    first, now = float(surprise[:RECENT].mean()), seen.recent("surprise")
+    if not now > UNSURE * first:
+        return None
+    return (
+        f"the policy writes at random: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first",
+        "lower distill.learning_rate or rollout.sampler.temperature, or set distill.objective.trust_region",
+    )
+
+
+def _share(name: str, wrong: Callable[[float], bool], said: str, remedy: str) -> Callable[[_Seen], Found]:
+    def check(seen: _Seen) -> Found:
+        value = seen.recent(name)
+        if math.isnan(value) or not wrong(value):
+            return None
+        return f"{value:.0%} {said} in the last {RECENT} rounds", remedy
+
+    return check
+
+
+def _alike(seen: _Seen) -> Found:
+    share = seen.recent("distinct")
+    if not share <= DISTINCT or seen.solves():
+        return None
+    return (
+        f"{share:.0%} of a group's completions are different ones, with {seen.recent('solved'):.0%} of the rollouts "
+        f"solved, in the last {RECENT} rounds",
+        "raise rollout.sampler.temperature, or lower distill.learning_rate or distill.objective.guidance",
+    )
+
+
+def _fallen(seen: _Seen) -> Found:
+    """Twice in a row, and by more than both intervals together allow: one validation in twenty falls by chance."""
+    if len(seen.validations) < 3:
+        return None
+    best = max(seen.validations[:-2], key=lambda report: report.solved.mean)
+    last = seen.validations[-2:]
+    for report in last:
+        noise = math.hypot(best.solved.mean - best.solved.low, report.solved.high - report.solved.mean)
+        if best.solved.mean - report.solved.mean <= noise:
+            return None
+    return (
+        f"{last[0].solved.mean:.1%} and {last[1].solved.mean:.1%} of the validation problems are solved after rounds "
+        f"{last[0].round} and {last[1].round}, after {best.solved.percent()} in round {best.round}",
+        "stop here, since the best round is the one that is published (patience); next time lower "
+        "distill.learning_rate, or distill.decay_after",
+    )
+
+
+CHECKS: dict[str, Callable[[_Seen], Found]] = {
+    "no spread": _spread,
+    "problems solved": _easy,
+    "reward flat": _flat,
+    "validation fell": _fallen,
+    "shift": _runaway(
+        "shift",
+        SHIFT,
+        "the mean change of a score in a round",
+        "lower distill.learning_rate or distill.inner_steps, or set distill.objective.trust_region",
+    ),
+    "divergence": _runaway(
+        "kl",
+        SHIFT,
+        "the divergence from the base",
+        "lower distill.learning_rate, or raise the objective's weight of the reference",
+    ),
+    "gradient": _runaway(
+        "gradient", GRADIENT, "the gradient's norm", "lower distill.learning_rate or distill.max_grad_norm"
+    ),
+    "policy too sure": _sure,
+    "policy too random": _unsure,
+    "completions alike": _alike,
+    "completions empty": _share(
+        "empty",
+        lambda share: share > EMPTY,
+        "of the completions have no text",
+        "look at the samples; weigh the part `format` of the reward, or start from a base that answers",
+    ),
+    "completions cut off": _share(
+        "truncated",
+        lambda share: share > TRUNCATED,
+        "of the completions ran out of tokens",
+        "raise rollout.sampler.length, and evaluation.sampler.length with it",
+    ),
+    "not judged": _share(
+        "judged",
+        lambda share: share < JUDGED,
+        "of the completions have a verdict",
+        "see the log of score_rollouts for what could not be judged; those completions teach nothing",
+    ),
+    "updates skipped": _share(
+        "skipped",
+        lambda share: share > SKIPPED,
+        "of the updates were skipped, being not finite",
+        "lower distill.learning_rate, or distill.compute.precision: float32",
+    ),
+}

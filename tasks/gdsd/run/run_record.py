@@ -1,0 +1,201 @@
+"""Everything a training run says of itself: metrics by name, time by stage, and the last lines on the console."""
+
+from collections import Counter
+
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.evaluate import stopping
+from tasks.gdsd.records import (
+    Decision,
+    DriftStats,
+    EpochStats,
+    Estimate,
+    EvalReport,
+    PolicyStats,
+    Progress,
+    PromptStats,
+    Record,
+    RewardStats,
+)
+from tasks.gdsd.run.costs import StageCost, round_device_seconds, stage_costs
+from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead, round_times
+
+
+class RunRecord(Record):
+    """The record of a run, from which its report is made."""
+
+    config: TrainConfig
+    prompts: PromptStats
+    policy: PolicyStats
+    drifts: list[DriftStats]  # one per round where the configured engine is approximate
+    rewards: list[RewardStats]  # one per round
+    epochs: list[EpochStats]  # one per round
+    validations: list[EvalReport]  # every few rounds, on the validation problems
+    base: EvalReport  # on the test problems
+    trained: EvalReport  # the best round, on the test problems
+    decision: Decision
+    began_unix_seconds: float  # when the rounds began; what was made before came from the cache
+
+    def evaluations(self) -> list[EvalReport]:
+        """Returns every evaluation of the run: on validation and test problems, and of the guards."""
+        guards = [report for guard in self.decision.guards for report in (guard.base, guard.trained)]
+        return [self.base, *self.validations, self.trained, *guards]
+
+    def pass_at(self) -> list[tuple[int, Estimate, Estimate, Estimate]]:
+        """Returns (k, base, trained, their difference) for each k above 1, which the solved share is not."""
+        tables = (self.base.pass_at, self.trained.pass_at, self.decision.pass_at_differences)
+        base, trained, gained = ({found.k: found.share for found in table if found.k > 1} for table in tables)
+        return [(k, base[k], trained[k], gain) for k, gain in gained.items()]
+
+    def warnings(self) -> dict[str, int]:
+        """Returns how many tables each failed expectation was found in, by stage and expectation."""
+        found = [("prompts", self.prompts.warnings)]
+        found += [("rollouts", reward.warnings) for reward in self.rewards]
+        found += [("answers", report.warnings) for report in self.evaluations()]
+        return dict(Counter(f"{stage}: {name}" for stage, names in found for name in names))
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Returns the time spent in each stage, in the order of the pipeline."""
+        return {
+            "prompts": self.prompts.seconds,
+            "policy": self.policy.seconds,
+            **({"drift": sum(drift.seconds for drift in self.drifts)} if self.drifts else {}),
+            "rollout": sum(reward.rollout_seconds for reward in self.rewards),
+            "reward": sum(reward.reward_seconds for reward in self.rewards),
+            "distill": sum(epoch.seconds for epoch in self.epochs),
+            "evaluate": sum(report.seconds for report in self.evaluations()),
+        }
+
+    def progress(self) -> Progress:
+        """Returns what the rounds recorded."""
+        return Progress(drifts=self.drifts, rewards=self.rewards, epochs=self.epochs, validations=self.validations)
+
+    def stopped(self) -> str | None:
+        """Says why the run ended before its last round; None where it did not."""
+        if len(self.epochs) == self.config.rounds:
+            return None
+        best = self.validations[stopping.first_best(self.validations)]
+        return (
+            f"after {len(self.epochs)} of {self.config.rounds} rounds: no validation was better than that of round "
+            f"{best.round} (patience {self.config.patience})"
+        )
+
+    def stage_costs(self) -> list[StageCost]:
+        """Returns what each stage cost, in the order of the pipeline."""
+        return stage_costs(self)
+
+    def round_times(self) -> list[RoundTime | None]:
+        """Returns how long each round took, None where it was not timed."""
+        return round_times(self.began_unix_seconds, self.drifts, self.rewards, self.epochs, self.validations)
+
+    def overhead(self) -> Overhead | None:
+        """Returns what the rounds took beyond their work, None where none was timed."""
+        return overhead(self.round_times())
+
+    def measured(self) -> list[DriftStats]:
+        """Returns the rounds before which an approximate engine was compared with the exact one."""
+        return [drift for drift in self.drifts if drift.agreement is not None]
+
+    def fall_back(self) -> DriftStats | None:
+        """Returns the round in which the run went back to the exact engine, None where it did not."""
+        return next((drift for drift in self.drifts if drift.fell_back), None)
+
+    def drift(self) -> str | None:
+        """Says in a line what an approximate engine did to the rollouts; None where the exact one was asked for."""
+        if not self.drifts:
+            return None
+        name, rounds = self.drifts[0].engine, self.measured()
+        if (end := self.fall_back()) is not None:
+            return f"exact from round {end.round} on, in place of {name}: {end.reason}"
+        agreements = [drift.agreement.mean for drift in rounds if drift.agreement is not None]
+        gaps = [abs(drift.reward_gap.mean) for drift in rounds if drift.reward_gap is not None]
+        computed = sum(drift.positions for drift in rounds) / sum(drift.exact_positions for drift in rounds)
+        return (
+            f"{name}: at least {min(agreements):.1%} of the tokens are the exact engine's, the mean reward is at most "
+            f"{max(gaps, default=0.0):.3f} off, for {computed:.0%} of the positions"
+        )
+
+    def metrics(self) -> list[dict[str, float | int | str | None]]:
+        """Returns one flat row per round, under the metric names of the documentation."""
+        validated = {report.round: report for report in self.validations}
+        drifted = {drift.round: drift for drift in self.drifts}
+        rows = []
+        for reward, epoch, timed in zip(self.rewards, self.epochs, self.round_times(), strict=True):
+            applied = [step for step in epoch.steps if not step.skipped]
+            last = applied[-1] if applied else None
+            gpu_seconds, cpu_seconds = round_device_seconds(
+                reward, epoch, drifted.get(epoch.round), validated.get(epoch.round)
+            )
+            row: dict[str, float | int | str | None] = {
+                "round": epoch.round,
+                "reward/mean": reward.reward_mean,
+                "reward/std": reward.reward_std,
+                "reward/solved": reward.solved,
+                "reward/frac_judged": reward.judged,
+                **{f"reward/part/{name}": value for name, value in reward.parts.items()},
+                "group/frac_zero_std": reward.frac_zero_std,
+                "loss/first": applied[0].loss if applied else None,
+                "loss/last": last.loss if last else None,
+                "loss/residual_abs": last.residual_abs if last else None,
+                "policy/nll": epoch.steps[0].nll if epoch.steps else None,
+                "policy/shift_abs": last.shift_abs if last else None,
+                "clip/frac": last.clipped if last else None,
+                "kl/ref": last.kl_ref if last else None,
+                "grad/norm": last.grad_norm if last else None,
+                "update/learning_rate": last.learning_rate if last else None,
+                "update/skipped": len(epoch.steps) - len(applied),
+                "time/rollout_s": reward.rollout_seconds,
+                "time/reward_s": reward.reward_seconds,
+                "time/distill_s": epoch.seconds,
+                "time/round_s": timed.seconds if timed else None,
+                "time/overhead_frac": timed.share if timed else None,
+                "cost/gpu_s": gpu_seconds,
+                "cost/cpu_s": cpu_seconds,
+                "rollout/engine": reward.engine,
+                "rollout/frac_empty": reward.empty,
+                "rollout/frac_truncated": reward.truncated,
+                "group/frac_distinct": reward.distinct,
+                "rollout/tokens_per_s": reward.tokens / reward.rollout_seconds,
+            }
+            if (drift := drifted.get(epoch.round)) is not None and drift.agreement is not None:
+                row |= {
+                    "drift/agreement": drift.agreement.mean,
+                    "drift/reward_gap": None if drift.reward_gap is None else drift.reward_gap.mean,
+                    "drift/frac_positions": drift.positions / drift.exact_positions,
+                    "time/drift_s": drift.seconds,
+                }
+            if (report := validated.get(epoch.round)) is not None:
+                row |= {"validation/solved": report.solved.mean, "validation/reward": report.reward.mean}
+            rows.append(row)
+        return rows
+
+    def summary(self, folder: str) -> str:
+        """Returns the last lines of a run: what happened, at what cost, and where everything lies."""
+        from tasks.gdsd.run import health  # not for `--help`, since it imports numpy
+
+        verdict = "promoted" if self.decision.promoted else "not promoted"
+        times = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.stage_seconds().items())
+        return "\n".join(
+            [
+                "",
+                f"base      {self.base.solved.percent()} solved, reward {self.base.reward.mean:.3f}",
+                f"trained   {self.trained.solved.percent()} solved, reward {self.trained.reward.mean:.3f}"
+                f" (round {self.trained.round} of {len(self.epochs)}, the best on validation)",
+                *([f"stopped   {why}"] if (why := self.stopped()) is not None else []),
+                f"gain      {self.decision.solved_difference.points()} points solved{self.base.protocol.by_engine()}",
+                *(f"{f'pass@{k}':<9} {gain.points()} points" for k, _, _, gain in self.pass_at()),
+                *([f"engine    {found}"] if (found := self.drift()) is not None else []),
+                *(
+                    f"guard     {guard.name} {'holds' if guard.held else 'fails'}: {guard.difference.points()} points "
+                    f"solved, {100 * guard.tolerance:g} tolerated"
+                    for guard in self.decision.guards
+                ),
+                f"decision  {verdict}: {self.decision.reason}",
+                *(f"concern   {' '.join(concern.said())}" for concern in health.concerns(self.progress())),
+                f"seconds   {times}",
+                *([f"overhead  {beyond}"] if (beyond := self.overhead()) is not None else []),
+                f"report    {folder}/report.html",
+                f"metrics   {folder}/metrics.jsonl",
+                f"samples   {folder}/samples.parquet",
+                f"policy    {folder}/policy",
+            ]
+        )

@@ -1,0 +1,106 @@
+"""Which errors may go away by themselves, so that it is worth to try again: lost connections, busy servers, lost GPUs.
+
+Errors of a library are known by the names of their classes, so that nothing is imported to look at one.
+"""
+
+import errno
+import socket
+from collections.abc import Iterator, Mapping
+
+from tasks.gdsd.errors import GdsdError, UnreachableError
+
+NAMES = frozenset(
+    {
+        "aiohttp.client_exceptions.ClientConnectionError",
+        "aiohttp.client_exceptions.ClientPayloadError",  # half an answer
+        "azure.core.exceptions.IncompleteReadError",
+        "azure.core.exceptions.ServiceRequestError",
+        "azure.core.exceptions.ServiceResponseError",
+        "botocore.exceptions.ConnectionError",
+        "botocore.exceptions.HTTPClientError",
+        "botocore.exceptions.IncompleteReadError",
+        "httpx.TransportError",
+        "httpx2.TransportError",
+        "requests.exceptions.ChunkedEncodingError",
+        "requests.exceptions.ConnectionError",
+        "requests.exceptions.Timeout",
+        "tasks.gdsd.distill.machines.VanishedError",
+        "tasks.gdsd.distill.processes.LostProcessError",
+        "torch.distributed.DistBackendError",
+        "torch.distributed.DistNetworkError",
+        "urllib3.exceptions.IncompleteRead",
+        "urllib3.exceptions.ProtocolError",
+        "urllib3.exceptions.TimeoutError",
+    }
+)
+NEVER = frozenset({"huggingface_hub.errors.OfflineModeIsEnabled"})  # a setting, though by its class a lost connection
+ERRNOS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,  # S3 asks for fewer requests
+        errno.EHOSTUNREACH,
+        errno.EIO,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EREMOTEIO,  # an error inside of S3
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+STATUS = frozenset({408, 425, 429})  # beside 500 and above
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether another attempt may succeed, by an error or the cause that it names.
+
+    An error of the project does so only by its cause, or where it is about just that; the shortage of memory does not.
+    """
+    return any(_passes(link) for link in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
+
+
+def _passes(error: BaseException) -> bool:
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    if isinstance(error, GdsdError) or names & NEVER:
+        return isinstance(error, UnreachableError)
+    if names & NAMES or isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    if isinstance(error, OSError) and error.errno in ERRNOS:
+        return True
+    status = _status(error)
+    if status is not None:
+        return status >= 500 or status in STATUS
+    return _lost_gpu(error, names)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that a client's error has in it, wherever that library keeps it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # of botocore
+        response = response.get("ResponseMetadata")
+        status = response.get("HTTPStatusCode") if isinstance(response, Mapping) else None
+        return status if isinstance(status, int) else None
+    status = getattr(response, "status_code", None)
+    for name in ("status_code", "status", "code"):  # of Azure, aiohttp, Google
+        if isinstance(status, int) and 100 <= status < 600:
+            return status
+        status = getattr(error, name, None)
+    return status if isinstance(status, int) and 100 <= status < 600 else None
+
+
+def _lost_gpu(error: BaseException, names: set[str]) -> bool:
+    """Whether a GPU stopped to answer; a wrong index, which it reports likewise, would be as wrong the next time."""
+    said = str(error)
+    of_gpu = "torch.AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in said)
+    if not of_gpu or "device-side assert" in said:
+        return False
+    from tasks.gdsd.distill.memory import is_shortage  # torch is there by now
+
+    return not is_shortage(error)
