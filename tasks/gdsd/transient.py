@@ -47,6 +47,7 @@ ERRNOS = frozenset(
         errno.ETIMEDOUT,
     }
 )
+SHORTAGE = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # of torch's allocators
 STATUS = frozenset({408, 425, 429})  # beside 500 and above
 
 
@@ -67,7 +68,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _passes(error: BaseException) -> bool:
-    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    names = _names(error)
     if isinstance(error, GdsdError) or names & NEVER:
         return isinstance(error, UnreachableError)
     if names & NAMES or isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
@@ -101,6 +102,16 @@ def _lost_gpu(error: BaseException, names: set[str]) -> bool:
     of_gpu = "torch.AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in said)
     if not of_gpu or "device-side assert" in said:
         return False
-    from tasks.gdsd.distill.memory import is_shortage  # torch is there by now
-
     return not is_shortage(error)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on a GPU or in the machine."""
+    if isinstance(error, MemoryError) or "torch.OutOfMemoryError" in _names(error):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SHORTAGE)
+
+
+def _names(error: BaseException) -> set[str]:
+    """The full names of an error's classes."""
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.gdsd.distill.token_scores import Head, centred, centred_topk, log_prob
+from tasks.gdsd.denoiser.head import Head
+from tasks.gdsd.distill.token_scores import centred, centred_topk, log_prob
 from tests.bench.resident import peak_mib
 
 VOCABULARY, WIDTH, ROWS, CANDIDATES = 126_464, 1024, 4 * 256, 64

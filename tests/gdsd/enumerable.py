@@ -13,10 +13,11 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config.objective import ObjectiveConfig
+from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.distill import masking
 from tasks.gdsd.distill.forward import hidden_states, spread
 from tasks.gdsd.distill.masking import Views
-from tasks.gdsd.distill.token_scores import Head, read, top_tokens
+from tasks.gdsd.distill.token_scores import read, top_tokens
 from tasks.gdsd.objectives.base import pair_scores
 
 LENGTH = VOCABULARY = MASK = 3  # the mask is the token after the last

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config.sampler import SamplerConfig
-from tasks.gdsd.distill.token_scores import Head
+from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.rollout.engines.choice import Rules, choose, keep_likeliest
 from tests.gdsd.plain_sampler import choose_plainly
 

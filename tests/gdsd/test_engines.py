@@ -17,8 +17,8 @@ from tasks.gdsd.config.sampler import (
     ThresholdConfig,
 )
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.denoiser.padding import left_pad
-from tasks.gdsd.distill.token_scores import Head
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Completion, Request

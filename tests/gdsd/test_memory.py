@@ -13,6 +13,7 @@ from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.distill import loop, memory
 from tasks.gdsd.distill.forward import hidden_states
+from tasks.gdsd.transient import is_shortage
 from tests.gdsd.epochs import computed, configured, run, weights
 from tests.gdsd.shared_epochs import SHORTAGE, Case, Outcome, do, start_of
 
@@ -69,7 +70,7 @@ def test_a_failed_micro_batch_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch
         return counted
 
     monkeypatch.setattr("tests.gdsd.shared_epochs.hidden_states", states)
-    monkeypatch.setattr(memory, "is_shortage", counting(memory.is_shortage))
+    monkeypatch.setattr(loop, "is_shortage", counting(is_shortage))
     monkeypatch.setattr(memory, "release", counting(memory.release))
     do(Case(broken="backward 0"))
     during, after = counts
@@ -133,14 +134,14 @@ def test_other_errors_are_not_taken_for_a_shortage(
 )
 def test_every_kind_of_shortage_is_recognised(error: Exception) -> None:
     """If it fails, a run dies where it could go on."""
-    assert memory.is_shortage(error)
+    assert is_shortage(error)
 
 
 def test_a_real_shortage_is_recognised() -> None:
     """If it fails, this version of torch words its error in another way."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
-    assert memory.is_shortage(caught.value)
+    assert is_shortage(caught.value)
 
 
 # Computing again

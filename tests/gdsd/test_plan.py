@@ -13,8 +13,9 @@ from tasks.gdsd.config.sampler import DualCacheConfig, ExactConfig, PrefixCacheC
 from tasks.gdsd.config.train import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
 from tasks.gdsd.denoiser import families, networks, tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.head import BLOCK_BYTES
 from tasks.gdsd.denoiser.sampling_form import Beside
-from tasks.gdsd.distill import microbatch, token_scores
+from tasks.gdsd.distill import microbatch
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import plan as plans
@@ -227,7 +228,7 @@ def test_memory_is_of_the_largest_batch() -> None:
 
 def test_constants_of_other_modules_are_theirs() -> None:
     """If it fails, buffers have another size than planned."""
-    assert (footprint.BLOCK_BYTES, footprint.LOGITS_BYTES) == (token_scores.BLOCK_BYTES, choice.LOGITS_BYTES)
+    assert (footprint.BLOCK_BYTES, footprint.LOGITS_BYTES) == (BLOCK_BYTES, choice.LOGITS_BYTES)
     assert footprint.CHUNK_BYTES == choice.CHUNK_BYTES
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from tasks.gdsd.distill import token_scores as readout_module
-from tasks.gdsd.distill.token_scores import Head, Readout, centred, centred_topk, log_prob, read, top_tokens
+from tasks.gdsd.denoiser import head as head_module
+from tasks.gdsd.denoiser.head import Head
+from tasks.gdsd.distill.token_scores import Readout, centred, centred_topk, log_prob, read, top_tokens
 
 ROWS, VOCABULARY, WIDTH, CANDIDATES = 7, 11, 5, 4
 EVERY: tuple[Readout, ...] = ("log_prob", "centred", "centred_topk")
@@ -69,7 +70,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 def in_blocks_of(monkeypatch: pytest.MonkeyPatch, tokens: int, rows: int, dtype: torch.dtype) -> None:
     """Makes the readouts cut the vocabulary into blocks of so many tokens."""
-    monkeypatch.setattr(readout_module, "BLOCK_BYTES", tokens * dtype.itemsize * max(rows, WIDTH))
+    monkeypatch.setattr(head_module, "BLOCK_BYTES", tokens * dtype.itemsize * max(rows, WIDTH))
 
 
 class Recorder(TorchDispatchMode):
@@ -433,7 +434,7 @@ def test_the_logits_never_exist(readout: Readout, trained: bool, monkeypatch: py
     gathered (R, k) candidates or a trained head's own gradient is made; (R, V) would be 32,000 numbers.
     """
     rows, vocabulary, width = 64, 500, 8
-    monkeypatch.setattr(readout_module, "BLOCK_BYTES", 20 * 4 * rows)
+    monkeypatch.setattr(head_module, "BLOCK_BYTES", 20 * 4 * rows)
     hidden = torch.randn(rows, width, requires_grad=True)
     head = Head(torch.randn(vocabulary, width, requires_grad=trained))
     tokens, candidates = torch.randint(vocabulary, (rows,)), torch.randint(vocabulary, (rows, 16))
@@ -452,7 +453,7 @@ def test_a_frozen_half_precision_head_is_not_copied_to_float32(
     With V = 500, D = 8, three rows and blocks of 20 tokens, what is made holds at most a block of head rows, or the
     k = 16 candidates' rows of one token; the head has 4,000 numbers.
     """
-    monkeypatch.setattr(readout_module, "BLOCK_BYTES", 20 * 4 * 8)
+    monkeypatch.setattr(head_module, "BLOCK_BYTES", 20 * 4 * 8)
     hidden = torch.randn(3, 8, dtype=torch.bfloat16, requires_grad=True)
     head = Head(torch.randn(500, 8, dtype=torch.bfloat16))
     tokens, candidates = torch.randint(500, (3,)), torch.randint(500, (3, 16))

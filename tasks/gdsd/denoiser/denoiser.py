@@ -19,9 +19,9 @@ from tasks.gdsd.config.model_source import HubModel, ModelFolder, ModelSource, r
 from tasks.gdsd.config.train import AdapterConfig
 from tasks.gdsd.denoiser import adapter, families, networks, sampling_form, tokenizer_files, weights
 from tasks.gdsd.denoiser.families.base import PROMPT, Family, Special
+from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.denoiser.tokenizer_files import SpecialIds
-from tasks.gdsd.distill.token_scores import Head
 from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.strict import Config
 

@@ -28,6 +28,7 @@ from tasks.gdsd.distill.token_scores import log_prob, read, top_tokens
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
 from tasks.gdsd.records import EpochStats, StepStats
+from tasks.gdsd.transient import is_shortage
 
 logger = logging.getLogger(__name__)
 METRICS = ("loss", "nll", *(field.name for field in fields(LossMetrics)))
@@ -278,7 +279,7 @@ class _Epoch:
             try:
                 fixed, found = self._differentiate(self.parts[done])
             except (RuntimeError, MemoryError) as error:
-                if not memory.is_shortage(error):
+                if not is_shortage(error):
                     raise
                 shortage = str(error)
             if shortage is not None:  # by now the error is gone, and with it all that it holds

@@ -10,7 +10,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import GdsdError
 
-SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # of torch's allocators
 SMALLEST = "fewer cannot be scored at a time"
 
 
@@ -23,13 +22,6 @@ class SharedShortageError(RuntimeError):
 
     No error of the project, which a process would return in good order while the others wait for it.
     """
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had, on a GPU or in the machine."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 def release(device: torch.device) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tasks.gdsd.distill.token_scores import Head
+from tasks.gdsd.denoiser.head import Head
 
 LOGITS_BYTES = 2**28  # of logits at a time
 # Of probabilities in float64 at a time: within the cache of a CPU, and enough to keep a GPU busy.

@@ -16,8 +16,8 @@ from tasks.gdsd import seeds
 from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.base import SamplerDefaults
+from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.denoiser.padding import left_pad
-from tasks.gdsd.distill.token_scores import Head
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
 from tasks.gdsd.rollout.engines.choice import Rules, choose
