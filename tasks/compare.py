@@ -1,19 +1,17 @@
 """Stage `compare`: the learning rate of each contestant, and the table and figure of all runs."""
 
 import logging
-from datetime import timedelta
 from typing import NamedTuple
 
-from flytekit import Cache, Deck, task
+from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
-from images import CPU
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.records import EvalReport, Progress, Series, Tuning
 from tasks.local import new_folder
-from tasks.sources import SourceVersion
+from tasks.stage import cpu_task
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +32,7 @@ class CompareResult(BaseModel):
         return "\n".join([self.summary, *(f"{what:<9} {self.folder.path}/{name}" for what, name in self.files.items())])
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-)
+@cpu_task()
 def record_series(
     contestant: str,
     distill: DistillConfig,
@@ -67,15 +57,7 @@ def record_series(
     return series
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-)
+@cpu_task()
 def choose_learning_rate(contestant: str, distill: DistillConfig, series: list[Series]) -> Chosen:
     """Gives a contestant the learning rate whose runs end highest on the validation problems."""
     from tasks.gdsd.run import comparison
@@ -85,18 +67,8 @@ def choose_learning_rate(contestant: str, distill: DistillConfig, series: list[S
     return Chosen(Tuning(contestant=contestant, distill=tuned, series=series), tuned)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
-def publish_comparison(
+@cpu_task(cached=False, deck=True)
+def report_comparison(
     config: CompareConfig, base: EvalReport, tunings: list[Tuning], series: list[Series]
 ) -> CompareResult:
     """Writes the comparison's folder: report, figure, numbers, table and configuration."""

@@ -5,23 +5,20 @@ import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flytekit import Cache, FlyteContextManager, current_context, task
+from flytekit import FlyteContextManager, current_context
 from flytekit.core.checkpointer import SyncCheckpoint
 from flytekit.exceptions.base import FlyteException
 from flytekit.extend import IgnoreOutputs
 
-from images import GPU
 from images.nodes import ENDPOINT, Nodes
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.records import EpochStats
 from tasks.local import in_pod, keep, new_folder
-from tasks.retry import retried
-from tasks.sources import SourceVersion
+from tasks.stage import gpu_task
 from tasks.types import Checkpoint, Table, stored
 
 if TYPE_CHECKING:
@@ -47,16 +44,7 @@ class Sender:
         SyncCheckpoint(self.destination).save(file)
 
 
-@task(
-    container_image=GPU.image,
-    requests=GPU.requests,
-    limits=GPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=3,
-    timeout=timedelta(hours=6),
-    interruptible=True,
-)
-@retried
+@gpu_task(hours=6)
 def distill_epoch(
     policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
 ) -> Distilled:
@@ -75,17 +63,7 @@ def distill_epoch(
     return _distill(policy, base, scored, config, group_size, round, seed, None)
 
 
-@task(
-    task_config=Nodes(2),  # each call in a workflow says how many
-    container_image=GPU.image,
-    requests=GPU.requests,
-    limits=GPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=3,
-    timeout=timedelta(hours=6),
-    interruptible=True,
-)
-@retried
+@gpu_task(hours=6, nodes=Nodes(2))
 def distill_epoch_on_nodes(
     policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
 ) -> Distilled:

@@ -2,21 +2,17 @@
 
 import logging
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from flytekit import Cache, task
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
-from images import CPU, GPU
 from tasks.gdsd.config.sampler import DriftConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import DriftStats, RolloutStats
 from tasks.local import new_folder
-from tasks.retry import retried
-from tasks.sources import SourceVersion
+from tasks.stage import cpu_task, gpu_task
 from tasks.types import Checkpoint, Table
 
 logger = logging.getLogger(__name__)
@@ -30,21 +26,12 @@ class BothSamples(BaseModel):
     end_ids: list[int]
 
 
-class JudgedDrift(NamedTuple):
+class MeasuredDrift(NamedTuple):
     stats: DriftStats
     engine: RolloutEngine
 
 
-@task(
-    container_image=GPU.image,
-    requests=GPU.requests,
-    limits=GPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=3,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-)
-@retried
+@gpu_task(hours=2)
 def sample_both(
     policy: Checkpoint,
     train: Table,
@@ -72,27 +59,18 @@ def sample_both(
     return BothSamples(table=FlyteFile(str(file)), stats=stats, end_ids=end_ids)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=3,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-)
-@retried
-def judge_drift(
+@cpu_task(hours=2, retries=3)
+def measure_drift(
     samples: BothSamples, engine: RolloutEngine, limits: DriftConfig, domain: DomainChoice, round: int
-) -> JudgedDrift:
+) -> MeasuredDrift:
     """Measures the drift, and returns the engine to use from here on: the same, or the exact one for good."""
     from tasks.gdsd import tables
     from tasks.gdsd.evaluate import drift
 
     if engine.drift is None:
-        return JudgedDrift(drift.unmeasured(round), engine)
+        return MeasuredDrift(drift.unmeasured(round), engine)
     made = tables.read(Path(os.fspath(samples.table)), tables.ROLLOUTS)
-    stats, following = drift.judge(made, samples.stats, samples.end_ids, engine, limits, domain, round)
+    stats, following = drift.measure(made, samples.stats, samples.end_ids, engine, limits, domain, round)
     if stats.fell_back:
         logger.warning(
             "round %d: %s has drifted, so the exact engine makes the rollouts from here on: %s",
@@ -110,4 +88,4 @@ def judge_drift(
             100 * stats.positions / stats.exact_positions,
             stats.seconds,
         )
-    return JudgedDrift(stats, following)
+    return MeasuredDrift(stats, following)

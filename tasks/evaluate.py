@@ -3,21 +3,18 @@
 import logging
 import os
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from flytekit import Cache, Deck, task
+from flytekit import Deck
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
-from images import CPU, GPU
 from tasks.gdsd.config.train import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import AnswerStats, EvalReport, Progress
 from tasks.local import new_folder
-from tasks.retry import retried
-from tasks.sources import SourceVersion
+from tasks.stage import cpu_task, gpu_task
 from tasks.types import Checkpoint, Table
 
 logger = logging.getLogger(__name__)
@@ -35,16 +32,7 @@ class Evaluated(NamedTuple):
     samples: Table
 
 
-@task(
-    container_image=GPU.image,
-    requests=GPU.requests,
-    limits=GPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=3,
-    timeout=timedelta(hours=4),
-    interruptible=True,
-)
-@retried
+@gpu_task(hours=4)
 def answer_problems(
     shard: int, shards: int, policy: Checkpoint, problems: Table, config: EvaluationConfig, seed: int
 ) -> AnswerShard:
@@ -70,19 +58,8 @@ def answer_problems(
     return AnswerShard(table=FlyteFile(str(file)), stats=stats)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=4),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
-@retried
-def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
+@cpu_task(hours=4, deck=True)
+def verify_answers(shards: list[AnswerShard], domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
     """Judges the answers of an evaluation, and reports the solved share and the reward with intervals.
 
     Raises:
@@ -96,7 +73,7 @@ def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: Evalu
 
     began = time.monotonic()
     answers = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ANSWERS) for shard in shards)
-    samples = rewards.judge(answers, domain)
+    samples = rewards.verify(answers, domain)
     seconds = time.monotonic() - began
     checked = quality.check_samples(samples, shards[0].stats.problems, config.samples, domain)
     Deck("Quality", checked.html())
@@ -116,15 +93,7 @@ def score_answers(shards: list[AnswerShard], domain: DomainChoice, config: Evalu
     return Evaluated(report, FlyteFile(str(file)))
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-)
+@cpu_task()
 def select_best(before: Checkpoint, last: Checkpoint, progress: Progress, validation: list[EvalReport]) -> Checkpoint:
     """Returns the policy with the highest solved share on the validation problems, by address; reward breaks ties.
 

@@ -11,19 +11,19 @@ import html
 import logging
 import re
 import shlex
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-from flytekit import Deck, current_context, task
+from flytekit import Deck, current_context
 from flytekit.types.error import FlyteError
 from pydantic import BaseModel, ConfigDict
 
-from images import CPU
 from tasks.console import speak
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
 from tasks.gdsd.strict import Config
 from tasks.local import in_pod, keep, new_folder
+from tasks.stage import cpu_task
 from tasks.types import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -58,66 +58,26 @@ class Failure(BaseModel):
         return f"<h2>The run failed</h2><table>{cells}</table>"
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
+@cpu_task(hours=0.5, cached=False, deck=True)
 def record_train_failure(config: TrainConfig, err: FlyteError | None = None) -> None:
     """Keeps what failed in `train`."""
     _record(err, "workflows/gdsd.py train", config, config.name, {})
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
+@cpu_task(hours=0.5, cached=False, deck=True)
 def record_compare_failure(config: CompareConfig, err: FlyteError | None = None) -> None:
     """Keeps what failed in `compare`."""
     _record(err, "workflows/gdsd.py compare", config, config.name, {})
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
+@cpu_task(hours=0.5, cached=False, deck=True)
 def record_evaluate_failure(policy: Checkpoint, config: EvaluateConfig, err: FlyteError | None = None) -> None:
     """Keeps what failed in `evaluate`."""
     given = {"policy": str(policy.remote_source or policy.path)}
     _record(err, "workflows/gdsd.py evaluate", config, None, given)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
+@cpu_task(hours=0.5, cached=False, deck=True)
 def record_retrain_failure(
     config: TrainConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
 ) -> None:
@@ -126,17 +86,7 @@ def record_retrain_failure(
     _record(err, "workflows/retrain.py retrain", config, config.name, given)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
+@cpu_task(hours=0.5, cached=False, deck=True)
 def record_evaluate_champion_failure(
     config: EvaluateConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
 ) -> None:

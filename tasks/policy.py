@@ -3,19 +3,15 @@
 import logging
 import os
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from flytekit import Cache, task
 from flytekit.types.directory import FlyteDirectory
 
-from images import GPU
 from tasks.gdsd.config.train import PolicyConfig
 from tasks.gdsd.records import PolicyStats
 from tasks.local import new_folder
-from tasks.retry import retried
-from tasks.sources import SourceVersion
+from tasks.stage import gpu_task
 from tasks.types import Checkpoint, Table
 
 logger = logging.getLogger(__name__)
@@ -26,16 +22,7 @@ class Policy(NamedTuple):
     stats: PolicyStats
 
 
-@task(
-    container_image=GPU.image,
-    requests=GPU.requests,
-    limits=GPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-)
-@retried
+@gpu_task(hours=2, retries=2)
 def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
     """Builds a tiny policy and warm-starts it on the answers to the training problems, or takes a published model.
 
@@ -86,16 +73,7 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
     return Policy(FlyteDirectory(str(folder)), stats)
 
 
-@task(
-    container_image=GPU.image,
-    requests=GPU.requests,
-    limits=GPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-)
-@retried
+@gpu_task(hours=2, retries=2)
 def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
     """Makes a trained policy the base of another run: its weights, without the rounds and the optimizer behind it.
 

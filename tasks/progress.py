@@ -4,30 +4,20 @@ import importlib
 import logging
 import os
 import time
-from datetime import timedelta
 
-from flytekit import Cache, Deck, task
+from flytekit import Deck
 
-from images import CPU
 from tasks.console import speak
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
 from tasks.local import home, in_pod
-from tasks.sources import SourceVersion
+from tasks.stage import cpu_task
 
 logger = logging.getLogger(__name__)
 
 SHARE = 0.01  # of a local run's time, which drawing its page may take
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True, ignored_inputs=("reward", "rounds")),
-    retries=3,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-)
+@cpu_task(hours=0.5, retries=3, ignored=("reward", "rounds"))
 def announce_round(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
     """Says in a line what a round came to, of `rounds` in all; nothing of one whose updates came from the cache."""
     from tasks.gdsd.run import progress
@@ -37,17 +27,7 @@ def announce_round(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
     return line
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True, ignored_inputs=("name", "rounds")),
-    retries=3,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
+@cpu_task(retries=3, ignored=("name", "rounds"), deck=True)
 def report_progress(
     name: str,
     rounds: int,

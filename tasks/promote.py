@@ -2,20 +2,19 @@
 
 import logging
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from flytekit import current_context, task
+from flytekit import current_context
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
-from images import CPU
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.registry.registry import SHORT, Registry
-from tasks.publish import EvalResult, RunResult
-from tasks.retry import retried
+from tasks.report import EvalResult, RunResult
+from tasks.stage import cpu_task
 from tasks.store_options import storage_options
 from tasks.types import Checkpoint
 
@@ -68,16 +67,7 @@ def open_registry(url: str) -> Registry:
     return Registry(url, storage_options(url))
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-)
-@retried
+@cpu_task(hours=2, cached=False)
 def find_champion(registry: str) -> Champion:
     """Looks up the champion and reads it through once.
 
@@ -95,16 +85,7 @@ def find_champion(registry: str) -> Champion:
     return Champion(entry=entry, policy=opened.policy(entry))
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-)
-@retried
+@cpu_task(hours=2, cached=False)
 def require_champion(registry: str) -> Found:
     """Looks up the champion, where there has to be one, and reads it through once.
 
@@ -124,15 +105,7 @@ def require_champion(registry: str) -> Found:
     return Found(entry, FlyteDirectory(opened.policy(entry)))
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-)
+@cpu_task(cached=False)
 def draw_seeds(config: TrainConfig, kickoff_time: datetime) -> TrainConfig:
     """Returns the configuration with seeds of its own for this time; the test problems stay as they are."""
     from tasks.gdsd import seeds
@@ -144,16 +117,7 @@ def draw_seeds(config: TrainConfig, kickoff_time: datetime) -> TrainConfig:
     return config.model_copy(update={"seed": run, "prompts": fresh})
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-)
-@retried
+@cpu_task(hours=2, cached=False)
 def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: datetime) -> RetrainResult:
     """Puts the run's policy into the registry and makes it the champion, if the gate has promoted it.
 
@@ -186,16 +150,7 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
     return RetrainResult(run=run, registry=opened.url, promoted=True, champion=entry)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-)
-@retried
+@cpu_task(hours=0.5, cached=False)
 def keep_evaluation(registry: str, entry: str, result: EvalResult, kickoff_time: datetime) -> ChampionReport:
     """Keeps the reports of a champion's evaluation in the registry."""
     summary = [

@@ -3,20 +3,17 @@
 import logging
 import os
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flytekit import Cache, Deck, task
+from flytekit import Deck
 from flytekit.types.file import FlyteFile
 
-from images import CPU
 from tasks.gdsd import files
 from tasks.gdsd.config.train import GuardConfig, PromptConfig, TestConfig
 from tasks.gdsd.records import PromptStats
 from tasks.local import new_folder
-from tasks.retry import retried
-from tasks.sources import SourceVersion
+from tasks.stage import cpu_task
 from tasks.store_options import storage_options
 from tasks.types import Table
 
@@ -34,18 +31,7 @@ class Prompts(NamedTuple):
     stats: PromptStats
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
-@retried
+@cpu_task(deck=True)
 def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     """Makes or loads the training, validation and test problems and checks them with Great Expectations.
 
@@ -86,18 +72,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     return Prompts(train, validation, test, stats)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
-@retried
+@cpu_task(deck=True)
 def prepare_test(config: TestConfig) -> Table:
     """Makes or loads test problems alone and checks them with Great Expectations.
 
@@ -108,18 +83,7 @@ def prepare_test(config: TestConfig) -> Table:
     return _prepare_test(config, [], 1.0)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
-@retried
+@cpu_task(deck=True)
 def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> Table:
     """Makes or loads the problems of a guard, and refuses those that the policy is trained on.
 

@@ -1,163 +1,188 @@
-"""Stage `publish`: the run's folder with its report, metrics, samples and policy, and the last word to the console."""
+"""Stage `publish`: a finished run is told of in trackers, and its policy pushed to the hub, where that is configured.
+
+A key is never part of a configuration. On a cluster it is a secret of the group that GDSD_SECRETS names when the tasks
+are registered (by default `gdsd`); a task asks for the one that it needs and for no other. A local run takes it from
+the environment, or from the login of the library.
+"""
 
 import json
+import netrc
 import os
-import shutil
-from datetime import timedelta
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from flytekit import Deck, current_context, task
+from flytekit import current_context
 from flytekit.types.directory import FlyteDirectory
-from pydantic import BaseModel
+from flytekit.types.file import FlyteFile
 
-from images import CPU
-from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.files import digest
-from tasks.gdsd.records import (
-    Decision,
-    EvalReport,
-    PolicyStats,
-    Progress,
-    PromptStats,
-)
-from tasks.gdsd.run.provenance import Execution
+from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, Tracker, WandbConfig
+from tasks.gdsd.errors import ConfigError, PublishError
 from tasks.gdsd.run.run_record import RunRecord
-from tasks.local import in_pod, new_folder
-from tasks.retry import retried
-from tasks.sources import ROOT, source_digest
-from tasks.types import Checkpoint, Table
+from tasks.local import in_pod
+from tasks.stage import cpu_task
+from tasks.store_options import storage_options
+
+GROUP = os.environ.get("GDSD_SECRETS", "gdsd")
+# The dynamic task that launches these names their secrets in a pod, without the environment of registration.
+SECRETS = {"GDSD_SECRETS": GROUP}
+HUB, WANDB, MLFLOW = "hf_token", "wandb_api_key", "mlflow_tracking_token"  # on one's own machine in capitals
 
 
-class RunResult(BaseModel):
-    """What a training run came to; printed at its end."""
+def require_publishing(publish: PublishConfig) -> None:
+    """Refuses what could only fail at the end of a run, where this runs in the image or on the machine of the end.
 
-    record: RunRecord
-    folder: FlyteDirectory
+    Raises:
+        ConfigError: a package or key is missing, or what is written would be lost with the pod.
+    """
+    from tasks.gdsd.publish import trackers
 
-    def __str__(self) -> str:
-        return self.record.summary(str(self.folder.path))
-
-
-class EvalResult(BaseModel):
-    """What an evaluation came to, one report and table of samples per length; printed at its end."""
-
-    reports: list[EvalReport]
-    folder: FlyteDirectory
-
-    def __str__(self) -> str:
-        lines = [""]
-        for report in self.reports:
-            protocol, reward, sampler = report.protocol, report.reward, report.protocol.sampler
-            means = {name: "not judged" if mean is None else f"{mean:.3f}" for name, mean in report.parts.items()}
-            lines += [
-                f"solved    {report.solved.percent()} of {protocol.problems} {protocol.domain.name} problems "
-                f"at length {sampler.length}, temperature {sampler.temperature:g}{protocol.by_engine()}",
-                *(f"{f'pass@{found.k}':<9} {found.share.percent()}" for found in report.pass_at if found.k > 1),
-                f"reward    {reward.mean:.3f} ({reward.low:.3f} to {reward.high:.3f}): "
-                + ", ".join(f"{name} {mean}" for name, mean in means.items()),
-                f"answers   {report.judged:.1%} judged, {report.empty:.1%} without text, "
-                f"{report.truncated:.1%} ran out of tokens",
-                *([f"warnings  {', '.join(report.warnings)}"] if report.warnings else []),
-                f"time      {report.seconds:.1f} s",
-                f"samples   {self.folder.path}/samples-{sampler.length}.parquet",
-            ]
-        lines.append(f"protocol  {self.folder.path}/evaluation.json")
-        return "\n".join(lines)
+    trackers.require(publish.trackers)
+    for tracker in publish.trackers:
+        place = tracker.uri if isinstance(tracker, MlflowConfig) else tracker.folder
+        if in_pod() and place is not None and ("://" not in place or place.startswith(("file:", "sqlite:"))):
+            raise ConfigError(
+                f"publish.trackers: {tracker.name} would write to {place!r}, which is lost with the pod; name a place "
+                "that outlives it, such as s3://bucket/folder"
+            )
+        if not in_pod() and (name := secret_of(tracker)) is not None and not _logged_in(name):
+            raise ConfigError(
+                f"publish.trackers: {tracker.name} needs a key, and {name.upper()} is not set; set it, or leave the "
+                "tracker out"
+            )
+    if publish.hub is not None and not in_pod() and not _logged_in(HUB):
+        raise ConfigError(
+            f"publish.hub.repo {publish.hub.repo!r} needs a token, and there is none; set HF_TOKEN to one that may "
+            "write there, or leave publish.hub out"
+        )
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(hours=1),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
-@retried
-def publish_policy(
-    config: TrainConfig,
-    prompts: PromptStats,
-    policy: PolicyStats,
-    progress: Progress,
-    validation: list[EvalReport],
-    base_report: EvalReport,
-    base_samples: Table,
-    trained_report: EvalReport,
-    trained_samples: Table,
-    decision: Decision,
-    best: Checkpoint,
-    began_unix_seconds: float,
-) -> RunResult:
-    """Writes the run's folder: report, metrics, samples, configuration, record, model card and policy."""
-    from tasks.gdsd import report, tables
-    from tasks.gdsd.denoiser import checkpoint_record
-    from tasks.gdsd.report import model_card
-    from tasks.gdsd.run import provenance
-
-    record = RunRecord(
-        config=config,
-        prompts=prompts,
-        policy=policy,
-        drifts=progress.drifts,
-        rewards=progress.rewards,
-        epochs=progress.epochs,
-        validations=[*progress.validations, *validation],
-        base=base_report,
-        trained=trained_report,
-        decision=decision,
-        began_unix_seconds=began_unix_seconds,
-    )
-    folder = new_folder(f"run-{config.name}")
-    samples = report.pair_samples(
-        tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
-        tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
-    )
-    shutil.copytree(Path(os.fspath(best)), folder / "policy")
-    origin = provenance.record(
-        ROOT,
-        sources_sha256=source_digest("workflows.gdsd"),
-        execution=_execution(),
-        base_sha256=record.epochs[0].parent,
-        policy_sha256=digest(folder / "policy"),
-    )
-    page = report.write(folder, record, samples, origin)
-    card = model_card.write(record, checkpoint_record.read_record(folder / "policy"), origin)
-    (folder / "README.md").write_text(card, "utf-8")
-    Deck("Report", page)
-    return RunResult(record=record, folder=FlyteDirectory(str(folder)))
+def secret_of(tracker: Tracker) -> str | None:
+    """Returns the name of the secret that a tracker needs, None where it needs none."""
+    match tracker:
+        case WandbConfig(mode="online"):
+            return WANDB
+        case MlflowConfig(token=True):
+            return MLFLOW
+        case _:
+            return None
 
 
-def _execution() -> Execution | None:
-    """The run on a cluster that this process is part of, None in a local one."""
-    running = current_context().execution_id
-    if not in_pod() or running is None:
-        return None
-    return Execution(
-        project=running.project,
-        domain=running.domain,
-        name=running.name,
-        image=os.environ.get("FLYTE_INTERNAL_IMAGE"),
-        version=os.environ.get("FLYTE_INTERNAL_TASK_VERSION"),
-    )
+def _logged_in(name: str) -> bool:
+    if name == WANDB:
+        if os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+            return True
+        host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+        try:
+            if netrc.netrc().authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            pass
+    return _key(name) is not None
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-)
-def publish_evaluations(reports: list[EvalReport], samples: list[Table]) -> EvalResult:
-    """Writes an evaluation's folder: the reports with their protocols, and the samples under each."""
-    folder = new_folder("evaluation")
-    record = json.dumps([report.model_dump(mode="json") for report in reports], indent=2)
-    (folder / "evaluation.json").write_text(record + "\n", "utf-8")
-    for report, table in zip(reports, samples, strict=True):
-        shutil.copyfile(os.fspath(table), folder / f"samples-{report.protocol.sampler.length}.parquet")
-    return EvalResult(reports=reports, folder=FlyteDirectory(str(folder)))
+def _key(name: str) -> str | None:
+    """Returns a key; None where the library may have one of its own.
+
+    Raises:
+        PublishError: this is a pod, and the cluster has no such secret.
+    """
+    if in_pod():
+        try:
+            return str(current_context().secrets.get(group=GROUP, key=name))
+        except ValueError as error:
+            raise PublishError(f"the cluster has no secret {name!r} in the group {GROUP!r}; make it") from error
+    if name == HUB:
+        from huggingface_hub import get_token
+
+        return get_token()
+    return os.environ.get(name.upper()) or None
+
+
+@cpu_task(retries=3, cached=False)
+def track_run(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
+    """Tells a tracker that needs no key of a run; returns where it is to be found.
+
+    Args:
+        run: its run.json.
+        folder: of the run, for who has to try again.
+        index: which of the trackers.
+
+    Raises:
+        PublishError: the tracker refuses.
+    """
+    return _track(run, report, folder, publish, index)
+
+
+@cpu_task(retries=3, cached=False)
+def track_in_wandb(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
+    """Tells Weights & Biases of a run, as `track_run` does.
+
+    Raises:
+        PublishError: it refuses.
+    """
+    return _track(run, report, folder, publish, index)
+
+
+@cpu_task(retries=3, cached=False)
+def track_in_mlflow(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
+    """Tells an MLflow server that asks for a token of a run, as `track_run` does.
+
+    Raises:
+        PublishError: it refuses.
+    """
+    return _track(run, report, folder, publish, index)
+
+
+def _track(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
+    from tasks.gdsd.publish import trackers
+    from tasks.gdsd.publish.trackers import base
+
+    config = publish.trackers[index]
+    place = config.folder if not isinstance(config, MlflowConfig) else None
+    options = storage_options(place) if place is not None else {}
+    record = RunRecord.model_validate_json(Path(os.fspath(run)).read_bytes())
+    name = secret_of(config)
+    with _kept(folder, PublishConfig(trackers=[config])):
+        key = None if name is None else _key(name)
+        return trackers.make(config, options).track(base.of(record, Path(os.fspath(report))), key)
+
+
+@cpu_task(hours=6, retries=3, cached=False)
+def push_policy(run: FlyteDirectory, folder: str, publish: PublishConfig) -> str:
+    """Pushes a run's policy to the hub; returns the commit's address.
+
+    Args:
+        run: its folder.
+        folder: the address of that, for who has to try again.
+
+    Raises:
+        PublishError: the hub refuses.
+    """
+    from tasks.gdsd.publish import hub
+
+    assert publish.hub is not None  # or this task would not have been added
+    with _kept(folder, PublishConfig(hub=publish.hub)):
+        token = _key(HUB)
+        if token is None:
+            raise PublishError("the hub needs a token, and there is none; set HF_TOKEN to one that may write there")
+        return hub.push(Path(os.fspath(run)), publish.hub, token)
+
+
+@contextmanager
+def _kept(folder: str, publish: PublishConfig) -> Iterator[None]:
+    """Says of a failure that the run is not lost, and how to try again."""
+    try:
+        yield
+    except PublishError as error:
+        running = current_context().execution_id
+        remote = f" --remote -p {running.project} -d {running.domain}" if in_pod() and running is not None else ""
+        # The name of a kind is its default, without which it would be none.
+        what = publish.model_dump(mode="json", exclude_none=True)
+        command = ["publish", "--folder", folder, "--publish", json.dumps(what)]
+        raise type(error)(
+            f"{error}\nThe run is kept in {folder}. To publish it again:\n"
+            f"pyflyte run{remote} workflows/publish.py {shlex.join(command)}"
+        ) from error.__cause__

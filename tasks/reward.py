@@ -2,43 +2,31 @@
 
 import os
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from flytekit import Cache, Deck, task
+from flytekit import Deck
 from flytekit.types.file import FlyteFile
 
-from images import CPU
 from tasks.gdsd.config.train import RewardConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import RewardStats
 from tasks.local import new_folder
-from tasks.retry import retried
 from tasks.rollout import RolloutShard
-from tasks.sources import SourceVersion
+from tasks.stage import cpu_task
 from tasks.types import Table
 
 
-class Scored(NamedTuple):
+class Rewarded(NamedTuple):
     table: Table
     stats: RewardStats
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=3,
-    timeout=timedelta(hours=2),
-    interruptible=True,
-    enable_deck=True,
-    deck_fields=(),
-)
-@retried
-def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size: int, config: RewardConfig) -> Scored:
-    """Scores a round's completions and turns the rewards into advantages.
+@cpu_task(hours=2, retries=3, deck=True)
+def reward_rollouts(
+    shards: list[RolloutShard], domain: DomainChoice, group_size: int, config: RewardConfig
+) -> Rewarded:
+    """Verifies a round's completions and turns the rewards into advantages.
 
     Raises:
         QualityError: a critical expectation on the scored table failed; the Deck shows all of them.
@@ -49,7 +37,7 @@ def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size:
 
     began = time.monotonic()
     merged = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ROLLOUTS) for shard in shards)
-    table = rewards.score(merged, domain, group_size, config.scale_by_std)
+    table = rewards.reward(merged, domain, group_size, config.scale_by_std)
     seconds = time.monotonic() - began
     report = quality.check_scored(table, group_size, domain)
     Deck("Quality", report.html())
@@ -58,4 +46,4 @@ def score_rollouts(shards: list[RolloutShard], domain: DomainChoice, group_size:
     file = tables.write(table, tables.SCORED, new_folder("scored") / "scored.parquet")
     warnings = [f"{finding.where}: {finding.expectation}" for finding in report.warnings]
     stats = rewards.summarise(table, group_size, [shard.stats for shard in shards], warnings, seconds)
-    return Scored(FlyteFile(str(file)), stats)
+    return Rewarded(FlyteFile(str(file)), stats)

@@ -1,19 +1,15 @@
 """Stage `rollout`: completions of a round's prompts, one map-task item per shard."""
 
 import os
-from datetime import timedelta
 from pathlib import Path
 
-from flytekit import Cache, task
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
-from images import GPU
 from tasks.gdsd.config.sampler import RolloutEngine, SamplerConfig
 from tasks.gdsd.records import RolloutStats
 from tasks.local import new_folder
-from tasks.retry import retried
-from tasks.sources import SourceVersion
+from tasks.stage import gpu_task
 from tasks.types import Checkpoint, Table
 
 
@@ -24,16 +20,7 @@ class RolloutShard(BaseModel):
     stats: RolloutStats
 
 
-@task(
-    container_image=GPU.image,
-    requests=GPU.requests,
-    limits=GPU.limits,
-    cache=Cache(policies=[SourceVersion()], serialize=True),
-    retries=3,
-    timeout=timedelta(hours=6),
-    interruptible=True,
-)
-@retried
+@gpu_task(hours=6)
 def generate_rollouts(
     shard: int,
     shards: int,

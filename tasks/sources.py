@@ -22,7 +22,9 @@ from flytekit.core.cache import VersionParameters
 ROOT = Path(__file__).resolve().parent.parent
 # Their numerics and verdicts are part of a result.
 LIBRARIES = ("accelerate", "latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
-PLACES = frozenset({"tasks.gdsd.config.hardware"})  # where a task runs is no part of what it gives
+# Where a task runs, and how often it is tried, is no part of what it gives.
+PLACES = frozenset({"tasks.gdsd.config.hardware", "tasks.stage"})
+DECORATORS = ("cpu_task", "gpu_task", "unroll")
 
 
 class SourceVersion:
@@ -95,7 +97,7 @@ class _Module(NamedTuple):
     """What a source says."""
 
     imports: list[str]  # the names of modules under `tasks/` that it imports, and of what it takes from them
-    meaning: str  # digest of its syntax tree without docstrings and without the arguments of `@task`
+    meaning: str  # digest of its syntax tree without docstrings and without the decorators of `tasks.stage`
 
 
 class _Notes:
@@ -176,4 +178,4 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _is_task(decorator: ast.expr) -> bool:
-    return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "task"
+    return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id in DECORATORS

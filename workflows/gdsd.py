@@ -10,33 +10,32 @@
 | prompts  | `prepare_prompts`   | CPU     | its config and sources                   |
 | policy   | `prepare_policy`    | GPU     | its config, training problems, sources   |
 | drift    | `sample_both`       | GPU     | policy, problems, sampler, engine, seed  |
-|          | `judge_drift`       | CPU     | completions, engine, limits, sources     |
+|          | `measure_drift`       | CPU     | completions, engine, limits, sources     |
 | rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, engine, round, seed |
-| reward   | `score_rollouts`    | CPU     | rollouts, reward config, sources         |
+| reward   | `reward_rollouts`    | CPU     | rollouts, reward config, sources         |
 | distill  | `distill_epoch`, `distill_epoch_on_nodes` | GPU | policy, scored table, config, round, seed |
 | progress | `announce_round`, `report_progress` | CPU | what the rounds recorded, sources |
 | evaluate | `answer_problems`   | GPU     | policy, problems, protocol               |
-|          | `score_answers`     | CPU     | answers, domain, sources                 |
-| gate     | `judge`, `judge_guard` | CPU  | not cached                               |
-| publish  | `publish_policy`    | CPU     | not cached                               |
-| deliver  | those of workflows/deliver.py | CPU | not cached                         |
+|          | `verify_answers`     | CPU     | answers, domain, sources                 |
+| gate     | `gate`, `gate_guard` | CPU    | not cached                               |
+| report   | `report_run`        | CPU     | not cached                               |
+| publish  | those of workflows/publish.py | CPU | not cached                         |
 | compare  | `record_series`, `choose_learning_rate` | CPU | inputs                   |
-|          | `publish_comparison`| CPU     | not cached                               |
+|          | `report_comparison`| CPU     | not cached                               |
 
 The stage `drift` is there where an approximate engine makes the rollouts.
 """
 
-from datetime import timedelta
 from typing import NamedTuple
 
-from flytekit import dynamic, workflow
+from flytekit import workflow
 
-from images import CPU, IMAGES, on
+from images import on
 from tasks import failure
-from tasks.compare import CompareResult, choose_learning_rate, publish_comparison, record_series
+from tasks.compare import CompareResult, choose_learning_rate, record_series, report_comparison
 from tasks.console import shorten_help, speak
-from tasks.deliver import require_delivery
 from tasks.evaluate import Evaluated, select_best
+from tasks.gate import gate, gate_guard
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.publish import PublishConfig
@@ -44,7 +43,6 @@ from tasks.gdsd.config.train import (
     DistillConfig,
     EvaluateConfig,
     EvaluationConfig,
-    JudgeConfig,
     PolicyConfig,
     PromptConfig,
     TrainConfig,
@@ -58,14 +56,15 @@ from tasks.gdsd.records import (
     Series,
     Tuning,
 )
-from tasks.judge import judge, judge_guard
 from tasks.local import forget_vanished_results
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
-from tasks.publish import EvalResult, RunResult, publish_evaluations, publish_policy
+from tasks.publish import require_publishing
+from tasks.report import EvalResult, RunResult, report_evaluations, report_run
 from tasks.sources import reach, ship
+from tasks.stage import unroll
 from tasks.types import Checkpoint, Table
-from workflows.deliver import deliver
+from workflows.publish import publish
 from workflows.rounds import assess, run_rounds
 
 speak()
@@ -93,16 +92,7 @@ class Evaluations(NamedTuple):
     samples: list[Table]
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
+@unroll()
 def prepare(
     prompts: PromptConfig,
     policy: PolicyConfig,
@@ -115,22 +105,13 @@ def prepare(
 
     What could only fail at the end of the run is refused before.
     """
-    require_delivery(publish)
+    require_publishing(publish)
     problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
     base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
     return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
+@unroll()
 def evaluate_policy(
     policy: Checkpoint,
     problems: Table,
@@ -143,16 +124,7 @@ def evaluate_policy(
     return assess(policy, problems, domain, config, seed, hardware)
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
+@unroll()
 def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
     """Evaluates a policy on the problems of a configuration, under one protocol per completion length."""
     problems = on(config.hardware.prompts, prepare_test(config=config.prompts))
@@ -163,40 +135,24 @@ def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
     return Evaluations([each.report for each in found], [each.samples for each in found])
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
-def check_guards(
-    base: Checkpoint,
-    trained: Checkpoint,
-    prompts: PromptConfig,
-    train: Table,
-    evaluation: EvaluationConfig,
-    config: JudgeConfig,
-    seed: int,
-    hardware: TrainHardwareConfig,
-) -> list[GuardReport]:
+@unroll()
+def check_guards(base: Checkpoint, trained: Checkpoint, train: Table, config: TrainConfig) -> list[GuardReport]:
     """Evaluates base and trained policy on the guarded domains, under the protocol of the run."""
-    found = []
-    for name, guard in config.guards.items():
-        problems = on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=train))
-        before = assess(base, problems, guard.domain, evaluation, seed, hardware)
-        after = assess(trained, problems, guard.domain, evaluation, seed, hardware)
+    hardware, found = config.hardware, []
+    for name, guard in config.judge.guards.items():
+        problems = on(hardware.prompts, prepare_guard(config=guard, prompts=config.prompts, train=train))
+        before, after = (
+            assess(policy, problems, guard.domain, config.evaluation, config.seed, hardware)
+            for policy in (base, trained)
+        )
         found.append(
-            judge_guard(
+            gate_guard(
                 name=name,
                 base=before.report,
                 base_samples=before.samples,
                 trained=after.report,
                 trained_samples=after.samples,
-                config=config,
+                config=config.judge,
             )
         )
     return found
@@ -219,7 +175,7 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         publish=config.publish,
     )
     run = learn(config, begun)
-    deliver(folder=run.folder, publish=config.publish)
+    publish(folder=run.folder, publish=config.publish)
     return run
 
 
@@ -233,22 +189,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         seed=config.seed,
         hardware=config.hardware,
     )
-    rounds = run_rounds(
-        name=config.name,
-        train=begun.train,
-        problems=begun.validation,
-        base=begun.base,
-        domain=config.prompts.domain,
-        rounds=config.rounds,
-        evaluate_every=config.validate_every,
-        patience=config.patience,
-        rollout=config.rollout,
-        reward=config.reward,
-        distill=config.distill,
-        evaluation=config.evaluation,
-        seed=config.seed,
-        hardware=config.hardware,
-    )
+    rounds = run_rounds(config=config, train=begun.train, problems=begun.validation, base=begun.base)
     best = select_best(before=rounds.best, last=rounds.policy, progress=rounds.progress, validation=rounds.validation)
     after = evaluate_policy(
         policy=best,
@@ -258,17 +199,8 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         seed=config.seed,
         hardware=config.hardware,
     )
-    guards = check_guards(
-        base=begun.base,
-        trained=best,
-        prompts=config.prompts,
-        train=begun.train,
-        evaluation=config.evaluation,
-        config=config.judge,
-        seed=config.seed,
-        hardware=config.hardware,
-    )
-    decision = judge(
+    guards = check_guards(base=begun.base, trained=best, train=begun.train, config=config)
+    decision = gate(
         base=before.report,
         base_samples=before.samples,
         trained=after.report,
@@ -276,7 +208,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         guards=guards,
         config=config.judge,
     )
-    return publish_policy(
+    return report_run(
         config=config,
         prompts=begun.prompts,
         policy=begun.policy,
@@ -294,26 +226,17 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
 
 @workflow(on_failure=failure.record_evaluate_failure)
 def evaluate(policy: Checkpoint, config: EvaluateConfig = EvaluateConfig()) -> EvalResult:
-    """Scores any checkpoint on the test problems of a prompt configuration.
+    """Evaluates any checkpoint on the test problems of a prompt configuration.
 
     Args:
         policy: the checkpoint folder, for example the `policy` folder of a run
         config: problems and protocol, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md
     """
     evaluated = evaluate_lengths(policy=policy, config=config)
-    return publish_evaluations(reports=evaluated.reports, samples=evaluated.samples)
+    return report_evaluations(reports=evaluated.reports, samples=evaluated.samples)
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
+@unroll()
 def run_contest(config: CompareConfig, train: Table, validation: Table, test: Table, base: Checkpoint) -> Contest:
     """Unrolls the runs of all contestants: those that choose the learning rates, then one per seed at the chosen rate.
 
@@ -321,22 +244,8 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     """
 
     def run(contestant: str, distill: DistillConfig, problems: Table, seed: int, what: str = "run") -> Series:
-        rounds = run_rounds(
-            name=f"{config.name}-{contestant}-{what}-{seed}",
-            train=train,
-            problems=problems,
-            base=base,
-            domain=config.prompts.domain,
-            rounds=config.rounds,
-            evaluate_every=config.evaluate_every,
-            patience=None,
-            rollout=config.rollout,
-            reward=config.reward,
-            distill=distill,
-            evaluation=config.evaluation,
-            seed=seed,
-            hardware=config.hardware,
-        )
+        name = f"{config.name}-{contestant}-{what}-{seed}"
+        rounds = run_rounds(config=config.run(name, distill, seed), train=train, problems=problems, base=base)
         return record_series(
             contestant=contestant,
             distill=distill,
@@ -353,7 +262,7 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
                 for factor in config.tuning.factors
             }
             tried = [
-                run(name, rate, validation, seed, f"rate-{factor:g}")
+                run(name, rate, validation, seed, f"rate-{factor:g}".replace(".", "_"))
                 for factor, rate in rates.items()
                 for seed in config.tuning.seeds
             ]
@@ -390,4 +299,4 @@ def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
     contest = run_contest(
         config=config, train=begun.train, validation=begun.validation, test=begun.test, base=begun.base
     )
-    return publish_comparison(config=config, base=before.report, tunings=contest.tunings, series=contest.series)
+    return report_comparison(config=config, base=before.report, tunings=contest.tunings, series=contest.series)

@@ -24,19 +24,18 @@ All between is as in `train` and `evaluate`. What is set when the launch plans a
 
 import json
 import os
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from flytekit import CronSchedule, Email, LaunchPlan, dynamic, workflow
+from flytekit import CronSchedule, Email, LaunchPlan, workflow
 from flytekit.models.concurrency import ConcurrencyLimitBehavior, ConcurrencyPolicy
 from flytekit.models.core.execution import WorkflowExecutionPhase
 from flytekit.types.directory import FlyteDirectory
 
-from images import CPU, IMAGES, on
+from images import on
 from tasks import failure
-from tasks.deliver import require_delivery
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
@@ -53,10 +52,12 @@ from tasks.promote import (
     require_champion,
 )
 from tasks.prompts import prepare_prompts
-from tasks.publish import publish_evaluations
+from tasks.publish import require_publishing
+from tasks.report import report_evaluations
 from tasks.sources import reach, ship
-from workflows.deliver import deliver
+from tasks.stage import unroll
 from workflows.gdsd import Beginning, evaluate_lengths, learn
+from workflows.publish import publish
 
 ship(reach(__name__))
 
@@ -69,16 +70,7 @@ ENDED = [
 ONE_AT_A_TIME = ConcurrencyPolicy(max_concurrency=1, behavior=ConcurrencyLimitBehavior.SKIP)
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
+@unroll()
 def prepare_fresh(
     champion: Champion,
     prompts: PromptConfig,
@@ -89,7 +81,7 @@ def prepare_fresh(
     publish: PublishConfig,
 ) -> Beginning:
     """Makes problems, and of the champion the base; where there is none, of the configuration's policy."""
-    require_delivery(publish)
+    require_publishing(publish)
     problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
     if champion.policy is None:
         base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
@@ -122,7 +114,7 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
     )
     result = promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)
     # After the promotion, so that a policy that was overtaken meanwhile is not pushed.
-    deliver(folder=result.run.folder, publish=fresh.publish)
+    publish(folder=result.run.folder, publish=fresh.publish)
     return result
 
 
@@ -137,7 +129,7 @@ def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datet
     """
     champion = require_champion(registry=registry)
     evaluated = evaluate_lengths(policy=champion.policy, config=config)
-    result = publish_evaluations(reports=evaluated.reports, samples=evaluated.samples)
+    result = report_evaluations(reports=evaluated.reports, samples=evaluated.samples)
     return keep_evaluation(registry=registry, entry=champion.entry, result=result, kickoff_time=kickoff_time)
 
 

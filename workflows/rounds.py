@@ -6,26 +6,26 @@ and can leave the rest undone, and no Flyte workflow has more nodes than a leg.
 
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
-from flytekit import FlyteContextManager, dynamic, map_task
+from flytekit import FlyteContextManager, map_task
 
-from images import CPU, IMAGES, on
-from tasks.distill import distill_epoch, distill_epoch_on_nodes
-from tasks.drift import judge_drift, sample_both
-from tasks.evaluate import Evaluated, answer_problems, score_answers
-from tasks.gdsd.config.hardware import HardwareConfig, TrainHardwareConfig
+from images import on
+from tasks.distill import Distilled, distill_epoch, distill_epoch_on_nodes
+from tasks.drift import MeasuredDrift, measure_drift, sample_both
+from tasks.evaluate import Evaluated, answer_problems, verify_answers
+from tasks.gdsd.config.hardware import HardwareConfig
 from tasks.gdsd.config.sampler import RolloutEngine
-from tasks.gdsd.config.train import DistillConfig, EvaluationConfig, RewardConfig, RolloutConfig
+from tasks.gdsd.config.train import EvaluationConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.evaluate import stopping
-from tasks.gdsd.records import EvalReport, Progress
+from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
 from tasks.progress import announce_round, report_progress
-from tasks.reward import score_rollouts
+from tasks.reward import Rewarded, reward_rollouts
 from tasks.rollout import generate_rollouts
 from tasks.sources import reach, ship
+from tasks.stage import unroll
 from tasks.types import Checkpoint, Table
 
 ship(reach(__name__))
@@ -41,6 +41,15 @@ class Standing(NamedTuple):
     engine: RolloutEngine  # which makes the next rollouts
     progress: Progress
     validation: list[EvalReport]  # of `policy`, if the leg ended with one; it is no part of `progress` yet
+
+
+class News(NamedTuple):
+    """What rounds have recorded that the run's progress does not have yet."""
+
+    validations: list[EvalReport]
+    drifts: list[DriftStats]
+    rewards: list[RewardStats]
+    epochs: list[EpochStats]
 
 
 class Rounds(NamedTuple):
@@ -70,7 +79,7 @@ def assess(
         shards = on(hardware.evaluation, map_task(answer_shard)(shard=numbers))
     else:  # on this machine, where flytekit caches a map task as a whole, and an interruption would lose every shard
         shards = [answer_shard(shard=number) for number in numbers]
-    return on(hardware.scoring, score_answers(shards=shards, domain=domain, config=config, seed=seed))
+    return on(hardware.scoring, verify_answers(shards=shards, domain=domain, config=config, seed=seed))
 
 
 def on_cluster() -> bool:
@@ -88,19 +97,9 @@ def cut(rounds: int, evaluate_every: int) -> Iterator[tuple[range, bool]]:
         first = end
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
+@unroll()
 def run_leg(
-    name: str,
-    rounds: int,
+    config: TrainConfig,
     policy: Checkpoint,
     best: Checkpoint,
     engine: RolloutEngine,
@@ -109,146 +108,129 @@ def run_leg(
     first: int,
     end: int,
     evaluated: bool,
-    patience: int | None,
     train: Table,
     problems: Table,
     base: Checkpoint,
-    domain: DomainChoice,
-    rollout: RolloutConfig,
-    reward: RewardConfig,
-    distill: DistillConfig,
-    evaluation: EvaluationConfig,
-    seed: int,
-    hardware: TrainHardwareConfig,
 ) -> Standing:
     """Unrolls the rounds from `first` to before `end`, or nothing if the run has stopped.
 
     Args:
-        name: of the run, on the page that shows its progress
-        rounds: that the run is to have
         policy, best, engine, progress, validation: where the run is, see `Standing`
         first: the first round, counted from 0
         end: the first round of the next leg
         evaluated: whether an evaluation ends this one
+        train: what the rollouts complete
+        problems: what is evaluated on
+        base: what the run started from
     """
     validations = [*progress.validations, *validation]
-    if stopping.has_stopped(validations, patience):
+    if stopping.has_stopped(validations, config.patience):
         return Standing(policy, best, engine, progress, validation)
     if validation and stopping.best(validations) == len(validations) - 1:
         best = policy
-    # In a local run, on this machine, that many processes share the epoch.
-    nodes = distill.compute.nodes if on_cluster() else 1
-    limits = rollout.engine.drift
-    news, rewards, epochs, drifts = validation, [], [], []
+    news = News(validation, [], [], [])
     for index in range(first, end):
-        if limits is not None:
-            samples = on(
-                hardware.rollout,
-                sample_both(
-                    policy=policy,
-                    train=train,
-                    sampler=rollout.sampler,
-                    engine=engine,
-                    size=limits.sample,
-                    batch_size=rollout.batch_size,
-                    seed=seed,
-                ),
-            )
-            judged = on(
-                hardware.scoring,
-                judge_drift(samples=samples, engine=engine, limits=limits, domain=domain, round=index),
-            )
-            engine = judged.engine
-            drifts.append(judged.stats)
-        generate_shard = partial(
-            generate_rollouts,
-            shards=rollout.shards,
-            policy=policy,
-            train=train,
-            sampler=rollout.sampler,
-            engine=engine,
-            prompts_per_round=rollout.prompts_per_round,
-            group_size=rollout.group_size,
-            batch_size=rollout.batch_size,
-            round=index,
-            seed=seed,
-        )
-        shards = on(hardware.rollout, map_task(generate_shard)(shard=list(range(rollout.shards))))
-        scored = on(
-            hardware.scoring,
-            score_rollouts(shards=shards, domain=domain, group_size=rollout.group_size, config=reward),
-        )
-        distilled = on(
-            hardware.distill,
-            (distill_epoch_on_nodes if nodes > 1 else distill_epoch)(
-                policy=policy,
-                base=base,
-                scored=scored.table,
-                config=distill,
-                group_size=rollout.group_size,
-                round=index,
-                seed=seed,
-            ),
-            processes=distill.compute.processes,
-            nodes=nodes,
-        )
+        if config.rollout.engine.drift is not None:
+            measured = check_engine(config, policy, engine, train, index)
+            engine = measured.engine
+            news.drifts.append(measured.stats)
+        rewarded = collect(config, policy, engine, train, index)
+        distilled = update(config, policy, base, rewarded.table, index)
         policy = distilled.checkpoint
-        rewards.append(scored.stats)
-        epochs.append(distilled.stats)
+        news.rewards.append(rewarded.stats)
+        news.epochs.append(distilled.stats)
         if not on_cluster():
-            announce_round(reward=scored.stats, epoch=distilled.stats, rounds=rounds)
+            announce_round(reward=rewarded.stats, epoch=distilled.stats, rounds=config.rounds)
         if on_cluster() or index + 1 == end:  # beside what comes next; on this machine nothing is beside anything
-            progress = report_progress(
-                name=name,
-                rounds=rounds,
-                before=progress,
-                drifts=drifts,
-                rewards=rewards,
-                epochs=epochs,
-                validations=news,
-            )
-            news, rewards, epochs, drifts = [], [], [], []
-    after = [assess(policy, problems, domain, evaluation, seed, hardware).report] if evaluated else []
+            progress = report_progress(name=config.name, rounds=config.rounds, before=progress, **news._asdict())
+            news = News([], [], [], [])
+    after = []
+    if evaluated:
+        domain = config.prompts.domain
+        after = [assess(policy, problems, domain, config.evaluation, config.seed, config.hardware).report]
     return Standing(policy, best, engine, progress, after)
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment=IMAGES,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
-def run_rounds(
-    name: str,
-    train: Table,
-    problems: Table,
-    base: Checkpoint,
-    domain: DomainChoice,
-    rounds: int,
-    evaluate_every: int,
-    patience: int | None,
-    rollout: RolloutConfig,
-    reward: RewardConfig,
-    distill: DistillConfig,
-    evaluation: EvaluationConfig,
-    seed: int,
-    hardware: TrainHardwareConfig,
-) -> Rounds:
+def check_engine(
+    config: TrainConfig, policy: Checkpoint, engine: RolloutEngine, train: Table, index: int
+) -> MeasuredDrift:
+    """Adds the measurement of what an approximate engine loses; it decides which engine makes the round's rollouts."""
+    limits = config.rollout.engine.drift
+    assert limits is not None  # or nothing would be measured
+    samples = on(
+        config.hardware.rollout,
+        sample_both(
+            policy=policy,
+            train=train,
+            sampler=config.rollout.sampler,
+            engine=engine,
+            size=limits.sample,
+            batch_size=config.rollout.batch_size,
+            seed=config.seed,
+        ),
+    )
+    return on(
+        config.hardware.scoring,
+        measure_drift(samples=samples, engine=engine, limits=limits, domain=config.prompts.domain, round=index),
+    )
+
+
+def collect(config: TrainConfig, policy: Checkpoint, engine: RolloutEngine, train: Table, index: int) -> Rewarded:
+    """Adds a round's rollouts, a shard on a GPU each, and the rewards of them all."""
+    rollout = config.rollout
+    generate_shard = partial(
+        generate_rollouts,
+        shards=rollout.shards,
+        policy=policy,
+        train=train,
+        sampler=rollout.sampler,
+        engine=engine,
+        prompts_per_round=rollout.prompts_per_round,
+        group_size=rollout.group_size,
+        batch_size=rollout.batch_size,
+        round=index,
+        seed=config.seed,
+    )
+    shards = on(config.hardware.rollout, map_task(generate_shard)(shard=list(range(rollout.shards))))
+    domain = config.prompts.domain
+    return on(
+        config.hardware.scoring,
+        reward_rollouts(shards=shards, domain=domain, group_size=rollout.group_size, config=config.reward),
+    )
+
+
+def update(config: TrainConfig, policy: Checkpoint, base: Checkpoint, rewarded: Table, index: int) -> Distilled:
+    """Adds an epoch of updates, on one machine or on several."""
+    compute = config.distill.compute
+    nodes = compute.nodes if on_cluster() else 1  # in a local run, that many processes share the epoch
+    return on(
+        config.hardware.distill,
+        (distill_epoch_on_nodes if nodes > 1 else distill_epoch)(
+            policy=policy,
+            base=base,
+            scored=rewarded,
+            config=config.distill,
+            group_size=config.rollout.group_size,
+            round=index,
+            seed=config.seed,
+        ),
+        processes=compute.processes,
+        nodes=nodes,
+    )
+
+
+@unroll()
+def run_rounds(config: TrainConfig, train: Table, problems: Table, base: Checkpoint) -> Rounds:
     """Chains the legs of a run, which evaluate on some problems; the last round is always evaluated.
 
     Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
     """
     began = time.time()
     # Limits decide which engine is used, not what it makes: others leave the rollouts in the cache.
-    at = Standing(base, base, rollout.engine.without_limits(), Progress(), [])
-    for leg, evaluated in cut(rounds, evaluate_every):
+    at = Standing(base, base, config.rollout.engine.without_limits(), Progress(), [])
+    for leg, evaluated in cut(config.rounds, config.validate_every):
         at = run_leg(
-            name=name,
-            rounds=rounds,
+            config=config,
             policy=at.policy,
             best=at.best,
             engine=at.engine,
@@ -257,16 +239,8 @@ def run_rounds(
             first=leg.start,
             end=leg.stop,
             evaluated=evaluated,
-            patience=patience,
             train=train,
             problems=problems,
             base=base,
-            domain=domain,
-            rollout=rollout,
-            reward=reward,
-            distill=distill,
-            evaluation=evaluation,
-            seed=seed,
-            hardware=hardware,
         )
     return Rounds(at.policy, at.best, at.progress, at.validation, began)

@@ -41,9 +41,9 @@ class StaleError(RegistryError):
     """A policy was judged against a champion that is not the champion any more, so it was not promoted."""
 
 
-class DeliveryError(GdsdError, RuntimeError):
+class PublishError(GdsdError, RuntimeError):
     """A finished run was not told of, or its policy not pushed: the message has who refuses and what can be done."""
 
 
-class UnreachableError(DeliveryError):
+class UnreachableError(PublishError):
     """Who a finished run is delivered to does not answer, or has a fault of its own; later it may work."""

@@ -219,8 +219,8 @@ def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(cluster: Cluster, d
         hub.failures["/commit/"] = [503]
         given = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "_FSEC_GDSD_HF_TOKEN": TOKEN}
         variables = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
-        words = ("workflows/deliver.py", "deliver", "--folder", folder, "--publish", json.dumps(publish))
-        execution = cluster.start("deliver", *variables, *words).succeeded()
+        words = ("workflows/publish.py", "publish", "--folder", folder, "--publish", json.dumps(publish))
+        execution = cluster.start("publish", *variables, *words).succeeded()
         assert [len(attempts) for attempts in tries(execution, "push_policy").values()] == [2]
         files = hub.files["org/policy"]
     for name, place in (("README.md", "README.md"), ("model.safetensors", "policy/model.safetensors")):

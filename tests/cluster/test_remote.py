@@ -39,10 +39,10 @@ STAGES = {
     "prepare_prompts",
     "prepare_policy",
     "generate_rollouts",
-    "score_rollouts",
+    "reward_rollouts",
     "distill_epoch",
     "answer_problems",
-    "score_answers",
+    "verify_answers",
     "report_progress",
 }
 

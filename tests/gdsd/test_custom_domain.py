@@ -94,7 +94,7 @@ def test_the_example_goes_from_problems_to_advantages(package: Path) -> None:
     choice = config.prompts.domain
     assert (choice.name, choice.weights) == (PATH, {"places": 0.9, "length": 0.1})
     answers = rollouts(made["train"].slice(0, 8), lambda right, sample: right if sample else "no")
-    scored = rewards.score(answers, choice, 4, scale_by_std=False)
+    scored = rewards.reward(answers, choice, 4, scale_by_std=False)
     quality.check_scored(scored, 4, choice).require()
     assert scored["reward"].to_pylist()[:4] == pytest.approx([0.0, 1.0, 1.0, 1.0])
     assert scored["reward_places"].to_pylist()[:2] == [0.0, 1.0]
@@ -276,7 +276,7 @@ def test_verdicts_with_wrong_parts_are_refused(kind: str, package: Path) -> None
     choice = custom()
     made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
     with pytest.raises(DataError, match=r"my_package\.sorting:Sorting.*places, length"):
-        rewards.judge(rollouts(made["train"], lambda right, sample: right), choice)
+        rewards.verify(rollouts(made["train"], lambda right, sample: right), choice)
 
 
 def test_a_part_out_of_range_stops_the_round(package: Path) -> None:
@@ -286,5 +286,5 @@ def test_a_part_out_of_range_stops_the_round(package: Path) -> None:
     choice = custom()
     made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
     with pytest.raises(GdsdError, match="places"):
-        scored = rewards.score(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
+        scored = rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
         quality.check_scored(scored, 4, choice).require()

@@ -121,7 +121,7 @@ THREE = made(
 
 
 def judged(table: pa.Table = THREE, **limits: float) -> tuple[DriftStats, RolloutEngine]:
-    return drift.judge(table, COSTS, [], DUAL, DriftConfig.model_validate(limits), choice(Reader), 4)
+    return drift.measure(table, COSTS, [], DUAL, DriftConfig.model_validate(limits), choice(Reader), 4)
 
 
 def test_the_numbers_by_hand() -> None:
@@ -192,7 +192,7 @@ def test_what_follows_both_ends_is_no_agreement() -> None:
     """
     ours = [([1, 2, 0, 0, 0, 0], "1"), ([5, 0, 7, 7, 7, 7], "1"), ([1, 2, 3, 4, 5, 6], "1")]
     exact = [([1, 3, 4, 0, 0, 0], "1"), ([4, 0, 8, 8, 8, 8], "1"), ([1, 2, 3, 0, 0, 0], "1")]
-    stats, _ = drift.judge(made(ours, exact), COSTS, [0], DUAL, DriftConfig(), choice(Reader), 0)
+    stats, _ = drift.measure(made(ours, exact), COSTS, [0], DUAL, DriftConfig(), choice(Reader), 0)
     assert stats.agreement is not None and stats.agreement.mean == pytest.approx((2 / 4 + 1 / 2 + 3 / 6) / 3)
     whole, _ = judged(made(ours, exact))
     assert whole.agreement is not None and whole.agreement.mean == pytest.approx((4 / 6 + 1 / 6 + 3 / 6) / 3)
@@ -246,7 +246,7 @@ def test_an_engine_that_nothing_else_knows_is_measured(
     rows, costs = drift.sample(denoiser, puzzles, SETTINGS, served, size=3, batch_size=8, seed=0)
     assert [row["completion_ids"] for row in by(rows, "server")] == [[3] * SETTINGS.length] * 3
     table, limits = pa.Table.from_pylist(rows, tables.ROLLOUTS), DriftConfig(agreement=0.9)
-    stats, following = drift.judge(table, costs, denoiser.end_ids, served, limits, load().prompts.domain, 0)
+    stats, following = drift.measure(table, costs, denoiser.end_ids, served, limits, load().prompts.domain, 0)
     assert stats.engine == "server" and stats.positions == 3 and following == drift.EXACT
     shape = Shape(vocabulary=51, width=64, inner=128, layers=3, heads=4, kv_heads=4, head_width=16)
     assert work.completion(shape, 8, SETTINGS, engine=config) == work.completion(shape, 8, SETTINGS)

@@ -18,7 +18,7 @@ STANDARD: dict[str, type[Exception]] = {
     "SandboxError": RuntimeError,
     "RegistryError": RuntimeError,
     "StaleError": RuntimeError,
-    "DeliveryError": RuntimeError,
+    "PublishError": RuntimeError,
     "UnreachableError": RuntimeError,
 }
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GdsdError)]

@@ -91,7 +91,7 @@ def evaluate(
     denoiser: Denoiser, problems: pa.Table, domain: DomainChoice, config: EvaluationConfig, seed: int = 0
 ) -> tuple[EvalReport, pa.Table]:
     answers, stats = answered(denoiser, problems, config, seed)
-    samples = rewards.judge(answers, domain)
+    samples = rewards.verify(answers, domain)
     return evaluation.report(samples, domain, config, seed, stats, [], 0.0), samples
 
 
@@ -233,7 +233,7 @@ def test_the_report_of_several_samples_by_hand() -> None:
         for problem, all_ in verdicts.items()
         for sample, verdict in enumerate(all_)
     ]
-    samples = rewards.judge(pa.Table.from_pylist(rows, tables.ANSWERS), SCRIPTED)
+    samples = rewards.verify(pa.Table.from_pylist(rows, tables.ANSWERS), SCRIPTED)
     config = EvaluationConfig(samples=3, pass_at=[1, 2, 3], sampler=FREE)
     of_shard = AnswerStats(round=2, problems=4, prompts_sha256="0" * 64, sampler=config.sampler, tokens=16, seconds=1.0)
     stats = [of_shard] * 2

@@ -8,14 +8,14 @@ import pytest
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.sampler import ThresholdConfig
-from tasks.gdsd.config.train import EvaluationSamplerConfig, JudgeConfig
+from tasks.gdsd.config.train import EvaluationSamplerConfig, GateConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate import gate, intervals
 from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport, Protocol
 
-JUDGE = JudgeConfig(margin=0.0, confidence=0.95, resamples=2000)
+JUDGE = GateConfig(margin=0.0, confidence=0.95, resamples=2000)
 
 
 def answers(solved: Sequence[bool | None], prefix: str = "test", **changed: object) -> pa.Table:
@@ -38,7 +38,7 @@ def answers(solved: Sequence[bool | None], prefix: str = "test", **changed: obje
     return pa.Table.from_pylist(rows, tables.SAMPLES)
 
 
-def compare(base: pa.Table, trained: pa.Table, config: JudgeConfig, guards: Sequence[GuardReport] = ()) -> Decision:
+def compare(base: pa.Table, trained: pa.Table, config: GateConfig, guards: Sequence[GuardReport] = ()) -> Decision:
     return gate.decide(base, trained, list(guards), config)
 
 

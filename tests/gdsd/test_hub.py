@@ -13,7 +13,7 @@ from tasks.gdsd import report, transient
 from tasks.gdsd.config.publish import HubConfig
 from tasks.gdsd.config.train import AdapterConfig, TinyModelConfig
 from tasks.gdsd.denoiser import checkpoint, checkpoint_record, tiny
-from tasks.gdsd.errors import CheckpointError, DeliveryError, UnreachableError
+from tasks.gdsd.errors import CheckpointError, PublishError, UnreachableError
 from tasks.gdsd.publish import hub
 from tasks.gdsd.report import model_card
 from tests.gdsd.checkpoints import CPU, trained
@@ -33,7 +33,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def run_folder(folder: Path, adapter: bool = False) -> Path:
-    """What `publish_policy` leaves, of a run that was made up."""
+    """What `report_run` leaves, of a run that was made up."""
     folder.mkdir()
     denoiser = tiny.build(SMALL, 0)
     if adapter:
@@ -138,7 +138,7 @@ def test_a_refusal_says_who_what_and_whether_it_is_worth_another_attempt(
 ) -> None:
     """If it fails, a wrong token is tried until the retries are spent, or an outage of a minute ends a run."""
     there.failures[place] = [status]
-    with pytest.raises(UnreachableError if again else DeliveryError, match=words) as found:
+    with pytest.raises(UnreachableError if again else PublishError, match=words) as found:
         hub.push(run, CONFIG, TOKEN)
     assert transient.may_pass(found.value) is again and TOKEN not in str(found.value)
 

@@ -6,11 +6,11 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from tasks.gdsd.config.train import JudgeConfig
+from tasks.gdsd.config.train import GateConfig
 from tasks.gdsd.evaluate import intervals
 from tasks.gdsd.records import Estimate
 
-JUDGE = JudgeConfig(margin=0.0, confidence=0.95, resamples=2000)
+JUDGE = GateConfig(margin=0.0, confidence=0.95, resamples=2000)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_bootstrap_against_enumeration(confidence: float, low: float, high: floa
     Resampling 0, 0, 1 gives means k/3 with k binomial (3, 1/3): cumulative 8/27 = 0.296, 20/27 = 0.741, 26/27 = 0.963,
     1. Quantiles 0.245 and 0.755 are 0 and 2/3; 0.05 and 0.95 are 0 and 2/3; 0.025 and 0.975 are 0 and 1.
     """
-    config = JudgeConfig(confidence=confidence, resamples=10_000)
+    config = GateConfig(confidence=confidence, resamples=10_000)
     estimate = intervals.bootstrap(np.array([0.0, 0.0, 1.0]), config)
     assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((1 / 3, low, high))
 
@@ -91,7 +91,7 @@ def test_bootstrap_is_reproducible_and_takes_any_number_of_resamples() -> None:
     differences = np.linspace(-0.2, 0.9, 30)
     assert intervals.bootstrap(differences, JUDGE) == intervals.bootstrap(differences, JUDGE)
     found = {
-        intervals.bootstrap(differences, JudgeConfig(resamples=count)).low for count in (100, 999, 1000, 1001, 2500)
+        intervals.bootstrap(differences, GateConfig(resamples=count)).low for count in (100, 999, 1000, 1001, 2500)
     }
     assert len(found) == 5
     assert intervals.bootstrap(np.full(5, 0.25), JUDGE) == Estimate(mean=0.25, low=0.25, high=0.25)

@@ -10,7 +10,7 @@ import yaml
 
 from tasks.gdsd import report, tables
 from tasks.gdsd.config.sampler import SamplerConfig
-from tasks.gdsd.config.train import JudgeConfig, PromptConfig, PromptFile, TrainConfig
+from tasks.gdsd.config.train import GateConfig, PromptConfig, PromptFile, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
@@ -380,7 +380,7 @@ def test_a_gain_that_a_guard_held_back_is_no_small_gain() -> None:
     gained = Estimate(mean=0.4, low=0.3, high=0.5)
     lost = decided(promoted=False, solved_difference=gained, guards=[guard("older", False)])
     assert "A guard fails: not promoted</b>" in rendered(record(decision=lost), pairs())
-    config = TrainConfig(judge=JudgeConfig(margin=0.35))
+    config = TrainConfig(judge=GateConfig(margin=0.35))
     assert "Not enough: not promoted</b>" in rendered(record(decision=lost, config=config), pairs())
 
 

@@ -13,7 +13,7 @@ from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.rollout.engines.base import Completion, Request
 from tasks.gdsd.rollout.engines.threshold import Threshold
 from tasks.gdsd.rollout.engines.unmasking import resolve
-from tasks.publish import EvalResult
+from tasks.report import EvalResult
 from tests.gdsd.official import write_dream
 from tests.gdsd.plain_sampler import plain_sampler
 from tests.gdsd.test_engines import FREE, GREEDY, generate, requests, sample

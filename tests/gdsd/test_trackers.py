@@ -15,7 +15,7 @@ import pytest
 
 from tasks.gdsd import transient
 from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, TensorBoardConfig, WandbConfig
-from tasks.gdsd.errors import ConfigError, DeliveryError, UnreachableError
+from tasks.gdsd.errors import ConfigError, PublishError, UnreachableError
 from tasks.gdsd.publish import trackers
 from tasks.gdsd.publish.trackers import base
 from tasks.gdsd.publish.trackers.base import TrackedRun
@@ -221,7 +221,7 @@ def test_a_token_travels_in_a_header_and_refusals_say_what_to_do(
     monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
     url, status, keys = refusing
     tracker = trackers.make(MlflowConfig(uri=url, token=True))
-    with pytest.raises(DeliveryError, match="set MLFLOW_TRACKING_TOKEN") as wrong:
+    with pytest.raises(PublishError, match="set MLFLOW_TRACKING_TOKEN") as wrong:
         tracker.track(run, "very-secret")
     assert set(keys) == {"Bearer very-secret"} and "MLFLOW_TRACKING_TOKEN" not in os.environ
     assert "very-secret" not in str(wrong.value) and not transient.may_pass(wrong.value)

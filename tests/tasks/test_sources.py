@@ -47,7 +47,7 @@ def test_an_edited_algorithm_changes_only_the_tasks_that_reach_it(project: Path)
         "rollout.generate_rollouts",
         "distill.distill_epoch",
         "evaluate.answer_problems",
-        "evaluate.score_answers",
+        "evaluate.verify_answers",
     )
     before = versions(project, *tasks)
     edit(project / "tasks/gdsd/objectives/gdsd.py", "residual.square()", "residual.abs()")
@@ -74,7 +74,7 @@ def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
     before = versions(project, "distill.distill_epoch")
     edit(project / "tasks/gdsd/distill/loop.py", '"""The update loop', '"""# The loop of updates')
     edit(project / "tasks/gdsd/distill/forward.py", "import torch\n", "# a remark\n\n\nimport torch\n")
-    edit(project / "tasks/distill.py", "retries=3", "retries=5")
+    edit(project / "tasks/distill.py", "hours=6", "hours=5")
     edit(project / "images/__init__.py", '"16Gi"', '"24Gi"')
     edit(project / "tasks/gdsd/config/hardware.py", '"h100": 8', '"h100": 4')
     (project / "README.md").write_text("edited")

@@ -129,7 +129,7 @@ def test_rollouts_follow_the_verdict_of_their_own_round(tmp_path: Path) -> None:
     """If it fails, a cluster makes rollouts before it knows whether their engine may, or forgets the verdict."""
     hardware = {"rollout": {"cpu": 21}, "scoring": {"cpu": 22}}
     nodes = launched(configure(dual(), hardware=hardware), tmp_path)
-    samples, verdicts, rollouts = (of(nodes, task) for task in ("sample_both", "judge_drift", "generate_rollouts"))
+    samples, verdicts, rollouts = (of(nodes, task) for task in ("sample_both", "measure_drift", "generate_rollouts"))
     assert len(samples) == len(verdicts) == len(rollouts) == 2
     assert [given(node, "samples") for node in verdicts] == [(node.id, "o0") for node in samples]
     assert [given(node, "engine") for node in rollouts] == [(node.id, "engine") for node in verdicts]
@@ -145,7 +145,7 @@ def test_rollouts_follow_the_verdict_of_their_own_round(tmp_path: Path) -> None:
 def test_the_exact_engine_is_not_measured(tmp_path: Path) -> None:
     """If it fails, every run pays for pods that compare an engine with itself."""
     nodes = launched(configure({"name": "exact"}), tmp_path)
-    assert not of(nodes, "sample_both") and not of(nodes, "judge_drift")
+    assert not of(nodes, "sample_both") and not of(nodes, "measure_drift")
     assert {given(node, "engine") for node in of(nodes, "generate_rollouts")} == {("", "")}
 
 

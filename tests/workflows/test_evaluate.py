@@ -109,7 +109,7 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
     from tasks.gdsd.prompts import quality
     from tasks.gdsd.reward import rewards
 
-    judge, answer = rewards.judge, answering.answer
+    judge, answer = rewards.verify, answering.answer
     rounds: list[int] = []
 
     def noted(policy, *arguments):

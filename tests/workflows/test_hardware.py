@@ -54,7 +54,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def launched(config: TrainConfig, folder: Path) -> dict[str, tuple[TaskNodeOverrides, bool]]:
     """What all tasks of a run would be asked for, and whether they may be interrupted, by the task's name."""
     policy, table = FlyteDirectory(str(folder)), FlyteFile(str(folder / "table"))
-    shared = {"evaluation": config.evaluation, "seed": 0, "hardware": config.hardware}
     specs = [
         unroll(
             gdsd.prepare,
@@ -70,8 +69,8 @@ def launched(config: TrainConfig, folder: Path) -> dict[str, tuple[TaskNodeOverr
         unroll(rounds.run_leg, leg_inputs(config, folder, end=1)),
     ]
     if config.judge.guards:
-        guards = {"base": policy, "trained": policy, "train": table, "prompts": config.prompts, "config": config.judge}
-        specs.append(unroll(gdsd.check_guards, shared | guards))
+        guards = {"base": policy, "trained": policy, "train": table, "config": config}
+        specs.append(unroll(gdsd.check_guards, guards))
     return {name: asked for spec in specs for name, asked in by_task(spec.nodes).items()}
 
 
@@ -130,7 +129,7 @@ STAGES = {
     "prompts": {"prepare_prompts", "prepare_guard"},
     "policy": {"prepare_policy"},
     "rollout": {"generate_rollouts"},
-    "scoring": {"score_rollouts", "score_answers"},
+    "scoring": {"reward_rollouts", "verify_answers"},
     "distill": {"distill_epoch"},
     "evaluation": {"answer_problems"},
 }
@@ -149,7 +148,7 @@ def test_each_stage_has_a_machine_of_its_own(folder: Path) -> None:
             cores, memory = str(place["cpu"]), place["memory"]
             assert amounts(asked) == {ResourcesIdl.CPU: (cores, cores), ResourcesIdl.MEMORY: (memory, memory)}
             assert spot is place["spot"], task
-    assert set(tasks) == {"judge_guard", "report_progress"}
+    assert set(tasks) == {"gate_guard", "report_progress"}
 
 
 def test_an_evaluation_has_machines_of_its_own(folder: Path) -> None:
@@ -160,7 +159,7 @@ def test_an_evaluation_has_machines_of_its_own(folder: Path) -> None:
     answers, spot = tasks["answer_problems"]
     assert answers.extended_resources.gpu_accelerator.device == "nvidia-l4" and not spot
     assert amounts(tasks["prepare_test"][0])[ResourcesIdl.CPU] == ("21", "21")
-    assert amounts(tasks["score_answers"][0])[ResourcesIdl.CPU] == ("22", "22")
+    assert amounts(tasks["verify_answers"][0])[ResourcesIdl.CPU] == ("22", "22")
 
 
 @pytest.mark.parametrize("name", ["train", "compare"])
@@ -174,7 +173,10 @@ def test_a_workflow_hands_its_hardware_to_whatever_unrolls(name: str) -> None:
             (attribute,) = bindings["hardware"].promise.attr_path
             assert attribute.string_value == "hardware"
             placed.add(node.metadata.name)
-    assert placed == {"prepare", "evaluate_policy"} | ({"run_rounds", "check_guards"} if name == "train" else set())
+        elif "config" in bindings and not bindings["config"].promise.attr_path:  # the whole of it
+            placed.add(node.metadata.name)
+    whole = {"run_rounds", "check_guards", "report_run"} if name == "train" else {"run_contest", "report_comparison"}
+    assert placed == {"prepare", "evaluate_policy"} | whole
 
 
 def test_a_comparison_hands_its_hardware_to_its_runs(folder: Path) -> None:
@@ -188,7 +190,7 @@ def test_a_comparison_hands_its_hardware_to_its_runs(folder: Path) -> None:
         binding.binding.scalar.binary.value
         for node in spec.nodes
         for binding in node.inputs
-        if node.metadata.name == "run_rounds" and binding.var == "hardware"
+        if node.metadata.name == "run_rounds" and binding.var == "config"
     ]
     assert len(given) == 2 and all(b"h200" in value for value in given)
 

@@ -50,10 +50,9 @@ def test_a_leg_ends_with_an_evaluation_or_is_long_enough() -> None:
 
 
 def chain(config: TrainConfig, folder: Path) -> DynamicJobSpec:
-    inputs = leg_inputs(config, folder)
     wanted = rounds.run_rounds.python_interface.inputs
-    run = {"rounds": config.rounds, "evaluate_every": config.validate_every}
-    return unroll(rounds.run_rounds, {name: value for name, value in inputs.items() if name in wanted} | run)
+    inputs = {name: value for name, value in leg_inputs(config, folder).items() if name in wanted}
+    return unroll(rounds.run_rounds, inputs)
 
 
 def test_no_specification_has_more_nodes_than_a_leg(tmp_path: Path) -> None:
@@ -76,12 +75,11 @@ def test_progress_is_reported_beside_the_rounds(tmp_path: Path) -> None:
 
 def test_a_leg_of_a_stopped_run_launches_nothing(tmp_path: Path) -> None:
     """If it fails, patience costs pods and GPUs for rounds that nobody wants."""
-    config = TrainConfig()
     before, last = validation(10, 0.5), [validation(20, 0.4)]
     state = {"progress": Progress(validations=[before]), "validation": last}
 
     def nodes(patience: int) -> int:
-        found = unroll(rounds.run_leg, leg_inputs(config, tmp_path, patience=patience, **state))
+        found = unroll(rounds.run_leg, leg_inputs(configure(rounds=150, patience=patience), tmp_path, **state))
         return len(found.nodes) if isinstance(found, DynamicJobSpec) else 0
 
     assert nodes(1) == 0 < nodes(2)

@@ -47,9 +47,8 @@ def round_of(folder: Path, kind: str, nodes: int, processes: int, spot: bool = T
     }
     config = TrainConfig.model_validate_json(json.dumps(written))
     where = {"policy": policy, "best": policy, "base": policy, "train": table, "problems": table, "validation": []}
-    what = {"first": 0, "end": 1, "evaluated": False, "patience": None, "seed": 0, "progress": Progress()}
-    how = {name: getattr(config, name) for name in ("rollout", "reward", "distill", "evaluation", "hardware")}
-    return unroll(run_leg, where | what | how | {"engine": config.rollout.engine, "domain": config.prompts.domain})
+    what = {"first": 0, "end": 1, "evaluated": False, "progress": Progress()}
+    return unroll(run_leg, where | what | {"config": config, "engine": config.rollout.engine})
 
 
 def template(spec: DynamicJobSpec, name: str) -> TaskTemplate:

@@ -13,6 +13,8 @@ from tasks.gdsd.config.train import (
     PromptConfig,
     RewardConfig,
     RolloutConfig,
+    TrainConfig,
+    check_bits,
     check_ends,
     check_readable,
     check_supply,
@@ -94,6 +96,7 @@ class CompareConfig(Config):
         for name, distill in self.contestants.items():
             self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
             check_ends(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
+            check_bits(self.policy, distill)
         _refuse_repeats("seeds", self.seeds)
         if self.tuning is not None:
             if shared := sorted({*self.seeds} & {*self.tuning.seeds}):
@@ -110,3 +113,19 @@ class CompareConfig(Config):
         check_supply(self.prompts, self.rollout)
         check_readable(self.policy, {"prompts": self.prompts.domain})
         return self
+
+    def run(self, name: str, distill: DistillConfig, seed: int) -> TrainConfig:
+        """Returns a contestant's run as a configuration of its own."""
+        return TrainConfig(
+            name=name,
+            seed=seed,
+            rounds=self.rounds,
+            validate_every=self.evaluate_every,
+            prompts=self.prompts,
+            policy=self.policy,
+            rollout=self.rollout,
+            reward=self.reward,
+            distill=distill,
+            evaluation=self.evaluation,
+            hardware=self.hardware,
+        )

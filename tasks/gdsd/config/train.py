@@ -352,7 +352,7 @@ class GuardConfig(TestConfig):
     )
 
 
-class JudgeConfig(Config):
+class GateConfig(Config):
     """When the trained policy is promoted."""
 
     margin: float = Field(0.0, ge=0, lt=1, description="what the interval of the solved difference must clear")
@@ -366,7 +366,7 @@ class JudgeConfig(Config):
 class TrainConfig(Config):
     """A whole training run."""
 
-    name: str = Field("tiny_sudoku", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the run in its report")
+    name: str = Field("tiny_sudoku", pattern=r"^[a-z0-9][a-z0-9_-]{0,127}$", description="names the run in its report")
     seed: int = Field(0, description="draws rollouts, masks and the order of prompts")
     rounds: Count = Field(150, description="rounds of rollout, reward and distillation")
     validate_every: Count = Field(10, description="rounds between validations; the last round is always validated")
@@ -383,7 +383,7 @@ class TrainConfig(Config):
     reward: RewardConfig = RewardConfig()
     distill: DistillConfig = DistillConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    judge: JudgeConfig = JudgeConfig()
+    judge: GateConfig = GateConfig()
     publish: PublishConfig = PublishConfig()
     hardware: TrainHardwareConfig = TrainHardwareConfig()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config.sampler import DriftConfig, ExactConfig, RolloutEngine, SamplerConfig
-from tasks.gdsd.config.train import JudgeConfig
+from tasks.gdsd.config.train import GateConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.distill import masking
 from tasks.gdsd.domains import DomainChoice
@@ -51,7 +51,7 @@ def sample(
     return [row for rows, _ in made for row in rows], [stats for _, stats in made]
 
 
-def judge(
+def measure(
     made: pa.Table,  # `sample`'s
     costs: Sequence[RolloutStats],
     end_ids: Sequence[int],  # the policy's
@@ -68,7 +68,7 @@ def judge(
         DataError: the domain's verdicts are not what it declares.
     """
     began = time.monotonic()
-    judged = rewards.judge(made, domain)
+    judged = rewards.verify(made, domain)
     ours, exact = (judged.filter(pc.field("engine") == engine.root.name).to_pylist() for engine in (choice, EXACT))
     pairs = list(zip(ours, exact, strict=True))
     tokens, exact_tokens = (torch.tensor([row["completion_ids"] for row in rows]) for rows in (ours, exact))  # (P, L)
@@ -148,5 +148,5 @@ def gap(gains: Sequence[float]) -> Estimate | None:
     if not gains:
         return None
     scale = max(1.0, *map(abs, gains))
-    found = intervals.difference(np.asarray(gains) / scale, JudgeConfig())
+    found = intervals.difference(np.asarray(gains) / scale, GateConfig())
     return Estimate(mean=scale * found.mean, low=scale * found.low, high=scale * found.high)

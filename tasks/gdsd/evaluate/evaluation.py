@@ -16,7 +16,7 @@ from tasks.gdsd.reward import rewards
 
 
 def report(
-    samples: pa.Table,  # as `rewards.judge` returns it
+    samples: pa.Table,  # as `rewards.verify` returns it
     choice: DomainChoice,
     config: EvaluationConfig,
     seed: int,

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from tasks.gdsd.config.train import JudgeConfig
+from tasks.gdsd.config.train import GateConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate.evaluation import by_problem, chance_of_pass
 from tasks.gdsd.evaluate.intervals import bootstrap, difference
 from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport, PassAt
 
 
-def paired(base: pa.Table, trained: pa.Table, config: JudgeConfig) -> tuple[Estimate, Estimate]:
+def paired(base: pa.Table, trained: pa.Table, config: GateConfig) -> tuple[Estimate, Estimate]:
     """Returns how much more of the problems the trained policy solves, and how much more reward it gets.
 
     Problems are resampled with replacement, both policies' answers to a problem together, so the difficulty of problems
@@ -66,7 +66,7 @@ def guard(name: str, base: EvalReport, trained: EvalReport, difference: Estimate
     )
 
 
-def paired_pass_at(base: pa.Table, trained: pa.Table, k: int, config: JudgeConfig) -> PassAt | None:
+def paired_pass_at(base: pa.Table, trained: pa.Table, k: int, config: GateConfig) -> PassAt | None:
     """Returns how much likelier one of the trained policy's k answers is right; None where no problem has k of both."""
     old, new = (chance_of_pass(by_problem(table), k) for table in (base, trained))
     gains = np.asarray([new[problem] - old[problem] for problem in old if problem in new])
@@ -74,7 +74,7 @@ def paired_pass_at(base: pa.Table, trained: pa.Table, k: int, config: JudgeConfi
 
 
 def decide(
-    base: pa.Table, trained: pa.Table, guards: list[GuardReport], config: JudgeConfig, pass_at: Sequence[int] = (1,)
+    base: pa.Table, trained: pa.Table, guards: list[GuardReport], config: GateConfig, pass_at: Sequence[int] = (1,)
 ) -> Decision:
     """Decides on promotion from the samples of two policies under one protocol.
 

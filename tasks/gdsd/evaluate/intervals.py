@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.gdsd.config.train import JudgeConfig
+from tasks.gdsd.config.train import GateConfig
 from tasks.gdsd.records import Estimate
 
 FEW = 10  # pairs that differ, below which a bootstrap does not know the tails
 
 
-def difference(gains: np.ndarray, config: JudgeConfig) -> Estimate:
+def difference(gains: np.ndarray, config: GateConfig) -> Estimate:
     """Returns the mean of paired differences of shares with its interval: a bootstrap, where enough pairs differ.
 
     Where fewer than `FEW` do, a bootstrap is too narrow, and a point where none does. There the interval is Bonett and
@@ -28,7 +28,7 @@ def difference(gains: np.ndarray, config: JudgeConfig) -> Estimate:
     return Estimate(mean=mean, low=max(-1.0, min(mean, centre - half)), high=min(1.0, max(mean, centre + half)))
 
 
-def bootstrap(differences: np.ndarray, config: JudgeConfig) -> Estimate:
+def bootstrap(differences: np.ndarray, config: GateConfig) -> Estimate:
     """Returns the mean of paired differences with a percentile bootstrap interval, reproducibly."""
     source = np.random.default_rng(0)
     size = len(differences)

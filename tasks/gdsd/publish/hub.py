@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from tasks.gdsd import transient
 from tasks.gdsd.config.publish import HubConfig
 from tasks.gdsd.denoiser.checkpoint_record import OPTIMIZER, read_record
-from tasks.gdsd.errors import DeliveryError, UnreachableError
+from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.files import SUMS, digest
 
 # Of a run's folder; what has problems and answers in it stays here, since their licences may not allow more.
@@ -30,7 +30,7 @@ def push(folder: Path, config: HubConfig, token: str) -> str:
 
     Raises:
         CheckpointError: the folder has no policy.
-        DeliveryError: the hub refuses.
+        PublishError: the hub refuses.
         UnreachableError: the hub does not answer, or has a fault of its own.
     """
     policy = folder / "policy"
@@ -63,13 +63,13 @@ def _told(repo: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status, said = error.response.status_code, error.server_message or str(error).splitlines()[0]
         if status in (401, 403):
-            raise DeliveryError(
+            raise PublishError(
                 f"the hub does not let this token write to {repo} ({status}: {said}); set HF_TOKEN, or on a cluster "
                 "the secret hf_token, to one that may write there"
             ) from error
         if status in (408, 409, 412, 429) or status >= 500:
             raise UnreachableError(f"the hub did not take {repo} ({status}: {said})") from error
-        raise DeliveryError(f"the hub refuses {repo} ({status}: {said})") from error
+        raise PublishError(f"the hub refuses {repo} ({status}: {said})") from error
     except JSONDecodeError as error:
         raise UnreachableError(f"the hub did not take {repo}: what it said is no JSON") from error
     except Exception as error:  # its transport has errors of its own

@@ -14,7 +14,7 @@ from tasks.gdsd.reward.advantages import leave_one_out
 from tasks.gdsd.run.overhead import union
 
 
-def judge(answers: pa.Table, choice: DomainChoice) -> pa.Table:
+def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     """Adds the verdicts: the reward's parts, the reward, which is their weighted sum, and whether it is solved.
 
     The reward is null where a part of some weight is.
@@ -51,7 +51,7 @@ def _weigh(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> f
     return total
 
 
-def score(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_std: bool) -> pa.Table:
+def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_std: bool) -> pa.Table:
     """Adds verdicts and advantages to a round's rollouts, which are sorted by prompt and sample.
 
     Raises:
@@ -65,7 +65,7 @@ def score(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_st
             f"{len(rows)} rollouts of {len(prompts)} prompts are not groups of {group_size}, with each sample once: "
             "completions are missing or doubled"
         )
-    table = judge(rollouts, choice)
+    table = verify(rollouts, choice)
     rewards = table["reward"].fill_null(np.nan).to_numpy().reshape(-1, group_size)
     advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
     place = table.column_names.index("solved") + 1

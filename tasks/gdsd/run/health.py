@@ -278,7 +278,7 @@ CHECKS: dict[str, Callable[[_Seen], Found]] = {
         "judged",
         lambda share: share < JUDGED,
         "of the completions have a verdict",
-        "see the log of score_rollouts for what could not be judged; those completions teach nothing",
+        "see the log of reward_rollouts for what could not be judged; those completions teach nothing",
     ),
     "updates skipped": _share(
         "skipped",

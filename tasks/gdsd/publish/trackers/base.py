@@ -50,7 +50,7 @@ class Tracker(Protocol):
             key: the secret of the back end, where it needs one.
 
         Raises:
-            DeliveryError: the back end refuses.
+            PublishError: the back end refuses.
             UnreachableError: it may work later.
         """
         ...

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fsspec
 
-from tasks.gdsd.errors import DeliveryError, UnreachableError
+from tasks.gdsd.errors import PublishError, UnreachableError
 
 Options = Mapping[str, object]  # what fsspec's file system takes, such as an endpoint
 
@@ -14,7 +14,7 @@ def put(files: Mapping[str, Path], url: str, options: Options) -> None:
     """Writes local files under their names into a folder, over older ones of the same names.
 
     Raises:
-        DeliveryError: the folder is of no kind that can be written, or may not be.
+        PublishError: the folder is of no kind that can be written, or may not be.
         UnreachableError: its store does not answer.
     """
     try:
@@ -24,7 +24,7 @@ def put(files: Mapping[str, Path], url: str, options: Options) -> None:
             system.makedirs(system._parent(target), exist_ok=True)
             system.put_file(str(file), target)
     except (ImportError, ValueError, PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise DeliveryError(
+        raise PublishError(
             f"{url} cannot be written to: {error}; correct the folder, or who may write there"
         ) from error
     except OSError as error:

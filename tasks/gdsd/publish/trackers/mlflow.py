@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tasks.gdsd.config.publish import MlflowConfig
-from tasks.gdsd.errors import DeliveryError, UnreachableError
+from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.publish.trackers.base import TrackedRun
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Mlflow:
         A run that is there and ended is left as it is; one that was broken off is replaced.
 
         Raises:
-            DeliveryError: the server refuses.
+            PublishError: the server refuses.
             UnreachableError: it does not answer.
         """
         from mlflow import MlflowClient
@@ -104,13 +104,13 @@ def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _told(error: "MlflowException", uri: str) -> DeliveryError:
+def _told(error: "MlflowException", uri: str) -> PublishError:
     status = error.get_http_status_code()
     if status in (401, 403):
-        return DeliveryError(
+        return PublishError(
             f"{uri} refuses: {error}; set {TOKEN}, or on a cluster `token: true` and the secret of that name"
         )
-    kind = UnreachableError if status in (408, 429) or status >= 500 else DeliveryError
+    kind = UnreachableError if status in (408, 429) or status >= 500 else PublishError
     return kind(f"{uri} does not take the run: {error}")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.gdsd.config.publish import WandbConfig
-from tasks.gdsd.errors import DeliveryError, UnreachableError
+from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.publish.trackers import files
 from tasks.gdsd.publish.trackers.base import TrackedRun
 
@@ -30,7 +30,7 @@ class Wandb:
         """Sends or writes a run; returns its address, or the command that sends it.
 
         Raises:
-            DeliveryError: there is no key, or it is not accepted.
+            PublishError: there is no key, or it is not accepted.
             UnreachableError: the server does not answer.
         """
         import wandb
@@ -67,7 +67,7 @@ class Wandb:
                 finally:
                     told.finish()
             except (AuthenticationError, UsageError) as error:
-                raise DeliveryError(
+                raise PublishError(
                     f"Weights & Biases refuses: {error}; set WANDB_API_KEY, or on a cluster the secret of that name"
                 ) from error
             except (CommError, TimeoutError) as error:

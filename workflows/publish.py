@@ -1,6 +1,6 @@
 """Telling of a finished run, and pushing its policy: the end of `train` and `retrain`, or later by itself.
 
-    pyflyte run workflows/deliver.py deliver --folder FOLDER --publish '{"hub": {"repo": "org/name"}}'
+    pyflyte run workflows/publish.py publish --folder FOLDER --publish '{"hub": {"repo": "org/name"}}'
 
 | task                                             | what it does     | secret                  |
 |--------------------------------------------------|------------------|-------------------------|
@@ -13,37 +13,27 @@ out what was delivered before.
 
 import logging
 import os
-from datetime import timedelta
 from pathlib import Path
 
-from flytekit import dynamic
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-from images import CPU, IMAGES
-from tasks.deliver import MLFLOW, SECRETS, WANDB, push_policy, secret_of, track_in_mlflow, track_in_wandb, track_run
+from images import IMAGES
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.errors import DeliveryError
+from tasks.gdsd.errors import PublishError
 from tasks.gdsd.run.run_record import RunRecord
+from tasks.publish import MLFLOW, SECRETS, WANDB, push_policy, secret_of, track_in_mlflow, track_in_wandb, track_run
 from tasks.sources import reach, ship
+from tasks.stage import unroll
 
 ship(reach(__name__))
 
-logger = logging.getLogger("tasks.deliver")
+logger = logging.getLogger("tasks.publish")
 TRACK = {None: track_run, WANDB: track_in_wandb, MLFLOW: track_in_mlflow}
 
 
-@dynamic(
-    container_image=CPU.image,
-    environment={**IMAGES, **SECRETS},
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(days=30),
-    interruptible=False,
-)
-def deliver(folder: FlyteDirectory, publish: PublishConfig) -> list[str]:
+@unroll(environment={**IMAGES, **SECRETS})
+def publish(folder: FlyteDirectory, publish: PublishConfig) -> list[str]:
     """Tells the configured trackers of a run, and pushes its policy where gate or configuration say so.
 
     Args:
@@ -56,21 +46,21 @@ def deliver(folder: FlyteDirectory, publish: PublishConfig) -> list[str]:
     address = str(folder.remote_source or folder.path)
     run, report = (FlyteFile.from_source(f"{address}/{name}") for name in ("run.json", "report.html"))
     record = RunRecord.model_validate_json(Path(os.fspath(run)).read_bytes())
-    failed: list[DeliveryError] = []
+    failed: list[PublishError] = []
     for index, tracker in enumerate(publish.trackers):
         track = TRACK[secret_of(tracker)]
         try:
             told.append(track(run=run, report=report, folder=address, publish=publish, index=index))
-        except DeliveryError as error:  # in a local run, where the others come next
+        except PublishError as error:  # in a local run, where the others come next
             failed.append(error)
     if publish.hub is not None:
         if record.decision.promoted or publish.hub.when == "always":
             try:
                 told.append(push_policy(run=folder, folder=address, publish=publish))
-            except DeliveryError as error:
+            except PublishError as error:
                 failed.append(error)
         else:
             logger.info("hub: nothing is pushed, since the gate says no")
     if failed:
-        raise DeliveryError("\n".join(map(str, failed)))
+        raise PublishError("\n".join(map(str, failed)))
     return told

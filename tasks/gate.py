@@ -2,37 +2,24 @@
 
 import logging
 import os
-from datetime import timedelta
 from pathlib import Path
 
-from flytekit import task
-
-from images import CPU
-from tasks.gdsd.config.train import JudgeConfig
+from tasks.gdsd.config.train import GateConfig
 from tasks.gdsd.records import Decision, EvalReport, GuardReport
-from tasks.retry import retried
+from tasks.stage import cpu_task
 from tasks.types import Table
 
 logger = logging.getLogger(__name__)
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-)
-@retried
-def judge(
+@cpu_task(hours=0.5, cached=False)
+def gate(
     base: EvalReport,
     base_samples: Table,
     trained: EvalReport,
     trained_samples: Table,
     guards: list[GuardReport],
-    config: JudgeConfig,
+    config: GateConfig,
 ) -> Decision:
     """Compares the answers of base and trained policy, paired by problem, and decides on promotion.
 
@@ -40,10 +27,10 @@ def judge(
         DataError: the policies were evaluated under different protocols, or on different problems.
     """
     from tasks.gdsd import tables
-    from tasks.gdsd.evaluate import gate
+    from tasks.gdsd.evaluate.gate import decide, require_one_protocol
 
-    gate.require_one_protocol(base, trained)
-    decision = gate.decide(
+    require_one_protocol(base, trained)
+    decision = decide(
         tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
         tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
         guards,
@@ -54,18 +41,9 @@ def judge(
     return decision
 
 
-@task(
-    container_image=CPU.image,
-    requests=CPU.requests,
-    limits=CPU.limits,
-    cache=False,
-    retries=2,
-    timeout=timedelta(minutes=30),
-    interruptible=True,
-)
-@retried
-def judge_guard(
-    name: str, base: EvalReport, base_samples: Table, trained: EvalReport, trained_samples: Table, config: JudgeConfig
+@cpu_task(hours=0.5, cached=False)
+def gate_guard(
+    name: str, base: EvalReport, base_samples: Table, trained: EvalReport, trained_samples: Table, config: GateConfig
 ) -> GuardReport:
     """Compares base and trained policy on a guarded domain, paired by problem.
 
@@ -73,13 +51,13 @@ def judge_guard(
         DataError: the policies were evaluated under different protocols, or on different problems.
     """
     from tasks.gdsd import tables
-    from tasks.gdsd.evaluate import gate
+    from tasks.gdsd.evaluate.gate import guard, paired
 
-    difference, _ = gate.paired(
+    difference, _ = paired(
         tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
         tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
         config,
     )
-    found = gate.guard(name, base, trained, difference, config.guards[name].tolerance)
+    found = guard(name, base, trained, difference, config.guards[name].tolerance)
     logger.info("guard %s %s: %s points", name, "holds" if found.held else "fails", difference.points())
     return found

@@ -18,9 +18,9 @@ from flytekit.exceptions.user import FlyteUserRuntimeException
 from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 
-from tasks import deliver as stage
+from tasks import publish as stage
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.errors import ConfigError, DeliveryError
+from tasks.gdsd.errors import ConfigError, PublishError
 from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.fake_hub import TOKEN, FakeHub
 from tests.workflows.conftest import Pyflyte
@@ -76,19 +76,19 @@ def test_a_run_is_told_of_and_pushed_at_its_end(run: tuple[Path, FakeHub, Path])
 
 def test_only_a_promoted_policy_is_pushed_unless_it_is_said_otherwise(run: tuple[Path, FakeHub, Path]) -> None:
     """If it fails, a policy that is no better than what is served takes its place on the hub."""
-    from workflows.deliver import deliver
+    from workflows.publish import publish as publish_run
 
     folder, hub, _ = run
     before = len(hub.asked)
-    assert deliver(folder=FlyteDirectory(str(folder)), publish=publish(hub={"repo": "org/policy"})) == []
+    assert publish_run(folder=FlyteDirectory(str(folder)), publish=publish(hub={"repo": "org/policy"})) == []
     assert len(hub.asked) == before
 
 
-def test_a_failure_leaves_the_run_and_says_how_to_deliver_it(
+def test_a_failure_leaves_the_run_and_says_how_to_publish_it(
     run: tuple[Path, FakeHub, Path], tmp_path: Path, pyflyte_here: Pyflyte, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, an outage at the end of a run costs the run, or what else was to be told of it."""
-    from workflows.deliver import deliver
+    from workflows.publish import publish as publish_run
 
     folder, hub, _ = run
     hub.failures["/api/repos/create"] = [403]
@@ -96,8 +96,8 @@ def test_a_failure_leaves_the_run_and_says_how_to_deliver_it(
         hub={"repo": "org/new", "when": "always"},
         trackers=[{"name": "tensorboard", "folder": str(tmp_path / "it's here")}],
     )
-    with pytest.raises(DeliveryError, match="does not let this token write to org/new") as found:
-        deliver(folder=FlyteDirectory(str(folder)), publish=told)
+    with pytest.raises(PublishError, match="does not let this token write to org/new") as found:
+        publish_run(folder=FlyteDirectory(str(folder)), publish=told)
     assert (tmp_path / "it's here").is_dir() and "org/new" not in hub.files
     said = str(found.value)
     assert f"The run is kept in {folder}" in said and TOKEN not in said
@@ -120,7 +120,7 @@ def test_a_failure_leaves_the_run_and_says_how_to_deliver_it(
 def test_a_missing_key_is_refused_before_anything_is_made(
     told: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it fails, a run of a day ends with nothing delivered for want of a variable."""
+    """If it fails, a run of a day ends with nothing published for want of a variable."""
     from workflows.gdsd import train
 
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
@@ -138,7 +138,7 @@ def test_the_login_of_weights_and_biases_is_a_key(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password key\n")
     (tmp_path / ".netrc").chmod(0o600)
-    stage.require_delivery(publish(trackers=[{"name": "wandb", "project": "p"}]))
+    stage.require_publishing(publish(trackers=[{"name": "wandb", "project": "p"}]))
 
 
 def test_what_a_pod_would_take_with_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_a_pod_takes_its_token_from_the_secret_alone(
     folder, hub, _ = run
     monkeypatch.setattr(stage, "in_pod", lambda: True)
     given = {"run": FlyteDirectory(str(folder)), "folder": "s3://run", "publish": publish(hub={"repo": "org/pod"})}
-    with pytest.raises(DeliveryError, match=r"no secret 'hf_token' in the group 'gdsd'(.|\n)*--remote(.|\n)*s3://run"):
+    with pytest.raises(PublishError, match=r"no secret 'hf_token' in the group 'gdsd'(.|\n)*--remote(.|\n)*s3://run"):
         stage.push_policy.task_function(**given)
     monkeypatch.setenv("_FSEC_GDSD_HF_TOKEN", "hf_of_the_cluster")
     stage.push_policy.task_function(**given)
@@ -217,10 +217,10 @@ def test_only_what_is_configured_is_launched(
     told: dict[str, object], launched: list[str], run: tuple[Path, FakeHub, Path]
 ) -> None:
     """If it fails, a cluster without secrets cannot train, since Flyte starts no pod whose secret is not there."""
-    from workflows.deliver import deliver
+    from workflows.publish import publish as publish_run
 
     inputs = {"folder": FlyteDirectory(str(run[0])), "publish": publish(**told)}
-    compiled = unroll(deliver, inputs)
+    compiled = unroll(publish_run, inputs)
     nodes = compiled.nodes if isinstance(compiled, DynamicJobSpec) else []  # else there is nothing left to do
     assert [node.metadata.name.rpartition(".")[2] for node in nodes if node.HasField("task_node")] == launched
 
@@ -230,11 +230,11 @@ def test_a_policy_that_was_overtaken_is_not_pushed() -> None:
     from workflows.retrain import retrain
 
     nodes = {node.flyte_entity.name.rpartition(".")[2]: node for node in retrain.nodes}
-    assert "promote" in {node.flyte_entity.name.rpartition(".")[2] for node in nodes["deliver"].upstream_nodes}
+    assert "promote" in {node.flyte_entity.name.rpartition(".")[2] for node in nodes["publish"].upstream_nodes}
 
 
-def test_a_record_from_before_there_was_delivery_is_read(run: tuple[Path, FakeHub, Path]) -> None:
-    """If it fails, an older run cannot be delivered."""
+def test_a_record_from_before_there_was_publishing_is_read(run: tuple[Path, FakeHub, Path]) -> None:
+    """If it fails, an older run cannot be published."""
     written = json.loads((run[0] / "run.json").read_text())
     del written["config"]["publish"], written["policy"]["parent"]
     assert RunRecord.model_validate_json(json.dumps(written)).config.publish == PublishConfig()

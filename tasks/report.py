@@ -1,0 +1,142 @@
+"""Stage `publish`: the run's folder with its report, metrics, samples and policy, and the last word to the console."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from flytekit import Deck, current_context
+from flytekit.types.directory import FlyteDirectory
+from pydantic import BaseModel
+
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.files import digest
+from tasks.gdsd.records import (
+    Decision,
+    EvalReport,
+    PolicyStats,
+    Progress,
+    PromptStats,
+)
+from tasks.gdsd.run.provenance import Execution
+from tasks.gdsd.run.run_record import RunRecord
+from tasks.local import in_pod, new_folder
+from tasks.sources import ROOT, source_digest
+from tasks.stage import cpu_task
+from tasks.types import Checkpoint, Table
+
+
+class RunResult(BaseModel):
+    """What a training run came to; printed at its end."""
+
+    record: RunRecord
+    folder: FlyteDirectory
+
+    def __str__(self) -> str:
+        return self.record.summary(str(self.folder.path))
+
+
+class EvalResult(BaseModel):
+    """What an evaluation came to, one report and table of samples per length; printed at its end."""
+
+    reports: list[EvalReport]
+    folder: FlyteDirectory
+
+    def __str__(self) -> str:
+        lines = [""]
+        for report in self.reports:
+            protocol, reward, sampler = report.protocol, report.reward, report.protocol.sampler
+            means = {name: "not judged" if mean is None else f"{mean:.3f}" for name, mean in report.parts.items()}
+            lines += [
+                f"solved    {report.solved.percent()} of {protocol.problems} {protocol.domain.name} problems "
+                f"at length {sampler.length}, temperature {sampler.temperature:g}{protocol.by_engine()}",
+                *(f"{f'pass@{found.k}':<9} {found.share.percent()}" for found in report.pass_at if found.k > 1),
+                f"reward    {reward.mean:.3f} ({reward.low:.3f} to {reward.high:.3f}): "
+                + ", ".join(f"{name} {mean}" for name, mean in means.items()),
+                f"answers   {report.judged:.1%} judged, {report.empty:.1%} without text, "
+                f"{report.truncated:.1%} ran out of tokens",
+                *([f"warnings  {', '.join(report.warnings)}"] if report.warnings else []),
+                f"time      {report.seconds:.1f} s",
+                f"samples   {self.folder.path}/samples-{sampler.length}.parquet",
+            ]
+        lines.append(f"protocol  {self.folder.path}/evaluation.json")
+        return "\n".join(lines)
+
+
+@cpu_task(cached=False, deck=True)
+def report_run(
+    config: TrainConfig,
+    prompts: PromptStats,
+    policy: PolicyStats,
+    progress: Progress,
+    validation: list[EvalReport],
+    base_report: EvalReport,
+    base_samples: Table,
+    trained_report: EvalReport,
+    trained_samples: Table,
+    decision: Decision,
+    best: Checkpoint,
+    began_unix_seconds: float,
+) -> RunResult:
+    """Writes the run's folder: report, metrics, samples, configuration, record, model card and policy."""
+    from tasks.gdsd import report, tables
+    from tasks.gdsd.denoiser import checkpoint_record
+    from tasks.gdsd.report import model_card
+    from tasks.gdsd.run import provenance
+
+    record = RunRecord(
+        config=config,
+        prompts=prompts,
+        policy=policy,
+        drifts=progress.drifts,
+        rewards=progress.rewards,
+        epochs=progress.epochs,
+        validations=[*progress.validations, *validation],
+        base=base_report,
+        trained=trained_report,
+        decision=decision,
+        began_unix_seconds=began_unix_seconds,
+    )
+    folder = new_folder(f"run-{config.name}")
+    samples = report.pair_samples(
+        tables.read(Path(os.fspath(base_samples)), tables.SAMPLES),
+        tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
+    )
+    shutil.copytree(Path(os.fspath(best)), folder / "policy")
+    origin = provenance.record(
+        ROOT,
+        sources_sha256=source_digest("workflows.gdsd"),
+        execution=_execution(),
+        base_sha256=record.epochs[0].parent,
+        policy_sha256=digest(folder / "policy"),
+    )
+    page = report.write(folder, record, samples, origin)
+    card = model_card.write(record, checkpoint_record.read_record(folder / "policy"), origin)
+    (folder / "README.md").write_text(card, "utf-8")
+    Deck("Report", page)
+    return RunResult(record=record, folder=FlyteDirectory(str(folder)))
+
+
+def _execution() -> Execution | None:
+    """The run on a cluster that this process is part of, None in a local one."""
+    running = current_context().execution_id
+    if not in_pod() or running is None:
+        return None
+    return Execution(
+        project=running.project,
+        domain=running.domain,
+        name=running.name,
+        image=os.environ.get("FLYTE_INTERNAL_IMAGE"),
+        version=os.environ.get("FLYTE_INTERNAL_TASK_VERSION"),
+    )
+
+
+@cpu_task(hours=0.5, cached=False)
+def report_evaluations(reports: list[EvalReport], samples: list[Table]) -> EvalResult:
+    """Writes an evaluation's folder: the reports with their protocols, and the samples under each."""
+    folder = new_folder("evaluation")
+    record = json.dumps([report.model_dump(mode="json") for report in reports], indent=2)
+    (folder / "evaluation.json").write_text(record + "\n", "utf-8")
+    for report, table in zip(reports, samples, strict=True):
+        shutil.copyfile(os.fspath(table), folder / f"samples-{report.protocol.sampler.length}.parquet")
+    return EvalResult(reports=reports, folder=FlyteDirectory(str(folder)))
