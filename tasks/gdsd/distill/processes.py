@@ -213,7 +213,7 @@ def _end() -> None:
 def _importable() -> Iterator[None]:
     """Puts the project where new processes look for modules: `pyflyte run` has taken it away again by now."""
     kept_path, kept_variable = sys.path.copy(), os.environ.get("PYTHONPATH")
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     sys.path.insert(0, root)
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *([kept_variable] if kept_variable else [])])
     try:
