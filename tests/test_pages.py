@@ -1,4 +1,4 @@
-"""Links, commands, configurations and the page of fields: what README.md and docs/ point to is there."""
+"""Links, commands, configurations, metrics and the page of fields: what README.md and docs/ point to is there."""
 
 import importlib
 import importlib.util
@@ -20,6 +20,7 @@ from tasks import fields
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.run import run_record
 from tasks.gdsd.strict import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +187,13 @@ def test_every_page_is_linked_from_the_readme() -> None:
     """If it fails, there is a page that nobody finds."""
     targets = {target.partition("#")[0] for _, target in LINK.findall((ROOT / "README.md").read_text())}
     assert {str(page.relative_to(ROOT)) for page in PAGES[1:]} <= targets
+
+
+def test_every_metric_is_explained() -> None:
+    """If it fails, a reader of metrics.jsonl meets a name that docs/metrics.md does not have."""
+    names = set(re.findall(r'"([a-z]+/[a-z_]+)"', Path(run_record.__file__).read_text()))
+    assert len(names) > 10
+    assert names <= set(re.findall(r"`([a-z]+/[a-z_]+)`", (ROOT / "docs/metrics.md").read_text()))
 
 
 def test_the_page_of_fields_is_up_to_date() -> None:

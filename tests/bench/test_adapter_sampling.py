@@ -67,7 +67,7 @@ def seconds(model: Path) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llada", "dream"])
 def test_what_is_left_of_an_adapter(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's numbers on how a policy with an adapter samples."""
+    """The numbers of docs/models.md on how a policy with an adapter samples."""
     for size, value in {"WIDTH": WIDTH, "INNER": 3 * WIDTH, "LAYERS": 4, "HEADS": 8}.items():
         monkeypatch.setattr(official, size, value)
     ids = torch.randint(10, 260, (16, 64), generator=torch.Generator().manual_seed(0))

@@ -64,7 +64,7 @@ PROMISED = {"tiny_sudoku": (0.50, 0.92, 360), "tiny_countdown": (0.15, 0.25, 600
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROMISED)
 def test_the_experiment_learns(name: str, tmp_path: Path) -> None:
-    """What the README promises a newcomer of `make train`, and of Countdown."""
+    """What README.md and docs/results.md promise of `make train`, and of Countdown."""
     runs = [train(name, seed, tmp_path / str(seed)) for seed in range(3)]
     head = [
         *("seed", "base solved", "trained solved", "gain, points", "base reward", "trained reward"),

@@ -115,7 +115,7 @@ def measure(kind: str, name: str) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 def test_how_well_updates_fit_the_sampler(kind: str) -> None:
-    """The README's table of the training-inference mismatch."""
+    """The numbers of docs/results.md on the mismatch between training and inference."""
     torch.set_num_threads(1)
     print(f"\n{kind} denoiser: {mismatch(kind)}")
     rows = {name: measure(kind, name) for name in (*YARDSTICKS, *OBJECTIVES)}

@@ -1,4 +1,4 @@
-"""Nights and a week of the schedule, registered and activated as the README says, with the registry on S3.
+"""Nights and a week of the schedule, registered and activated as docs/schedule.md says, with the registry on S3.
 
 The launch plans are started as cron starts them: by name, with nothing but the time. No time passes in the stand-in, so
 cron itself is not tried.

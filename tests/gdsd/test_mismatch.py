@@ -217,7 +217,7 @@ def test_one_step_scores_may_lower_the_reward() -> None:
 
 @EACH_KIND
 def test_the_closer_scores_are_to_sampling_the_better(kind: str) -> None:
-    """If it fails, the README's order of objectives is wrong. Not proved: these problems, in each or with a margin.
+    """If it fails, docs/results.md orders objectives wrongly. Not proved: these problems, in each or with a margin.
 
     By `tilt`, the correlation of the change of log pi with the advantage: in each problem every coupled objective is
     before those of one step, and ELBO weights are before uniform ones. On average over problems, states that the
@@ -233,7 +233,7 @@ def test_the_closer_scores_are_to_sampling_the_better(kind: str) -> None:
 
 @EACH_KIND
 def test_what_is_left_to_gain(kind: str) -> None:
-    """If it fails, the README's account of the mismatch is wrong. Not proved: these problems, with a margin.
+    """If it fails, what docs/results.md says of the mismatch is wrong. Not proved: these problems, with a margin.
 
     By `cosine` with the gradient of the reward, on average: the tokens that each step kept are before all tokens that
     were hidden in the states that the sampler visited, and these, without their complements, before every objective.

@@ -158,7 +158,7 @@ def short(number: float) -> str:
 def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
     """If it fails, a published recipe is refused, or a person learns from the bill what it needs.
 
-    Header and README have what `python -m tasks.describe` says; whatever changes that has to change them.
+    Header and docs/recipes.md have what `python -m tasks.describe` says; whatever changes that has to change them.
     """
     config = load(written(recipe))
     assert config.name == recipe.stem and config.policy.model is not None
@@ -174,7 +174,7 @@ def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
         f"{rollout} GiB for rollouts, {distill} for training."
     ) in head
     row = f"| `configs/{recipe.name}` | {short(hours)} {kind.upper()} | {rollout} / {distill} |"
-    assert row in (ROOT / "README.md").read_text()
+    assert row in (ROOT / "docs/recipes.md").read_text()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
