@@ -16,6 +16,13 @@ Shape letters, everywhere:
     V vocabulary   D hidden width   K mask pairs per sequence   N inner steps   R rows picked out of (C, B, L)
     C views of a completion, in each of which some tokens are hidden and read out: 2 * K with coupled masks
 
-Reading order: config, objective_config, seeds, domains, prompts, denoiser, sampler, rollouts, rewards, advantages,
-masking, readout, scoring, objectives, batch, distiller, checkpoint, evaluation, quality, report, comparison.
+A folder is a stage, or something that several stages share. Each imports only what stands before it:
+
+    strict, errors, seeds, files, tables, transient    refusals, random numbers by address, files, schemas
+    sandbox, domains, config, records                  hostile programs, problems, configurations, what is reported
+    denoiser, objectives                               the model; losses as pure functions
+    prompts, rollout, reward, distill, evaluate        the stages of a round, in their order
+    run, report, publish, registry, planning           the run as a whole, and what comes of it
+
+Read objectives/gdsd, seeds and distill/masking first; docs/tour.md follows one completion through the rest.
 """
