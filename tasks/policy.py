@@ -33,21 +33,24 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
 
     Raises:
         CheckpointError: the model is not to be had, is not the pinned one, or is of no known family.
+        ConfigError: the base is wanted in 4 bits, and what that needs is not installed.
         DataError: a prompt or answer does not fit the tokenizer, the completion length or the model's positions; of a
             published model that is found out before its weights are downloaded or read.
     """
     from tasks.gdsd import tables
-    from tasks.gdsd.denoiser import checkpoint, devices, four_bits, tiny
-    from tasks.gdsd.denoiser.denoiser import Denoiser
+    from tasks.gdsd.denoiser import checkpoint, devices, quantization, tiny
+    from tasks.gdsd.denoiser.load import load_outline, load_source
     from tasks.gdsd.distill import warm_start
     from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
+    bits = None if config.adapter is None else config.adapter.base_bits
+    if bits is not None:
+        quantization.require()
     problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
     if config.model is not None:
-        prompts = lengths.measure(Denoiser.outline(config.model), problems, length)
-        bits = None if config.adapter is None else config.adapter.base_bits
-        denoiser = Denoiser.from_source(config.model, devices.device(), bits=bits)
+        prompts = lengths.measure(load_outline(config.model), problems, length)
+        denoiser = load_source(config.model, devices.device(), bits=bits)
     else:
         assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
         denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
@@ -58,7 +61,7 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
     state = checkpoint.base_state(denoiser)
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
     stats = PolicyStats(
-        parameters=four_bits.weights(denoiser),
+        parameters=quantization.weights(denoiser),
         prompt_tokens_mean=prompts.mean,
         prompt_tokens_longest=prompts.longest,
         seconds=time.monotonic() - began,
@@ -85,7 +88,7 @@ def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
         DataError: a prompt and its answer do not fit the model's positions.
     """
     from tasks.gdsd import tables
-    from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices, four_bits
+    from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices, quantization
     from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
@@ -94,7 +97,7 @@ def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
     denoiser = checkpoint.load(folder, devices.device(), moments=False).denoiser
     prompts = lengths.measure(denoiser, problems, length)
     stats = PolicyStats(
-        parameters=four_bits.weights(denoiser),
+        parameters=quantization.weights(denoiser),
         prompt_tokens_mean=prompts.mean,
         prompt_tokens_longest=prompts.longest,
         seconds=time.monotonic() - began,

@@ -23,9 +23,9 @@ import pytest
 import torch
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tests.gdsd import official, test_sampling_form
-from tests.gdsd.checkpoints import edit_tensors
-from tests.gdsd.test_sampling_form import FORMS, IDS, adapted, layers, surviving
+from tests.gdsd import official
+from tests.gdsd.denoiser import test_exact_sum
+from tests.gdsd.denoiser.test_exact_sum import FORMS, IDS, adapted, layers, surviving
 
 WIDTH, RANK, REPETITIONS = 256, 16, 7
 RATIOS = (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -38,15 +38,6 @@ def rounded(denoiser: Denoiser) -> None:
         dtype = layer.get_base_layer().weight.dtype
         layer.lora_A.to(dtype)
         layer.lora_B.to(dtype)
-
-
-def write(folder: Path, name: str) -> None:
-    """Writes a model whose maps keep the size of what goes through them."""
-    official.WRITERS[name](folder, dtype=torch.bfloat16)
-    factor = (32 / WIDTH) ** 0.5  # the writers' weights are drawn for width 32
-    edit_tensors(
-        folder / "model.safetensors", lambda found: [part.mul_(factor) for part in found.values() if part.ndim > 1]
-    )
 
 
 def seconds(model: Path) -> dict[str, float]:
@@ -71,8 +62,8 @@ def test_what_is_left_of_an_adapter(name: str, tmp_path: Path, monkeypatch: pyte
     for size, value in {"WIDTH": WIDTH, "INNER": 3 * WIDTH, "LAYERS": 4, "HEADS": 8}.items():
         monkeypatch.setattr(official, size, value)
     ids = torch.randint(10, 260, (16, 64), generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(test_sampling_form, "IDS", ids)
-    write(tmp_path / "model", name)
+    monkeypatch.setattr(test_exact_sum, "IDS", ids)
+    official.WRITERS[name](tmp_path / "model", dtype=torch.bfloat16)
     forms: dict[str, Callable[[Denoiser], None]] = {
         "merged": FORMS["merged"],
         "beside, bfloat16": rounded,
@@ -80,7 +71,7 @@ def test_what_is_left_of_an_adapter(name: str, tmp_path: Path, monkeypatch: pyte
         "trained": FORMS["as trained"],
         "frozen": FORMS["frozen"],
     }
-    monkeypatch.setattr(test_sampling_form, "FORMS", forms)
+    monkeypatch.setattr(test_exact_sum, "FORMS", forms)
     rows = {ratio: {form: surviving(tmp_path / "model", form, ratio, RANK) for form in forms} for ratio in RATIOS}
     print(f"\n| {name}: update / weights | " + " | ".join(f"{form}: share, error" for form in forms))
     print("|" + "---|" * (len(forms) + 1))

@@ -35,8 +35,8 @@ from tasks.gdsd.rollout.engines.base import Request
 from tasks.gdsd.rollout.engines.exact import Exact
 from tests.bench.resident import resident_mib
 from tests.bench.test_plan import round_of, train
+from tests.gdsd.denoiser.test_families import DREAM_7B, LLADA_8B
 from tests.gdsd.official import WRITERS, dream_config, llada_config
-from tests.gdsd.test_families import DREAM_7B, LLADA_8B
 
 REPETITIONS = 3
 OBJECTIVE = GdsdConfig(mask_source="random", weights="elbo", trust_region=None)

@@ -15,7 +15,7 @@ from tasks.gdsd import tables
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser import checkpoint, families
 from tasks.gdsd.denoiser.checkpoint import PolicyState
-from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_source
 from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.distill.microbatch import smallest
 from tasks.gdsd.evaluate import answering
@@ -62,7 +62,7 @@ def family(values: dict[str, dict[str, dict[str, object]]], folder: Path) -> Non
     values["policy"]["model"] = {"path": str(folder)}
     policy = load(values).policy
     assert policy.model is not None and policy.adapter is not None
-    denoiser = Denoiser.from_source(policy.model, CPU)
+    denoiser = load_source(policy.model, CPU)
     assert denoiser.family.name == "qwen2_mdlm" and not denoiser.family.shifted
     assert denoiser.tokenizer.decode(denoiser.encode("12")).startswith("<|im_start|>user\n12<|im_end|>")
     denoiser.attach_adapter(policy.adapter, seed=0)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -21,6 +22,12 @@ QWEN3_PLAIN = ["<think>", "</think>"]  # tokens of their own that are not marked
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("Ċ", "Ċ")]
 ROWS = 288  # of the embedding: more than there are tokens, as in the published models
 WIDTH, HEADS, LAYERS, INNER = 32, 4, 2, 48
+
+
+def widened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes all writers write maps whose rows are multiples of 64, as those of the published models are."""
+    for size, value in {"WIDTH": 64, "INNER": 128}.items():
+        monkeypatch.setattr(f"{__name__}.{size}", value)
 
 
 def llada_config() -> dict[str, object]:
@@ -277,12 +284,16 @@ def _whole(value: object) -> int:
 
 
 def _draw(shapes: dict[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Large weights: with small ones every token is as likely as the next, and a mistake would hide."""
+    """Large weights: with small ones every token is as likely as the next, and a mistake would hide.
+
+    Wider maps have smaller ones, so that they keep the size of what goes through them.
+    """
     source = torch.Generator().manual_seed(seed)
+    size = 0.3 * (32 / WIDTH) ** 0.5
     drawn = {}
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=source)
-        drawn[name] = (values * 0.3 if len(shape) > 1 else 1 + 0.3 * values).to(dtype)
+        drawn[name] = (values * size if len(shape) > 1 else 1 + 0.3 * values).to(dtype)
     return drawn
 
 

@@ -9,16 +9,17 @@ from tasks.gdsd import seeds
 from tasks.gdsd.config.sampler import DualCacheConfig, PrefixCacheConfig, SamplerConfig
 from tasks.gdsd.config.train import RolloutConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Completion, Request
 from tasks.gdsd.rollout.engines.cached import Cached, DualCache, PrefixCache
 from tasks.gdsd.rollout.engines.unmasking import Unmasking, resolve
+from tests.gdsd.checkpoints import CPU
 from tests.gdsd.official import write_dream, write_llada
 from tests.gdsd.plain_cache import PlainCache
 from tests.gdsd.plain_sampler import plain_sampler
 from tests.gdsd.test_engines import FREE, GREEDY, generate, sample
-from tests.gdsd.test_partial import CPU
 
 ENGINES = ["prefix_cache", "dual_cache"]
 PROMPTS = [[30, 8, 40, 41, 7, 12, 27], [10], [11, 20], [9, 33, 44, 8]]  # of different lengths, hence padded in a batch
@@ -28,7 +29,7 @@ PROMPTS = [[30, 8, 40, 41, 7, 12, 27], [10], [11, 20], [9, 33, 44, 8]]  # of dif
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Denoiser:
     """LLaDA, whose row predicts its own token, and Dream, where the row before does."""
     {"llada": write_llada, "dream": write_dream}[request.param](tmp_path)
-    return Denoiser.load(tmp_path, request.param, CPU)
+    return load_folder(tmp_path, request.param, CPU)
 
 
 def requests(copies: int = 1) -> list[Request]:
@@ -155,7 +156,7 @@ def test_the_work_of_dream_by_hand(tmp_path: Path, name: str) -> None:
     hence int(3 * 0.333) = 0, int(3 * 0.49925) = 1 and 2, and the first step does not look.
     """
     write_dream(tmp_path)
-    dream = Denoiser.load(tmp_path, "dream", CPU)
+    dream = load_folder(tmp_path, "dream", CPU)
     engine = make(dream, name, None)
     generate(engine, [Request(PROMPTS[0], 0)], GREEDY)
     assert engine.work.positions == 2 * 19 + 3 * (13 + 7 if name == "prefix_cache" else 7 + 7)
@@ -193,7 +194,7 @@ def test_what_the_order_of_the_family_leaves_without_effect_is_refused(
     engine = {"name": "dual_cache", "refresh_every": every}
     choice = RolloutConfig.model_validate({**rollout, "engine": engine}).engine.root
     write_dream(tmp_path)
-    dream = engines.make(choice, Denoiser.load(tmp_path, "dream", CPU))
+    dream = engines.make(choice, load_folder(tmp_path, "dream", CPU))
     with pytest.raises(ConfigError, match=said):
         next(iter(dream.generate(requests(), settings, 4)))
     assert dream.work.calls == 0

@@ -10,7 +10,7 @@ import torch
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.train import AdapterConfig, DistillConfig
-from tasks.gdsd.denoiser import adapter, checkpoint
+from tasks.gdsd.denoiser import checkpoint, lora
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.distill import loop
@@ -271,5 +271,5 @@ def test_an_adapter_switched_off_is_the_base(start: PolicyState, denoiser: Denoi
         outside, expected = run(adapted, table, config, plain, round_index=1)
         assert same(inside, outside) and stats.steps == expected.steps
         assert apart(inside, free, adapted) > 1e-2
-    held, base = (adapter.base_weights(state.denoiser.network) for state in (adapted, plain))
+    held, base = (lora.base_weights(state.denoiser.network) for state in (adapted, plain))
     assert all(torch.equal(held[name], tensor) for name, tensor in base.items()), "the base is frozen"

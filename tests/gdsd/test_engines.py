@@ -18,6 +18,7 @@ from tasks.gdsd.config.sampler import (
 )
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.head import Head
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout import engines
@@ -414,7 +415,7 @@ def test_all_that_may_be_drawn_or_all_ends_may_not_be_banned(denoiser: Denoiser)
 def test_what_follows_an_end_is_filled_with_one_that_is_not_banned(tmp_path: Path) -> None:
     """If it fails, a banned token is in a completion: of LLaDA's two ends the first is also its padding."""
     write_llada(tmp_path)
-    llada = Denoiser.load(tmp_path, "llada", torch.device("cpu"))
+    llada = load_folder(tmp_path, "llada", torch.device("cpu"))
     config = SamplerConfig(
         length=12, block_length=4, steps_per_block=1, temperature=5.0, stop_at_end=True, ban=["<|endoftext|>"]
     )

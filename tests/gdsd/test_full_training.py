@@ -13,6 +13,7 @@ from tasks.gdsd.denoiser import checkpoint, checkpoint_record
 from tasks.gdsd.denoiser import weights as files
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.distill import epoch
 from tasks.gdsd.distill.loop import distill
 from tasks.gdsd.records import EpochStats
@@ -32,8 +33,8 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(folder: Path, family: str, device: torch.device, dtype: torch.dtype | None = None) -> Denoiser:
         return original(folder, family, device, torch.bfloat16 if dtype is None else dtype)
 
-    original = Denoiser.load
-    monkeypatch.setattr(Denoiser, "load", load)
+    original = checkpoint.load_folder
+    monkeypatch.setattr(checkpoint, "load_folder", load)
 
 
 def published(family: str, folder: Path) -> Path:
@@ -44,7 +45,7 @@ def published(family: str, folder: Path) -> Path:
 
 def saved(model: Path, family: str, folder: Path) -> Path:
     """A checkpoint in half precision, as models are published."""
-    denoiser = Denoiser.load(model, family, CPU, torch.bfloat16)
+    denoiser = load_folder(model, family, CPU, torch.bfloat16)
     return checkpoint.save(folder / "policy", checkpoint.base_state(denoiser))
 
 

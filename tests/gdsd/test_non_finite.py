@@ -15,6 +15,7 @@ from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, ObjectiveCo
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.distill import loop
 from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.errors import NonFiniteError
@@ -90,7 +91,7 @@ def test_too_many_in_a_row_stop_the_run_and_leave_evidence(
     names = {"prompts", "attention", "completions", "advantages", "judged", "views.hidden", "views.counted"}
     assert saved.keys() == names == expected.tensors().keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in expected.tensors().items())
-    policy = Denoiser.load(tmp_path / "evidence", "tiny", torch.device("cpu"))
+    policy = load_folder(tmp_path / "evidence", "tiny", torch.device("cpu"))
     assert torch.equal(weights(PolicyState(policy, start.record, {})), weights(before)), "as they were at the failure"
 
 

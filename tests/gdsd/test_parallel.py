@@ -13,7 +13,7 @@ from tasks.gdsd import tables
 from tasks.gdsd.config.objective import EspoConfig, ObjectiveConfig, Wd1Config
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
-from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.distill import memory
 from tasks.gdsd.distill import processes as parallel
 from tasks.gdsd.distill.epoch import Epoch, train
@@ -169,7 +169,7 @@ def test_all_processes_give_up_together_and_one_leaves_the_evidence(
     for outcome in outcomes[name]:
         assert isinstance(outcome.error, NonFiniteError)
     assert len(load_file(evidence / name / "batch.safetensors")["advantages"]) == 3 * GROUP
-    kept = Denoiser.load(evidence / name, "tiny", torch.device("cpu"))
+    kept = load_folder(evidence / name, "tiny", torch.device("cpu"))
     assert all(torch.equal(one, other) for one, other in zip(kept.parameters(), build().parameters(), strict=True))
 
 

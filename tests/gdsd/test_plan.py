@@ -12,9 +12,9 @@ from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.sampler import DualCacheConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
 from tasks.gdsd.config.train import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
 from tasks.gdsd.denoiser import families, networks, tiny
-from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.exact_sum import Beside
 from tasks.gdsd.denoiser.head import BLOCK_BYTES
-from tasks.gdsd.denoiser.sampling_form import Beside
+from tasks.gdsd.denoiser.load import load_folder, load_source
 from tasks.gdsd.distill import microbatch
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.planning import memory as footprint
@@ -23,8 +23,8 @@ from tasks.gdsd.planning import shapes, work
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines import choice
 from tasks.gdsd.rollout.engines.base import Request
-from tests.gdsd.official import WRITERS
-from tests.gdsd.test_families import DREAM_7B, ILLADA_8B, LLADA_8B, QWEN3_06B
+from tests.gdsd.denoiser.test_families import DREAM_7B, ILLADA_8B, LLADA_8B, QWEN3_06B
+from tests.gdsd.official import WRITERS, widened
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -58,7 +58,7 @@ def test_what_is_known_of_published_models_is_what_their_files_say() -> None:
 def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: list[str], tmp_path: Path) -> None:
     """If it fails, optimizer and gradients are planned for another adapter."""
     WRITERS[family](tmp_path)
-    denoiser = Denoiser.load(tmp_path, family, CPU)
+    denoiser = load_folder(tmp_path, family, CPU)
     config = AdapterConfig(rank=3, targets=targets)
     denoiser.attach_adapter(config, seed=0)
     source = PolicyConfig.model_validate_json(json.dumps({"model": {"path": str(tmp_path)}}))
@@ -118,7 +118,7 @@ def test_what_an_approximate_engine_computes_is_counted(
 ) -> None:
     """If it fails, the hours of a cached run are those of an exact one, or of no run at all."""
     WRITERS["llada"](tmp_path)
-    denoiser = Denoiser.load(tmp_path, "llada", CPU)
+    denoiser = load_folder(tmp_path, "llada", CPU)
     settings = SamplerConfig(length=8, block_length=4, steps_per_block=4)
     config = engine(refresh_every=refresh)
     sampler = engines.make(config, denoiser)
@@ -169,12 +169,15 @@ def test_an_adapter_in_float32_is_merged() -> None:
 @pytest.mark.parametrize("bits", [None, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_adapter_is_held_as_its_sampling_form_holds_it(
-    dtype: torch.dtype, bits: Literal[4] | None, tmp_path: Path
+    dtype: torch.dtype, bits: Literal[4] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, memory is planned for an adapter of another precision than it samples in, or for a merged one."""
+    if bits is not None:
+        pytest.importorskip("bitsandbytes")
+    widened(monkeypatch)
     WRITERS["llada"](tmp_path)
     adapter = AdapterConfig(rank=3, alpha=6.0, targets=["q_proj", "down_proj"], base_bits=bits)
-    denoiser = Denoiser.from_source(ModelFolder(path=str(tmp_path)), CPU, dtype, bits=bits)
+    denoiser = load_source(ModelFolder(path=str(tmp_path)), CPU, dtype, bits=bits)
     denoiser.attach_adapter(adapter, seed=0)
     denoiser.freeze_for_sampling()
     parts = [part for part in denoiser.network.modules() if isinstance(part, Beside)]

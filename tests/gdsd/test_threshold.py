@@ -9,16 +9,17 @@ from flytekit.types.directory import FlyteDirectory
 from tasks.gdsd.config.sampler import SamplerConfig, ThresholdConfig
 from tasks.gdsd.config.train import EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.rollout.engines.base import Completion, Request
 from tasks.gdsd.rollout.engines.threshold import Threshold
 from tasks.gdsd.rollout.engines.unmasking import resolve
 from tasks.report import EvalResult
+from tests.gdsd.checkpoints import CPU
 from tests.gdsd.official import write_dream
 from tests.gdsd.plain_sampler import plain_sampler
 from tests.gdsd.test_engines import FREE, GREEDY, generate, requests, sample
 from tests.gdsd.test_evaluation import SUDOKU, evaluate
-from tests.gdsd.test_partial import CPU
 from tests.gdsd.test_report import evaluated, pairs, record, rendered
 
 ONE_BY_ONE = SamplerConfig(length=12, block_length=6, steps_per_block=6, temperature=0.0)
@@ -77,7 +78,7 @@ def test_order_by_entropy_is_refused(denoiser: Denoiser, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"sampler\.order is 'entropy'.*set it to 'confidence'"):
         made(denoiser, requests(denoiser, 1), GREEDY.model_copy(update={"order": "entropy"}), 0.9)
     write_dream(tmp_path)
-    dream = Denoiser.load(tmp_path, "dream", CPU)
+    dream = load_folder(tmp_path, "dream", CPU)
     with pytest.raises(ConfigError, match=r"sampler\.order is 'entropy'"):
         made(dream, [Request([7, 8], 0)], GREEDY, 0.9)
     assert made(dream, [Request([7, 8], 0)], GREEDY.model_copy(update={"order": "confidence"}), 0.9)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tasks.gdsd.denoiser.checkpoint_record import OPTIMIZER, RECORD, CheckpointRecord, read_record
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.files import SUMS, damage, digest, seal
 
@@ -79,14 +80,14 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
     Args:
         moments: whether the optimizer's are wanted, which only training is in need of. They stay in their file, mapped,
             until they are read.
-        dtype: precision of the weights, see `Denoiser.load`.
+        dtype: precision of the weights, see `load_folder`.
 
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
     """
     record = read_record(folder)
     _require_whole(folder, moments)
-    denoiser = Denoiser.load(folder, record.family, device, dtype)
+    denoiser = load_folder(folder, record.family, device, dtype)
     optimizer: dict[str, Tensor] = {}
     if moments:
         try:

@@ -5,10 +5,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from tasks.gdsd.config.model_source import ModelSource
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.errors import CheckpointError
+from tasks.gdsd.errors import CheckpointError, ConfigError
+from tasks.gdsd.strict import Config
 
 RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
+BASE = "base.json"  # names the pinned model under an adapter, in the place of its weights
 
 
 class CheckpointRecord(BaseModel):
@@ -43,3 +46,23 @@ def read_record(folder: Path) -> CheckpointRecord:
         raise CheckpointError(f"{folder} is not a checkpoint: {RECORD} cannot be read ({error})") from error
     except (ValidationError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / RECORD} is not a checkpoint record: {error}") from error
+
+
+class BaseRecord(Config):
+    """Which pinned model stands under an adapter."""
+
+    family: str
+    source: ModelSource
+    bits: Literal[4] | None = None  # in which the weights of its blocks were read, and have to be read again
+
+
+def read_base(path: Path) -> BaseRecord:
+    """Reads base.json.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        return BaseRecord.model_validate_json(path.read_text())
+    except (OSError, ValueError, ConfigError, ValidationError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error

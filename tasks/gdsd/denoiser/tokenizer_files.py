@@ -1,12 +1,10 @@
-"""Tokenizers of published models, from their data files alone, and the tokens that a family gives a meaning."""
+"""Tokenizers of published models, from their data files alone."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from tasks.gdsd.denoiser.families.base import Family, Special, Values
 from tasks.gdsd.errors import CheckpointError
 
 WHOLE, PARTS = "tokenizer.json", ("vocab.json", "merges.txt")
@@ -37,42 +35,3 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
     for key in ("is_local", "local_files_only", "trust_remote_code"):
         tokenizer.init_kwargs.pop(key, None)  # how it was loaded is no part of what is saved
     return tokenizer
-
-
-class SpecialIds:
-    """The ids of a family's special tokens in one checkpoint.
-
-    Raises:
-        CheckpointError: one is missing, or config.json and the tokenizer disagree.
-    """
-
-    def __init__(self, family: Family, vocabulary: Mapping[str, int], values: Values):
-        self._vocabulary, self._values = vocabulary, values
-        self.mask = self.find(family.mask)
-        self.ends = tuple(dict.fromkeys(map(self.find, family.ends)))
-        self.pad = self.find(family.pad)
-        self.never = tuple(map(self.find, family.never))
-        self.template = tuple(self.find(part) for part in family.chat if isinstance(part, Special))
-        # Text that a tokenizer reads as one of these would let a prompt speak for the template, or hold a mask.
-        self.reserved = frozenset((self.mask, self.pad, *self.ends, *self.never, *self.template))
-        if self.mask in (self.pad, *self.ends):
-            raise CheckpointError(f"the mask, {family.mask.text!r}, is also the padding or an end, so it says nothing")
-
-    def find(self, special: Special) -> int:
-        """Returns the id of a special token."""
-        in_text = None if special.text is None else self._vocabulary.get(special.text)
-        if special.text is not None and in_text is None:
-            raise CheckpointError(f"the tokenizer has no token {special.text!r}, which the family needs")
-        in_config = None if special.key is None else self._values.get(special.key)
-        if in_config is None:
-            if in_text is None:
-                raise CheckpointError(f"config.json names no {special.key}, which the family needs")
-            return in_text
-        if in_text is not None and in_config != in_text:
-            raise CheckpointError(
-                f"config.json says that {special.key} is {in_config!r}, "
-                f"but the tokenizer's {special.text!r} is {in_text}"
-            )
-        if not isinstance(in_config, int) or in_config not in self._vocabulary.values():
-            raise CheckpointError(f"config.json says that {special.key} is {in_config!r}, which is no token")
-        return in_config

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.gdsd.denoiser import four_bits
+from tasks.gdsd.denoiser import quantization
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network, is_tied
 from tasks.gdsd.errors import CheckpointError
@@ -69,8 +69,8 @@ def read(
                 # A copy even where neither changes: the library maps the file, and a file can change under us.
                 tensor = tensors.read(name).to(device=device, dtype=dtype, copy=True)
                 place = network.get_submodule(module)
-                if bits is not None and four_bits.is_quantised(stock[name], network):
-                    network.set_submodule(module, four_bits.FourBitLinear(cast(torch.nn.Linear, place), tensor))
+                if bits is not None and quantization.is_quantised(stock[name], network):
+                    network.set_submodule(module, quantization.quantise(cast(torch.nn.Linear, place), tensor))
                 else:
                     place.register_parameter(kind, torch.nn.Parameter(tensor))
     if tied_head in shapes:

@@ -15,7 +15,7 @@ from tasks.gdsd.planning.work import micro_batch, rows_read, views
 GIB = 2**30
 FLOAT = 4  # bytes of float32: what is trained, scores, logits; all weights on the CPU
 HALF = 2  # bytes of bfloat16: a published model's weights on a GPU, where they are not trained
-PACKED = 4.25 / 8  # bytes of a weight of 4 bits, see denoiser.four_bits
+PACKED = 4.5 / 8  # bytes of a weight of 4 bits, see denoiser.quantization
 BLOCK_BYTES = 2**25  # of logits at a time in training, see readout.BLOCK_BYTES
 LOGITS_BYTES = 2**28  # of logits at a time in sampling, see engines.choice
 CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}  # of probabilities at a time, see there
@@ -39,7 +39,7 @@ class Memory:
 
 
 def beside(adapter: AdapterConfig | None, b: int) -> AdapterConfig | None:
-    """Returns the adapter where it stays beside the base while sampling, see denoiser.sampling_form.
+    """Returns the adapter where it stays beside the base while sampling, see denoiser.exact_sum.
 
     It is merged into float32 weights, which weights of 4 bits never are.
     """
@@ -92,13 +92,13 @@ def of_sampling(
 
 
 def packed(memory: Memory, shape: Shape, b: int, bits: int | None) -> Memory:
-    """Returns the same with the blocks' weights in 4 bits and their scales, see denoiser.four_bits.
+    """Returns the same with the blocks' weights in 4 bits and their scales, see denoiser.quantization.
 
-    The largest map is dense while it computes, twice, with an index of 4 bytes for two weights.
+    The largest map is dense while it computes.
     """
     if bits is None:
         return memory
-    dense = max(inputs * outputs for inputs, outputs in shape.maps().values()) * (2 * b + 2)
+    dense = max(inputs * outputs for inputs, outputs in shape.maps().values()) * b
     saved = shape.body * (b - PACKED)
     return replace(memory, weights=memory.weights - saved, activations=memory.activations + dense)
 

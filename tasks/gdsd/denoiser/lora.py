@@ -1,16 +1,16 @@
 """A LoRA adapter inside a network (arXiv 2106.09685), and at rest as a folder of the peft library's form.
 
-The layers are peft's: where one stands, W x becomes W x + alpha / rank * B A x, with W frozen; `adapted_map` says how
+The layers are peft's: where one stands, W x becomes W x + alpha / rank * B A x, with W frozen; `exact_sum` says how
 that is rounded. The folder has the names of the class that the base's authors publish, so that peft puts it onto that.
 It holds data only, and is read as strictly as the weights beside it: whatever it asks for beyond `AdapterConfig` is
-refused.
+refused. peft is imported where it is used, since that takes seconds, which a policy without an adapter does not need.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -24,9 +24,6 @@ from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import CheckpointError, ConfigError
 
-if TYPE_CHECKING:  # peft takes seconds to import, which a policy without an adapter does not need
-    from peft.tuners.lora import LoraLayer
-
 FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 BESIDE = ".."  # where the base lies, seen from the adapter's folder, if no pinned model stands for it
 
@@ -35,7 +32,7 @@ def inject(network: Network, config: AdapterConfig) -> None:
     """Freezes a network and puts an adapter into it, whose weights are yet to be drawn or loaded."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    from tasks.gdsd.denoiser.adapted_linear import AdaptedLinear
+    from tasks.gdsd.denoiser.exact_sum import AdaptedLinear
 
     layers = LoraConfig(
         r=config.rank,
@@ -71,15 +68,6 @@ def parameters(network: Network) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def adapted_maps(network: Network) -> "dict[str, LoraLayer]":
-    """Returns the adapted maps under their names in the network."""
-    if not parameters(network):
-        return {}
-    from peft.tuners.lora import LoraLayer
-
-    return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
-
-
 def base_weights(network: Network) -> dict[str, Tensor]:
     """Returns the weights without the adapter, under the names that they have in a network without one."""
     weights = network.state_dict()
@@ -89,7 +77,10 @@ def base_weights(network: Network) -> dict[str, Tensor]:
 @contextmanager
 def switched_off(network: Network) -> Iterator[None]:
     """Takes the adapter out of the computation; leaving restores what was found, also after an error or nested."""
-    found = [layer for layer in adapted_maps(network).values() if not layer.disable_adapters]
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
+    found = [layer for layer in layers if not layer.disable_adapters]
     try:
         for layer in found:
             layer.enable_adapters(False)

@@ -1,9 +1,11 @@
-"""A policy that only samples: the same policy, with small updates kept, and nothing else to be had from it."""
+"""The exact sum of an adapted map: its gradients, and that a policy which only samples is the one that is trained."""
 
 import gc
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,10 +14,13 @@ from torch import Tensor
 
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.train import AdapterConfig
-from tasks.gdsd.denoiser import checkpoint, sampling_form
+from tasks.gdsd.denoiser import checkpoint, exact_sum, quantization
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.exact_sum import AdaptedLinear, total
+from tasks.gdsd.denoiser.load import load_source
+from tasks.gdsd.distill.memory import recomputed
 from tests.gdsd.checkpoints import CPU
-from tests.gdsd.official import WRITERS
+from tests.gdsd.official import WRITERS, widened
 
 IDS = torch.randint(10, 260, (4, 32), generator=torch.Generator().manual_seed(0))
 FORMS: dict[str, Callable[[Denoiser], None]] = {
@@ -24,11 +29,20 @@ FORMS: dict[str, Callable[[Denoiser], None]] = {
     "merged": lambda denoiser: merge(denoiser),
     "frozen": lambda denoiser: denoiser.freeze_for_sampling(),
 }
+INPUTS, OUTPUTS, RANK, ROWS = 64, 48, 4, 6
+Bits = Literal[4] | None
+BITS = pytest.mark.parametrize("bits", [None, 4])
+
+
+def loaded(model: Path, dtype: torch.dtype, bits: Bits = None) -> Denoiser:
+    if bits is not None:
+        pytest.importorskip("bitsandbytes")
+    return load_source(ModelFolder(path=str(model)), CPU, dtype, bits)
 
 
 def adapted(model: Path, dtype: torch.dtype, ratio: float, rank: int = 4) -> Denoiser:
     """A policy whose adapter adds random matrices of a given size, relative to the weights."""
-    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU, dtype)
+    denoiser = loaded(model, dtype)
     denoiser.attach_adapter(AdapterConfig(rank=rank, alpha=6.0), seed=0)
     source = torch.Generator().manual_seed(1)
     for layer in layers(denoiser).values():
@@ -78,11 +92,124 @@ def surviving(model: Path, form: str, ratio: float, rank: int = 4) -> tuple[floa
     return float((found * true).sum() / true.square().sum()), float((found - true).norm() / true.norm())
 
 
-@pytest.fixture(params=WRITERS)
-def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A published model, of weights that bfloat16 can hold."""
+@pytest.fixture(params=["llada", "dream"])
+def model(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published model without biases, and one with them, of weights that bfloat16 can hold."""
+    widened(monkeypatch)
     WRITERS[request.param](tmp_path / "model", dtype=torch.bfloat16)
     return tmp_path / "model"
+
+
+# One map
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def base_map(bits: Bits, dtype: torch.dtype) -> tuple[torch.nn.Linear, Tensor]:
+    """A frozen map, and its weights as they count."""
+    linear = torch.nn.Linear(INPUTS, OUTPUTS, dtype=dtype).requires_grad_(False)
+    linear.weight.copy_(drawn(OUTPUTS, INPUTS))
+    if bits is None:
+        return linear, linear.weight
+    pytest.importorskip("bitsandbytes")
+    packed = quantization.quantise(linear, linear.weight.data)
+    return packed, quantization.dense(packed)
+
+
+@BITS
+def test_its_gradients_are_those_of_the_formula(bits: Bits) -> None:
+    """If it fails, adapters are trained in another direction. Float64 shows it: numeric differences agree to 1e-6."""
+    base, dense = base_map(bits, torch.float32)
+    x, down, up = (part.requires_grad_() for part in (drawn(2, 3, INPUTS), drawn(RANK, INPUTS), drawn(OUTPUTS, RANK)))
+    expected = x @ dense.double().T + x @ down.T @ up.T + base.bias.double()
+    torch.testing.assert_close(total(x, base, down, up), expected)
+    assert torch.autograd.gradcheck(lambda *parts: total(parts[0], base, *parts[1:]), (x, down, up), fast_mode=True)
+
+
+@BITS
+def test_nothing_of_a_weights_size_is_kept(bits: Bits) -> None:
+    """If it fails, an update needs more memory than planned: a copy of the inputs for each map, or of the weights."""
+    base, _ = base_map(bits, torch.bfloat16)
+    x = drawn(ROWS, INPUTS).bfloat16().requires_grad_()
+    down, up = (drawn(*shape).bfloat16().requires_grad_() for shape in ((RANK, INPUTS), (OUTPUTS, RANK)))
+    known = {part.data_ptr() for part in (x, base.weight, down, up)}
+    new: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in known:
+            new.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        total(x, base, down, up)
+    assert set(new) == {ROWS * RANK}, "A x is all that is new"
+
+
+# Training
+
+
+def trainable(model: Path, bits: Bits, dtype: torch.dtype = torch.bfloat16) -> Denoiser:
+    """A policy with an adapter that matters, and whose scaling of 2 loses no digits."""
+    denoiser = loaded(model, dtype, bits)
+    denoiser.attach_adapter(AdapterConfig(rank=RANK, alpha=2.0 * RANK, base_bits=bits), seed=0)
+    source = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in denoiser.trainable():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05, generator=source)
+    return denoiser
+
+
+def states(denoiser: Denoiser, autocast: bool) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+        return denoiser(IDS[:2, :16])
+
+
+def gradients(denoiser: Denoiser, autocast: bool, recompute: bool = False) -> Tensor:
+    with recomputed(denoiser, recompute):
+        states(denoiser, autocast).float().square().sum().backward()
+    return torch.cat([parameter.grad.flatten() for _, parameter in denoiser.trainable() if parameter.grad is not None])
+
+
+@BITS
+@pytest.mark.parametrize("autocast", [False, True])
+def test_training_scores_what_sampling_draws_from(model: Path, bits: Bits, autocast: bool) -> None:
+    """If it fails, the old scores are of another policy than the rollouts: both must be the same to the bit."""
+    denoiser = trainable(model, bits)
+    trained = states(denoiser, autocast)
+    with denoiser.base_only():
+        assert not torch.equal(states(denoiser, autocast), trained), "the adapter matters, so the test means something"
+    denoiser.freeze_for_sampling()
+    assert trained.dtype == torch.bfloat16 and trained.requires_grad and torch.equal(states(denoiser, False), trained)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "autocast"),
+    [(torch.bfloat16, None, False), (torch.bfloat16, 4, True), (torch.float32, None, True), (torch.float32, 4, True)],
+    ids=str,
+)
+def test_training_in_half_precision_goes_where_float32_does(
+    model: Path, dtype: torch.dtype, bits: Bits, autocast: bool
+) -> None:
+    """If it fails, an adapter on a half-precision or 4-bit base learns something else; rounding leaves 0.99 of it."""
+    exact = gradients(trainable(model, bits, torch.float32), autocast=False)
+    rounded = gradients(trainable(model, bits, dtype), autocast)
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.99 and abs(rounded.norm() / exact.norm() - 1) < 0.05
+    assert torch.equal(gradients(trainable(model, bits, dtype), autocast, recompute=True), rounded)
+
+
+def test_full_precision_is_the_librarys_own(model: Path) -> None:
+    """If it fails, a fresh adapter no longer leaves a float32 base as it was, to the bit."""
+    denoiser = loaded(model, torch.float32)
+    before = states(denoiser, False)
+    denoiser.attach_adapter(AdapterConfig(rank=RANK), seed=0)
+    assert torch.equal(states(denoiser, False), before)
+    assert any(isinstance(part, AdaptedLinear) for part in denoiser.network.modules())
+
+
+# Sampling
 
 
 def test_a_frozen_policy_is_the_same_policy(model: Path) -> None:
@@ -112,7 +239,7 @@ def test_small_updates_survive_half_precision(model: Path) -> None:
     2 ** -9 and 2 ** -8 of a number. Of one map and many inputs: there rounding without a direction averages out.
     """
     name = "model.layers.1.mlp.up_proj"
-    inputs = torch.randn(4096, 32, generator=torch.Generator().manual_seed(2)).bfloat16()
+    inputs = torch.randn(4096, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
     shares = {}
     for form, settle in FORMS.items():
         denoiser = adapted(model, torch.bfloat16, ratio=0.0005)
@@ -163,12 +290,12 @@ def test_a_policy_is_frozen_map_by_map(tmp_path: Path, monkeypatch: pytest.Monke
     alive = [weakref.ref(layer) for layer in layers(denoiser).values()]
     left: list[int] = []
 
-    class Watched(sampling_form.Beside):
+    class Watched(exact_sum.Beside):
         def __init__(self, base: torch.nn.Linear, down: Tensor, up: Tensor):
             left.append(sum(layer() is not None for layer in alive))
             super().__init__(base, down, up)
 
-    monkeypatch.setattr(sampling_form, "Beside", Watched)
+    monkeypatch.setattr(exact_sum, "Beside", Watched)
     gc.disable()
     try:
         denoiser.freeze_for_sampling()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tests.gdsd.official import HEADS, LAYERS, write_dream
 from tests.gdsd.official_maths import Weights, attend, in_float64, norm, rotate, split, stock, transformer
 
@@ -42,13 +43,13 @@ def test_logits_are_those_of_the_architecture_shifted_by_one(tmp_path: Path) -> 
     weights = write_dream(tmp_path)
     plain = unshifted(weights, IDS, torch.ones(2, 8, dtype=torch.bool))
     expected = plain[:, [0, 0, 1, 2, 3, 4, 5, 6]].float()
-    torch.testing.assert_close(logits(Denoiser.load(tmp_path, "dream", CPU), IDS), expected, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(logits(load_folder(tmp_path, "dream", CPU), IDS), expected, atol=2e-5, rtol=2e-5)
 
 
 def test_padding_and_batch_are_not_read(tmp_path: Path) -> None:
     """If it fails, the first token after a padded prompt is predicted from padding, or a batch changes its members."""
     weights = write_dream(tmp_path)
-    denoiser = Denoiser.load(tmp_path, "dream", CPU)
+    denoiser = load_folder(tmp_path, "dream", CPU)
     seen = torch.ones(2, 8, dtype=torch.bool)
     seen[1, :3] = False
     found = logits(denoiser, IDS, seen)
@@ -61,7 +62,7 @@ def test_padding_and_batch_are_not_read(tmp_path: Path) -> None:
 def test_gradients_pass_the_shift(tmp_path: Path) -> None:
     """If it fails, the score of a token trains the row of another, or row 0's double use is lost."""
     write_dream(tmp_path)
-    denoiser = Denoiser.load(tmp_path, "dream", CPU)
+    denoiser = load_folder(tmp_path, "dream", CPU)
     sums = []
     for padded in (False, True):
         denoiser.zero_grad()
@@ -77,7 +78,7 @@ def test_gradients_pass_the_shift(tmp_path: Path) -> None:
 def test_half_precision_stays_close(tmp_path: Path) -> None:
     """If it fails, a policy on a GPU is another one than on a CPU: rotary frequencies, say, were rounded to 8 bits."""
     write_dream(tmp_path, dtype=torch.bfloat16)
-    half, full = (Denoiser.load(tmp_path, "dream", CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
+    half, full = (load_folder(tmp_path, "dream", CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
     assert {buffer.dtype for buffer in half.buffers()} == {torch.float32}
     ids = torch.arange(100)[None] + 10
     found, expected = logits(half, ids), logits(full, ids)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tasks.gdsd.config.train import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.denoiser.partial import KeyValues, states_at
 from tests.gdsd.conftest import build
 from tests.gdsd.official import WRITERS
@@ -31,7 +32,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def load(folders: dict[str, Path], family: str, dtype: torch.dtype = torch.float32) -> Denoiser:
     if family != "tiny":
-        return Denoiser.load(folders[family], family, CPU, dtype)
+        return load_folder(folders[family], family, CPU, dtype)
     denoiser = build()
     for parameter in denoiser.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -15,6 +15,7 @@ from tasks.gdsd.config.model_source import HubModel, ModelFolder
 from tasks.gdsd.config.train import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_source
 from tasks.gdsd.errors import CheckpointError
 from tests.gdsd import official_maths as maths
 from tests.gdsd.checkpoints import CPU, edit_json, trained
@@ -71,7 +72,7 @@ def linear(inputs: int, outputs: int) -> torch.nn.Linear:
 
 def policy(model: Path, targets: list[str] | None = None) -> Denoiser:
     """A trained adapter on a pinned folder."""
-    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU)
+    denoiser = load_source(ModelFolder(path=str(model)), CPU)
     values = {"rank": 4, "alpha": 6.0} | ({} if targets is None else {"targets": targets})
     denoiser.attach_adapter(AdapterConfig.model_validate(values), seed=0)
     trained(denoiser)
@@ -123,7 +124,7 @@ def test_peft_puts_an_adapter_onto_a_stock_class(name: str, tmp_path: Path) -> N
     WRITERS[name](tmp_path / "model")
     denoiser = policy(tmp_path / "model")
     folder, config = saved(tmp_path / "policy", denoiser)
-    plain = Denoiser.from_source(ModelFolder(path=str(tmp_path / "model")), CPU).network
+    plain = load_source(ModelFolder(path=str(tmp_path / "model")), CPU).network
     stock = PeftModel.from_pretrained(plain, folder / "adapter").eval()
     with torch.no_grad():
         torch.testing.assert_close(stock(input_ids=IDS).logits, denoiser.network(input_ids=IDS).logits)
@@ -145,7 +146,7 @@ def test_an_adapter_names_its_base_on_the_hub(tmp_path: Path, monkeypatch: pytes
     """If it fails, other tools fetch no base for the adapter, or one of another revision."""
     write_llada(tmp_path / REVISION)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / REVISION))
-    denoiser = Denoiser.from_source(HubModel(hub="GSAI-ML/LLaDA-8B-Base", revision=REVISION), CPU)
+    denoiser = load_source(HubModel(hub="GSAI-ML/LLaDA-8B-Base", revision=REVISION), CPU)
     denoiser.attach_adapter(AdapterConfig(rank=2), seed=0)
     folder, config = saved(tmp_path / "policy", denoiser)
     assert config["base_model_name_or_path"] == "GSAI-ML/LLaDA-8B-Base" and config["revision"] == REVISION

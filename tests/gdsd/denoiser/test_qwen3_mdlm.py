@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tests.gdsd.official import HEADS, LAYERS, write_qwen3_mdlm
 from tests.gdsd.official_maths import Weights, attend, in_float64, norm, rotate, split, stock, transformer
 
@@ -41,7 +42,7 @@ def logits(denoiser: Denoiser, ids: Tensor, seen: Tensor | None = None) -> Tenso
 def test_logits_are_those_of_the_architecture(tmp_path: Path) -> None:
     """If it fails, the small published model runs as another one. Also with padding, and in other company."""
     weights = write_qwen3_mdlm(tmp_path)
-    denoiser = Denoiser.load(tmp_path, "qwen3_mdlm", CPU)
+    denoiser = load_folder(tmp_path, "qwen3_mdlm", CPU)
     seen = torch.ones(2, 8, dtype=torch.bool)
     torch.testing.assert_close(logits(denoiser, IDS), qwen3(weights, IDS, seen).float(), atol=2e-5, rtol=2e-5)
     seen[1, :3] = False
@@ -55,7 +56,7 @@ def test_logits_are_those_of_the_architecture(tmp_path: Path) -> None:
 def test_half_precision_stays_close(tmp_path: Path) -> None:
     """If it fails, a policy on a GPU is another one than on a CPU: rotary frequencies, say, were rounded to 8 bits."""
     write_qwen3_mdlm(tmp_path, dtype=torch.bfloat16)
-    half, full = (Denoiser.load(tmp_path, "qwen3_mdlm", CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
+    half, full = (load_folder(tmp_path, "qwen3_mdlm", CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
     assert {buffer.dtype for buffer in half.buffers()} == {torch.float32}
     ids = torch.arange(100)[None] + 10
     found, expected = logits(half, ids), logits(full, ids)

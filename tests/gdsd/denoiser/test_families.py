@@ -8,6 +8,7 @@ import torch
 
 from tasks.gdsd.denoiser import families, networks
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import CheckpointError
 from tests.gdsd.checkpoints import edit_json
 from tests.gdsd.official import (
@@ -80,7 +81,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def loaded(folders: dict[str, Path]) -> dict[str, Denoiser]:
-    return {name: Denoiser.load(folder, name, CPU) for name, folder in folders.items()}
+    return {name: load_folder(folder, name, CPU) for name, folder in folders.items()}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_unknown_families_are_refused_by_name(folders: dict[str, Path], tmp_path
     ):
         families.of_config({"model_type": "llada2_moe"})
     with pytest.raises(CheckpointError, match="model_type 'Dream', but the family llada has 'llada'"):
-        Denoiser.load(folders["dream"], "llada", CPU)
+        load_folder(folders["dream"], "llada", CPU)
 
 
 # Special tokens
@@ -250,7 +251,7 @@ def test_tokens_that_do_not_fit_are_refused(name: str, values: dict[str, object]
     WRITERS[name](tmp_path)
     edit_json(tmp_path / "config.json", **values)
     with pytest.raises(CheckpointError, match=said.replace("<|mdm_mask|>", r"<\|mdm_mask\|>")):
-        Denoiser.load(tmp_path, name, CPU)
+        load_folder(tmp_path, name, CPU)
 
 
 def test_a_tokenizer_of_another_model_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -259,8 +260,8 @@ def test_a_tokenizer_of_another_model_is_refused(folders: dict[str, Path], tmp_p
     (tmp_path / "tokenizer.json").write_text((folders["qwen3_mdlm"] / "tokenizer.json").read_text())
     edit_json(tmp_path / "tokenizer_config.json", added_tokens_decoder={})
     with pytest.raises(CheckpointError, match=r"the tokenizer has no token '<\[MASK\]>', which the family needs"):
-        Denoiser.load(tmp_path, "illada", CPU)
-    longer = Denoiser.load(folders["qwen3_mdlm"], "qwen3_mdlm", CPU)
+        load_folder(tmp_path, "illada", CPU)
+    longer = load_folder(folders["qwen3_mdlm"], "qwen3_mdlm", CPU)
     longer.tokenizer.add_tokens([f"<{index}>" for index in range(50)])
     with pytest.raises(CheckpointError, match=r"the tokenizer has \d+ tokens, but the head only 288 rows"):
         Denoiser(longer.network, longer.tokenizer, longer.family)
@@ -295,10 +296,10 @@ def test_prompts_are_phrased_by_the_published_template(name: str, loaded: dict[s
 def test_a_template_that_is_not_used_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """If it fails, an instruction-tuned iLLaDA is asked without its template, and nobody learns why it is poor."""
     WRITERS["illada"](tmp_path)
-    Denoiser.load(tmp_path, "illada", CPU)
+    load_folder(tmp_path, "illada", CPU)
     assert not caplog.records
     edit_json(tmp_path / "tokenizer_config.json", chat_template="{{ messages }}")
-    Denoiser.load(tmp_path, "illada", CPU)
+    load_folder(tmp_path, "illada", CPU)
     assert "has a chat template, but the family illada phrases no prompts" in caplog.text
 
 
@@ -326,7 +327,7 @@ def test_a_family_samples_and_trains(name: str, folders: dict[str, Path]) -> Non
     from tasks.gdsd.rollout.engines.unmasking import resolve
     from tests.gdsd.plain_sampler import plain_sampler
 
-    denoiser = Denoiser.load(folders[name], name, CPU)
+    denoiser = load_folder(folders[name], name, CPU)
     denoiser.attach_adapter(AdapterConfig(rank=2, alpha=4.0), seed=0)
     assert len(denoiser.trainable()) == 2 * 7 * 2
     requests = [Request(denoiser.encode(prompt), key) for key, prompt in enumerate(("12", "the longer one"))]
@@ -347,7 +348,7 @@ def test_an_adapter_is_float32_on_a_base_in_half_precision(tmp_path: Path) -> No
     from tasks.gdsd.config.train import AdapterConfig
 
     WRITERS["llada"](tmp_path, dtype=torch.bfloat16)
-    denoiser = Denoiser.load(tmp_path, "llada", CPU, torch.bfloat16)
+    denoiser = load_folder(tmp_path, "llada", CPU, torch.bfloat16)
     before = denoiser(torch.tensor([[9, 10, 11]]))
     denoiser.attach_adapter(AdapterConfig(rank=2), seed=0)
     assert {parameter.dtype for _, parameter in denoiser.trainable()} == {torch.float32}

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tasks.gdsd.denoiser import networks
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tests.gdsd.official import HEADS, LAYERS, WRITERS, write_illada, write_llada
 from tests.gdsd.official_maths import Weights, attend, in_float64, norm, rotate, split, stock, transformer
 
@@ -58,7 +59,7 @@ def logits(denoiser: Denoiser, ids: Tensor, seen: Tensor | None = None) -> Tenso
 def test_logits_are_those_of_the_architecture(config: dict[str, object], tmp_path: Path) -> None:
     """If it fails, a published LLaDA runs as another model: what it writes is noise, or subtly worse."""
     weights = write_llada(tmp_path, **config)
-    denoiser = Denoiser.load(tmp_path, "llada", CPU)
+    denoiser = load_folder(tmp_path, "llada", CPU)
     seen = torch.ones_like(IDS, dtype=torch.bool)
     expected = llada(weights, IDS, seen, kv_heads=2 if "n_kv_heads" in config else HEADS)
     torch.testing.assert_close(logits(denoiser, IDS), expected.float(), atol=2e-5, rtol=2e-5)
@@ -68,7 +69,7 @@ def test_logits_are_those_of_the_architecture(config: dict[str, object], tmp_pat
 def test_padding_and_batch_are_not_read(tmp_path: Path) -> None:
     """If it fails, a prompt is understood differently beside another one."""
     weights = write_llada(tmp_path)
-    denoiser = Denoiser.load(tmp_path, "llada", CPU)
+    denoiser = load_folder(tmp_path, "llada", CPU)
     seen = torch.ones(2, 9, dtype=torch.bool)
     seen[1, :4] = False
     found = logits(denoiser, IDS, seen)
@@ -79,7 +80,7 @@ def test_padding_and_batch_are_not_read(tmp_path: Path) -> None:
 def test_logits_of_illada(tmp_path: Path) -> None:
     """If it fails, iLLaDA's grouped heads or its tied head are read as something else."""
     weights = write_illada(tmp_path)
-    denoiser = Denoiser.load(tmp_path, "illada", CPU)
+    denoiser = load_folder(tmp_path, "illada", CPU)
     seen = torch.ones(2, 9, dtype=torch.bool)
     seen[1, :3] = False
     torch.testing.assert_close(logits(denoiser, IDS, seen), illada(weights, IDS, seen).float(), atol=2e-5, rtol=2e-5)
@@ -93,7 +94,7 @@ def test_queries_and_keys_are_rotated_in_float32(tmp_path: Path, monkeypatch: py
     Expected bit for bit: projections in bfloat16, turned in float32, then rounded once.
     """
     write_llada(tmp_path, dtype=torch.bfloat16)
-    denoiser = Denoiser.load(tmp_path, "llada", CPU, torch.bfloat16)
+    denoiser = load_folder(tmp_path, "llada", CPU, torch.bfloat16)
     attention = denoiser.network.model.layers[0].self_attn
     captured: list[tuple[Tensor, Tensor]] = []
     plain = networks.sdpa_attention_forward
@@ -135,7 +136,7 @@ def test_half_precision_stays_close(name: str, tmp_path: Path) -> None:
     The same weights, rounded to bfloat16, in both precisions: activations round by 2 ** -9 in each of some 20 maps.
     """
     WRITERS[name](tmp_path, dtype=torch.bfloat16)
-    half, full = (Denoiser.load(tmp_path, name, CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
+    half, full = (load_folder(tmp_path, name, CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for buffer in half.buffers()} == {torch.float32}
     ids = torch.arange(100)[None] + 10

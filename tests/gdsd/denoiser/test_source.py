@@ -20,7 +20,7 @@ from tasks.gdsd.config.model_source import HubModel, ModelFolder, ModelSource, d
 from tasks.gdsd.config.train import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
-from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_outline, load_source
 from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.files import digest as content
 from tasks.gdsd.strict import Config
@@ -107,7 +107,7 @@ def test_models_with_an_unknown_kind_are_refused(tmp_path: Path) -> None:
     """If it fails, a model of another family is loaded as one that we know."""
     write_llada(tmp_path, model_type="llada2_moe")
     with pytest.raises(CheckpointError, match="llada2_moe"):
-        Denoiser.from_source(ModelFolder(path=str(tmp_path)), CPU)
+        load_source(ModelFolder(path=str(tmp_path)), CPU)
 
 
 # The hub
@@ -128,13 +128,13 @@ def test_without_network_the_cache_serves(tmp_path: Path) -> None:
     code = """
 import torch
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.source import HubModel
+from tasks.gdsd.config.model_source import HubModel
 from tasks.gdsd.errors import CheckpointError
 found = HubModel(hub="GSAI-ML/LLaDA-8B-Instruct", revision="0123456789abcdef0123456789abcdef01234567")
-print(Denoiser.from_source(found, torch.device("cpu")).family.name)
+print(load_source(found, torch.device("cpu")).family.name)
 for other in (found.model_copy(update={"revision": "f" * 40}), found.model_copy(update={"hub": "no/model"})):
     try:
-        Denoiser.from_source(other, torch.device("cpu"))
+        load_source(other, torch.device("cpu"))
     except CheckpointError as error:
         print(error)
 """
@@ -161,7 +161,7 @@ def test_only_data_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Monke
     assert asked[0]["repository"] == source.hub and asked[0]["revision"] == REVISION
     patterns = asked[0]["allow_patterns"]
     assert isinstance(patterns, list) and not any(kind.endswith((".py", ".bin", ".pt", "*")) for kind in patterns)
-    assert Denoiser.outline(source).family.name == "llada"  # to look at prompts before 16 GB are on their way
+    assert load_outline(source).family.name == "llada"  # to look at prompts before 16 GB are on their way
     assert asked[1]["allow_patterns"] == [kind for kind in patterns if kind != "*.safetensors"]
     with pytest.raises(CheckpointError, match=f"gave the revision {REVISION} instead"):
         resolve(HubModel(hub=source.hub, revision="f" * 40))
@@ -208,7 +208,7 @@ def test_answers_of_the_hub_are_said(
 
 
 def adapted(model: Path) -> PolicyState:
-    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU)
+    denoiser = load_source(ModelFolder(path=str(model)), CPU)
     denoiser.attach_adapter(AdapterConfig(rank=2, alpha=4.0), seed=0)
     optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()], 1e-2)
     denoiser.head().logits(denoiser(torch.tensor([[9, 10, 11]]))).square().sum().backward()
@@ -238,7 +238,7 @@ def test_an_adapter_names_its_base_and_does_not_copy_it(name: str, tmp_path: Pat
 
 def test_a_base_as_it_was_published_is_named_too(model: Path, tmp_path: Path) -> None:
     """If it fails, the base policy of each run copies the model."""
-    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU)
+    denoiser = load_source(ModelFolder(path=str(model)), CPU)
     folder = checkpoint.save(tmp_path / "base", checkpoint.base_state(denoiser))
     assert not list(folder.glob("model*")) and (folder / "base.json").exists()
     loaded = checkpoint.load(folder, CPU).denoiser.state_dict()
@@ -249,7 +249,7 @@ def test_a_base_as_it_was_published_is_named_too(model: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw fused", "sgd foreach"])
 def test_a_trained_base_is_written(adapter: bool, optimizer: str, model: Path, tmp_path: Path) -> None:
     """If it fails, what was trained before the adapter, or without one, is lost: the pinned base stands for it."""
-    denoiser = Denoiser.from_source(ModelFolder(path=str(model)), CPU)
+    denoiser = load_source(ModelFolder(path=str(model)), CPU)
     parameters = list(denoiser.parameters())
     chosen = {
         "adamw": lambda: torch.optim.AdamW(parameters, 1e-2),

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from tasks.gdsd.denoiser import checkpoint
-from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.denoiser.weights import WHOLE
 from tasks.gdsd.errors import CheckpointError
 from tests.gdsd.checkpoints import damage, edit_json, edit_tensors
@@ -36,7 +36,7 @@ def test_shards_are_read_like_one_file(name: str, tmp_path: Path) -> None:
     """If it fails, a model of the published size, which comes in shards, cannot be read."""
     for shards in (1, 3):
         WRITERS[name](tmp_path / str(shards), shards=shards)
-    whole, parts = (Denoiser.load(tmp_path / str(shards), name, CPU).state_dict() for shards in (1, 3))
+    whole, parts = (load_folder(tmp_path / str(shards), name, CPU).state_dict() for shards in (1, 3))
     assert (tmp_path / "3" / INDEX).exists()
     assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
 
@@ -46,7 +46,7 @@ def test_shards_are_read_like_one_file(name: str, tmp_path: Path) -> None:
 def test_a_model_is_written_as_it_was_published(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """If it fails, nobody else can load a trained model: names, config.json or tokenizer are other ones."""
     weights = WRITERS[name](tmp_path / "published", dtype=dtype, torch_dtype=str(dtype).removeprefix("torch."))
-    denoiser = Denoiser.load(tmp_path / "published", name, CPU, dtype)
+    denoiser = load_folder(tmp_path / "published", name, CPU, dtype)
     (tmp_path / "ours").mkdir()
     denoiser.save(tmp_path / "ours")
     published, ours = files(tmp_path / "published"), files(tmp_path / "ours")
@@ -62,15 +62,15 @@ def test_large_models_are_written_in_shards(name: str, tmp_path: Path) -> None:
     """If it fails, a model of the published size ends in one file that hubs and file systems refuse."""
     weights = WRITERS[name](tmp_path / "published")
     (tmp_path / "ours").mkdir()
-    Denoiser.load(tmp_path / "published", name, CPU).save(tmp_path / "ours", shard_bytes=60_000)
+    load_folder(tmp_path / "published", name, CPU).save(tmp_path / "ours", shard_bytes=60_000)
     shards = sorted((tmp_path / "ours").glob("model-*.safetensors"))
     assert len(shards) > 1 and not (tmp_path / "ours/model.safetensors").exists()
     assert all(sum(tensor.nbytes for tensor in load_file(shard).values()) <= 60_000 for shard in shards)
     index = json.loads((tmp_path / "ours" / INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in weights.values())
     assert index["weight_map"] == {key: shard.name for shard in shards for key in load_file(shard)}
-    again = Denoiser.load(tmp_path / "ours", name, CPU)
-    for key, tensor in Denoiser.load(tmp_path / "published", name, CPU).state_dict().items():
+    again = load_folder(tmp_path / "ours", name, CPU)
+    for key, tensor in load_folder(tmp_path / "published", name, CPU).state_dict().items():
         assert torch.equal(tensor, again.state_dict()[key])
 
 
@@ -78,7 +78,7 @@ def test_large_models_are_written_in_shards(name: str, tmp_path: Path) -> None:
 def test_a_trained_model_survives_its_checkpoint(name: str, tmp_path: Path) -> None:
     """If it fails, a full fine-tuning of a published model does not survive a round."""
     WRITERS[name](tmp_path / "published")
-    denoiser = Denoiser.load(tmp_path / "published", name, CPU)
+    denoiser = load_folder(tmp_path / "published", name, CPU)
     optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-2)
     denoiser.head().logits(denoiser(torch.tensor([[9, 10, 11]]))).square().sum().backward()
     optimizer.step()
@@ -96,7 +96,7 @@ def test_stock_classes_read_what_is_written(tmp_path: Path) -> None:
     """If it fails, Dream's layout, which is a Qwen2's, is written otherwise."""
     write_dream(tmp_path / "published")
     (tmp_path / "ours").mkdir()
-    denoiser = Denoiser.load(tmp_path / "published", "dream", CPU)
+    denoiser = load_folder(tmp_path / "published", "dream", CPU)
     denoiser.save(tmp_path / "ours", shard_bytes=60_000)
     edit_json(tmp_path / "ours/config.json", model_type="qwen2", torch_dtype="float32")
     stock = Qwen2ForCausalLM.from_pretrained(tmp_path / "ours").state_dict()
@@ -108,11 +108,11 @@ def test_a_tied_head_may_be_stored_if_it_is_the_embedding(tmp_path: Path) -> Non
     path = tmp_path / "model.safetensors"
     write_qwen3_mdlm(tmp_path)
     edit_tensors(path, lambda found: found.update({"lm_head.weight": found["model.embed_tokens.weight"].clone()}))
-    denoiser = Denoiser.load(tmp_path, "qwen3_mdlm", CPU)
+    denoiser = load_folder(tmp_path, "qwen3_mdlm", CPU)
     assert denoiser.network.lm_head.weight is denoiser.network.model.embed_tokens.weight
     edit_tensors(path, lambda found: found["lm_head.weight"].mul_(2))
     with pytest.raises(CheckpointError, match=r"differs from the embedding, but config\.json says that they are tied"):
-        Denoiser.load(tmp_path, "qwen3_mdlm", CPU)
+        load_folder(tmp_path, "qwen3_mdlm", CPU)
 
 
 DOWN = "model.transformer.blocks.1.ff_out.weight"
@@ -139,7 +139,7 @@ def test_tensors_that_do_not_fit_are_refused(
     write_llada(tmp_path)
     edit_tensors(tmp_path / "model.safetensors", change)
     with pytest.raises(CheckpointError, match=said):
-        Denoiser.load(tmp_path, "llada", CPU)
+        load_folder(tmp_path, "llada", CPU)
 
 
 def test_stock_names_are_not_llada(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_stock_names_are_not_llada(tmp_path: Path) -> None:
     write_illada(tmp_path / "other")
     (tmp_path / "model.safetensors").write_bytes((tmp_path / "other/model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="lacks 21 tensors"):
-        Denoiser.load(tmp_path, "llada", CPU)
+        load_folder(tmp_path, "llada", CPU)
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "garbage"])
@@ -162,7 +162,7 @@ def test_a_damaged_file_is_refused_by_name(name: str, kind: str, tmp_path: Path)
     write_llada(tmp_path, shards=3)
     damage(tmp_path / name, kind)
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-        Denoiser.load(tmp_path, "llada", CPU)
+        load_folder(tmp_path, "llada", CPU)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_an_index_that_points_elsewhere_is_refused(place: str, said: str, tmp_pa
     content["weight_map"][first] = place
     path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=said):
-        Denoiser.load(tmp_path / "model", "llada", CPU)
+        load_folder(tmp_path / "model", "llada", CPU)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": []}'])
@@ -193,7 +193,7 @@ def test_an_index_of_another_form_is_refused(content: str, tmp_path: Path) -> No
     write_llada(tmp_path, shards=3)
     (tmp_path / INDEX).write_text(content)
     with pytest.raises(CheckpointError):
-        Denoiser.load(tmp_path, "llada", CPU)
+        load_folder(tmp_path, "llada", CPU)
 
 
 class Bomb:
@@ -214,17 +214,17 @@ def test_neither_code_nor_pickles_are_opened(name: str, tmp_path: Path, monkeypa
     edit_json(folder / "config.json", auto_map=evil)
     edit_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
     (folder / "evil.py").write_text("raise SystemExit('code of the checkpoint was run')\n")
-    Denoiser.load(folder, name, CPU)
+    load_folder(folder, name, CPU)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        Denoiser.load(folder, name, CPU)
+        load_folder(folder, name, CPU)
     assert not (tmp_path / "crater").exists()
 
 
 def test_a_loaded_model_no_longer_depends_on_its_files(tmp_path: Path) -> None:
     """If it fails, a file that is overwritten or truncated changes a running policy, or ends it by a signal."""
     weights = write_llada(tmp_path)
-    denoiser = Denoiser.load(tmp_path, "llada", CPU)
+    denoiser = load_folder(tmp_path, "llada", CPU)
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.write(bytes((tmp_path / "model.safetensors").stat().st_size))
     assert torch.equal(denoiser.network.model.embed_tokens.weight, weights["model.transformer.wte.weight"])
@@ -250,9 +250,9 @@ folder = Path(sys.argv[1])
 if sys.argv[2] == "write":
     write_llada(folder, dtype=torch.bfloat16, embedding_size=2 ** 20, weight_tying=True)
 else:
-    Denoiser.load(folder.parent / "small", "llada", torch.device("cpu"))
+    load_folder(folder.parent / "small", "llada", torch.device("cpu"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    Denoiser.load(folder, "llada", torch.device("cpu"))
+    load_folder(folder, "llada", torch.device("cpu"))
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     write_llada(tmp_path / "small")
@@ -267,14 +267,14 @@ else:
 def test_pickled_weights_are_refused_with_their_conversion(tmp_path: Path) -> None:
     """If it fails, a person with an older model learns only that a file is missing, or is advised in vain."""
     WRITERS["dream"](tmp_path)
-    expected = Denoiser.load(tmp_path, "dream", CPU).state_dict()
+    expected = load_folder(tmp_path, "dream", CPU).state_dict()
     torch.save(load_file(tmp_path / WHOLE), tmp_path / "pytorch_model.bin")
     (tmp_path / WHOLE).unlink()
     with pytest.raises(
         CheckpointError, match=r"(?s)model.safetensors .*is missing. Its pytorch_model.bin is a pickle.*"
     ):
-        Denoiser.load(tmp_path, "dream", CPU)
+        load_folder(tmp_path, "dream", CPU)
     found = torch.load(tmp_path / "pytorch_model.bin", map_location="cpu", weights_only=True)
     save_file({name: tensor.contiguous() for name, tensor in found.items()}, tmp_path / WHOLE)
-    loaded = Denoiser.load(tmp_path, "dream", CPU).state_dict()
+    loaded = load_folder(tmp_path, "dream", CPU).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())

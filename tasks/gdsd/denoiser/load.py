@@ -1,0 +1,139 @@
+"""Loading a policy: from a folder that `Denoiser.save` wrote, from a published folder, or from a pinned model.
+
+Weights come from safetensors and all else from JSON; no code of a folder runs.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers.utils import logging as library_logging
+
+from tasks.gdsd.config.model_source import HubModel, ModelFolder, resolve
+from tasks.gdsd.denoiser import families, lora, networks, quantization, tokenizer_files, weights
+from tasks.gdsd.denoiser.checkpoint_record import BASE, read_base
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.families.base import PROMPT, Family
+from tasks.gdsd.errors import CheckpointError
+
+# Loading takes milliseconds here, and the stages have progress bars of their own.
+library_logging.disable_progress_bar()
+
+logger = logging.getLogger(__name__)
+
+# What a published folder holds beside its weights and is written back as it was.
+KEPT = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
+)
+
+
+def load_folder(folder: Path, family: str, device: torch.device, dtype: torch.dtype | None = None) -> Denoiser:
+    """Loads what `Denoiser.save` wrote, or a published folder.
+
+    Args:
+        dtype: precision of the weights; by default float32, and bfloat16 for published models on a GPU. An adapter is
+            float32 at least.
+
+    Raises:
+        CheckpointError: the folder lacks a file, its tensors do not fit its configuration, or the model that it names
+            is not to be had.
+        ConfigError: see `load_source`.
+    """
+    if (folder / BASE).exists():
+        base = read_base(folder / BASE)
+        if base.family != family:
+            raise CheckpointError(f"{folder / BASE} names a model of the family {base.family!r}, not {family!r}")
+        denoiser = load_source(base.source, device, dtype, base.bits)
+        if denoiser.family.name != family:
+            raise CheckpointError(f"{folder / BASE} says {family!r}, but its model is {denoiser.family.name!r}")
+    else:
+        denoiser = _load(folder, families.named(family), device, dtype)
+    if (folder / lora.FOLDER).exists():
+        denoiser.load_adapter(folder / lora.FOLDER)
+    return denoiser
+
+
+def load_source(
+    source: HubModel | ModelFolder,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    bits: Literal[4] | None = None,
+) -> Denoiser:
+    """Loads a pinned model; what it says of itself chooses the family. `Denoiser.save` will name the pin, see there.
+
+    Args:
+        bits: 4 reads the weights of the blocks in 4 bits, on which only an adapter can be trained.
+
+    Raises:
+        CheckpointError: it is not to be had, has changed, is of no supported kind, or cannot be read in 4 bits.
+        ConfigError: it is to be read in 4 bits, and what that needs is not installed.
+    """
+    if bits is not None:
+        quantization.require()
+    folder = resolve(source)
+    family = families.of_config(_read_json(folder, "config.json"))
+    if bits is not None and family.name == "tiny":
+        raise CheckpointError(f"{folder} is a tiny model, whose base is kept as it is; leave base_bits out")
+    # A tiny model is small, so it is copied whole and not named.
+    return _load(folder, family, device, dtype, None if family.name == "tiny" else source, bits)
+
+
+def load_outline(source: HubModel | ModelFolder) -> Denoiser:
+    """Returns a pinned model without weights, which are not downloaded: it phrases prompts, and computes nothing.
+
+    Raises:
+        CheckpointError: see `load_source`.
+    """
+    folder = resolve(source, whole=False)
+    return _load(folder, families.of_config(_read_json(folder, "config.json")), torch.device("meta"), None)
+
+
+def _load(
+    folder: Path,
+    family: Family,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    source: HubModel | ModelFolder | None = None,
+    bits: Literal[4] | None = None,
+) -> Denoiser:
+    if (folder / lora.CONFIG).exists():  # other tools would follow it to weights that nothing here checks
+        raise CheckpointError(f"{folder}/{lora.CONFIG} is out of place: an adapter lies in {lora.FOLDER}/.")
+    values = _read_json(folder, "config.json")
+    if values.get("model_type") != family.model_type:
+        raise CheckpointError(
+            f"{folder}/config.json has the model_type {values.get('model_type')!r}, "
+            f"but the family {family.name} has {family.model_type!r}"
+        )
+    tokenizer = tokenizer_files.load(folder)
+    try:
+        network = networks.build(family, values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" and family.name != "tiny" else torch.float32
+    if device.type != "meta":
+        weights.read(folder, network, family, device, dtype, bits)
+        networks.finish(network, family, device)
+    kept = [folder / name for name in KEPT if family.name != "tiny" and (folder / name).is_file()]
+    network.train(False)
+    if tokenizer.chat_template and not any(part is not PROMPT for part in family.chat if isinstance(part, str)):
+        logger.warning("%s has a chat template, but the family %s phrases no prompts", folder, family.name)
+    try:
+        return Denoiser(network, tokenizer, family, {path.name: path.read_bytes() for path in kept}, source, bits)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+
+
+def _read_json(folder: Path, name: str) -> dict[str, object]:
+    try:
+        values = json.loads((folder / name).read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a checkpoint: {name} is missing.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder}/{name} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{folder}/{name} is damaged: it holds {type(values).__name__}, not an object")
+    return values
