@@ -198,7 +198,8 @@ class AdapterConfig(Config):
     )
     base_bits: Literal[4] | None = Field(
         None,
-        description="4 reads the blocks' weights in 4 bits (NF4): a quarter of the memory, at some loss; null as is",
+        description="4 reads the blocks' weights in 4 bits (NF4): a quarter of the memory, at some loss, and the extra "
+        "`quantization` has to be installed; null as is",
     )
 
     @model_validator(mode="after")
