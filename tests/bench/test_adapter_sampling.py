@@ -24,6 +24,7 @@ import torch
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tests.gdsd import official
+from tests.gdsd.checkpoints import edit_tensors
 from tests.gdsd.denoiser import test_exact_sum
 from tests.gdsd.denoiser.test_exact_sum import FORMS, IDS, adapted, layers, surviving
 
@@ -38,6 +39,15 @@ def rounded(denoiser: Denoiser) -> None:
         dtype = layer.get_base_layer().weight.dtype
         layer.lora_A.to(dtype)
         layer.lora_B.to(dtype)
+
+
+def write(folder: Path, name: str) -> None:
+    """Writes a model whose maps keep the size of what goes through them."""
+    official.WRITERS[name](folder, dtype=torch.bfloat16)
+    factor = (32 / WIDTH) ** 0.5  # the writers' weights are drawn for width 32
+    edit_tensors(
+        folder / "model.safetensors", lambda found: [part.mul_(factor) for part in found.values() if part.ndim > 1]
+    )
 
 
 def seconds(model: Path) -> dict[str, float]:
@@ -63,7 +73,7 @@ def test_what_is_left_of_an_adapter(name: str, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(official, size, value)
     ids = torch.randint(10, 260, (16, 64), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(test_exact_sum, "IDS", ids)
-    official.WRITERS[name](tmp_path / "model", dtype=torch.bfloat16)
+    write(tmp_path / "model", name)
     forms: dict[str, Callable[[Denoiser], None]] = {
         "merged": FORMS["merged"],
         "beside, bfloat16": rounded,

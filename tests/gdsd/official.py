@@ -22,12 +22,13 @@ QWEN3_PLAIN = ["<think>", "</think>"]  # tokens of their own that are not marked
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("Ċ", "Ċ")]
 ROWS = 288  # of the embedding: more than there are tokens, as in the published models
 WIDTH, HEADS, LAYERS, INNER = 32, 4, 2, 48
+SIZE = 0.3  # of a weight
 
 
 def widened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes all writers write maps whose rows are multiples of 64, as those of the published models are."""
-    for size, value in {"WIDTH": 64, "INNER": 128}.items():
-        monkeypatch.setattr(f"{__name__}.{size}", value)
+    for name, value in {"WIDTH": 64, "INNER": 128, "SIZE": 0.3 / 2**0.5}.items():
+        monkeypatch.setattr(f"{__name__}.{name}", value)
 
 
 def llada_config() -> dict[str, object]:
@@ -284,16 +285,12 @@ def _whole(value: object) -> int:
 
 
 def _draw(shapes: dict[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Large weights: with small ones every token is as likely as the next, and a mistake would hide.
-
-    Wider maps have smaller ones, so that they keep the size of what goes through them.
-    """
+    """Large weights: with small ones every token is as likely as the next, and a mistake would hide."""
     source = torch.Generator().manual_seed(seed)
-    size = 0.3 * (32 / WIDTH) ** 0.5
     drawn = {}
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=source)
-        drawn[name] = (values * size if len(shape) > 1 else 1 + 0.3 * values).to(dtype)
+        drawn[name] = (values * SIZE if len(shape) > 1 else 1 + 0.3 * values).to(dtype)
     return drawn
 
 

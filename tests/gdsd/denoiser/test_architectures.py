@@ -1,4 +1,4 @@
-"""LLaDA and iLLaDA against their architectures written out, and LLaDA's rotation in float32."""
+"""Each published family against its architecture written out, Dream's shift by one, and LLaDA's rotation in float32."""
 
 from pathlib import Path
 
@@ -9,15 +9,16 @@ from torch import Tensor
 from tasks.gdsd.denoiser import networks
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
-from tests.gdsd.official import HEADS, LAYERS, WRITERS, write_illada, write_llada
+from tests.gdsd.checkpoints import CPU
+from tests.gdsd.official import HEADS, LAYERS, WRITERS, write_dream, write_illada, write_llada
 from tests.gdsd.official_maths import Weights, attend, in_float64, norm, rotate, split, stock, transformer
 
-CPU = torch.device("cpu")
-IDS = torch.tensor([[0, 2, 100, 3, 30, 77, 5, 5, 5], [9, 8, 5, 200, 5, 5, 41, 5, 1]])
+IDS = torch.tensor([[9, 30, 100, 12, 77, 5, 5, 5, 41], [9, 8, 5, 200, 5, 5, 41, 5, 11]])
+PADDING = 3  # of the second sequence
 OURS = {"norm_1": "attn_norm", "norm_2": "ff_norm", "gate": "ff_proj", "up": "up_proj", "down": "ff_out"}
 
 
-def llada(weights: Weights, ids: Tensor, seen: Tensor, kv_heads: int = HEADS) -> Tensor:  # (B, T, V)
+def llada(weights: Weights, ids: Tensor, seen: Tensor, kv_heads: int) -> Tensor:  # (B, T, V)
     """LLaDA as its paper and configuration have it: no causal mask, no biases, theta 5e5, epsilon 1e-5."""
     weights = in_float64(weights)
 
@@ -34,20 +35,27 @@ def llada(weights: Weights, ids: Tensor, seen: Tensor, kv_heads: int = HEADS) ->
     return norm(x, weights["model.transformer.ln_f.weight"], 1e-5) @ head.T
 
 
-def illada(weights: Weights, ids: Tensor, seen: Tensor) -> Tensor:  # (B, T, V)
-    """iLLaDA: grouped keys and values, a tied head."""
+def stock_named(weights: Weights, ids: Tensor, seen: Tensor, theta: float) -> Tensor:  # (B, T, V)
+    """The others, without a causal mask: grouped keys and values, epsilon 1e-6, a head that is tied or its own.
+
+    A Qwen2 (Dream) has biases on queries, keys and values, a Qwen3 norms of each head's queries and keys.
+    """
     weights = in_float64(weights)
 
     def attention(layer: int, x: Tensor) -> Tensor:
         place = f"model.layers.{layer}.self_attn"
-        q, k, v = (
-            split(x @ weights[f"{place}.{name}_proj.weight"].T, count)
-            for name, count in (("q", HEADS), ("k", 2), ("v", 2))
-        )
-        return attend(rotate(q, 5e5), rotate(k, 5e5), v, seen) @ weights[f"{place}.o_proj.weight"].T
 
-    x = transformer(weights["model.embed_tokens.weight"][ids], LAYERS, attention, stock(weights), 1e-6)
-    return norm(x, weights["model.norm.weight"], 1e-6) @ weights["model.embed_tokens.weight"].T
+        def heads(name: str, count: int) -> Tensor:
+            rows = x @ weights[f"{place}.{name}_proj.weight"].T + weights.get(f"{place}.{name}_proj.bias", 0)
+            scale = weights.get(f"{place}.{name}_norm.weight")
+            return split(rows, count) if scale is None else norm(split(rows, count), scale, 1e-6)
+
+        q, k, v = heads("q", HEADS), heads("k", 2), heads("v", 2)
+        return attend(rotate(q, theta), rotate(k, theta), v, seen) @ weights[f"{place}.o_proj.weight"].T
+
+    embedding = weights["model.embed_tokens.weight"]
+    x = transformer(embedding[ids], LAYERS, attention, stock(weights), 1e-6)
+    return norm(x, weights["model.norm.weight"], 1e-6) @ weights.get("lm_head.weight", embedding).T
 
 
 @torch.no_grad()
@@ -55,36 +63,63 @@ def logits(denoiser: Denoiser, ids: Tensor, seen: Tensor | None = None) -> Tenso
     return denoiser.head().logits(denoiser(ids, seen))
 
 
-@pytest.mark.parametrize("config", [{}, {"n_kv_heads": 2}, {"weight_tying": True}], ids=str)
-def test_logits_are_those_of_the_architecture(config: dict[str, object], tmp_path: Path) -> None:
-    """If it fails, a published LLaDA runs as another model: what it writes is noise, or subtly worse."""
-    weights = write_llada(tmp_path, **config)
-    denoiser = load_folder(tmp_path, "llada", CPU)
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("llada", {}),
+        ("llada", {"n_kv_heads": 2}),
+        ("llada", {"weight_tying": True}),
+        ("illada", {}),
+        ("dream", {}),
+        ("qwen3_mdlm", {}),
+    ],
+    ids=str,
+)
+def test_logits_are_those_of_the_architecture(name: str, config: dict[str, object], tmp_path: Path) -> None:
+    """If it fails, a published model runs as another one: what it writes is noise, or subtly worse.
+
+    Dream's row i - 1 predicts token i; the first row of a sequence has none before it, and stands for itself as the
+    authors have it. Padding is not read, nor are the other sequences of a batch.
+    """
+    weights = WRITERS[name](tmp_path, **config)
+    denoiser = load_folder(tmp_path, name, CPU)
     seen = torch.ones_like(IDS, dtype=torch.bool)
-    expected = llada(weights, IDS, seen, kv_heads=2 if "n_kv_heads" in config else HEADS)
-    torch.testing.assert_close(logits(denoiser, IDS), expected.float(), atol=2e-5, rtol=2e-5)
+    for padding in (0, PADDING):
+        seen[1, :padding] = False
+        if name == "llada":
+            rows = llada(weights, IDS, seen, kv_heads=2 if "n_kv_heads" in config else HEADS)
+        else:
+            rows = stock_named(weights, IDS, seen, 5e5 if name == "illada" else 1e6)
+        found = logits(denoiser, IDS, seen)
+        for sequence, first in ((0, 0), (1, padding)):
+            expected = rows[sequence, first:]
+            if name == "dream":
+                expected = torch.cat([expected[:1], expected[:-1]])
+            torch.testing.assert_close(found[sequence, first:], expected.float(), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(found[1, PADDING:], logits(denoiser, IDS[1:, PADDING:])[0], atol=1e-5, rtol=1e-5)
 
 
-@torch.no_grad()
-def test_padding_and_batch_are_not_read(tmp_path: Path) -> None:
-    """If it fails, a prompt is understood differently beside another one."""
-    weights = write_llada(tmp_path)
-    denoiser = load_folder(tmp_path, "llada", CPU)
-    seen = torch.ones(2, 9, dtype=torch.bool)
-    seen[1, :4] = False
-    found = logits(denoiser, IDS, seen)
-    torch.testing.assert_close(found, llada(weights, IDS, seen).float(), atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(found[1, 4:], logits(denoiser, IDS[1:, 4:])[0], atol=1e-5, rtol=1e-5)
-
-
-def test_logits_of_illada(tmp_path: Path) -> None:
-    """If it fails, iLLaDA's grouped heads or its tied head are read as something else."""
-    weights = write_illada(tmp_path)
+def test_a_tied_head_is_the_embedding(tmp_path: Path) -> None:
+    """If it fails, one table is trained as two, which no longer agree."""
+    write_illada(tmp_path)
     denoiser = load_folder(tmp_path, "illada", CPU)
-    seen = torch.ones(2, 9, dtype=torch.bool)
-    seen[1, :3] = False
-    torch.testing.assert_close(logits(denoiser, IDS, seen), illada(weights, IDS, seen).float(), atol=2e-5, rtol=2e-5)
-    assert denoiser.head().weight is denoiser.network.model.embed_tokens.weight, "one tensor, trained as one"
+    assert denoiser.head().weight is denoiser.network.model.embed_tokens.weight
+
+
+def test_gradients_pass_the_shift(tmp_path: Path) -> None:
+    """If it fails, the score of a token trains the row of another, or row 0's double use is lost."""
+    write_dream(tmp_path)
+    denoiser = load_folder(tmp_path, "dream", CPU)
+    sums = []
+    for padding in (0, 2):
+        denoiser.zero_grad()
+        ids = torch.cat([torch.zeros(1, padding, dtype=torch.int64), IDS[:1]], 1)
+        seen = torch.arange(ids.shape[1])[None] >= padding
+        denoiser(ids, seen)[:, padding:].square().sum().backward()
+        gradient = denoiser.network.model.layers[0].mlp.up_proj.weight.grad
+        assert gradient is not None
+        sums.append(gradient.clone())
+    torch.testing.assert_close(*sums, atol=1e-3, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -129,7 +164,7 @@ def test_queries_and_keys_are_rotated_in_float32(tmp_path: Path, monkeypatch: py
         assert not torch.equal(found, rounded.transpose(1, 2)), "the precision matters, so the test means something"
 
 
-@pytest.mark.parametrize("name", ["llada", "illada"])
+@pytest.mark.parametrize("name", WRITERS)
 def test_half_precision_stays_close(name: str, tmp_path: Path) -> None:
     """If it fails, a policy on a GPU is another one than on a CPU: rotary frequencies, say, were rounded to 8 bits.
 
@@ -142,5 +177,6 @@ def test_half_precision_stays_close(name: str, tmp_path: Path) -> None:
     ids = torch.arange(100)[None] + 10
     found, expected = logits(half, ids), logits(full, ids)
     assert ((found - expected).norm() / expected.norm()).item() < 0.04
-    expected_frequencies = 1.0 / (5e5 ** (torch.arange(0, 8, 2, dtype=torch.float32) / 8))
-    assert torch.equal(half.network.model.rotary_emb.inv_freq, expected_frequencies)
+    if name == "llada":
+        frequencies = 1.0 / (5e5 ** (torch.arange(0, 8, 2, dtype=torch.float32) / 8))
+        assert torch.equal(half.network.model.rotary_emb.inv_freq, frequencies)
