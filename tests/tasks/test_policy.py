@@ -74,6 +74,14 @@ def test_a_published_model_is_the_base(tmp_path: Path, monkeypatch: pytest.Monke
     assert not list(folder.glob("model*.safetensors")) and (folder / "base.json").is_file()
 
 
+def test_a_base_of_4_bits_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a run looks for a model and measures its prompts before it finds that it cannot read it."""
+    monkeypatch.setattr("tasks.gdsd.denoiser.quantization.find_spec", lambda name: None)
+    config = published(tmp_path, adapter={"rank": 2, "base_bits": 4}, model={"path": "/nowhere", "sha256": "0" * 64})
+    with pytest.raises(ConfigError, match="needs bitsandbytes, which is not installed here; run"):
+        prepare(config, tmp_path)
+
+
 def test_a_published_model_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, rounds of one run start from different bases."""
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))

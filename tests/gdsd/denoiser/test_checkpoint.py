@@ -1,9 +1,6 @@
 """Checkpoints: nothing is lost, equal training gives equal bytes, and damage is refused by name."""
 
-import json
 import os
-import pickle
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +14,7 @@ from tasks.gdsd.denoiser import checkpoint, checkpoint_record
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.files import SUMS, digest
-from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained, unseal
+from tests.gdsd.checkpoints import CPU, edit_json, edit_tensors, trained
 
 ALL_FILES = [
     "config.json",
@@ -133,48 +130,6 @@ def test_others_may_read_a_checkpoint(folder: Path) -> None:
 # Damage
 
 
-@pytest.mark.parametrize("name", ALL_FILES)
-@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "garbage"])
-def test_a_damaged_file_is_refused_by_name(name: str, kind: str, folder: Path) -> None:
-    """If it fails, a half-copied checkpoint ends in a stack trace of another library, or worse, loads."""
-    damage(folder / name, kind)
-    # The folder is given as it is in the message, so that a name inside tmp_path does not match by accident.
-    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-        checkpoint.load(folder, CPU)
-
-
-@pytest.mark.usefixtures("adapted")
-def test_one_wrong_bit_is_found(folder: Path, tmp_path: Path) -> None:
-    """If it fails, a disk that forgets a bit changes a policy, and nobody ever learns why it got worse.
-
-    Only a part of all bits breaks a file's form; a weight with another exponent looks like any other.
-    """
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    assert SUMS in names and len(names) >= len(ALL_FILES)
-    for name in names:
-        content = bytearray((folder / name).read_bytes())
-        content[-3] ^= 4
-        copy = shutil.copytree(folder, tmp_path / "copy")
-        (copy / name).write_bytes(content)
-        with pytest.raises(CheckpointError) as refused:
-            checkpoint.load(copy, CPU)
-        if name != SUMS:
-            assert f"{copy}/{name} is damaged" in str(refused.value) or f"{copy}/{name} is not" in str(refused.value)
-            assert name == "gdsd.json" or "run again what made it" in str(refused.value)
-        if name not in (SUMS, "gdsd.json", "optimizer.safetensors"):
-            with pytest.raises(CheckpointError, match="is damaged"):
-                checkpoint.rebase(copy, tmp_path / "base")
-        shutil.rmtree(copy)
-
-
-@pytest.mark.parametrize("name", ALL_FILES)
-def test_a_file_that_is_lacking_is_named(name: str, folder: Path) -> None:
-    """If it fails, half an upload is taken for a policy, or says nothing of what is not there."""
-    (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-        checkpoint.load(folder, CPU)
-
-
 def test_digests_are_those_of_the_usual_tool(folder: Path) -> None:
     """If it fails, a person cannot check a copy of a policy without this project."""
     done = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=folder, capture_output=True, text=True)
@@ -191,36 +146,6 @@ def test_a_checkpoint_of_before_there_were_digests(folder: Path) -> None:
     """If it fails, policies that were trained before have become useless."""
     (folder / SUMS).unlink()
     assert checkpoint.load(folder, CPU).record.round == 3
-
-
-def test_no_folder_at_all(tmp_path: Path) -> None:
-    """If it fails, a mistyped path ends in a stack trace, or is looked up on the network."""
-    with pytest.raises(CheckpointError, match=r"nowhere is not a checkpoint"):
-        checkpoint.load(tmp_path / "nowhere", CPU)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tensors: tensors.update({"lm_head.weight": tensors["lm_head.weight"][:-1].clone()}),
-        lambda tensors: tensors.pop("model.norm.weight"),
-        lambda tensors: tensors.update({"model.extra.weight": torch.zeros(3)}),
-    ],
-    ids=["shape", "lacking", "surplus"],
-)
-def test_weights_that_do_not_fit_are_refused(change: Callable[[dict[str, Tensor]], object], folder: Path) -> None:
-    """If it fails, a policy is partly random: layers that do not fit are silently initialised anew or dropped."""
-    edit_tensors(folder / "model.safetensors", change)
-    with pytest.raises(CheckpointError):
-        checkpoint.load(folder, CPU)
-
-
-@pytest.mark.parametrize("values", [{"hidden_size": 32}, {"vocab_size": 60}, {"num_hidden_layers": 3}])
-def test_a_configuration_that_does_not_fit_is_refused(values: dict[str, int], folder: Path) -> None:
-    """If it fails, config.json of another policy turns this one into noise."""
-    edit_json(folder / "config.json", **values)
-    with pytest.raises(CheckpointError):
-        checkpoint.load(folder, CPU)
 
 
 @pytest.mark.parametrize(
@@ -241,20 +166,20 @@ def test_optimizer_state_that_does_not_fit_is_refused(
         checkpoint.load(folder, CPU)
 
 
-def test_a_causal_network_is_refused(folder: Path) -> None:
-    """If it fails, an ordinary language model loads and is read without the mask that it was trained with."""
-    edit_json(folder / "config.json", is_causal=True)
-    with pytest.raises(CheckpointError, match="is_causal"):
-        checkpoint.load(folder, CPU)
-
-
-def test_a_network_that_does_not_say_is_refused(folder: Path) -> None:
-    """If it fails, a stock checkpoint of an ordinary language model loads, or ends in an AttributeError."""
-    values = json.loads((folder / "config.json").read_text())
-    del values["is_causal"]
-    unseal(folder / "config.json")
-    (folder / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="is_causal"):
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hidden_size": 32}, "do not fit config"),
+        ({"num_hidden_layers": 3}, "lacks 9 tensors"),
+        ({"is_causal": True}, "is_causal"),
+        ({"is_causal": None}, "is_causal"),
+    ],
+    ids=str,
+)
+def test_a_configuration_of_another_network_is_refused(values: dict[str, object], said: str, folder: Path) -> None:
+    """If it fails, another policy's config.json turns this one into noise, or a causal model is read without a mask."""
+    edit_json(folder / "config.json", **values)
+    with pytest.raises(CheckpointError, match=said):
         checkpoint.load(folder, CPU)
 
 
@@ -268,36 +193,6 @@ def test_a_record_of_another_form_is_refused(values: dict[str, object], folder: 
     edit_json(folder / "gdsd.json", **values)
     with pytest.raises(CheckpointError, match=r"gdsd\.json"):
         checkpoint.load(folder, CPU)
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (os.environ["BOMB"],)
-
-
-def test_pickles_in_the_folder_are_not_opened(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, a downloaded checkpoint can run code."""
-    crater = tmp_path / "crater"
-    monkeypatch.setenv("BOMB", str(crater))
-    for name in ("pytorch_model.bin", "optimizer.pt", "training_args.bin", "tokenizer.pkl"):
-        (folder / name).write_bytes(pickle.dumps(Bomb()))
-    checkpoint.load(folder, CPU)
-    assert not crater.exists()
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        checkpoint.load(folder, CPU)
-    assert not crater.exists(), "not even where the safe file is missing"
-    shutil.rmtree(folder)
-    pickle.loads(pickle.dumps(Bomb()))
-    assert crater.exists(), "the bomb works, so the test means something"
-
-
-def test_code_in_the_folder_is_not_run(folder: Path) -> None:
-    """If it fails, a downloaded checkpoint can run code."""
-    edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.Evil"})
-    edit_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
-    (folder / "evil.py").write_text("raise SystemExit('code of the checkpoint was run')\n")
-    assert checkpoint.load(folder, CPU).record.round == 3
 
 
 # The base of another run

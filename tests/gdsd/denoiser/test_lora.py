@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.files import SUMS, digest
-from tests.gdsd.checkpoints import CPU, damage, edit_json, edit_tensors, trained, unseal
+from tests.gdsd.checkpoints import CPU, edit_json, edit_tensors, trained, unseal
 from tests.gdsd.epochs import configured, run, same
 
 CONFIG = AdapterConfig(rank=4, alpha=6.0)
@@ -78,27 +77,21 @@ def test_an_adapted_map_is_w_plus_the_scaled_product(denoiser: Denoiser) -> None
             assert (read(denoiser) - read(plain)).abs().max() > 0.1, "the product matters, so the test means something"
 
 
-def test_only_the_adapter_is_trained(denoiser: Denoiser) -> None:
-    """If it fails, the base drifts, and with it the reference policy; or a part of the adapter never learns."""
-    adapt(denoiser)
+def test_only_the_adapter_is_trained(denoiser: Denoiser, other_denoiser: Denoiser) -> None:
+    """If it fails, the base drifts, and with it the reference policy; or more or less is trained than was configured.
+
+    Two blocks have seven maps each, with A and B for each target. Without an adapter all weights are trained.
+    """
+    assert denoiser.trainable() == list(denoiser.named_parameters())
+    assert len(adapt(denoiser).trainable()) == 2 * 7 * 2
+    names = [name for name, _ in adapt(other_denoiser, AdapterConfig(targets=["up_proj", "q_proj"])).trainable()]
+    assert len(names) == 2 * 2 * 2 and all(re.search(r"\.(q|up)_proj\.lora_", name) for name in names)
     before = {name: parameter.detach().clone() for name, parameter in denoiser.named_parameters()}
     trained(denoiser)
     moved = {name for name, parameter in denoiser.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == {name for name, _ in denoiser.trainable()}
     assert moved == {name for name in before if ".lora_" in name}
     assert moved == {name for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
-
-
-def test_targets_choose_the_maps(denoiser: Denoiser, other_denoiser: Denoiser) -> None:
-    """If it fails, more or less is trained than the configuration says: two blocks, with A and B for each target."""
-    assert len(adapt(denoiser).trainable()) == 2 * 7 * 2
-    names = [name for name, _ in adapt(other_denoiser, AdapterConfig(targets=["up_proj", "q_proj"])).trainable()]
-    assert len(names) == 2 * 2 * 2 and all(re.search(r"\.(q|up)_proj\.lora_", name) for name in names)
-
-
-def test_without_an_adapter_all_weights_are_trained(denoiser: Denoiser) -> None:
-    """If it fails, full fine-tuning leaves weights as they were, or their moments are lost between rounds."""
-    assert denoiser.trainable() == list(denoiser.named_parameters())
 
 
 # The base inside
@@ -111,16 +104,6 @@ def test_the_base_inside_is_the_base_bit_for_bit(denoiser: Denoiser) -> None:
     after = read(denoiser)
     assert not torch.equal(after, base)
     with denoiser.base_only():
-        assert torch.equal(read(denoiser), base)
-    assert torch.equal(read(denoiser), after)
-
-
-def test_switching_off_may_be_nested_and_interrupted(denoiser: Denoiser) -> None:
-    """If it fails, an inner use or an error leaves the adapter off or frozen, and the policy trains as the base."""
-    base = read(denoiser)
-    trained(adapt(denoiser))
-    after = read(denoiser)
-    with denoiser.base_only():
         with denoiser.base_only():
             pass
         assert torch.equal(read(denoiser), base), "leaving the inner one must not switch the adapter on"
@@ -128,21 +111,6 @@ def test_switching_off_may_be_nested_and_interrupted(denoiser: Denoiser) -> None
         raise KeyboardInterrupt
     assert torch.equal(read(denoiser), after)
     assert all(parameter.requires_grad for _, parameter in denoiser.trainable())
-
-
-def test_reference_scores_between_forward_and_backward_change_no_gradient(denoiser: Denoiser) -> None:
-    """If it fails, an epoch with reference scores loses the gradient of scores that were taken before them."""
-    trained(adapt(denoiser))
-    gradients = []
-    for interrupted in (False, True):
-        denoiser.zero_grad()
-        loss = read(denoiser).square().sum()
-        if interrupted:
-            with torch.no_grad(), denoiser.base_only():
-                read(denoiser)
-        loss.backward()
-        gradients.append(torch.cat([parameter.grad.flatten() for _, parameter in denoiser.trainable()]))
-    assert torch.equal(*gradients) and gradients[0].norm() > 0
 
 
 def test_there_is_no_base_without_an_adapter(denoiser: Denoiser) -> None:
@@ -186,15 +154,11 @@ def test_equal_seeds_draw_equal_adapters(denoiser: Denoiser) -> None:
     assert all(not first[name].any() for name in sides["B"])
     assert all(not torch.equal(first[name], other[name]) for name in sides["A"])
     assert len({first[name].flatten()[0].item() for name in sides["A"]}) == len(sides["A"])
-    for name in sides["A"]:
-        assert 0.5 < first[name].abs().max() * first[name].shape[1] ** 0.5 <= 1
-
-
-def test_a_map_starts_alike_whatever_else_is_adapted(denoiser: Denoiser) -> None:
-    """If it fails, two runs that differ in their targets also differ by chance."""
     together = drawn(adapt(copy.deepcopy(denoiser), AdapterConfig(targets=["q_proj", "o_proj"])))
     alone = drawn(adapt(denoiser, AdapterConfig(targets=["o_proj"])))
-    assert all(torch.equal(together[name], alone[name]) for name in alone)
+    assert all(torch.equal(together[name], alone[name]) for name in alone), "whatever else is adapted"
+    for name in sides["A"]:
+        assert 0.5 < first[name].abs().max() * first[name].shape[1] ** 0.5 <= 1
 
 
 # Epochs
@@ -265,26 +229,7 @@ def test_an_adapter_names_no_place_and_no_order(denoiser: Denoiser, tmp_path: Pa
     assert values["base_model_name_or_path"] == ".."
 
 
-def test_a_copy_on_disk_goes_on_as_the_one_in_memory(folder: Path, denoiser: Denoiser) -> None:
-    """If it fails, a resumed run trains other weights than one that was never stopped, or has lost its base."""
-    loaded = checkpoint.load(folder, CPU).denoiser.eval()
-    trained(loaded)
-    trained(denoiser)
-    assert torch.equal(read(loaded), read(denoiser))
-    with loaded.base_only(), denoiser.base_only():
-        assert torch.equal(read(loaded), read(denoiser))
-
-
 # Damage
-
-
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "garbage"])
-def test_a_damaged_file_is_refused_by_name(name: str, kind: str, folder: Path) -> None:
-    """If it fails, a half-copied adapter ends in a stack trace of another library, or the base runs in its place."""
-    damage(folder / "adapter" / name, kind)
-    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-        checkpoint.load(folder, CPU)
 
 
 def test_a_lost_or_surplus_adapter_is_refused(folder: Path, denoiser: Denoiser) -> None:
@@ -353,14 +298,6 @@ def test_a_configuration_of_another_adapter_is_refused(values: dict[str, object]
         checkpoint.load(folder, CPU)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "[" * 100_000], ids=["list", "null", "deep"])
-def test_a_configuration_that_is_no_mapping_is_refused(text: str, folder: Path) -> None:
-    """If it fails, a damaged file ends in an AttributeError or a RecursionError."""
-    (folder / "adapter/adapter_config.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
-        checkpoint.load(folder, CPU)
-
-
 def test_switches_of_a_later_peft_that_are_off_are_let_through(folder: Path) -> None:
     """If it fails, an update of peft makes every earlier policy, or every later one, unreadable."""
     edit_json(folder / "adapter/adapter_config.json", peft_version="9.9.9", use_novelty=False, novelty_config=None)
@@ -374,15 +311,6 @@ def test_an_adapter_beside_the_weights_is_refused(folder: Path) -> None:
     """
     (folder / "adapter_config.json").write_bytes((folder / "adapter/adapter_config.json").read_bytes())
     with pytest.raises(CheckpointError, match=r"adapter_config\.json is out of place"):
-        checkpoint.load(folder, CPU)
-
-
-def test_a_pickled_adapter_is_not_opened(folder: Path) -> None:
-    """If it fails, a downloaded adapter can run code: peft falls back to a pickle where the safe file is missing."""
-    (folder / "adapter/adapter_model.bin").write_bytes(pickle.dumps({"harmless": 1}))
-    checkpoint.load(folder, CPU)
-    (folder / "adapter/adapter_model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors"):
         checkpoint.load(folder, CPU)
 
 
