@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flytekit import current_context
+from flytekit import Secret, current_context
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
@@ -116,7 +116,7 @@ def track_run(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishCo
     return _track(run, report, folder, publish, index)
 
 
-@cpu_task(retries=3, cached=False)
+@cpu_task(retries=3, cached=False, secret=Secret(group=GROUP, key=WANDB))
 def track_in_wandb(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
     """Tells Weights & Biases of a run, as `track_run` does.
 
@@ -126,7 +126,7 @@ def track_in_wandb(run: FlyteFile, report: FlyteFile, folder: str, publish: Publ
     return _track(run, report, folder, publish, index)
 
 
-@cpu_task(retries=3, cached=False)
+@cpu_task(retries=3, cached=False, secret=Secret(group=GROUP, key=MLFLOW))
 def track_in_mlflow(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
     """Tells an MLflow server that asks for a token of a run, as `track_run` does.
 
@@ -150,7 +150,7 @@ def _track(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfi
         return trackers.make(config, options).track(base.of(record, Path(os.fspath(report))), key)
 
 
-@cpu_task(hours=6, retries=3, cached=False)
+@cpu_task(hours=6, retries=3, cached=False, secret=Secret(group=GROUP, key=HUB))
 def push_policy(run: FlyteDirectory, folder: str, publish: PublishConfig) -> str:
     """Pushes a run's policy to the hub; returns the commit's address.
 

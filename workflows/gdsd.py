@@ -189,7 +189,9 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         seed=config.seed,
         hardware=config.hardware,
     )
-    rounds = run_rounds(config=config, train=begun.train, problems=begun.validation, base=begun.base)
+    rounds = run_rounds(
+        config=config, distill=config.distill, train=begun.train, problems=begun.validation, base=begun.base
+    )
     best = select_best(before=rounds.best, last=rounds.policy, progress=rounds.progress, validation=rounds.validation)
     after = evaluate_policy(
         policy=best,
@@ -243,9 +245,9 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     All share the base, the prompts and the rollouts' random numbers; only what is distilled differs.
     """
 
-    def run(contestant: str, distill: DistillConfig, problems: Table, seed: int, what: str = "run") -> Series:
-        name = f"{config.name}-{contestant}-{what}-{seed}"
-        rounds = run_rounds(config=config.run(name, distill, seed), train=train, problems=problems, base=base)
+    def run_one(contestant: str, distill: DistillConfig, problems: Table, seed: int, what: str = "run") -> Series:
+        run = config.run(contestant, f"{config.name}-{contestant}-{what}-{seed}", seed)
+        rounds = run_rounds(config=run, distill=distill, train=train, problems=problems, base=base)
         return record_series(
             contestant=contestant,
             distill=distill,
@@ -262,14 +264,14 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
                 for factor in config.tuning.factors
             }
             tried = [
-                run(name, rate, validation, seed, f"rate-{factor:g}".replace(".", "_"))
+                run_one(name, rate, validation, seed, f"rate-{factor:g}".replace(".", "_"))
                 for factor, rate in rates.items()
                 for seed in config.tuning.seeds
             ]
             chosen = choose_learning_rate(contestant=name, distill=distill, series=tried)
             tunings.append(chosen.tuning)
             distill = chosen.distill
-        series += [run(name, distill, test, seed) for seed in config.seeds]
+        series += [run_one(name, distill, test, seed) for seed in config.seeds]
     return Contest(tunings, series)
 
 

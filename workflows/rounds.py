@@ -17,7 +17,7 @@ from tasks.drift import MeasuredDrift, measure_drift, sample_both
 from tasks.evaluate import Evaluated, answer_problems, verify_answers
 from tasks.gdsd.config.hardware import HardwareConfig
 from tasks.gdsd.config.sampler import RolloutEngine
-from tasks.gdsd.config.train import EvaluationConfig, TrainConfig
+from tasks.gdsd.config.train import DistillConfig, EvaluationConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.evaluate import stopping
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
@@ -220,12 +220,16 @@ def update(config: TrainConfig, policy: Checkpoint, base: Checkpoint, rewarded: 
 
 
 @unroll()
-def run_rounds(config: TrainConfig, train: Table, problems: Table, base: Checkpoint) -> Rounds:
+def run_rounds(config: TrainConfig, distill: DistillConfig, train: Table, problems: Table, base: Checkpoint) -> Rounds:
     """Chains the legs of a run, which evaluate on some problems; the last round is always evaluated.
 
     Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
+
+    Args:
+        distill: what takes the place of the configuration's, such as what a comparison chose while it ran
     """
     began = time.time()
+    config = config.model_copy(update={"distill": distill})
     # Limits decide which engine is used, not what it makes: others leave the rollouts in the cache.
     at = Standing(base, base, config.rollout.engine.without_limits(), Progress(), [])
     for leg, evaluated in cut(config.rounds, config.validate_every):

@@ -109,7 +109,7 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
     from tasks.gdsd.prompts import quality
     from tasks.gdsd.reward import rewards
 
-    judge, answer = rewards.verify, answering.answer
+    verify, answer = rewards.verify, answering.answer
     rounds: list[int] = []
 
     def noted(policy, *arguments):
@@ -117,7 +117,7 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
         return answer(policy, *arguments)
 
     def scripted(answers, choice):
-        judged = judge(answers, choice)
+        judged = verify(answers, choice)
         if "steps" not in answers.column_names:  # rollouts
             return judged
         guarded = len(set(answers["prompt_id"].to_pylist())) == 6
@@ -126,7 +126,7 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
         return judged.set_column(place, "solved", [solved])
 
     monkeypatch.setattr(answering, "answer", noted)
-    monkeypatch.setattr(rewards, "judge", scripted)
+    monkeypatch.setattr(rewards, "verify", scripted)
     monkeypatch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time of so small a run
     outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", json.dumps(MICRO))
     assert outcome.code == 0, outcome.text

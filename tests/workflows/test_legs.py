@@ -52,7 +52,7 @@ def test_a_leg_ends_with_an_evaluation_or_is_long_enough() -> None:
 def chain(config: TrainConfig, folder: Path) -> DynamicJobSpec:
     wanted = rounds.run_rounds.python_interface.inputs
     inputs = {name: value for name, value in leg_inputs(config, folder).items() if name in wanted}
-    return unroll(rounds.run_rounds, inputs)
+    return unroll(rounds.run_rounds, inputs | {"distill": config.distill})
 
 
 def test_no_specification_has_more_nodes_than_a_leg(tmp_path: Path) -> None:

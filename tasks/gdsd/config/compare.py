@@ -114,8 +114,8 @@ class CompareConfig(Config):
         check_readable(self.policy, {"prompts": self.prompts.domain})
         return self
 
-    def run(self, name: str, distill: DistillConfig, seed: int) -> TrainConfig:
-        """Returns a contestant's run as a configuration of its own."""
+    def run(self, contestant: str, name: str, seed: int) -> TrainConfig:
+        """Returns a contestant's run as a configuration of its own, before a learning rate is chosen."""
         return TrainConfig(
             name=name,
             seed=seed,
@@ -125,7 +125,7 @@ class CompareConfig(Config):
             policy=self.policy,
             rollout=self.rollout,
             reward=self.reward,
-            distill=distill,
+            distill=self.contestants[contestant],
             evaluation=self.evaluation,
             hardware=self.hardware,
         )
