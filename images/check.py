@@ -59,7 +59,7 @@ COMPILE = "import torch; print(torch.compile(lambda x: x.sin() + 1)(torch.zeros(
 LEVELS = """
 import json, sys
 sys.path.insert(0, "/exchange/code")
-from tasks.gdsd import sandbox
+from tasks.gdsd.sandbox import host as sandbox
 print(json.dumps({level: sandbox.offered(level)[1] for level in sandbox.LEVELS}))
 """
 

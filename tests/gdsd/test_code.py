@@ -16,7 +16,8 @@ from tasks.gdsd.domains.base import Answer, Problem, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.domains.code_problem import fault_of, read_reference
 from tasks.gdsd.errors import ConfigError, DataError, SandboxError
-from tasks.gdsd.sandbox import host, wire
+from tasks.gdsd.sandbox import host
+from tasks.gdsd.sandbox.guest import wire
 from tests.gdsd.sandboxes import unavailable
 
 MBPP = {  # a row as in the data set, its columns mapped to ours: text, test_list, test_setup_code, code

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.gdsd.errors import GdsdError, SandboxError
-from tasks.gdsd.sandbox import answer, seccomp, wire
 from tasks.gdsd.sandbox import host as sandbox
+from tasks.gdsd.sandbox.guest import answer, seccomp, wire
 from tasks.gdsd.sandbox.host import GoneError, LateError, Limits, Route, Sandbox, StartError
 from tests.gdsd.sandboxes import left_over, unavailable
 
@@ -232,8 +232,8 @@ def test_a_sandbox_does_not_outlive_the_host() -> None:
     memory = MEMORY_MIB + 200
     script = f"""
 import os, json, time
-from tasks.gdsd import sandbox
-from tasks.gdsd.sandbox import answer, seccomp, wire
+from tasks.gdsd.sandbox import host as sandbox
+from tasks.gdsd.sandbox.guest import answer, seccomp, wire
 side = sandbox.Sandbox(answer, sandbox.Limits(100, {memory}, 6, 2), sandbox.choose("limits"))
 side.wait_until_ready()
 side.send(json.dumps({{"source": {DAEMON!r}, "prefix": "", "entry_point": "f"}}).encode(), time.monotonic() + 20)
@@ -432,8 +432,8 @@ def test_an_ordinary_user_is_offered_what_holds_for_it() -> None:
     script = f"""
 import json, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from tasks.gdsd import sandbox
-from tasks.gdsd.sandbox import answer, wire
+from tasks.gdsd.sandbox import host as sandbox
+from tasks.gdsd.sandbox.guest import answer, wire
 seconds = {{}}
 for level in sandbox.LEVELS:
     route, reason = sandbox.offered(level)

@@ -20,9 +20,10 @@ from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
 from tasks.gdsd.errors import SandboxError
-from tasks.gdsd.sandbox import answer as answer_role
-from tasks.gdsd.sandbox import host, wire
-from tasks.gdsd.sandbox import tester as tester_role
+from tasks.gdsd.sandbox import host
+from tasks.gdsd.sandbox.guest import answer as answer_role
+from tasks.gdsd.sandbox.guest import tester as tester_role
+from tasks.gdsd.sandbox.guest import wire
 from tasks.gdsd.sandbox.host import GoneError, LateError, Limits, Route, Sandbox, StartError
 
 SOURCE = 1 << 18  # bytes of an answer's code

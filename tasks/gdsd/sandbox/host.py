@@ -34,21 +34,21 @@ from types import ModuleType, TracebackType
 from typing import Literal, NamedTuple, Self
 
 from tasks.gdsd.errors import SandboxError
-from tasks.gdsd.sandbox import answer, kernel, launch, seccomp, start, tester, wire
+from tasks.gdsd.sandbox.guest import answer, kernel, launch, seccomp, start, tester, wire
 
 Level = Literal["full", "processes", "limits"]
 LEVELS: tuple[Level, ...] = ("full", "processes", "limits")
 SHIPPED = (answer, kernel, launch, seccomp, start, tester, wire)  # named, so that their files travel to a cluster
 
 SCRIPT = os.path.realpath(start.__file__)
-ROOT = str(Path(SCRIPT).parents[3])  # of the project
+ROOT = str(Path(SCRIPT).parents[4])  # of the project
 START_SECONDS = 30.0  # for a sandbox to come up, on a busy machine
 STOP_SECONDS = 10.0
 FIRST_UID, LAST_UID = 1 << 30, 1 << 31  # far from people and services
 NOBODY = 65534
 DEVICES = ("null", "zero", "urandom")
 MIB = 1 << 20
-GUESTS = "/guest/tasks/gdsd/sandbox"  # where the guests' folder lies at the level `full`
+GUESTS = "/guest/tasks/gdsd/sandbox/guest"  # where the guests' folder lies at the level `full`
 PYTHON_OPTIONS = ("-P", "-s", "-S")  # with an environment of our own: what -I does, but with a fixed hash seed
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # or the order of a set, and with it a verdict, would be chance
 REMEDY = (

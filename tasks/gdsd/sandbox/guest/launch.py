@@ -21,11 +21,11 @@ def main() -> None:
     uid, seconds, memory, processes, file_size, shown = map(int, sys.argv[3:9])
     paths = sys.argv[9:]
     if role == "answer":
-        from tasks.gdsd.sandbox.answer import serve
+        from tasks.gdsd.sandbox.guest.answer import serve
     else:
-        from tasks.gdsd.sandbox.tester import serve
+        from tasks.gdsd.sandbox.guest.tester import serve
     if level != "full":
-        from tasks.gdsd.sandbox import kernel  # bubblewrap does all of it, and the import takes time
+        from tasks.gdsd.sandbox.guest import kernel  # bubblewrap does all of it, and the import takes time
     sys.path.pop(0)
     interpreter = -1
     if level == "full":

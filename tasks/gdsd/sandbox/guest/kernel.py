@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from tasks.gdsd.sandbox import seccomp
+from tasks.gdsd.sandbox.guest import seccomp
 
 SET_NO_NEW_PRIVS, SET_SECCOMP, SET_CHILD_SUBREAPER = 38, 22, 36
 SECCOMP_FILTER = 2
