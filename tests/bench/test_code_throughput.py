@@ -23,7 +23,7 @@ import pytest
 from tasks.gdsd.domains.base import Answer
 from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.sandbox import host
-from tests.gdsd.sandboxes import only, unavailable
+from tests.gdsd.sandbox.sandboxes import only, unavailable
 
 WORKERS, ANSWERS, ROUNDS = 4, 50, 5
 SOLUTION = "def clamp(number, least, most):\n    return max(least, min(number, most))\n"

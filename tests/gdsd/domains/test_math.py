@@ -17,7 +17,7 @@ from tasks.gdsd.domains.base import Answer, Problem
 from tasks.gdsd.domains.math import EXAMPLES, WORKER, Math, MathConfig, Worker
 from tasks.gdsd.errors import DataError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BOMB = "9^{9^{9^9}}"
 
 

@@ -24,9 +24,9 @@ from tasks.gdsd.errors import GdsdError, SandboxError
 from tasks.gdsd.sandbox import host as sandbox
 from tasks.gdsd.sandbox.guest import answer, seccomp, wire
 from tasks.gdsd.sandbox.host import GoneError, LateError, Limits, Route, Sandbox, StartError
-from tests.gdsd.sandboxes import left_over, unavailable
+from tests.gdsd.sandbox.sandboxes import left_over, unavailable
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MEMORY_MIB = 300 + os.getpid() % 97  # tells this suite's sandboxes apart
 LIMITS = Limits(10, MEMORY_MIB, 6, 2)
 PATIENCE = 20.0

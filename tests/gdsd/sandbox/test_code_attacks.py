@@ -19,7 +19,7 @@ import pytest
 from tasks.gdsd.domains.base import Answer, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.sandbox import host
-from tests.gdsd.sandboxes import left_over, only, unavailable
+from tests.gdsd.sandbox.sandboxes import left_over, only, unavailable
 
 SECONDS, FILE_MIB, PROCESSES = 2, 2, 6
 MEMORY_MIB = 200 + os.getpid() % 97  # on the command line of this suite's sandboxes, so that they are told apart

@@ -18,7 +18,7 @@ from tasks.gdsd.domains.code_problem import fault_of, read_reference
 from tasks.gdsd.errors import ConfigError, DataError, SandboxError
 from tasks.gdsd.sandbox import host
 from tasks.gdsd.sandbox.guest import wire
-from tests.gdsd.sandboxes import unavailable
+from tests.gdsd.sandbox.sandboxes import unavailable
 
 MBPP = {  # a row as in the data set, its columns mapped to ours: text, test_list, test_setup_code, code
     "problem": "Write a function to find the similar elements from the given two tuple lists.",

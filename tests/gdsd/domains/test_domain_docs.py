@@ -14,7 +14,7 @@ import pytest
 
 from tasks.gdsd.domains.base import Domain, DomainConfig
 
-FOLDER = Path(__file__).parents[2] / "docs" / "domains"
+FOLDER = Path(__file__).parents[3] / "docs" / "domains"
 PAGES = sorted(page for page in FOLDER.glob("*.md") if page.stem != "custom")  # whose example has a test of its own
 REQUIRED = ["sudoku", "countdown", "gsm8k", "math", "code"]
 BLOCK = re.compile(r"^(?P<fence>`{3,})(?P<kind>\w+)(?P<options>.*)\n(?P<text>(?s:.*?))\n(?P=fence)$", re.MULTILINE)

@@ -22,7 +22,7 @@ from tasks.gdsd.errors import ConfigError, DataError, GdsdError
 from tasks.gdsd.prompts import problems, quality
 from tasks.gdsd.reward import rewards
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/domains/custom.md").read_text()
 PATH = "my_package.sorting:Sorting"
 
