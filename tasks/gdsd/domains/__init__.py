@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Discriminator, RootModel, Tag, model_validator
 
 from tasks.gdsd.domains import custom
-from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.domains.countdown import Countdown, CountdownConfig
 from tasks.gdsd.domains.custom import CustomConfig
@@ -19,7 +19,9 @@ __all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make"]
 
 def _domain_name(value: object) -> object:
     """The domain that a configuration means: Sudoku where it does not say."""
-    return value.get("name", "sudoku") if isinstance(value, dict) else getattr(value, "name", None)
+    if isinstance(value, dict):
+        return value.get("name", "sudoku")
+    return value.name if isinstance(value, DomainConfig) else None
 
 
 Configuration = Annotated[
