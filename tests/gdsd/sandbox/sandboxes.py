@@ -4,20 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd.sandbox import host
+from tasks.gdsd.sandbox import levels
+from tasks.gdsd.sandbox.host import Level, Route
 
 
-def unavailable(level: host.Level) -> str:
-    """Why this system does not offer a level; empty if it does."""
-    route, reason = host.offered(level)
-    return "" if route else f"this system does not offer the level {level!r}: {reason}"
+def way(level: Level) -> Route:
+    """Returns this system's way to a level, and skips the test where there is none."""
+    route, reason = levels.offered(level)
+    if route is None:
+        pytest.skip(f"this system does not offer the level {level!r}: {reason}")
+    return route
 
 
-def only(level: host.Level, patch: pytest.MonkeyPatch) -> None:
-    """Makes the sandbox use a level, even where it offers a stronger one."""
-    route, _ = host.offered(level)
-    assert route is not None
-    patch.setattr(host, "choose", lambda least: route)
+def only(level: Level, patch: pytest.MonkeyPatch) -> None:
+    """Makes answers run at a level, even where the system offers a stronger one."""
+    route = way(level)
+    patch.setattr(levels, "choose", lambda least: route)
 
 
 def left_over(memory_mib: int) -> list[str]:
