@@ -35,6 +35,7 @@ SHIPPED = (answer, kernel, launch, seccomp, start, tester, wire)  # named, so th
 START_SECONDS = 30.0  # for a sandbox to come up, on a busy machine
 STOP_SECONDS = 10.0
 MIB = 1 << 20
+PREFIX = "gdsd-untrusted-"  # of temporary folders
 PYTHON_OPTIONS = ("-P", "-s", "-S")  # with an environment of our own: what -I does, but with a fixed hash seed
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # or the order of a set, and with it a verdict, would be chance
 ONLY_ROOT = (
@@ -219,7 +220,7 @@ def _filter() -> Iterator[int]:
 def _temporary_folder(uid: int | None) -> Iterator[str]:
     """Lends a folder that belongs to a user."""
     assert uid is not None
-    folder = tempfile.mkdtemp(prefix="gdsd-untrusted-")
+    folder = tempfile.mkdtemp(prefix=PREFIX)
     try:
         os.chown(folder, uid, uid)
         yield folder

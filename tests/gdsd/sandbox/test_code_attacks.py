@@ -12,7 +12,19 @@ import pytest
 
 from tasks.gdsd.domains.base import Answer, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
-from tests.gdsd.sandbox.attacks import FILE_MIB, MEMORY_MIB, PLACES, PROCESSES, TOKEN, Attack, kinds
+from tests.gdsd.sandbox.attacks import (
+    FILE_MIB,
+    MEMORY_MIB,
+    PLACES,
+    PROCESSES,
+    TOKEN,
+    Attack,
+    kinds,
+    memory,
+    processes,
+    time,
+    verdict,
+)
 from tests.gdsd.sandbox.sandboxes import left_over, only
 
 SECONDS, PATIENCE = 1, 20  # of the wall clock, for what runs until its time is up and for what does not
@@ -85,16 +97,27 @@ def judged(chosen: dict[str, Attack]) -> dict[str, Verdict]:
     return verdicts
 
 
+def expected(chosen: dict[str, Attack]) -> dict[str, Verdict]:
+    return {
+        name: Verdict({"tests": pytest.approx(attack.share), "format": float(attack.compiles)}, attack.share == 1.0)
+        for name, attack in chosen.items()
+    }
+
+
 def test_every_attack_gets_its_verdict(battle: Battle) -> None:
     """If it fails, a policy learns to attack the verifier instead of solving problems.
 
     The format is judged before the code runs, so no answer can say of itself that it compiles.
     """
-    found = {name: (dict(verdict.parts), verdict.solved) for name, verdict in battle.verdicts.items()}
-    assert found == {
-        name: ({"tests": pytest.approx(attack.share), "format": attack.compiles}, attack.share == 1.0)
-        for name, attack in battle.attacks.items()
-    }
+    assert battle.verdicts == expected(battle.attacks)
+
+
+@pytest.mark.whole
+def test_no_answer_writes_its_verdict_without_a_sandbox_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, the level `none` gives away more than the documents say."""
+    only("none", monkeypatch)
+    chosen = time() | memory() | processes() | verdict()
+    assert judged(chosen) == expected(chosen) and not left_over(MEMORY_MIB)
 
 
 def test_the_host_is_untouched(battle: Battle) -> None:
