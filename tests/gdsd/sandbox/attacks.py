@@ -57,37 +57,32 @@ def inside(body: str, share: float = 0.0, **options: object) -> Attack:
 
 EVERY_DESCRIPTOR = """
 import os
-def everywhere(data):
+def everywhere(act):
     for descriptor in range(64):
         try:
-            os.write(descriptor, data)
+            act(descriptor)
         except OSError:
             pass
 """
 
 
+def write(data: str, **options: object) -> Attack:
+    """Writes to every descriptor while the code is loaded."""
+    return before(EVERY_DESCRIPTOR + f"everywhere(lambda descriptor: os.write(descriptor, {data}))", **options)  # type: ignore[arg-type]
+
+
 def time() -> dict[str, Attack]:
     """To take more of it than there is."""
     return {
-        "endless loop": inside("while True: pass", endless=True),
+        "an endless loop": inside("while True: pass", endless=True),
         "stops itself": inside("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", endless=True),
-        "endless loop while loading": before("while True: pass", endless=True),
+        "an endless loop while loading": before("while True: pass", endless=True),
         "sleeps": inside("import time; time.sleep(1000)", endless=True),
-        "sleeps in the second call": Attack(
-            "calls = []\ndef f(x):\n    calls.append(x)\n    while len(calls) == 2: pass\n    return x * x + 1\n",
-            endless=True,
-        ),
         "a tower of powers": inside("return 9**9**9", endless=True),
+        "constant folding": before("X = ((((2**64)**64)**64)**64)**64", endless=True),
         "ignores signals and loops": before(
-            """
-            import signal
-            for number in range(1, 32):
-                try:
-                    signal.signal(number, signal.SIG_IGN)
-                except (OSError, ValueError):
-                    pass
-            while True: pass
-            """,
+            EVERY_DESCRIPTOR + "import signal\neverywhere(lambda number: number % 32 in (0, 9, 19)"
+            " or signal.signal(number % 32, signal.SIG_IGN))\nwhile True: pass",
             endless=True,
         ),
         "a finaliser that loops": inside(
@@ -103,10 +98,9 @@ def compiler() -> dict[str, Attack]:
     return {
         "deep parentheses": Attack("(" * 100_000 + RIGHT, compiles=False),
         "another encoding": Attack("# coding: utf-7\n+AGQ-ef f(x): return None\n", compiles=False),
-        "constant folding": Attack("X = ((((2**64)**64)**64)**64)**64\n" + NOTHING, endless=True),
         "a deep chain of attributes": Attack("X = x" + ".x" * 100_000 + "\n", compiles=False),
-        "unicode digits": inside("return x * x + \N{ARABIC-INDIC DIGIT ONE}", compiles=False),
-        "unicode identifiers": Attack("def \N{FULLWIDTH LATIN SMALL LETTER F}(x):\n    return x * x + 1\n", 1.0),
+        "Arabic digits": inside("return x * x + \N{ARABIC-INDIC DIGIT ONE}", compiles=False),
+        "fullwidth names": Attack("def \N{FULLWIDTH LATIN SMALL LETTER F}(x):\n    return x * x + 1\n", 1.0),
         "a null byte": Attack(RIGHT + "\0", compiles=False),
         "a lone surrogate": Attack("# \ud800\n" + RIGHT, compiles=False),
         "megabytes of source": Attack("x = 1\n" * 500_000 + RIGHT, compiles=False),
@@ -117,20 +111,12 @@ def compiler() -> dict[str, Attack]:
 def memory() -> dict[str, Attack]:
     """To take more of it than there is."""
     return {
-        "memory at once": inside("return len(bytearray(1 << 40))"),
+        "at once": inside("return len(bytearray(1 << 40))"),
         "files in memory": any_of("os.memfd_create('x')"),
         "recursion without limit": inside("import sys; sys.setrecursionlimit(10**9); return f(x)", endless=True),
-        "memory by and by": inside("kept = []\nwhile True: kept.append(bytearray(1 << 20))"),
-        "memory after an error": inside(
-            f"""
-            kept = []
-            try:
-                while True: kept.append(bytearray(1 << 20))
-            except MemoryError:
-                size = len(kept)
-            del kept
-            return x * x + 1 if size < {MEMORY_MIB} else size
-            """,
+        "by and by, and then the answer": inside(
+            "kept = []\ntry:\n    while True: kept.append(bytearray(1 << 20))\nexcept MemoryError: size = len(kept)\n"
+            f"del kept\nreturn x * x + 1 if size < {MEMORY_MIB} else size",
             1.0,
         ),
         "shared memory without a file": unless(
@@ -141,60 +127,29 @@ def memory() -> dict[str, Attack]:
 
 def processes() -> dict[str, Attack]:
     """To start too many, to outlive the sandbox, or to end what is not its own."""
+    fork = "import os, time\nif os.fork() == 0:\n    os.setsid()\n"
     return {
-        "fork bomb that goes on": before(
-            """
-            import os
-            while True:
-                try:
-                    os.fork()
-                except OSError:
-                    pass
-            """,
-            endless=True,
-        ),
-        "a daemon": before(
-            "import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.closerange(0, 64)\n    time.sleep(1000)",
-            RIGHT,
-            1.0,
-        ),
-        "thread bomb": unless(
-            f"count > {PROCESSES}",
-            """
-            import threading, time
-            count = 0
-            while count < 100:
-                try:
-                    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
-                except (RuntimeError, MemoryError):
-                    break
-                count += 1
-            """,
-        ),
-        "a daemon that holds the pipes": before(
-            """
-            import os, time
-            if os.fork() == 0:
-                os.setsid()
-                time.sleep(1000)
-            os._exit(0)
-            """
+        "a fork bomb": before("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", endless=True),
+        "a daemon": before(fork + "    os.closerange(0, 64)\n    time.sleep(1000)", RIGHT, 1.0),
+        "a daemon that holds the sockets": before(fork + "    time.sleep(1000)\nos._exit(0)"),
+        "a thread bomb": unless(
+            f"threading.active_count() > {PROCESSES}",
+            "import threading, time\ntry:\n    while threading.active_count() < 100:\n"
+            "        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+            "except (RuntimeError, MemoryError): pass",
         ),
         "another program": inside(
             "import os; os.execv('/bin/sh', ['sh', '-c', 'while true; do :; done'])", endless=True
         ),
-        "kills all": before("import os\ntry:\n    os.kill(-1, 9)\nexcept OSError:\n    pass", RIGHT, 1.0),
+        "kills all": before("import os\ntry: os.kill(-1, 9)\nexcept OSError: pass", RIGHT, 1.0),
         "kills its group": before("import os\nos.killpg(0, 9)", RIGHT),
         "kills the host": before(
-            f"""
-            import os
-            for pid in (1, {os.getpid()}, {os.getppid()}):
-                for number in (15, 9):
-                    try:
-                        os.kill(pid, number)
-                    except OSError:
-                        pass
-            """,
+            "import os\n"
+            + "".join(
+                f"try: os.kill({pid}, {number})\nexcept OSError: pass\n"
+                for pid in (1, os.getpid(), os.getppid())
+                for number in (15, 9)
+            ),
             RIGHT,
             1.0,
         ),
@@ -211,19 +166,7 @@ def files(victim: Path) -> dict[str, Attack]:
         "reads the host": any_of(*(f"os.stat({path!r})" for path in secrets)),
         "deletes": unless("False", f"import shutil; shutil.rmtree({str(victim)!r}, ignore_errors=True)"),
         "a link to a file of the host": any_of(f"os.symlink({kept!r}, 'link'); open('link', 'w')"),
-        "many files": unless(
-            f"size > {FILE_MIB} << 20",
-            """
-            size = 0
-            try:
-                for number in range(200):
-                    with open(f"file{number}", "wb") as file:
-                        file.write(bytes(1 << 18))
-                    size += 1 << 18
-            except OSError:
-                pass
-            """,
-        ),
+        "many files": any_of(f"[open(str(n), 'wb').write(bytes(1 << 18)) for n in range({FILE_MIB} * 4 + 1)]"),
         "the folder is not empty": unless("os.listdir()", "import os"),
         "a deep tree": unless(
             "False", "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\nos.chmod('.', 0)"
@@ -237,70 +180,36 @@ def host(port: int) -> dict[str, Attack]:
         "a connection": any_of(
             *(f"socket.create_connection(({name!r}, {port}), 1)" for name in ("127.0.0.1", "localhost"))
         ),
-        "environment": unless(
-            "secret",
-            """
-            import glob, os
-            secret = bool(os.environ) or os.getenv("GDSD_SECRET") is not None
-            for path in glob.glob("/proc/[0-9]*/environ"):
-                try:
-                    secret = secret or b"GDSD_SECRET" in open(path, "rb").read()
-                except OSError:
-                    pass
-            """,
-        ),
+        "processes of others": any_of("os.listdir('/proc')"),
         "an abstract socket": any_of(f"socket.socket(socket.AF_UNIX).connect(chr(0) + {TOKEN!r})"),
-        "processes of others": unless(
-            f"len(pids) > {PROCESSES} or {os.getpid()} in pids",
-            """
-            import os
-            try:
-                pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-            except OSError:
-                pids = []
-            """,
-        ),
-        "sets its own user": any_of("os.setuid(0)", "os.setgid(0)", "os.chroot('/')"),
-        "raises its limits": any_of(
+        "another user": any_of("os.setuid(0)", "os.setgid(0)", "os.chroot('/')"),
+        "higher limits": any_of(
             *(f"resource.setrlimit(resource.RLIMIT_{what}, (-1, -1))" for what in ("CPU", "AS", "NPROC", "FSIZE"))
         ),
         "namespaces of its own": unless(
             "any(libc.unshare(flag) == 0 for flag in (0x10000000, 0x20000, 0x40000000, 0x20000000))",
             "import ctypes; libc = ctypes.CDLL(None)",
         ),
+        "secrets of the environment": unless("os.environ", "import os"),
     }
 
 
 def verdict() -> dict[str, Attack]:
     """To write it, or to confuse who gives it."""
+    equal = "class Any{}:\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\nreturn Any()"
     return {
-        "writes a verdict to every descriptor": before(EVERY_DESCRIPTOR + "everywhere(b'V111\\n')"),
-        "equal to everything": inside("class Any:\n    def __eq__(self, other): return True\nreturn Any()"),
+        "writes a verdict everywhere": write("b'V111\\n'"),
+        "equal to everything": inside(equal.format("")),
         "leaves at once": inside("import os; os._exit(0)"),
         "prints a verdict": before("print('V111')\nprint('ok')"),
-        "opens its own descriptors anew": before(
-            """
-            import os
-            held = []
-            for number in range(64):
-                for mode in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
-                    try:
-                        held.append(os.open(f"/proc/self/fd/{number}", mode | os.O_NONBLOCK))
-                    except OSError:
-                        pass
-            """,
-            RIGHT,
-            1.0,
-        ),
         "the other side's descriptors": before(
             """
             import glob, os
             for path in glob.glob("/proc/[0-9]*/fd/*"):
-                if path.split("/")[2] not in ("self", str(os.getpid())):
-                    try:
-                        os.write(os.open(path, os.O_WRONLY | os.O_NONBLOCK), b"V111\\n")
-                    except OSError:
-                        pass
+                try:
+                    os.write(os.open(path, os.O_WRONLY | os.O_NONBLOCK), b"V111\\n")
+                except OSError:
+                    pass
             """
         ),
         "raises the end of a loop": inside("raise StopIteration"),
@@ -308,23 +217,19 @@ def verdict() -> dict[str, Attack]:
         "an exception that cannot be shown": inside(
             "class Odd(Exception):\n    def __str__(self):\n        raise SystemExit\nraise Odd"
         ),
-        "writes one reply again and again": before(
-            EVERY_DESCRIPTOR + "everywhere(b'{\"tuple\":[true,5]}\\n' * 3)", share=1 / 3
+        "writes one reply again and again": write("b'{\"tuple\":[true,5]}\\n' * 3", share=1 / 3),
+        "writes without end": write(
+            "b'x' * 65536", then="while True: everywhere(lambda one: os.write(one, b'x' * 65536))"
         ),
-        "writes without end": before(EVERY_DESCRIPTOR + "while True: everywhere(b'x' * 65536)"),
-        "writes deep JSON": before(EVERY_DESCRIPTOR + "everywhere(b'[' * 50_000 + b'\\n')"),
-        "writes half a line": before(EVERY_DESCRIPTOR + "everywhere(b'{\"tuple\":[true,')"),
-        "a tag with a wrong body": before(EVERY_DESCRIPTOR + "everywhere(b'{\"set\":[[1]]}\\n' * 3)"),
+        "writes deep JSON": write("b'[' * 50_000 + b'\\n'"),
+        "writes half a line": write("b'{\"tuple\":[true,'"),
+        "a tag with a wrong body": write("b'{\"set\":[[1]]}\\n' * 3"),
         "prints hundreds of megabytes": before("for _ in range(300): print('x' * 1_000_000)", RIGHT, 1.0),
         "leaves while loading": before("import sys\nsys.exit(0)"),
-        "leaves after the first call": Attack(
-            "import os\ncalls = []\ndef f(x):\n    calls.append(x)\n    if len(calls) > 1:\n        os._exit(0)\n"
-            "    return x * x + 1\n",
-            1 / 3,
+        "leaves after the first call": inside(
+            "import os\nf.calls = vars(f).get('calls', 0) + 1\nif f.calls > 1: os._exit(0)\nreturn x * x + 1", 1 / 3
         ),
-        "an integer equal to everything": inside(
-            "class Any(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\nreturn Any(0)"
-        ),
+        "an integer equal to everything": inside(equal.format("(int)")),
         "an integer with another value for each reader": inside(
             "class Any(int):\n    def __index__(self): return x * x + 1\n    __int__ = __index__\nreturn Any(0)"
         ),
@@ -337,19 +242,12 @@ def verdict() -> dict[str, Attack]:
         "a huge integer": inside("return 10 ** 300_000"),
         "a coroutine": Attack("async def f(x):\n    return x * x + 1\n"),
         "patched builtins": before(
-            """
-            import builtins
-            builtins.AssertionError = type("Never", (Exception,), {})
-            builtins.all = builtins.any = builtins.isinstance = lambda *arguments: True
-            """
+            "import builtins\nbuiltins.AssertionError = type('Never', (Exception,), {})\n"
+            "builtins.all = builtins.any = builtins.isinstance = lambda *arguments: True"
         ),
-        "patched encoder": before(
-            """
-            import sys
-            for name, module in list(sys.modules.items()):
-                if name.endswith("wire"):
-                    module.encode = lambda value: b'{"tuple":[true,true]}'
-            """
+        "a patched encoder": before(
+            "import sys\nfor name, module in list(sys.modules.items()):\n    if name.endswith('wire'):\n"
+            "        module.encode = lambda value: b'{\"tuple\":[true,true]}'"
         ),
         "looks for the tests": inside(
             """
@@ -367,25 +265,19 @@ def verdict() -> dict[str, Attack]:
         "empties the modules": before("import sys\nsys.modules.clear()", RIGHT, 1.0),
         "closes every descriptor": before("import os\nos.closerange(0, 64)", RIGHT),
         "reads the questions": before(
-            """
-            import os
-            for descriptor in range(64):
-                try:
-                    os.set_blocking(descriptor, False)
-                    os.read(descriptor, 1 << 16)
-                except OSError:
-                    pass
-            """
+            EVERY_DESCRIPTOR
+            + "everywhere(lambda one: os.set_blocking(one, False))\neverywhere(lambda one: os.read(one, 1 << 16))"
         ),
         "reads standard input": inside("import os; return x * x + 1 + len(os.read(0, 100))", 1.0),
         "a segmentation fault": inside("import ctypes; return ctypes.string_at(0)"),
         "an abort": inside("import os; os.abort()"),
         "out of file descriptors": before(
-            "import os\ntry:\n    while True: os.dup(0)\nexcept OSError:\n    pass", RIGHT, 1.0
+            "import os\ntry:\n    while True: os.dup(0)\nexcept OSError: pass", RIGHT, 1.0
         ),
         "threads that write": before(
             EVERY_DESCRIPTOR
-            + "import threading\nthreading.Thread(target=lambda: [everywhere(b'x') for _ in range(10**9)]).start()"
+            + "import threading\ndef flood():\n    while True: everywhere(lambda one: os.write(one, b'x'))\n"
+            "threading.Thread(target=flood).start()"
         ),
     }
 
