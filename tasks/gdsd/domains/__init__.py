@@ -1,4 +1,8 @@
-"""The kinds of problem a policy can be trained on, by name. One file each; adding one is a file and two lines here."""
+"""The kinds of problem a policy can be trained on: a row or a seed comes in, problems, prompts and verdicts go out.
+
+A file for each domain, chosen here by name; adding one is a file and two lines here. Read `base` first, then
+`countdown`.
+"""
 
 from typing import Annotated, Self
 

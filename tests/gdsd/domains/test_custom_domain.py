@@ -173,19 +173,13 @@ def refusal(path: str = PATH, **fields: object) -> str:
         ("my_package.sorting:Sort", "'Sort' is no subclass of tasks.gdsd.domains.base.Domain"),
         ("my_package.sorting:Verdict", "'Verdict' is no subclass of"),
         ("sys:Sorting", "there is no module 'sys'"),
+        ("my_package/sorting.py:Sorting", "domain.path: got 'my_package/sorting.py:Sorting'; string should match"),
         ("tasks.gdsd.domains.base:Domain", "does not set parts, columns, example; see docs/domains/custom.md"),
     ],
 )
 def test_what_is_no_domain_is_refused(path: str, said: str, package: Path) -> None:
     """If it fails, a slip in the path ends in a traceback of Python's import."""
     assert said in refusal(path)
-
-
-@pytest.mark.parametrize("path", ["my_package.sorting", "my_package/sorting.py:Sorting", ""])
-def test_what_is_no_dotted_path_is_refused(path: str, package: Path) -> None:
-    """If it fails, a file's path is taken for a module's."""
-    said = refusal(path)
-    assert f"domain.path: got {path!r}; string should match" in said and len(said.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

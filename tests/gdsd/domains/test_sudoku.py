@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from tasks.gdsd.config.train import PromptConfig
-from tasks.gdsd.domains import DomainChoice, make
+from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.base import Verdict
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig, all_solutions, solutions
 from tasks.gdsd.errors import ConfigError, DataError
@@ -47,12 +47,10 @@ def test_there_are_288_grids() -> None:
 
 def test_solutions_of_a_puzzle() -> None:
     """If it fails, puzzles with several answers are set, of which only one scores."""
-    assert solutions(PUZZLE) == [SOLUTION]
-    assert solutions(SOLUTION) == [SOLUTION]
+    assert solutions(PUZZLE) == solutions(SOLUTION) == [SOLUTION]
     assert solutions("." * 16) == list(all_solutions())
     assert solutions("11" + "." * 14) == []
-    # Rows 1 and 2 given, nothing else: 4x4 grids always leave several ways to complete them.
-    several = solutions("12343412........")
+    several = solutions("12343412........")  # two rows leave several ways to go on
     assert len(several) > 1 and SOLUTION in several and all(grid.startswith("12343412") for grid in several)
 
 
@@ -74,22 +72,20 @@ def test_puzzles_are_distinct_and_follow_from_the_seed() -> None:
     assert len(set(problems(200, least=1, most=1))) == 200, "of 288 grids times 16 cells"
 
 
-@pytest.mark.parametrize(
-    "problem, reference, message",
-    [
+def test_faults_are_named() -> None:
+    """If it fails, a prompt file with an impossible puzzle trains the policy on a reward that it cannot reach."""
+    form = "is not 16 characters of 1, 2, 3, 4"
+    for problem, reference, message in (
         (PUZZLE[:-1], SOLUTION, "is not 16 characters"),
-        (PUZZLE.replace("1", "5"), SOLUTION, "is not 16 characters of 1, 2, 3, 4"),
-        (PUZZLE.replace("1", FULLWIDTH[0]), SOLUTION, "is not 16 characters of 1, 2, 3, 4"),
+        (PUZZLE.replace("1", "5"), SOLUTION, form),
+        (PUZZLE.replace("1", FULLWIDTH[0]), SOLUTION, form),
         (SOLUTION, SOLUTION, "has no empty cell"),
         ("12343412........", SOLUTION, "solutions, not one"),
         ("11" + "." * 14, SOLUTION, "has 0 solutions"),
         (PUZZLE, "1243342121344312", "has the solution '1234341221434321', not '1243342121344312'"),
-    ],
-)
-def test_faults_are_named(problem: str, reference: str, message: str) -> None:
-    """If it fails, a prompt file with an impossible puzzle trains the policy on a reward that it cannot reach."""
-    fault = DOMAIN.fault(problem, reference)
-    assert fault is not None and message in fault and repr(problem) in fault
+    ):
+        fault = DOMAIN.fault(problem, reference)
+        assert fault is not None and message in fault and repr(problem) in fault
     assert all(DOMAIN.fault(*sound) is None for sound in ((PUZZLE, SOLUTION), *problems(3)))
 
 
@@ -142,32 +138,19 @@ def test_hostile_answers_fill_no_cell_right(answer: str) -> None:
     assert inside == judged(stripped.parts["cells"] or 0.0, 1.0, solved=stripped.solved is True)
 
 
-def test_the_prompt_holds_the_puzzle() -> None:
-    """If it fails, the policy does not see the clues, or two puzzles look alike to it."""
-    assert PUZZLE in DOMAIN.phrase(PUZZLE)
-    assert make(DomainChoice(SudokuConfig())).phrase(PUZZLE) == DOMAIN.phrase(PUZZLE)
-    assert PUZZLE in TAGGED.phrase(PUZZLE) and "<answer>" in TAGGED.phrase(PUZZLE)
-
-
 # In words, and with examples
 
 
-@pytest.mark.parametrize(
-    ("answer", "cells", "formed", "solved"),
-    [
-        (f"<reasoning>row 1</reasoning><answer>{SOLUTION}</answer>", 1.0, 1.0, True),
+def test_a_tagged_answer_counts_what_stands_in_the_tags() -> None:
+    """If it fails, the format of the prompt is not the one that is judged."""
+    for answer, cells, formed, solved in (
         (f"<reasoning>row 1</reasoning>\n <answer>\n{SOLUTION}\n</answer>\n", 1.0, 1.0, True),
         (f"It is <answer>{SOLUTION}</answer>.", 1.0, 0.0, True),
-        (f"<answer>{SOLUTION[:-1]}</answer>", 0.0, 0.0, False),
         ("<answer>1234341121434321</answer>", 2 / 3, 0.0, False),
         (SOLUTION, 0.0, 0.0, False),
-        (f"<answer>{SOLUTION}", 0.0, 0.0, False),
         (f"<answer>{SOLUTION}</answer><answer>?</answer>", 0.0, 0.0, False),
-    ],
-)
-def test_a_tagged_answer_counts_what_stands_in_the_tags(answer: str, cells: float, formed: float, solved: bool) -> None:
-    """If it fails, the format of the prompt is not the one that is judged."""
-    assert TAGGED.verify(PUZZLE, SOLUTION, answer) == judged(pytest.approx(cells), formed, solved)
+    ):
+        assert TAGGED.verify(PUZZLE, SOLUTION, answer) == judged(pytest.approx(cells), formed, solved), answer
 
 
 @pytest.mark.parametrize("format", ["bare", "tagged"])
@@ -178,6 +161,7 @@ def test_examples_are_solved_and_not_among_the_problems(format: str) -> None:
     assert len(domain.shots) == len(set(domain.shots)) == 3
     assert all(solutions(puzzle) == [solution] for puzzle, solution in domain.shots)
     prompt = domain.phrase(PUZZLE)
+    assert ("<answer>" in prompt) is (format == "tagged")
     assert all(prompt.index(shot.problem) < prompt.index(shot.reference) for shot in domain.shots)
     assert prompt.rindex(PUZZLE) > max(prompt.rindex(shot.reference) for shot in domain.shots)
     assert not {puzzle for puzzle, _ in islice(domain.problems(0), 3000)} & {shot.problem for shot in domain.shots}
@@ -194,12 +178,6 @@ def test_rows_of_a_data_set_are_read() -> None:
     for row in ({"puzzle": 12, "solution": SOLUTION}, {"puzzle": PUZZLE, "solution": None}):
         with pytest.raises(DataError, match="must be texts of 16 characters, not"):
             DOMAIN.read(row)
-
-
-def test_two_puzzles_are_near_duplicates_only_if_equal() -> None:
-    """If it fails, generated puzzles, of which there are few, are refused as copies of each other."""
-    assert DOMAIN.shingles(PUZZLE) == DOMAIN.shingles(PUZZLE)
-    assert not DOMAIN.shingles(PUZZLE) & DOMAIN.shingles(PUZZLE.replace("1", ".", 1))
 
 
 # The configuration
