@@ -59,8 +59,8 @@ COMPILE = "import torch; print(torch.compile(lambda x: x.sin() + 1)(torch.zeros(
 LEVELS = """
 import json, sys
 sys.path.insert(0, "/exchange/code")
-from tasks.gdsd import sandbox
-print(json.dumps({level: sandbox.offered(level)[1] for level in sandbox.LEVELS}))
+from tasks.gdsd.sandbox import levels
+print(json.dumps({level: levels.offered(level)[1] for level in levels.LEVELS}))
 """
 
 Outcome = TypeVar("Outcome", bound=Record)
@@ -88,7 +88,7 @@ def check(engine: Engine, image: str, cuda: bool) -> Iterator[str]:
             if not cuda:
                 reasons = json.loads(output([*python, LEVELS]))
                 offered = [level for level, reason in reasons.items() if not reason]
-                yield f"isolation of code answers that this container offers: {', '.join(offered) or 'none'}"
+                yield f"isolation of code answers that this container offers: {', '.join(offered) or 'neither'}"
 
 
 def _archive(folder: Path) -> str:

@@ -167,7 +167,7 @@ ELSEWHERE = {
     "publish.licence": "tests/gdsd/test_model_card.py",
     "publish.trackers": "tests/gdsd/test_trackers.py",
     "publish.hub": "tests/gdsd/test_hub.py",
-    "prompts.domain.format": "tests/gdsd/test_sudoku.py",  # the tiny family does not know the words of `tagged`
+    "prompts.domain.format": "tests/gdsd/domains/test_sudoku.py",  # the tiny family does not know the words of `tagged`
     "policy.adapter.base_bits": "tests/gdsd/denoiser/test_quantization.py",
     "distill.compute.processes": "tests/gdsd/test_parallel.py",
     "distill.compute.nodes": "tests/workflows/test_nodes.py",

@@ -1,11 +1,15 @@
-"""The kinds of problem a policy can be trained on, by name. One file each; adding one is a file and two lines here."""
+"""The kinds of problem a policy can be trained on: a row or a seed comes in, problems, prompts and verdicts go out.
+
+A file for each domain, chosen here by name; adding one is a file and two lines here. Read `base` first, then
+`countdown`.
+"""
 
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Discriminator, RootModel, Tag, model_validator
 
 from tasks.gdsd.domains import custom
-from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.domains.countdown import Countdown, CountdownConfig
 from tasks.gdsd.domains.custom import CustomConfig
@@ -19,7 +23,9 @@ __all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make"]
 
 def _domain_name(value: object) -> object:
     """The domain that a configuration means: Sudoku where it does not say."""
-    return value.get("name", "sudoku") if isinstance(value, dict) else getattr(value, "name", None)
+    if isinstance(value, dict):
+        return value.get("name", "sudoku")
+    return value.name if isinstance(value, DomainConfig) else None
 
 
 Configuration = Annotated[

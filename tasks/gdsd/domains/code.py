@@ -20,9 +20,10 @@ from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
 from tasks.gdsd.errors import SandboxError
-from tasks.gdsd.sandbox import answer as answer_role
-from tasks.gdsd.sandbox import host, wire
-from tasks.gdsd.sandbox import tester as tester_role
+from tasks.gdsd.sandbox import host, levels
+from tasks.gdsd.sandbox.guest import answer as answer_role
+from tasks.gdsd.sandbox.guest import tester as tester_role
+from tasks.gdsd.sandbox.guest import wire
 from tasks.gdsd.sandbox.host import GoneError, LateError, Limits, Route, Sandbox, StartError
 
 SOURCE = 1 << 18  # bytes of an answer's code
@@ -64,8 +65,8 @@ class CodeConfig(DomainConfig):
     shots: int = Field(0, ge=0, le=len(SHOTS), description="solved examples in the prompt")
     isolation: host.Level = Field(
         "full",
-        description="least isolation that is accepted; the strongest that the system offers is used, see "
-        "docs/domains/code.md",
+        description="full: answers run in a sandbox or not at all; none: where the system offers no sandbox, they run "
+        "without one, within reach of files and the network, and as root only; see docs/domains/code.md",
     )
     seconds: int = Field(5, ge=1, le=600, description="for all tests of an answer, start of the sandboxes excluded")
     memory_mib: int = Field(512, ge=64, le=65_536, description="address space of each process of an answer")
@@ -142,7 +143,7 @@ class Code(Domain):
             return Verdict(parts={"tests": None, "format": None}, solved=None)
         if source is None or len(source) > SOURCE:
             return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
-        route = host.choose(self.config.isolation)
+        route = levels.choose(self.config.isolation)
         failures = []
         for _ in range(TRIES):
             try:

@@ -20,7 +20,7 @@ from pydantic import Field
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.errors import DataError
-from tasks.gdsd.sandbox import math_worker
+from tasks.gdsd.sandbox.guest import math_worker
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ def _close(workers: "list[Worker]") -> None:
 
 
 class Worker:
-    """A process that compares expressions one after the other; see `tasks.gdsd.sandbox.math_worker`.
+    """A process that compares expressions one after the other; see `tasks.gdsd.sandbox.guest.math_worker`.
 
     Raises:
         OSError: it does not start; of `ask`: it has died, or (TimeoutError) does not answer in time.

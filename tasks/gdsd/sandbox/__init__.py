@@ -1,5 +1,5 @@
 """Sandboxes: foreign code and hostile answers come in, verdicts go out, and nothing else does.
 
-`host` starts a confined process; every other file runs inside one and imports nothing of the project but its
-neighbours. Read `host` first, then `launch`.
+`host` starts a confined process, `levels` says how much the system can confine it, the files in `guest` run inside.
+Read `host` first, then `guest/launch`.
 """

@@ -3,7 +3,7 @@
 import sys
 
 if __name__ == "__main__":
-    sys.path.insert(0, __file__[: -len("/tasks/gdsd/sandbox/start.py")])
-    from tasks.gdsd.sandbox import launch
+    sys.path.insert(0, __file__[: -len("/tasks/gdsd/sandbox/guest/start.py")])
+    from tasks.gdsd.sandbox.guest import launch
 
     launch.main()

@@ -6,8 +6,8 @@ the host sends `R` and the encoded reply, or `X` where there is none; in the end
 
 import os
 
-from tasks.gdsd.sandbox import wire
-from tasks.gdsd.sandbox.answer import send
+from tasks.gdsd.sandbox.guest import wire
+from tasks.gdsd.sandbox.guest.answer import send
 
 CONTROL = StopIteration, StopAsyncIteration  # what Python reads as the end of a loop, and not as an error
 

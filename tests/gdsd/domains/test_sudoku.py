@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from tasks.gdsd.config.train import PromptConfig
-from tasks.gdsd.domains import DomainChoice, make
+from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.base import Verdict
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig, all_solutions, solutions
 from tasks.gdsd.errors import ConfigError, DataError
@@ -47,12 +47,10 @@ def test_there_are_288_grids() -> None:
 
 def test_solutions_of_a_puzzle() -> None:
     """If it fails, puzzles with several answers are set, of which only one scores."""
-    assert solutions(PUZZLE) == [SOLUTION]
-    assert solutions(SOLUTION) == [SOLUTION]
+    assert solutions(PUZZLE) == solutions(SOLUTION) == [SOLUTION]
     assert solutions("." * 16) == list(all_solutions())
     assert solutions("11" + "." * 14) == []
-    # Rows 1 and 2 given, nothing else: 4x4 grids always leave several ways to complete them.
-    several = solutions("12343412........")
+    several = solutions("12343412........")  # two rows leave several ways to go on
     assert len(several) > 1 and SOLUTION in several and all(grid.startswith("12343412") for grid in several)
 
 
@@ -71,40 +69,24 @@ def test_puzzles_are_distinct_and_follow_from_the_seed() -> None:
     assert len({puzzle for puzzle, _ in made}) == 300
     assert made == problems(300)
     assert made != problems(300, seed=1)
+    assert len(set(problems(200, least=1, most=1))) == 200, "of 288 grids times 16 cells"
 
 
-def test_a_stream_is_distinct_to_its_end() -> None:
-    """If it fails, small spaces of puzzles repeat themselves. One empty cell: 288 grids times 16 cells; 200 of them."""
-    made = problems(200, least=1, most=1)
-    assert len(set(made)) == 200
-
-
-@pytest.mark.parametrize(
-    "problem, reference, message",
-    [
+def test_faults_are_named() -> None:
+    """If it fails, a prompt file with an impossible puzzle trains the policy on a reward that it cannot reach."""
+    form = "is not 16 characters of 1, 2, 3, 4"
+    for problem, reference, message in (
         (PUZZLE[:-1], SOLUTION, "is not 16 characters"),
-        (PUZZLE + ".", SOLUTION, "is not 16 characters"),
-        ("", SOLUTION, "is not 16 characters"),
-        (PUZZLE.replace("1", "5"), SOLUTION, "is not 16 characters of 1, 2, 3, 4"),
-        (PUZZLE.replace(".", "0"), SOLUTION, "is not 16 characters of 1, 2, 3, 4"),
-        (PUZZLE.replace("1", FULLWIDTH[0]), SOLUTION, "is not 16 characters of 1, 2, 3, 4"),
+        (PUZZLE.replace("1", "5"), SOLUTION, form),
+        (PUZZLE.replace("1", FULLWIDTH[0]), SOLUTION, form),
         (SOLUTION, SOLUTION, "has no empty cell"),
         ("12343412........", SOLUTION, "solutions, not one"),
         ("11" + "." * 14, SOLUTION, "has 0 solutions"),
         (PUZZLE, "1243342121344312", "has the solution '1234341221434321', not '1243342121344312'"),
-        (PUZZLE, "", "has the solution"),
-    ],
-)
-def test_faults_are_named(problem: str, reference: str, message: str) -> None:
-    """If it fails, a prompt file with an impossible puzzle trains the policy on a reward that it cannot reach."""
-    fault = DOMAIN.fault(problem, reference)
-    assert fault is not None and message in fault and repr(problem) in fault
-
-
-def test_sound_problems_have_no_fault() -> None:
-    """If it fails, good prompt files are refused."""
-    assert DOMAIN.fault(PUZZLE, SOLUTION) is None
-    assert all(DOMAIN.fault(puzzle, solution) is None for puzzle, solution in problems(50))
+    ):
+        fault = DOMAIN.fault(problem, reference)
+        assert fault is not None and message in fault and repr(problem) in fault
+    assert all(DOMAIN.fault(*sound) is None for sound in ((PUZZLE, SOLUTION), *problems(3)))
 
 
 def test_the_reward_is_the_share_of_empty_cells() -> None:
@@ -128,26 +110,22 @@ def test_solved_needs_the_clues_intact() -> None:
     for cell in (0, 2, 15):
         changed = SOLUTION[:cell] + ("1" if SOLUTION[cell] != "1" else "2") + SOLUTION[cell + 1 :]
         assert DOMAIN.verify(PUZZLE, SOLUTION, changed) == judged(1.0, 1.0, solved=False)
+        assert TAGGED.verify(PUZZLE, SOLUTION, f"<answer>{changed}</answer>") == judged(1.0, 0.0, solved=False)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
         "",
-        " ",
-        SOLUTION[:-1],
         SOLUTION + "1",
         SOLUTION + "\n",
         " " + SOLUTION,
         "\0" * 16,
         FULLWIDTH,
         "\N{SUPERSCRIPT TWO}" * 16,
-        "\N{COMBINING ACUTE ACCENT}" * 16,
         "\ud800" * 16,
         "." * 16,
         "1" * 1_000_000,
-        "{}" * 8,
-        "%s" * 8,
     ],
     ids=lambda answer: ascii(answer[:8]) + str(len(answer)),
 )
@@ -160,38 +138,19 @@ def test_hostile_answers_fill_no_cell_right(answer: str) -> None:
     assert inside == judged(stripped.parts["cells"] or 0.0, 1.0, solved=stripped.solved is True)
 
 
-def test_the_prompt_holds_the_puzzle() -> None:
-    """If it fails, the policy does not see the clues, or two puzzles look alike to it."""
-    assert PUZZLE in DOMAIN.phrase(PUZZLE)
-    assert make(DomainChoice(SudokuConfig())).phrase(PUZZLE) == DOMAIN.phrase(PUZZLE)
-    assert PUZZLE in TAGGED.phrase(PUZZLE) and "<answer>" in TAGGED.phrase(PUZZLE)
-
-
 # In words, and with examples
 
 
-@pytest.mark.parametrize(
-    ("answer", "cells", "formed", "solved"),
-    [
-        (f"<reasoning>row 1</reasoning><answer>{SOLUTION}</answer>", 1.0, 1.0, True),
+def test_a_tagged_answer_counts_what_stands_in_the_tags() -> None:
+    """If it fails, the format of the prompt is not the one that is judged."""
+    for answer, cells, formed, solved in (
         (f"<reasoning>row 1</reasoning>\n <answer>\n{SOLUTION}\n</answer>\n", 1.0, 1.0, True),
         (f"It is <answer>{SOLUTION}</answer>.", 1.0, 0.0, True),
-        (f"<answer>{SOLUTION[:-1]}</answer>", 0.0, 0.0, False),
         ("<answer>1234341121434321</answer>", 2 / 3, 0.0, False),
         (SOLUTION, 0.0, 0.0, False),
-        (f"<answer>{SOLUTION}", 0.0, 0.0, False),
         (f"<answer>{SOLUTION}</answer><answer>?</answer>", 0.0, 0.0, False),
-    ],
-)
-def test_a_tagged_answer_counts_what_stands_in_the_tags(answer: str, cells: float, formed: float, solved: bool) -> None:
-    """If it fails, the format of the prompt is not the one that is judged."""
-    assert TAGGED.verify(PUZZLE, SOLUTION, answer) == judged(pytest.approx(cells), formed, solved)
-
-
-def test_a_different_clue_in_a_tagged_answer_is_not_solved() -> None:
-    """If it fails, a policy can score as solving a puzzle that it changed."""
-    changed = TAGGED.verify(PUZZLE, SOLUTION, f"<answer>2{SOLUTION[1:]}</answer>")
-    assert (changed.parts["cells"], changed.solved) == (1.0, False)
+    ):
+        assert TAGGED.verify(PUZZLE, SOLUTION, answer) == judged(pytest.approx(cells), formed, solved), answer
 
 
 @pytest.mark.parametrize("format", ["bare", "tagged"])
@@ -202,37 +161,23 @@ def test_examples_are_solved_and_not_among_the_problems(format: str) -> None:
     assert len(domain.shots) == len(set(domain.shots)) == 3
     assert all(solutions(puzzle) == [solution] for puzzle, solution in domain.shots)
     prompt = domain.phrase(PUZZLE)
+    assert ("<answer>" in prompt) is (format == "tagged")
     assert all(prompt.index(shot.problem) < prompt.index(shot.reference) for shot in domain.shots)
     assert prompt.rindex(PUZZLE) > max(prompt.rindex(shot.reference) for shot in domain.shots)
     assert not {puzzle for puzzle, _ in islice(domain.problems(0), 3000)} & {shot.problem for shot in domain.shots}
-
-
-def test_examples_are_those_of_every_seed_and_leave_the_problems_alone() -> None:
-    """If it fails, two runs whose prompts differ in their seed only have different examples, or zero shots change."""
-    assert Sudoku(SudokuConfig(shots=2)).shots == Sudoku(SudokuConfig(shots=2)).shots
-    assert set(problems(200, shots=2)) - set(problems(202)) == set()
+    assert not set(problems(200, shots=2)) - set(problems(202)), "the others stay as they are"
 
 
 # From data sets
 
 
-@pytest.mark.parametrize("sign", [".", "0", "_"])
-def test_rows_of_a_data_set_are_read(sign: str) -> None:
-    """If it fails, a data set that writes empty cells as 0 cannot be trained on."""
-    assert DOMAIN.read({"puzzle": PUZZLE.replace(".", sign), "solution": SOLUTION}) == (PUZZLE, SOLUTION)
-
-
-@pytest.mark.parametrize("row", [{"puzzle": 12, "solution": SOLUTION}, {"puzzle": PUZZLE, "solution": None}])
-def test_rows_without_texts_are_refused(row: dict[str, object]) -> None:
-    """If it fails, a column of numbers, whose leading zeros are lost, is taken for puzzles."""
-    with pytest.raises(DataError, match="must be texts of 16 characters, not"):
-        DOMAIN.read(row)
-
-
-def test_two_puzzles_are_near_duplicates_only_if_equal() -> None:
-    """If it fails, generated puzzles, of which there are few, are refused as copies of each other."""
-    assert DOMAIN.shingles(PUZZLE) == DOMAIN.shingles(PUZZLE)
-    assert not DOMAIN.shingles(PUZZLE) & DOMAIN.shingles(PUZZLE.replace("1", ".", 1))
+def test_rows_of_a_data_set_are_read() -> None:
+    """If it fails, a set with 0 for empty cells cannot be trained on, or numbers without leading zeros are puzzles."""
+    for sign in (".", "0", "_"):
+        assert DOMAIN.read({"puzzle": PUZZLE.replace(".", sign), "solution": SOLUTION}) == (PUZZLE, SOLUTION)
+    for row in ({"puzzle": 12, "solution": SOLUTION}, {"puzzle": PUZZLE, "solution": None}):
+        with pytest.raises(DataError, match="must be texts of 16 characters, not"):
+            DOMAIN.read(row)
 
 
 # The configuration
@@ -255,8 +200,4 @@ def test_weights_of_nothing_are_refused(weights: dict[str, float], said: str) ->
     """If it fails, a slip in a part's name trains on a reward that is always 0."""
     with pytest.raises(ValueError, match=said):
         DomainChoice(SudokuConfig(weights=weights))
-
-
-def test_a_part_without_a_weight_counts_nothing() -> None:
-    """If it fails, weights that leave out a part keep its default."""
     assert DomainChoice(SudokuConfig(weights={"format": 0.5})).weights == {"cells": 0.0, "format": 0.5}

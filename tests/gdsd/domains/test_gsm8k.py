@@ -18,57 +18,27 @@ ROW = {
 }
 
 
-@pytest.mark.parametrize(
-    "text, value",
-    [
-        ("18", 18),
-        (" 18\n", 18),
-        ("18.", 18),
-        ("18.0", 18),
-        ("-18", -18),
-        ("+18", 18),
-        ("$18", 18),
-        ("-$18", -18),
-        ("$-18", -18),
-        (r"\$18", 18),
-        ("18%", 18),
-        (r"18\%", 18),
-        ("1,234", 1234),
-        ("$1,234,567.50.", Fraction(2469135, 2)),
-        ("0.1", Fraction(1, 10)),
-        (".5", Fraction(1, 2)),
-        ("007", 7),
-        ("9" * 30, int("9" * 30)),
-    ],
-)
-def test_numbers(text: str, value: Fraction) -> None:
+def test_numbers() -> None:
     """If it fails, right answers are refused because of how they are written, or compared as floats."""
-    assert number(text) == value
+    for text in ("18", "18.0", "+18", "$18", "018", r"\$18", r"18\%", " 18. "):
+        assert number(text) == 18, text
+    assert number("$-18") == number("-$18") == -18
+    assert number("$1,234,567.50.") == Fraction(2469135, 2) and number(".5") == Fraction(1, 2)
+    assert number("9" * 30) == int("9" * 30)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", ".", "-", "$", "%", "18 eggs", "17 18", "17 or 18", "12,34", "1,2345", ",123", "1e3", "--1", "1/2"),
-        *("x=18", "0x10", "1_000", "18..", "inf", "nan", "1\x00", "9" * 31),
-        *("\N{ARABIC-INDIC DIGIT ONE}", "\N{MINUS SIGN}1", "\N{FULLWIDTH DIGIT ONE}"),
-    ],
-)
-def test_other_texts_are_no_numbers(text: str) -> None:
+def test_other_texts_are_no_numbers() -> None:
     """If it fails, an answer that hedges or is no number passes as one."""
-    assert number(text) is None
+    texts = ["", ".", "-", "$", "%", "18 eggs", "17 18", "17 or 18", "12,34", "1,2345", ",123", "1e3", "--1", "1/2"]
+    texts += ["x=18", "0x10", "1_000", "18..", "inf", "nan", "1\x00", "9" * 31]
+    texts += ["\N{ARABIC-INDIC DIGIT ONE}", "\N{MINUS SIGN}1", "\N{FULLWIDTH DIGIT ONE}"]
+    assert [text for text in texts if number(text) is not None] == []
 
 
-@given(st.one_of(st.text(), st.text("0123456789.,$%+- \\", max_size=120)))
-def test_the_parser_never_raises(text: str) -> None:
-    """If it fails, one odd answer stops a round."""
-    value = number(text)
-    assert value is None or abs(value) < 10**30
-
-
-@given(st.integers(-(10**29), 10**29), st.integers(0, 10**9))
-def test_a_number_is_read_back(whole: int, decimals: int) -> None:
-    """If it fails, the reader changes numbers."""
+@given(st.integers(-(10**29), 10**29), st.integers(0, 10**9), st.text("0123456789.,$%+- \\", max_size=120))
+def test_a_number_is_read_back_and_any_text_read(whole: int, decimals: int, text: str) -> None:
+    """If it fails, the reader changes numbers, or one odd answer stops a round."""
+    assert (number(text) or 0) < 10**30
     assert number(f"{whole:,}") == number(str(whole)) == whole
     assert number(f"{whole}.{decimals}") == Fraction(f"{whole}.{decimals}")
 
@@ -84,13 +54,8 @@ def test_rows_of_the_data_set() -> None:
     for empty in ("", " ", None, 5):
         with pytest.raises(DataError, match="question must be a text"):
             DOMAIN.read(ROW | {"question": empty})
-
-
-def test_faults_are_named() -> None:
-    """If it fails, a prompt file without right answers trains the policy on nothing."""
     assert DOMAIN.fault("How many?", "36") is None
-    assert "is not a number" in str(DOMAIN.fault("How many?", "many"))
-    assert "is empty" in str(DOMAIN.fault(" ", "36"))
+    assert "is not a number" in str(DOMAIN.fault("How many?", "many")) and "is empty" in str(DOMAIN.fault(" ", "36"))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tasks.gdsd.domains.base import Answer, Problem
 from tasks.gdsd.domains.math import EXAMPLES, WORKER, Math, MathConfig, Worker
 from tasks.gdsd.errors import DataError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BOMB = "9^{9^{9^9}}"
 
 
@@ -57,20 +57,16 @@ def gone(process: int) -> bool:
 @pytest.mark.parametrize(
     "reference, expression",
     [
-        ("5", "5"),
         ("5", "2+3"),
         (r"\frac{1}{2}", "0.5"),
-        (r"\frac12", r"\dfrac{2}{4}"),
         (r"2\sqrt{3}", r"\sqrt{12}"),
         ("x^2+2x+1", "(x+1)^2"),
         ("12,345", "12345"),
         ("10", r"10\%"),
-        ("10", r"\$10"),
         ("90^\\circ", "90"),
         (r"\text{Evelyn}", "Evelyn"),
         ("x=5", "5"),
         (r"\{1,2\}", r"\{2,1\}"),
-        ("[1,2)", r"\left[1,2\right)"),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\ 2\end{pmatrix}"),
         (r"\pi", "3.14159265358979"),
     ],
@@ -83,15 +79,11 @@ def test_equal_expressions(domain: Math, reference: str, expression: str) -> Non
 @pytest.mark.parametrize(
     "reference, expression",
     [
-        ("5", "6"),
         ("5", ""),
-        ("5", "x"),
         ("5", "5,6"),
         ("5", r"5 \text{ or } 6"),
         ("5", r"\pm 5"),
-        ("5", "[0,10]"),
         ("5", "x>4"),
-        ("5", r"\mathbb{R}"),
         ("3", "1=2=3=4"),
         ("1/3", "0.33"),
         ("x^2+2x+1", "(x+2)^2"),
@@ -118,44 +110,37 @@ def test_verdicts(domain: Math) -> None:
         verdict = domain.verify("p", "5", answer)
         assert verdict.parts == {"correctness": correctness, "format": form}, answer
         assert verdict.solved is (correctness == 1.0)
-
-
-def test_what_cannot_be_judged_is_none(domain: Math) -> None:
-    """If it fails, a broken reference counts as a wrong answer and pulls the policy away from right ones."""
-    verdict = domain.verify("p", " ", tagged("5"))
-    assert verdict.solved is None and verdict.parts == {"correctness": None, "format": 1.0}
+    unknown = domain.verify(
+        "p", " ", tagged("5")
+    )  # a broken reference must not pull the policy away from right answers
+    assert unknown.solved is None and unknown.parts == {"correctness": None, "format": 1.0}
 
 
 def test_verdicts_of_many_answers_are_in_order(domain: Math) -> None:
-    """If it fails, several workers mix up whose answer is right. Bombs among them end workers on the way."""
+    """If it fails, several workers mix up whose answer is right, or one answer holds up a round for hours.
+
+    Two of the answers use up their time, and end their workers on the way.
+    """
     quick = Math(MathConfig(seconds=0.5, workers=3))
-    items = [Answer("p", str(index % 5), tagged(BOMB if index % 20 == 7 else str(index % 3))) for index in range(60)]
-    verdicts = quick.verify_all(items)
-    assert [verdict.solved for verdict in verdicts] == [
-        index % 20 != 7 and index % 5 == index % 3 for index in range(60)
-    ]
+    items = [Answer("p", str(index % 5), tagged(BOMB if index % 20 == 7 else str(index % 3))) for index in range(40)]
+    wanted = [index % 20 != 7 and index % 5 == index % 3 for index in range(40)]
+    assert [verdict.solved for verdict in quick.verify_all(items)] == wanted
     assert domain.verify_all([]) == []
 
 
-def test_the_limit_of_time_bites() -> None:
-    """If it fails, one answer holds up a round for hours; the next answer must be judged as ever."""
-    quick = Math(MathConfig(seconds=0.5))
-    assert solved(quick, "5", "5") is True
-    began = time.perf_counter()
-    assert solved(quick, "5", BOMB) is False
-    assert time.perf_counter() - began < 20  # 4 times 0.5 s and a start, on a busy machine
-    assert solved(quick, "5", "5") is True
-
-
-def test_the_wall_clock_ends_a_worker_that_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, a worker that hangs without using its CPU seconds holds up a round for ever."""
+def test_the_wall_clock_ends_a_worker_that_does_nothing() -> None:
+    """If it fails, a worker that hangs holds up a round for ever, or one that the system killed makes answers wrong."""
     domain = Math(MathConfig(seconds=0.2))
     assert solved(domain, "5", "5") is True
     (worker,) = domain._idle
     os.kill(worker.process.pid, signal.SIGSTOP)
     assert solved(domain, "5", "4") is False
     assert worker.process.poll() is not None
-    assert solved(domain, "5", "4") is False and solved(domain, "5", "5") is True
+    assert solved(domain, "5", "5") is True
+    (worker,) = domain._idle
+    worker.process.kill()
+    worker.process.wait()
+    assert solved(domain, "5", "2+3") is True, "the system killed it, and it was replaced"
 
 
 def test_the_limit_of_memory_bites(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -172,9 +157,11 @@ def test_the_limit_of_memory_bites(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert [solved(tight, "", size) for size in ("1000", str(2**30), "1000")] == [True, False, True]
 
 
-def test_a_worker_has_its_limits_and_ends_when_half_its_memory_is_used() -> None:
-    """If it fails, what earlier answers left in caches makes a later right answer wrong."""
+def test_a_worker_has_its_limits_and_ends_when_half_its_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, what earlier answers left in caches makes a later right answer wrong, or a worker has secrets."""
+    monkeypatch.setenv("HF_TOKEN", "secret")
     worker = Worker(1.0, 512)
+    assert b"HF_TOKEN" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
     limits = Path(f"/proc/{worker.process.pid}/limits").read_text()
     assert f"{512 * 2**20}" in next(line for line in limits.splitlines() if "address space" in line)
     assert worker.ask({"reference": "5", "answer": "5"}, 10.0) == {"solved": True, "last": False}
@@ -193,34 +180,18 @@ def test_a_long_expression_is_wrong_without_being_read(domain: Math, monkeypatch
     assert solved(domain, "1", "0" * 500 + "1") is False
 
 
-def test_a_dead_worker_is_replaced() -> None:
-    """If it fails, a worker that the system killed makes right answers wrong."""
-    domain = Math()
-    assert solved(domain, "5", "5") is True
-    (worker,) = domain._idle
-    worker.process.kill()
-    worker.process.wait()
-    assert solved(domain, "5", "2+3") is True
-
-
-def test_without_workers_nothing_is_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """If it fails, a missing library looks like wrong answers."""
-    script = tmp_path / "worker.py"
-    script.write_text("raise SystemExit(1)")
-    monkeypatch.setattr(math_domain, "WORKER", script)
-    assert solved(Math(), "5", "5") is None
-
-
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """If it fails, nobody learns what to install."""
+def test_without_workers_nothing_is_judged_and_the_reason_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a missing library looks like wrong answers, or nobody learns what to install."""
     (tmp_path / "math_verify").mkdir()
     (tmp_path / "math_verify" / "__init__.py").write_text("raise ImportError('not here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(OSError, match="ImportError: not here"):
-        Worker(1.0, 512)
+    assert solved(Math(), "5", "5") is None
+    assert "ImportError: not here" in caplog.text
 
 
-def test_a_worker_ends_with_its_domain() -> None:
+def test_workers_end_with_their_domain_and_with_a_killed_pipeline() -> None:
     """If it fails, each run leaves processes behind."""
     domain = Math()
     solved(domain, "5", "5")
@@ -228,10 +199,6 @@ def test_a_worker_ends_with_its_domain() -> None:
     assert worker.process.pid in running()
     del domain
     assert worker.process.returncode is not None and gone(worker.process.pid)
-
-
-def test_a_worker_ends_with_a_killed_pipeline() -> None:
-    """If it fails, a killed run leaves processes behind."""
     program = (
         "import os, signal\n"
         "from tasks.gdsd.domains.math import Math\n"
@@ -267,14 +234,6 @@ def test_nothing_of_an_answer_is_evaluated(tmp_path: Path) -> None:
     results = json.loads(done.stdout)
     assert not mark.exists() and results[4:] == ["12", "1.50000000000000", "yotta"]
     assert set(results[:4]) <= {"SympifyError", "ValueError"}
-
-
-def test_the_worker_inherits_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, credentials stand in the memory of a process that reads hostile text."""
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    worker = Worker(1.0, 512)
-    assert b"HF_TOKEN" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
-    worker.close()
 
 
 def test_importing_the_domain_is_light() -> None:

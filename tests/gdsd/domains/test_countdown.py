@@ -30,7 +30,7 @@ def judged(answer: str, domain: Countdown = BARE, problem: str = PROBLEM) -> tup
 
 def test_every_problem_is_solved_by_its_reference() -> None:
     """If it fails, a right answer can score zero, or a problem has none."""
-    made = problems(2000)
+    made = problems(500)
     assert all(BARE.fault(*problem) is None for problem in made)
     assert all(judged(reference, problem=problem) == (1.0, 1.0) for problem, reference in made)
 
@@ -69,11 +69,11 @@ def test_a_stream_ends_with_an_error_that_says_what_to_change() -> None:
         next(stream)
 
 
-@pytest.mark.parametrize("what", ["numbers", "number", "target"])
-def test_empty_ranges_are_refused(what: str) -> None:
+def test_empty_ranges_are_refused() -> None:
     """If it fails, a configuration with no problems in it is accepted."""
-    with pytest.raises(ValueError, match=f"min_{what} 6 exceeds max_{what} 5; lower it or raise max_{what}"):
-        CountdownConfig.model_validate({f"min_{what}": 6, f"max_{what}": 5})
+    for what in ("numbers", "number", "target"):
+        with pytest.raises(ValueError, match=f"min_{what} 6 exceeds max_{what} 5; lower it or raise max_{what}"):
+            CountdownConfig.model_validate({f"min_{what}": 6, f"max_{what}": 5})
 
 
 def test_prompts_are_in_the_alphabet_and_hold_the_problem() -> None:
@@ -98,25 +98,18 @@ def test_examples_of_the_prompt_are_not_among_the_problems() -> None:
     assert len(shown) == 2 and not shown & made
 
 
-@pytest.mark.parametrize("answer", [REFERENCE, "7+5*3", " 7 + (5 * 3) ", "((3)*(5))+7", "3*5+7\n", "7-(0-3)*5"])
-def test_right_answers(answer: str) -> None:
-    """If it fails, right answers are refused because of how they are written."""
-    problem = "0,3,5,7:22" if "0" in answer else PROBLEM
-    assert judged(answer, problem=problem) == (1.0, 1.0)
+def test_answers_are_judged_by_value_and_by_numbers() -> None:
+    """If it fails, right answers are refused for how they are written, or the policy learns to leave numbers out.
 
-
-@pytest.mark.parametrize("answer", ["3+5+7", "3*5-7", "7/(5-3)", "3-5-7", "3/5/7"])
-def test_the_right_numbers_with_a_wrong_value_have_the_form(answer: str) -> None:
-    """If it fails, the policy has no reward to climb before it solves its first problem."""
-    assert judged(answer) == (0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    "answer", ["", "22", "3*5", "3*5+7+0", "3*5+7=22", "3*5+7|", "15+7", "3*5+7*7/7", "3 5 7", "+3*5+7", "3*-5+37"]
-)
-def test_other_numbers_or_other_texts_score_nothing(answer: str) -> None:
-    """If it fails, the policy learns to write the target, to leave numbers out or to use them twice."""
-    assert judged(answer) == (0.0, 0.0)
+    The right numbers with a wrong value have the form, or there is no reward to climb before the first solution.
+    """
+    for answer in (REFERENCE, " 7 + (5 * 3) ", "((3)*(5))+7"):
+        assert judged(answer) == (1.0, 1.0), answer
+    assert judged("7-(0-3)*5", problem="0,3,5,7:22") == (1.0, 1.0)
+    for answer in ("3+5+7", "3*5-7", "7/(5-3)", "3/5/7"):
+        assert judged(answer) == (0.0, 1.0), answer
+    for answer in ("", "22", "3*5", "3*5+7+0", "3*5+7=22", "15+7", "3*5+7*7/7", "3 5 7", "3*-5+37"):
+        assert judged(answer) == (0.0, 0.0), answer
 
 
 def test_division_is_exact() -> None:
@@ -154,30 +147,14 @@ def test_rows_of_a_data_set() -> None:
         BARE.read({"numbers": [1, 1], "target": 99})
 
 
-@pytest.mark.parametrize("numbers", [[], [1], [1] * 7, [1, -2], [1.5, 2], [True, 1], None, "1;2", "1" * 10**6, 5])
-def test_rows_that_hold_no_problem_are_refused(numbers: object) -> None:
-    """If it fails, a broken data set turns into broken prompts."""
-    with pytest.raises(DataError, match="numbers must be 2 to 6 whole numbers"):
-        BARE.read({"numbers": numbers, "target": 5})
-
-
-@pytest.mark.parametrize(
-    "problem, reference, message",
-    [
-        ("", REFERENCE, "is not 2 to 6 numbers and a target"),
-        ("3:3", "3", "is not 2 to 6 numbers and a target"),
-        ("3,5,7", REFERENCE, "is not 2 to 6 numbers and a target"),
-        ("3,5,07:22", REFERENCE, "is not 2 to 6 numbers and a target"),
-        (PROBLEM + "\n", REFERENCE, "is not 2 to 6 numbers and a target"),
-        ("\N{ARABIC-INDIC DIGIT THREE},5,7:22", REFERENCE, "is not 2 to 6 numbers and a target"),
-        (PROBLEM, "3+5+7", "is not solved by '3+5+7'"),
-        (PROBLEM, "22", "is not solved by '22'"),
-    ],
-)
-def test_faults_are_named(problem: str, reference: str, message: str) -> None:
-    """If it fails, a prompt file with an impossible problem trains the policy on a reward that it cannot reach."""
-    fault = BARE.fault(problem, reference)
-    assert fault is not None and message in fault
+def test_rows_and_problems_that_are_none_are_named() -> None:
+    """If it fails, a broken data set, or an impossible problem of a file, turns into prompts without a reward."""
+    for numbers in ([1], [1] * 7, [1, -2], [1.5, 2], [True, 1], None, "1;2", "1" * 10**6):
+        with pytest.raises(DataError, match="numbers must be 2 to 6 whole numbers"):
+            BARE.read({"numbers": numbers, "target": 5})
+    for problem in ("3:3", "3,5,07:22", "\N{ARABIC-INDIC DIGIT THREE},5,7:22"):
+        assert "is not 2 to 6 numbers and a target" in str(BARE.fault(problem, REFERENCE))
+    assert "is not solved by '3+5+7'" in str(BARE.fault(PROBLEM, "3+5+7"))
 
 
 def values(numbers: tuple[int, ...]) -> set[Fraction]:
@@ -197,7 +174,7 @@ def values(numbers: tuple[int, ...]) -> set[Fraction]:
     return found
 
 
-@pytest.mark.parametrize("numbers", [(2, 3), (4, 4), (0, 5, 7), (1, 2, 3), (3, 3, 8), (9, 9, 9), (3, 3, 8, 8)])
+@pytest.mark.parametrize("numbers", [(4, 4), (0, 5, 7), (9, 9, 9), (3, 3, 8, 8)])
 def test_the_search_finds_exactly_what_can_be_reached(numbers: tuple[int, ...]) -> None:
     """If it fails, solvable rows are dropped or unsolvable ones kept."""
     reachable = values(numbers)
@@ -231,25 +208,19 @@ def written(source: random.Random, depth: int) -> tuple[str, Fraction | None]:
 
 def test_the_parser_agrees_with_fractions() -> None:
     """If it fails, expressions have a wrong value."""
+    usual = [("2-3-4", -5), ("2-(3-4)", 3), ("12/3/2", 2), ("12/(3/2)", 8), ("2*3+4*5", 26), ("1-2*3/4", -0.5)]
+    for text, number in usual:
+        parsed = parse(text)
+        assert parsed is not None and parsed.value == number, text
     source = random.Random(0)
     checked = 0
-    for _ in range(3000):
+    for _ in range(1000):
         text, value = written(source, 3)
         parsed = parse(text)
         if parsed is not None:
             checked += 1
             assert parsed.value == value, text
-    assert checked > 1000
-
-
-@pytest.mark.parametrize(
-    "text, value",
-    [("2-3-4", -5), ("2-(3-4)", 3), ("12/3/2", 2), ("12/(3/2)", 8), ("2+3*4-5", 9), ("2*3+4*5", 26), ("1-2*3/4", -0.5)],
-)
-def test_operators_bind_as_usual(text: str, value: float) -> None:
-    """If it fails, expressions mean something else than what they say."""
-    parsed = parse(text)
-    assert parsed is not None and parsed.value == value
+    assert checked > 300
 
 
 @given(st.one_of(st.text(), st.text("0123456789+-*/() ")))

@@ -2,7 +2,7 @@
 
 Two processes: a watchdog, and the program. The watchdog ends when the program ends or when the other end of its
 standard input closes, as it does when the host lets go or dies, and everything in the sandbox ends with it. As pid 1 of
-a namespace nothing inside can kill it, and without namespaces it is of another user than the program.
+a namespace nothing inside can kill it, and at the level `none` it is of another user than the program.
 """
 
 import os
@@ -12,26 +12,23 @@ import sys
 import time
 
 OPEN_FILES = 64
-GRACE = 5.0  # seconds for killing what is left, without namespaces
+GRACE = 5.0  # seconds for killing what is left, at the level `none`
 
 
 def main() -> None:
-    """Reads its orders from the command line; see `sandbox.Sandbox`."""
+    """Reads its orders from the command line; see `host.Sandbox`."""
     role, level = sys.argv[1:3]
-    uid, seconds, memory, processes, file_size, shown = map(int, sys.argv[3:9])
-    paths = sys.argv[9:]
+    uid, seconds, memory, processes, file_size = map(int, sys.argv[3:])
     if role == "answer":
-        from tasks.gdsd.sandbox.answer import serve
+        from tasks.gdsd.sandbox.guest.answer import serve
     else:
-        from tasks.gdsd.sandbox.tester import serve
-    if level != "full":
-        from tasks.gdsd.sandbox import kernel  # bubblewrap does all of it, and the import takes time
+        from tasks.gdsd.sandbox.guest.tester import serve
+    if level == "none":
+        from tasks.gdsd.sandbox.guest import kernel  # bubblewrap does all of it, and the import takes time
     sys.path.pop(0)
     interpreter = -1
     if level == "full":
         os.chdir("/tmp")
-    elif level == "processes":
-        kernel.show_only(paths[:shown], paths[shown:], file_size)
     else:
         kernel.adopt_orphans()
         interpreter = os.open(os.path.realpath(sys.base_prefix), os.O_PATH | os.O_DIRECTORY)
@@ -42,10 +39,10 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    if level == "limits":
+    if level == "none":
         _hold(interpreter)
     _limit(seconds, memory, processes, file_size)
-    if level != "full":
+    if level == "none":
         kernel.forgo_privileges()
     os.environ.clear()
     serve(*_pipes())
@@ -99,7 +96,7 @@ def _watch(child: int, level: str, uid: int) -> None:
     while not lifeline.poll(50):
         if child in _reap():
             break
-    if level == "limits":
+    if level == "none":
         _kill_all(uid)
     os._exit(0)
 

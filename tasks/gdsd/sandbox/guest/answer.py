@@ -13,7 +13,7 @@ import os
 import select
 import sys
 
-from tasks.gdsd.sandbox import wire
+from tasks.gdsd.sandbox.guest import wire
 
 OUTPUT = 1 << 20  # bytes of a program's output
 

@@ -1,0 +1,132 @@
+"""Problems of the code domain: which rows are none, and which tests no answer can pass. Nothing of it is run."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.gdsd.domains.code import Code
+from tasks.gdsd.domains.code_problem import fault_of, read_reference
+from tasks.gdsd.errors import DataError
+
+CODE = Code()
+
+
+def changed(reference: str, **changes: object) -> str:
+    return json.dumps(json.loads(reference) | changes)
+
+
+def test_programs_that_no_answer_can_write_are_faults() -> None:
+    """If it fails, a case that is too large counts against every answer."""
+    least = Code(CODE.config.model_copy(update={"memory_mib": 64}))
+    for case, words in (
+        ({"stdin": "x" * (5 << 20), "stdout": ""}, "5242880 bytes of standard input"),
+        ({"stdin": "", "stdout": "x" * (2 << 20)}, "2097152 bytes of standard output"),
+    ):
+        fault = least.fault(*least.read({"problem": "x", "cases": [case]}))
+        assert fault is not None and words in fault
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"problem": "  ", "tests": ["assert f(1)"]}, "problem is empty"),
+        ({"problem": 3, "tests": ["assert f(1)"]}, "problem must be a text"),
+        ({"problem": "x"}, "neither tests nor cases"),
+        ({"problem": "x", "tests": []}, "neither tests nor cases"),
+        ({"problem": "x", "tests": [1]}, "tests must be a text or a list"),
+        ({"problem": "x", "tests": ["assert f(1) == g(2)"]}, "call f, g; name it by entry_point"),
+        ({"problem": "x", "tests": ["assert 1 == 1"]}, "call none"),
+        ({"problem": "x", "cases": "["}, "no JSON"),
+        ({"problem": "x", "cases": [{"stdin": "1"}]}, "cases must be a list"),
+    ],
+)
+def test_rows_that_are_no_problem_are_refused(row: Mapping[str, object], words: str) -> None:
+    """If it fails, a person is not told which column is wrong."""
+    with pytest.raises(DataError, match=words):
+        CODE.read(row)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tests": ["assert add(1, 2 == 3"]}, "does not parse"),
+        ({"tests": ["assert " + "(" * 1000 + "add(1)" + ")" * 1000]}, "does not parse"),
+        ({"tests": ["x = " + "1 + " * 80_000 + "1"]}, "at most 262144 are read"),
+        ({"tests": ["assert 3 == 3"]}, "no test uses the entry point 'add'"),
+        ({"tests": []}, "tests: List should have at least 1 item"),
+        ({"entry_point": "a b"}, "no name of a function"),
+        ({"entry_point": "minus"}, "no test uses the entry point 'minus'"),
+        ({"prefix": "def other(): pass"}, "does not define the entry point"),
+        ({"tests": ["assert add(Node(1), 2) == 3"]}, "uses Node, which neither"),
+        ({"tests": ["assert add(Node(1), 2) == 3"], "setup": "class Node:\n    pass"}, "passes an object of 'Node'"),
+        ({"tests": ["assert add(lambda: 1, 2) == 3"]}, "passes a lambda"),
+        ({"tests": ["assert add(abs, helper) == 3"], "setup": "def helper(): pass"}, "function or class 'helper'"),
+        ({"tests": ["def test_add():\n    assert add(1, 2) == 3"]}, "never calls 'add' when it is run"),
+        ({"tests": ["assert add(1, 2) == 3", "assert 1 == 1"]}, "'assert 1 == 1' never calls 'add' when it is run"),
+        (
+            {"tests": ["import unittest\nclass Test(unittest.TestCase):\n    def test(self):\n        add(1, 2)\n"]},
+            "never calls 'add'",
+        ),
+        (
+            {"tests": ["def check(f):\n    assert f(1, 2) == 3\nif __name__ == '__main__':\n    check(add)"]},
+            "never calls 'add'",
+        ),
+        ({"tests": ["def add(a, b):\n    return a + b\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
+        ({"tests": ["from operator import add\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
+        ({"unknown": 1}, "unknown: Extra inputs"),
+    ],
+)
+def test_problems_that_no_answer_can_solve_are_faults(changes: dict[str, object], words: str) -> None:
+    """If it fails, a problem whose tests cannot pass counts against every answer."""
+    fault = CODE.fault(CODE.example.problem, changed(CODE.example.reference, **changes))
+    assert fault is not None and words in fault
+
+
+@pytest.mark.parametrize(
+    "reference", ["", "[]", "{", "[" * 100_000, "{}", '{"cases": []}', '{"cases": [{"stdin": 1}]}']
+)
+def test_references_that_hold_no_tests_are_faults_and_not_judged(reference: str) -> None:
+    """If it fails, an answer is called wrong although nobody can say so."""
+    assert CODE.fault("x", reference)
+    assert CODE.verify("x", reference, "```python\npass\n```").solved is None
+
+
+@given(
+    st.text(alphabet='{}[]",:testscaseentry_point', max_size=100),
+    st.text(max_size=200),
+    st.lists(st.text(max_size=100), max_size=3),
+)
+@settings(deadline=None)
+def test_faults_of_any_reference_are_told(reference: str, setup: str, tests: list[str]) -> None:
+    """If it fails, one row of a file, or odd tests of a data set, stop the run instead of being named."""
+    for text in (reference, setup, json.dumps({"entry_point": "f", "setup": setup, "tests": tests})):
+        fault_of(text)
+        read_reference(text)
+
+
+def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
+    """If it fails, good problems are dropped."""
+    record = {
+        "entry_point": "f",
+        "setup": "import math as m, os.path\nfrom collections import *\nclass Node:\n    pass\n"
+        "def helper():\n    assert f(1)",
+        "tests": [
+            "for i, (a, *b) in enumerate([(1, 2)]):\n    assert m.isclose(f(a), 1) and os",
+            "try:\n    f(-1)\n    assert False\nexcept ValueError as error:\n    assert error.args",
+            "def check(candidate):\n    assert candidate(1) == [x for x in range(2)] == Counter()\ncheck(f)",
+            "with open('x') as file:\n    assert (n := f(file.read())) == n",
+            "def test_f():\n    assert f(1) == 1\ntest_f()",
+            "class Test:\n    def test(self):\n        assert f(1) == 1\nTest().test()",
+            "def test_f():\n    assert f(1) == 1\nfor one in list(globals().values()):\n    one()",
+            "def run(test):\n    test()\n@run\ndef test_f():\n    assert f(1) == 1",
+            "def check(f):\n    assert f(1) == 1\ncheck(f)",
+            "helper()",
+            "if f(0):\n    pass\n" + "elif f(1):\n    pass\n" * 900,
+            "from functools import cache\nf = cache(f)\nassert f(1) == 1",
+            "if __name__ == 'tests':\n    assert f(1) == 1",
+        ],
+    }
+    assert fault_of(json.dumps(record)) is None
