@@ -22,7 +22,7 @@ from tasks.gdsd.records import Estimate
 from tasks.gdsd.registry.registry import Registry
 from tasks.gdsd.registry.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NIGHT = datetime(2026, 11, 24, 2, tzinfo=UTC)
 
 
@@ -237,7 +237,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from tasks.gdsd.errors import StaleError
 from tasks.gdsd.registry import Registry
-from tests.gdsd.test_registry import add, make_policy
+from tests.gdsd.registry.test_registry import add, make_policy
 
 registry, scratch, me = Registry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 won = 0

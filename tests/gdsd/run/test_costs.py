@@ -5,7 +5,7 @@ import pytest
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.run.costs import money
 from tasks.gdsd.run.run_record import RunRecord
-from tests.gdsd.test_report import cells, pairs, record, rendered
+from tests.gdsd.report.records import cells, pairs, record, rendered
 
 GPU = "NVIDIA H100 80GB HBM3"
 

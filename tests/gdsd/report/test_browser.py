@@ -9,9 +9,9 @@ from playwright.sync_api import Browser
 
 from tasks.gdsd import report
 from tasks.gdsd.report import comparison
-from tests.gdsd import test_comparison
 from tests.gdsd.browsers import CONTRASTS, DESKTOP, PHONE, SMALL_PHONE, browser, needs_browser, opened
-from tests.gdsd.test_report import HOSTILE, answers, evaluated, pairs, record, rendered
+from tests.gdsd.report import test_comparison
+from tests.gdsd.report.records import HOSTILE, answers, evaluated, pairs, record, rendered
 
 pytestmark = needs_browser
 LONG = "x" * 3000

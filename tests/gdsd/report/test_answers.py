@@ -4,7 +4,7 @@ import re
 
 from tasks.gdsd import report
 from tasks.gdsd.report.answers import FRAMES, NUMBERED, TOKENS, frames, section, strip
-from tests.gdsd.test_report import answers
+from tests.gdsd.report.records import answers
 
 
 def test_each_kind_of_change_is_counted_and_shown() -> None:

@@ -238,6 +238,12 @@ def test_a_completion_that_came_twice_is_refused() -> None:
 # Summary
 
 
+def test_intervals_that_overlap_count_once() -> None:
+    """If it fails, shards that work side by side make a round that waits look busy, or the other way round."""
+    assert rewards.union([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 1.75)]) == 4.0
+    assert rewards.union([]) == 0.0
+
+
 def test_the_summary_by_hand(reader: DomainChoice) -> None:
     """If it fails, the metrics of a round are wrong.
 

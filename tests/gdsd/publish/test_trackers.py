@@ -19,7 +19,7 @@ from tasks.gdsd.errors import ConfigError, PublishError, UnreachableError
 from tasks.gdsd.publish import trackers
 from tasks.gdsd.publish.trackers import base
 from tasks.gdsd.publish.trackers.base import TrackedRun
-from tests.gdsd.test_report import record
+from tests.gdsd.report.records import record
 
 METRICS = ("reward/mean", "loss/last", "time/rollout_s")
 

@@ -19,7 +19,8 @@ from tasks.gdsd.domains.countdown import CountdownConfig
 from tasks.gdsd.domains.gsm8k import Gsm8kConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, QualityError
-from tasks.gdsd.prompts.quality import Finding, QualityReport, _expect, _validate, check_prompts, check_test
+from tasks.gdsd.prompts.expectations import Finding, QualityReport, expect, validate
+from tasks.gdsd.prompts.quality import check_prompts, check_test
 
 Row = dict[str, object]
 Failed = tuple[str, str, str | None]  # table, expectation without its first word, column
@@ -281,10 +282,10 @@ def test_an_expectation_that_raises_is_a_failed_finding() -> None:
     import pandas as pd
 
     checks = [
-        _expect("expect_column_values_to_be_unique", column="b"),
-        _expect("expect_table_row_count_to_equal", value=2),
+        expect("expect_column_values_to_be_unique", column="b"),
+        expect("expect_table_row_count_to_equal", value=2),
     ]
-    findings = _validate("train", pd.DataFrame({"a": [1, 2]}), ["a"], checks)
+    findings = validate("train", pd.DataFrame({"a": [1, 2]}), ["a"], checks)
     assert failed([finding for finding in findings if not finding.success]) == {
         ("train", "column_values_to_be_unique", "b")
     }
@@ -302,7 +303,7 @@ def test_no_word_of_great_expectations_reaches_the_terminal(capfd: pytest.Captur
     root.addHandler(handler)
     try:
         check(prompt_tables(train=edited("train", 0, prompt=None).drop_columns(["id"])))
-        _validate("rollouts", pd.DataFrame({"a": [1]}), ["a"], [_expect("expect_table_row_count_to_equal", value=2)])
+        validate("rollouts", pd.DataFrame({"a": [1]}), ["a"], [expect("expect_table_row_count_to_equal", value=2)])
     finally:
         root.removeHandler(handler)
     assert capfd.readouterr() == ("", "")
@@ -314,11 +315,11 @@ def test_importing_is_quick_and_a_run_writes_and_prints_nothing(tmp_path: Path) 
     code = """
 import os, sys
 sys.path.insert(0, os.environ["REPO"])
-from tasks.gdsd import quality
+from tasks.gdsd.prompts import quality
 heavy = {"great_expectations", "pandas", "flytekit"} & set(sys.modules)
 assert not heavy, heavy
 import pyarrow as pa
-from tasks.gdsd.config import TestConfig
+from tasks.gdsd.config.train import TestConfig
 made = pa.Table.from_pylist([dict(id="a", prompt="a", problem="1.34341.2143.321", reference="1" * 16)])
 written = []
 def watch(event, args):
@@ -331,7 +332,7 @@ quality.check_test(made, TestConfig(), [], 1.0).require()
 written = [name for name in written if ".pyc" not in str(name) and name != "/dev/null"]
 assert not written, written
 """
-    environment = os.environ | {"REPO": str(Path(__file__).parents[2]), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment = os.environ | {"REPO": str(Path(__file__).parents[3]), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []

@@ -29,10 +29,10 @@ from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
 from tasks.gdsd.rollout.engines.cached import PrefixCache
 from tasks.gdsd.rollout.engines.unmasking import Unmasking
-from tests.gdsd import test_comparison
+from tests.gdsd.report import test_comparison
+from tests.gdsd.report.records import cells, pairs, record, rendered, rewarded
+from tests.gdsd.reward.test_rewards import Reader, choice
 from tests.gdsd.test_config import load
-from tests.gdsd.test_report import cells, pairs, record, rendered, rewarded
-from tests.gdsd.test_rewards import Reader, choice
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=4, temperature=1.0)
 DUAL = RolloutEngine(DualCacheConfig())

@@ -3,9 +3,9 @@
 import pytest
 
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats
-from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead, union
+from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead
 from tasks.gdsd.run.run_record import RunRecord
-from tests.gdsd.test_report import evaluated, pairs, record, rendered, rewarded
+from tests.gdsd.report.records import evaluated, pairs, record, rendered, rewarded
 
 BEGAN = 1000.0
 
@@ -29,12 +29,6 @@ def rounds(
 
 def timed(**changed: object) -> list[float | None]:
     return [None if each is None else each.share for each in record(**rounds(4) | changed).round_times()]
-
-
-def test_intervals_that_overlap_count_once() -> None:
-    """If it fails, shards that work side by side make a round that waits look busy, or the other way round."""
-    assert union([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 1.75)]) == 4.0
-    assert union([]) == 0.0
 
 
 def test_a_round_lasts_from_the_end_of_the_one_before() -> None:

@@ -10,7 +10,8 @@ from tasks.gdsd import tables
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import QualityError
-from tasks.gdsd.prompts.quality import Finding, QualityReport, check_samples, check_scored
+from tasks.gdsd.prompts.expectations import Finding, QualityReport
+from tasks.gdsd.reward.quality import check_samples, check_scored
 
 GROUP = 4
 CHOICE = DomainChoice(SudokuConfig())

@@ -16,7 +16,7 @@ from tasks.gdsd.denoiser import checkpoint, checkpoint_record
 from tasks.gdsd.denoiser.checkpoint_record import CheckpointRecord
 from tasks.gdsd.report import model_card
 from tasks.gdsd.run.run_record import RunRecord
-from tests.gdsd.test_report import HOSTILE, ORIGIN, evaluated, guard, record, repeatedly
+from tests.gdsd.report.records import HOSTILE, ORIGIN, evaluated, guard, record, repeatedly
 
 POLICY = CheckpointRecord(
     family="llada",

@@ -27,7 +27,7 @@ from tests.gdsd.denoiser.test_families import DREAM_7B, ILLADA_8B, LLADA_8B, QWE
 from tests.gdsd.official import WRITERS, widened
 
 CPU = torch.device("cpu")
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 LLADA, DREAM = (shapes.shape_of_config(values)[1] for values in (LLADA_8B, DREAM_7B))
 QWEN3 = shapes.shape_of_config(QWEN3_06B)[1]
 TERA = 1e12

@@ -18,7 +18,7 @@ from tasks.gdsd.publish import hub
 from tasks.gdsd.report import model_card
 from tests.gdsd.checkpoints import CPU, trained
 from tests.gdsd.fake_hub import TOKEN, FakeHub
-from tests.gdsd.test_report import ORIGIN, pairs, record
+from tests.gdsd.report.records import ORIGIN, pairs, record
 
 CONFIG = HubConfig(repo="org/policy")
 SMALL = TinyModelConfig(hidden_size=16, intermediate_size=16, layers=1, heads=2)

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.gdsd.run import provenance
 from tasks.gdsd.run.provenance import Execution, SourceState
-from tests.gdsd.test_report import ORIGIN, pairs, record, rendered
+from tests.gdsd.report.records import ORIGIN, pairs, record, rendered
 
 
 def git(folder: Path, *arguments: str) -> str:

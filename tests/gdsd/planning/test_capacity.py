@@ -15,7 +15,7 @@ from tasks.gdsd.planning.plan import READ, Plan, plan
 from tasks.gdsd.planning.shapes import shape_of
 from tasks.gdsd.planning.work import DEVICES
 
-RECIPE = yaml.safe_load((Path(__file__).resolve().parents[2] / "configs/llada_sudoku.yaml").read_text())
+RECIPE = yaml.safe_load((Path(__file__).resolve().parents[3] / "configs/llada_sudoku.yaml").read_text())
 H100 = DEVICES["h100"]
 STILL = Assumptions(spread=0.0, taken=0.0)
 

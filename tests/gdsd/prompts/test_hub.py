@@ -18,7 +18,7 @@ import pytest
 from tasks.gdsd.config.train import HubDataset
 from tasks.gdsd.errors import ConfigError
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 NAME, REVISION, LATER = "someone/sums", "a" * 40, "b" * 40
 
 
@@ -93,13 +93,13 @@ def hub() -> Iterator[ThreadingHTTPServer]:
 
 LOAD = """
 import json, sys
-from tasks.gdsd import prompt_source
-from tasks.gdsd.config import HubDataset
+from tasks.gdsd.prompts import sources
+from tasks.gdsd.config.train import HubDataset
 from tasks.gdsd.errors import DataError
 found = []
 for text in sys.argv[1:]:
     try:
-        found.append(prompt_source.load(HubDataset.model_validate_json(text)).to_pylist())
+        found.append(sources.load(HubDataset.model_validate_json(text)).to_pylist())
     except DataError as error:
         found.append(str(error))
 print(json.dumps(found))
