@@ -4,14 +4,16 @@ import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from images import CPU, GPU, build, check
-from images.build import Engine, ImageError, find_engine, pip_folders, pip_settings
+from images import CPU
+from tests.images import build
+from tests.images.build import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+REGISTERED = "/root"  # where `pyflyte register` has sources unpacked, unless told otherwise
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
@@ -30,8 +32,7 @@ def lineage(name: str) -> str:
 
 
 def test_each_role_has_a_target() -> None:
-    """If it fails, a role's image cannot be built, or make images builds one that no task names."""
-    assert {"cpu": CPU.image, "gpu": GPU.image} == build.TARGETS
+    """If it fails, a role's image cannot be built."""
     assert build.TARGETS.keys() <= stages().keys()
 
 
@@ -43,7 +44,7 @@ def test_an_image_runs_unprivileged_and_holds_packages_only(target: str) -> None
     assert body.rstrip().endswith("USER 1000:1000")
     assert "useradd --create-home --uid 1000 " in body
     # `pyflyte register` has the sources unpacked into /root, `pyflyte run` into the working folder.
-    assert "chown flyte:flyte /root\n" in body and re.findall(r"^WORKDIR (\S+)$", body, re.M)[-1] == check.REGISTERED
+    assert "chown flyte:flyte /root\n" in body and re.findall(r"^WORKDIR (\S+)$", body, re.M)[-1] == REGISTERED
     copied = re.findall(r"^COPY (.*)$", body, re.M)
     assert copied == [f"--from={target}-packages /opt/venv /opt/venv"]
     assert re.findall(r"^COPY (.*)$", lineage(f"{target}-packages"), re.M) == ["pyproject.toml constraints.txt ./"]
@@ -77,7 +78,7 @@ def test_the_requirements_are_the_dependencies_without_the_tools(tmp_path: Path)
     assert found == project["project"]["dependencies"]
     assert requirements(EXTRAS=" ".join(extras)) == found + optional
     assert not set(found + optional) & set(project["dependency-groups"]["dev"])
-    assert {name.lower() for name in found + optional} <= check.pinned().keys()
+    assert {name.lower() for name in found + optional} <= pinned().keys()
 
 
 def test_only_the_image_of_gpus_has_a_compiler() -> None:
@@ -89,69 +90,99 @@ def test_only_the_image_of_gpus_has_a_compiler() -> None:
 def test_the_build_arguments_are_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, make images BASE=... is ignored, and the public base is asked for."""
     ran: list[str] = []
-    monkeypatch.setattr(build, "find_engine", lambda: Engine("buildah"))
-    monkeypatch.setattr(build, "show", ran.extend)
-    monkeypatch.setattr(build, "output", lambda command: "")
-    monkeypatch.setattr(check, "check", lambda engine, image, cuda: [])
-    options = {
-        "--base": "BASE",
-        "--extras": "EXTRAS",
-        "--torch-cpu-index": "TORCH_CPU_INDEX",
-        "--torch-gpu-index": "TORCH_GPU_INDEX",
-    }
-    given = [word for option in options for word in (option, "there")]
-    assert build.main(["--target", "cpu", *given]) == 0
-    passed = [word.removeprefix("--build-arg=") for word in ran if word.startswith("--build-arg=")]
-    assert passed == [f"{name}=there" for name in options.values()]
-    assert set(options.values()) == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.M))
-    assert f"--tag={CPU.image}" in ran and "--target=cpu" in ran
+    monkeypatch.setattr(build, "find_engine", lambda: "buildah")
+    real = subprocess.run
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        if command[0] != "buildah":
+            return real(command, **options)
+        ran.extend(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    given = [word for name in build.ARGUMENTS for word in (f"--{name.lower().replace('_', '-')}", "there")]
+    build.main(["cpu", *given, "--options=--pull --quiet"])
+    assert [word for word in ran if word.startswith("--build-arg=")] == [
+        f"--build-arg={name}=there" for name in build.ARGUMENTS
+    ]
+    assert set(build.ARGUMENTS) == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.M))
+    assert {f"--tag={CPU.image}", "--target=cpu", "--pull", "--quiet"} <= set(ran)
 
 
-def test_the_settings_of_pip_reach_a_build(tmp_path: Path) -> None:
-    """If it fails, a build behind a company's index asks the public one, or cannot see what the settings name."""
-    index, wheels = tmp_path / "index" / "simple", tmp_path / "wheels"
-    index.mkdir(parents=True)
-    wheels.mkdir()
-    (tmp_path / "certificates").write_text("")
+def test_the_settings_of_pip_reach_a_build() -> None:
+    """If it fails, a build behind a company's index asks the public one."""
     listing = (
-        f":env:.cert='{tmp_path}/certificates'\n:env:.timeout='9'\nglobal.find-links='{wheels}'\n"
-        f"global.extra-index-url='file://{index} https://a.example/simple?b=c'\nglobal.timeout='3'\n"
+        ":env:.cert='/certificates'\n:env:.timeout='9'\n"
+        "global.extra-index-url='https://a.example/simple https://b.example/simple?b=c'\nglobal.timeout='3'\n"
     )
-    settings = pip_settings(listing)
-    assert settings["timeout"] == "9"
-    assert settings["extra-index-url"] == f"file://{index} https://a.example/simple?b=c"
-    assert pip_folders(settings) == [str(tmp_path), str(index.parent), str(wheels)]
+    assert build.pip_settings(listing) == {
+        "cert": "/certificates",
+        "timeout": "9",
+        "extra-index-url": "https://a.example/simple https://b.example/simple?b=c",
+    }
 
 
 def test_without_an_engine_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, make images ends in a traceback where nothing can build images."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ImageError, match=r"docker is not installed, and buildah is not installed either; install one"):
-        find_engine()
+    with pytest.raises(SystemExit, match=r"docker is not installed, and buildah is not installed either; install one"):
+        build.find_engine()
     (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "docker").chmod(0o755)
-    with pytest.raises(ImageError, match="docker is installed but has no daemon that answers"):
-        find_engine()
+    with pytest.raises(SystemExit, match="docker is installed but has no daemon that answers"):
+        build.find_engine()
 
 
-def test_an_image_that_is_not_what_it_should_be_is_refused() -> None:
-    """If it fails, an image with other versions, a compiler or root is pushed as if it had been checked."""
-    pins = check.pinned()
-    good = {
-        "user": 1000,
-        "packages": {"torch": f"{pins['torch']}+cpu", "PyYAML": pins["pyyaml"]},
-        "cuda": None,
-        "compilers": [],
-        "pip": [],
+# What test_built.py asks of an image
+
+
+def pinned() -> dict[str, str]:
+    """The versions of constraints.txt by name."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {key(name): version for name, _, version in (line.partition("==") for line in lines) if version}
+
+
+def key(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def faults(found: Mapping[str, object], cuda: bool) -> list[str]:
+    """What is wrong with an image, of which test_built.py found this; torch brings the libraries of CUDA itself."""
+    packages, pins = found["packages"], pinned()
+    assert isinstance(packages, dict)
+    versions = {name: (version, pins.get(key(name))) for name, version in packages.items()}
+    wrong = [
+        f"{name} {has} instead of {pin}"
+        for name, (has, pin) in versions.items()
+        if pin not in (None, has.split("+")[0])
+    ]
+    loose = [name for name, (_, pin) in versions.items() if pin is None and key(name) != "setuptools"]
+    problems = {
+        "runs as root": found["user"] == 0,
+        "has another build of torch": bool(found["cuda"]) is not cuda,
+        f"has other versions than constraints.txt: {', '.join(wrong)}": wrong,
+        f"has packages that constraints.txt does not pin: {', '.join(loose)}": loose and not cuda,
+        f"has compilers: {found['compilers']}": found["compilers"] and not cuda,
+        f"holds settings of pip: {found['pip']}": found["pip"],
     }
-    assert check._inspected(good, cuda=False).startswith("user 1000, torch 2")
-    for change, message in (
+    return [problem for problem, there in problems.items() if there]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"user": 0}, "runs as root"),
         ({"cuda": "13.0"}, "another build of torch"),
         ({"packages": {"torch": "1.0"}}, "torch 1.0 instead of"),
-        ({"packages": good["packages"] | {"sneaky": "1"}}, "sneaky 1"),
+        ({"packages": {"sneaky": "1"}}, "does not pin: sneaky"),
         ({"compilers": ["gcc"]}, "compilers"),
         ({"pip": ["/etc/pip.conf"]}, "settings of pip"),
-    ):
-        with pytest.raises(ImageError, match=message):
-            check._inspected(good | change, cuda=False)
+    ],
+)
+def test_an_image_that_is_not_what_it_should_be_is_refused(change: dict[str, object], message: str) -> None:
+    """If it fails, an image with other versions, a compiler or root is pushed as if it had been checked."""
+    packages = {"torch": f"{pinned()['torch']}+cpu", "PyYAML": pinned()["pyyaml"]}
+    good = {"user": 1000, "packages": packages, "cuda": None, "compilers": [], "pip": []}
+    assert faults(good, cuda=False) == []
+    (fault,) = faults(good | change, cuda=False)
+    assert message in fault
