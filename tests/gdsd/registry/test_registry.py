@@ -236,7 +236,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tasks.gdsd.errors import StaleError
-from tasks.gdsd.registry import Registry
+from tasks.gdsd.registry.registry import Registry
 from tests.gdsd.registry.test_registry import add, make_policy
 
 registry, scratch, me = Registry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -343,7 +343,7 @@ def test_readers_beside_writers_see_whole_entries_only(tmp_path: Path, monkeypat
     def look(me: int) -> None:
         registry, last, whole = Registry(url), 0, set[str]()
         while not ended.is_set():
-            head = registry.head()
+            head = registry.log.head()
             if head is not None:
                 assert head.sequence >= last, "the champion of before is back"
                 last = head.sequence
