@@ -15,41 +15,37 @@ from tasks.gdsd.domains import Answer, Domain, DomainChoice, Problem, Verdict
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate import answering, evaluation, intervals, stopping
-from tasks.gdsd.records import AnswerStats, Estimate, EvalReport, PassAt, Protocol
+from tasks.gdsd.records import AnswerStats, EvalReport, PassAt, Protocol
 from tasks.gdsd.reward import rewards
+from tests.gdsd.series import validation
 
 FREE = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=1.0)
 GREEDY = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=0.0)
 SUDOKU = DomainChoice(SudokuConfig())
-PROTOCOL = Protocol(domain=SUDOKU, sampler=GREEDY, samples=1, pass_at=[1], seed=0, problems=10, prompts_sha256="0" * 64)
 
-
-# Choosing the best round
-
-
-def report(solved: float, reward: float, round_index: int) -> EvalReport:
-    return EvalReport(
-        round=round_index,
-        protocol=PROTOCOL,
-        solved=Estimate(mean=solved, low=0.0, high=1.0),
-        pass_at=[],
-        reward=Estimate(mean=reward, low=0.0, high=1.0),
-        parts={},
-        judged=1.0,
-        empty=0.0,
-        truncated=0.0,
-        warnings=[],
-        tokens=160,
-        seconds=1.0,
-    )
+# Choosing the best round, and stopping before the last one
 
 
 def test_best_is_by_solved_then_reward_then_round() -> None:
     """If it fails, another round than the documented one is published."""
-    assert stopping.best([report(0.5, 0.9, 1), report(0.6, 0.1, 2), report(0.4, 1.0, 3)]) == 1
-    assert stopping.best([report(0.5, 0.7, 1), report(0.5, 0.8, 2), report(0.5, 0.6, 3)]) == 1
-    assert stopping.best([report(0.5, 0.7, 10), report(0.5, 0.7, 20), report(0.4, 0.9, 30)]) == 1
-    assert stopping.best([report(0.0, 0.0, 1)]) == 0
+    for rounds, best in (
+        ([(1, 0.5, 0.9), (2, 0.6, 0.1), (3, 0.4, 1.0)], 1),
+        ([(1, 0.5, 0.7), (2, 0.5, 0.8), (3, 0.5, 0.6)], 1),
+        ([(10, 0.5, 0.7), (20, 0.5, 0.7), (30, 0.4, 0.9)], 1),
+        ([(1, 0.0, 0.0)], 0),
+    ):
+        assert stopping.best([validation(number, solved, gained=gained) for number, solved, gained in rounds]) == best
+
+
+def test_a_run_stops_after_validations_that_are_no_better() -> None:
+    """If it fails, a run goes on for nothing, or ends while it still improves."""
+    rising = [validation(1, 0.1), validation(2, 0.2), validation(3, 0.2, gained=0.6)]  # the reward breaks ties
+    assert stopping.fruitless(rising) == 0 and not stopping.has_stopped(rising, 1)
+    fallen = [*rising, validation(4, 0.1), validation(5, 0.2, gained=0.6)]  # equal to the best is not better
+    assert stopping.fruitless(fallen) == 2
+    assert [stopping.has_stopped(fallen, patience) for patience in (1, 2, 3, None)] == [True, True, False, False]
+    assert stopping.fruitless([*fallen, validation(6, 0.3)]) == 0
+    assert stopping.fruitless([]) == 0 and not stopping.has_stopped([], 1)
 
 
 # Fingerprints

@@ -41,6 +41,13 @@ def test_weights_are_counted_as_the_network_has_them(values: dict[str, object]) 
     assert shapes.shape_of_config(values)[1].parameters == sum(each.numel() for each in network.parameters())
 
 
+def test_the_tiny_family_is_counted() -> None:
+    """If it fails, the alphabet or the tiny network has changed and its plan has not."""
+    small = TinyModelConfig(hidden_size=24, intermediate_size=20, layers=2, heads=2)
+    network = tiny.build(small, 0)
+    assert shapes.shape_of(PolicyConfig(tiny=small))[1].parameters == sum(each.numel() for each in network.parameters())
+
+
 def test_what_is_known_of_published_models_is_what_their_files_say() -> None:
     """If it fails, a plan without network differs from one with it."""
     known = shapes.PUBLISHED
@@ -65,14 +72,6 @@ def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: list[str],
     found, shape = shapes.shape_of(source)
     assert found.name == family
     assert shape.adapter(config) == sum(parameter.numel() for _, parameter in denoiser.trainable())
-
-
-def test_the_tiny_family_is_counted() -> None:
-    """If it fails, the alphabet or the tiny network has changed and its plan has not."""
-    config = PolicyConfig(tiny=TinyModelConfig(hidden_size=24, intermediate_size=20, layers=2, heads=2))
-    assert config.tiny is not None
-    network = tiny.build(config.tiny, 0)
-    assert shapes.shape_of(config)[1].parameters == sum(each.numel() for each in network.parameters())
 
 
 @pytest.mark.parametrize(
@@ -155,15 +154,6 @@ def test_an_adapter_beside_half_precision_is_sampled_at_its_rate() -> None:
     assert found.evaluation_work.float32 == without.evaluation_work.float32
     assert found.rollout_work.network > without.rollout_work.network
     assert found.evaluation_work.network > without.evaluation_work.network
-
-
-def test_an_adapter_in_float32_is_merged() -> None:
-    """If it fails, a run on the CPU is planned with an adapter that is not there any more."""
-    config = recipe("qwen3_sudoku")
-    found = planned(config, is_gpu=False)
-    without = planned(recipe("qwen3_sudoku", policy={"adapter": None}), is_gpu=False)
-    assert (found.rollout_work, found.evaluation_work) == (without.rollout_work, without.evaluation_work)
-    assert found.rollout.adapter == found.evaluation.adapter == 0
 
 
 @pytest.mark.parametrize("bits", [None, 4])
@@ -282,23 +272,18 @@ def test_memory_of_a_recipe_by_hand() -> None:
     assert found.completions == 320
 
 
-def test_full_training_needs_a_second_model_for_the_reference() -> None:
-    """If it fails, a run without an adapter is planned without the base policy beside it."""
-    found = planned(recipe("llada_gsm8k", policy={"adapter": None}))
-    assert found.trained == found.parameters
-    head_and_embedding = 2 * 126_464 * 4096 + 4096
-    assert found.distill.reference == 4 * head_and_embedding + 2 * (8_015_581_184 - head_and_embedding)
-
-
-def test_what_is_trained_is_float32() -> None:
+def test_full_training_is_float32_beside_a_second_model() -> None:
     """If it fails, full training of an 8B model is sent to a machine that is half as large as it has to be.
 
-    Weights, gradients and two moments in float32: 16 bytes of each, and the weights that are sampled from are bfloat16.
+    Weights, gradients and two moments in float32: 16 bytes of each. The reference has its blocks' maps in half
+    precision, and so has what is sampled from.
     """
     found = planned(recipe("llada_gsm8k", policy={"adapter": None}))
-    whole = found.distill
+    whole, head_and_embedding = found.distill, 2 * 126_464 * 4096 + 4096
+    assert found.trained == found.parameters and found.rollout.weights == 2 * found.parameters
     assert whole.weights == 4 * found.parameters and whole.optimizer == 8 * found.parameters
-    assert whole.gradients >= 4 * found.parameters and found.rollout.weights == 2 * found.parameters
+    assert whole.gradients >= 4 * found.parameters
+    assert whole.reference == 4 * head_and_embedding + 2 * (8_015_581_184 - head_and_embedding)
 
 
 def test_sharding_spreads_the_blocks() -> None:
@@ -326,10 +311,14 @@ def test_recomputing_and_smaller_micro_batches_need_less() -> None:
     assert cut < plain / 2
 
 
-def test_a_cpu_holds_weights_in_float32() -> None:
-    """If it fails, a run on the CPU is planned at half its size."""
+def test_a_cpu_holds_weights_in_float32_and_merges_an_adapter() -> None:
+    """If it fails, a run on the CPU is planned at half its size, or with an adapter that is not there any more."""
     config = recipe("qwen3_sudoku")
-    assert planned(config, is_gpu=False).rollout.weights == 2 * planned(config).rollout.weights
+    found = planned(config, is_gpu=False)
+    assert found.rollout.weights == 2 * planned(config).rollout.weights
+    without = planned(recipe("qwen3_sudoku", policy={"adapter": None}), is_gpu=False)
+    assert (found.rollout_work, found.evaluation_work) == (without.rollout_work, without.evaluation_work)
+    assert found.rollout.adapter == found.evaluation.adapter == 0
 
 
 def test_loads_are_counted(tmp_path: Path) -> None:

@@ -92,19 +92,12 @@ GARBAGE = b"\xff\xfe\x00garbage\n\x9f" * 100
         ("p.jsonl", GARBAGE),
         ("p.jsonl", b'{"id": "a"'),
         ("p.csv", GARBAGE),
+        *((name, b"") for name in ("p.parquet", "p.jsonl", "p.csv")),
     ],
 )
 def test_an_unreadable_file_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
     """If it fails, a broken file ends in a stack trace of another library, or in an odd table."""
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=name):
-        from_file(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["p.parquet", "p.jsonl", "p.csv"])
-def test_an_empty_file_is_refused(name: str, tmp_path: Path) -> None:
-    """If it fails, a run starts without a single problem."""
-    (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match=name):
         from_file(tmp_path / name)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tasks.gdsd import transient
@@ -85,15 +86,9 @@ def test_tensorboard_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:
     assert all(line.startswith("    ") for line in written.splitlines())
     assert [event.step for event in events.Tensors("rollout/engine/text_summary")] == [1, 2]
     assert (folder / "report.html").read_text() == run.report.read_text()
-
-
-def test_a_folder_may_lie_in_an_object_store(run: TrackedRun) -> None:
-    """If it fails, what a pod writes is lost with it."""
-    import fsspec
-
     trackers.make(TensorBoardConfig(folder="memory://runs/all")).track(run, None)
-    found = fsspec.filesystem("memory").find("/runs/all")
-    assert sorted(name.rsplit("/", 1)[1] for name in found) == [f"events.out.tfevents.{run.id}", "report.html"]
+    stored = fsspec.filesystem("memory").find("/runs/all")
+    assert sorted(name.rsplit("/", 1)[1] for name in stored) == [f"events.out.tfevents.{run.id}", "report.html"]
 
 
 def test_weights_and_biases_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:

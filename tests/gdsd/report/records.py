@@ -7,8 +7,6 @@ import pyarrow as pa
 from tasks.gdsd import report, tables
 from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.evaluate import intervals
 from tasks.gdsd.records import (
     Decision,
@@ -19,12 +17,12 @@ from tasks.gdsd.records import (
     PassAt,
     PolicyStats,
     PromptStats,
-    Protocol,
     RewardStats,
     StepStats,
 )
 from tasks.gdsd.run.provenance import Provenance
 from tasks.gdsd.run.run_record import RunRecord
+from tests.gdsd.series import reward, validation
 
 PARTS = tables.complete(tables.SAMPLES, ["reward_cells", "reward_format"])
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
@@ -48,27 +46,18 @@ def rendered(run: RunRecord, samples: pa.Table, origin: Provenance = ORIGIN) -> 
 
 
 def evaluated(round_index: int, solved: int, size: int = 10) -> EvalReport:
-    return EvalReport(
-        round=round_index,
-        protocol=Protocol(
-            domain=DomainChoice(SudokuConfig()),
-            sampler=SAMPLER,
-            samples=1,
-            pass_at=[1],
-            seed=0,
-            problems=size,
-            prompts_sha256="0" * 64,
-        ),
-        solved=intervals.wilson(solved, size, 0.95),
-        pass_at=[],
-        reward=Estimate(mean=0.5, low=0.4, high=0.6),
-        parts={"cells": 0.125 * round_index, "format": None},
-        judged=0.875,
-        empty=0.0625,
-        truncated=0.375,
-        warnings=[],
-        tokens=160,
-        seconds=1.0,
+    plain = validation(round_index, 0.0)
+    return plain.model_copy(
+        update={
+            "protocol": plain.protocol.model_copy(update={"sampler": SAMPLER, "problems": size}),
+            "solved": intervals.wilson(solved, size, 0.95),
+            "reward": Estimate(mean=0.5, low=0.4, high=0.6),
+            "parts": {"cells": 0.125 * round_index, "format": None},
+            "judged": 0.875,
+            "empty": 0.0625,
+            "truncated": 0.375,
+            "tokens": 160,
+        }
     )
 
 
@@ -86,24 +75,10 @@ def step(loss: float | None, skipped: bool = False) -> StepStats:
 
 
 def rewarded(mean: float, began: float = 1001.0) -> RewardStats:
-    return RewardStats(
-        reward_mean=mean,
-        reward_std=0.25,
-        solved=0.125,
-        judged=1.0,
-        frac_zero_std=0.5,
-        parts={"cells": mean, "format": None},
-        empty=0.0625,
-        truncated=0.1875,
-        warnings=["late"],
-        completions=8,
-        tokens=128,
-        engine="exact",
-        rollout_seconds=2.0,
-        rollout_busy_seconds=1.5,
-        rollout_began_unix_seconds=began,
-        reward_seconds=0.5,
-    )
+    parts = {"reward_mean": mean, "solved": 0.125, "frac_zero_std": 0.5, "parts": {"cells": mean, "format": None}}
+    texts = {"empty": 0.0625, "truncated": 0.1875, "distinct": None, "completions": 8, "tokens": 128}
+    times = {"rollout_seconds": 2.0, "rollout_busy_seconds": 1.5, "reward_seconds": 0.5}
+    return reward(**parts, **texts, **times, rollout_began_unix_seconds=began, warnings=["late"])
 
 
 def record(**changed: object) -> RunRecord:

@@ -116,6 +116,10 @@ def test_what_cannot_be_judged_is_no_defect() -> None:
     unjudged: Row = {"reward": None, "solved": None, "advantage": None}
     report = check(scored(edited(scored_rows(), {3: unjudged, 7: unjudged | {"reward_cells": None}})))
     assert report.failures == [] and report.warnings == []
+    silent = [row | unjudged | {"reward_cells": None, "reward_format": None} for row in scored_rows()]
+    report = check(scored(silent))
+    assert report.failures == []
+    assert {finding.column for finding in report.warnings} == {"reward", "carries_signal"}
 
 
 def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
@@ -155,17 +159,6 @@ def test_a_poor_round_is_a_warning(edits: list[Edit], expected: tuple[str, str])
     assert "warning" in report.html()
 
 
-def test_a_round_without_any_verdict_only_warns() -> None:
-    """If this fails, a round whose verifier never answered ends in a traceback."""
-    rows = [
-        row | {"reward": None, "advantage": None, "solved": None, "reward_cells": None, "reward_format": None}
-        for row in scored_rows()
-    ]
-    report = check(scored(rows))
-    assert report.failures == []
-    assert {finding.column for finding in report.warnings} == {"reward", "carries_signal"}
-
-
 def test_the_least_of_each_share_is_enough() -> None:
     """If this fails, warnings come a row too early: half with text and room, and one group of 20 with a spread."""
     rows = scored_rows(groups=20)
@@ -177,12 +170,6 @@ def test_the_least_of_each_share_is_enough() -> None:
     assert failed(check(scored(changed(0, advantage=None)(rows))).failures) == {
         ("rollouts", "column_values_to_not_be_null", "advantage")
     }
-
-
-def test_an_answer_of_the_asked_form_needs_no_end_token() -> None:
-    """If this fails, a policy that fills its completion to the last token is taken for one that ran out of them."""
-    rows = [row | {"ended": False} for row in scored_rows()]
-    assert check(scored(rows)).warnings == []
 
 
 @pytest.mark.parametrize(
@@ -207,20 +194,6 @@ def test_a_table_without_the_column_of_a_part_is_refused() -> None:
     assert failed(report.failures) == {("rollouts", "column_values_to_be_between", "reward_cells")}
     with pytest.raises(QualityError, match=r"(?s)could not be evaluated.*Nothing was trained on these rollouts"):
         report.require()
-
-
-def test_findings_reach_the_deck() -> None:
-    """If this fails, a person who opens the Deck of a poor round sees nothing of what is wrong with it."""
-    rows = changed(2, reward_cells=1.5)(scored_rows())
-    for row in range(13):
-        rows = changed(row, completion="", ended=False, reward_format=0.0)(rows)
-    report = check(scored(rows))
-    page = report.html()
-    assert page.count("FAILED") == 1 and page.count("<td>warning") == 2
-    for text in ("rollouts.reward_cells", "row 2: 1.5", "rollouts.has_text", "rollouts.has_room", "found 0.45"):
-        assert text in page
-    assert page.index("FAILED") < page.index("<td>warning") < page.index("<td>passed")
-    assert f"passed {len(report.findings) - 3} of {len(report.findings)} expectations" in page
 
 
 # Samples of an evaluation

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tasks.gdsd.evaluate.drift import unmeasured
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats
 from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead
 from tasks.gdsd.run.run_record import RunRecord
@@ -32,31 +33,15 @@ def timed(**changed: object) -> list[float | None]:
 
 
 def test_a_round_lasts_from_the_end_of_the_one_before() -> None:
-    """If it fails, what a round waits for before its first work, or after its last, is nobody's."""
+    """If it fails, what a round waits for is nobody's, or validations in between count as overhead of its rounds."""
     assert timed() == pytest.approx([None, 0.6, 0.6, 0.6])
+    assert timed(validations=[evaluated(2, 6), evaluated(4, 6)]) == pytest.approx([None, 0.6, None, 0.6])
 
 
 def test_the_work_of_a_drift_sample_is_no_overhead() -> None:
     """If it fails, runs with an approximate engine are told to make larger rounds for what is work."""
-    drift = DriftStats(
-        round=3,
-        engine="dual_cache",
-        completions=1,
-        agreement=None,
-        reward_gap=None,
-        exact_reward=None,
-        positions=1,
-        exact_positions=2,
-        fell_back=False,
-        reason="within the limits",
-        seconds=3.0,
-    )
+    drift = unmeasured(2).model_copy(update={"seconds": 3.0})
     assert timed(drifts=[drift]) == pytest.approx([None, 0.6, 0.3, 0.6])
-
-
-def test_a_round_after_a_validation_is_not_timed() -> None:
-    """If it fails, a run on one machine counts its validations as overhead of its rounds."""
-    assert timed(validations=[evaluated(2, 6), evaluated(4, 6)]) == pytest.approx([None, 0.6, None, 0.6])
 
 
 def test_rounds_from_the_cache_are_not_timed() -> None:
