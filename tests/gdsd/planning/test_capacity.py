@@ -53,10 +53,14 @@ def test_lost_machines_cost_what_they_must() -> None:
     assert simulate([firm], 2, often).tolist() == [[[15.0, 25.0]]]
 
 
-def test_the_page_has_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_has_what_the_command_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """If it fails, docs/capacity.md advises by numbers of another cost model; put in what the commands print now."""
     page = (ROOT / "docs/capacity.md").read_text()
     (options, table), *others = re.findall(r"```\n.*?capacity configs/\S+ (.*?)\n```\n\n(\| GPUs.*?)\n\n", page, re.S)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)  # where it draws the figure
     assert not others and command.main([RECIPE, *options.split()]) == 0
     assert table in capsys.readouterr().out  # random numbers are fixed
     assert command.main([RECIPE, "--prompts", "100000"]) == 1

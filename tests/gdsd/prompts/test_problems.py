@@ -44,6 +44,11 @@ def sums(count: int, first: int = 0) -> list[dict[str, object]]:
     ]
 
 
+def split_files(folder: Path, **splits: list[dict[str, object]]) -> dict[str, dict[str, str]]:
+    """Writes each split's rows to a file, and returns the fields that name them."""
+    return {f"{split}_data": write_rows(rows, folder / f"{split}.jsonl") for split, rows in splits.items()}
+
+
 def configured(**fields: object) -> PromptConfig:
     return PromptConfig.model_validate_json(json.dumps({"domain": {"name": "gsm8k"}} | fields))
 
@@ -124,9 +129,9 @@ def test_fresh_problems_are_none_of_the_tests() -> None:
 
 def test_a_training_seed_draws_anew_from_a_source(tmp_path: Path) -> None:
     """If it fails, a night chooses the same training and validation problems of a source, or other test problems."""
-    train, test = write_rows(sums(50), tmp_path / "train.jsonl"), write_rows(sums(9, 90), tmp_path / "test.jsonl")
-    sizes = {"validation_size": 8, "train_size": 20, "test_size": 5}
-    made = [make_prompts(configured(train_data=train, test_data=test, train_seed=seed, **sizes)) for seed in (1, 2)]
+    fields = split_files(tmp_path, train=sums(50), test=sums(9, 90))
+    fields |= {"validation_size": 8, "train_size": 20, "test_size": 5}
+    made = [make_prompts(configured(**fields, train_seed=seed)) for seed in (1, 2)]
     assert made[0]["test"].equals(made[1]["test"])
     for split in ("train", "validation"):
         assert set(problems(made[0][split])) != set(problems(made[1][split]))
@@ -146,42 +151,31 @@ def test_more_puzzles_than_there_are_is_refused() -> None:
 
 def test_validation_is_set_aside_from_the_training_source(tmp_path: Path) -> None:
     """If it fails, the best round is chosen on problems that were trained on, or other ones in every run."""
-    train, test = write_rows(sums(50), tmp_path / "train.jsonl"), write_rows(sums(9, 90), tmp_path / "test.jsonl")
-    made = make_prompts(configured(train_data=train, test_data=test, validation_size=8))
+    fields = {**split_files(tmp_path, train=sums(50), test=sums(9, 90)), "validation_size": 8}
+    made = make_prompts(configured(**fields))
     assert {split: table.num_rows for split, table in made.items()} == {"train": 42, "validation": 8, "test": 9}
     assert {*problems(made["train"]), *problems(made["validation"])} == {row["question"] for row in sums(50)}
-    again = make_prompts(configured(train_data=train, test_data=test, validation_size=8))
+    again = make_prompts(configured(**fields))
     assert all(table.equals(made[split]) for split, table in again.items())
-    other = make_prompts(configured(train_data=train, test_data=test, validation_size=8, seed=1))
+    other = make_prompts(configured(**fields, seed=1))
     assert set(problems(other["validation"])) != set(problems(made["validation"]))
 
 
 def test_caps_take_some_of_a_source_and_each_split_for_itself(tmp_path: Path) -> None:
     """If it fails, a run with fewer training problems is validated or tested on others."""
-    files = {split: write_rows(sums(40, first), tmp_path / f"{split}.jsonl") for split, first in (("a", 0), ("b", 60))}
-    large = make_prompts(configured(train_data=files["a"], test_data=files["b"], validation_size=10, test_size=20))
-    small = make_prompts(
-        configured(train_data=files["a"], test_data=files["b"], validation_size=10, test_size=20, train_size=5)
-    )
+    fields = {**split_files(tmp_path, train=sums(40), test=sums(40, 60)), "validation_size": 10, "test_size": 20}
+    large, small = make_prompts(configured(**fields)), make_prompts(configured(**fields, train_size=5))
     assert small["train"].num_rows == 5 and set(problems(small["train"])) < set(problems(large["train"]))
     assert small["test"].num_rows == 20 and problems(small["test"]) != problems(small["test"])[::-1]
     assert small["test"].equals(large["test"]) and small["validation"].equals(large["validation"])
     assert small["test"]["id"].to_pylist() == sorted(small["test"]["id"].to_pylist()), "in the source's order"
-    alone = TestConfig.model_validate_json(
-        json.dumps({"domain": {"name": "gsm8k"}, "test_data": files["b"], "test_size": 20})
-    )
-    assert make_test(alone).equals(small["test"])
+    assert make_test(configured(test_data=fields["test_data"], test_size=20)).equals(small["test"])
 
 
 def test_a_validation_source_of_its_own_leaves_the_training_source_whole(tmp_path: Path) -> None:
     """If it fails, training problems are lost to a validation that has its own."""
-    files = {
-        name: write_rows(sums(6, first), tmp_path / f"{name}.jsonl")
-        for name, first in zip("abc", (0, 10, 20), strict=True)
-    }
-    made = make_prompts(
-        configured(train_data=files["a"], validation_data=files["b"], validation_size=4, test_data=files["c"])
-    )
+    files = split_files(tmp_path, train=sums(6), validation=sums(6, 10), test=sums(6, 20))
+    made = make_prompts(configured(**files, validation_size=4))
     assert problems(made["train"]) == [row["question"] for row in sums(6)]
     assert made["validation"].num_rows == 4 and set(problems(made["validation"])) < {
         row["question"] for row in sums(6, 10)
@@ -190,9 +184,7 @@ def test_a_validation_source_of_its_own_leaves_the_training_source_whole(tmp_pat
 
 def test_a_validation_that_takes_every_problem_is_refused_in_words(tmp_path: Path) -> None:
     """If it fails, a small source ends in a traceback of Arrow."""
-    config = configured(
-        train_data=write_rows(sums(5), tmp_path / "a.jsonl"), test_data=write_rows(sums(5, 20), tmp_path / "b.jsonl")
-    )
+    config = configured(**split_files(tmp_path, train=sums(5), test=sums(5, 20)))
     made = make_prompts(config)
     assert (made["train"].num_rows, made["validation"].num_rows) == (0, 5)
     with pytest.raises(QualityError, match=r"train: expect_table_row_count_to_be_between: .*expected at least 1"):
@@ -212,12 +204,8 @@ def test_near_duplicates_of_a_test_are_refused_with_both_texts(tmp_path: Path) -
     """If it fails, the gain is measured on problems that were trained on with one word changed."""
     train, test = sums(20), sums(5, 40)
     test[2] = reworded(train[3])
-    config = configured(
-        train_data=write_rows(train, tmp_path / "a.jsonl"),
-        validation_data=write_rows(sums(3, 30), tmp_path / "v.jsonl"),
-        test_data=write_rows(test, tmp_path / "b.jsonl"),
-        similarity=0.7,  # 12 words have 8 runs of five; one differs, and 7 / 9 are shared
-    )
+    files = split_files(tmp_path, train=train, validation=sums(3, 30), test=test)
+    config = configured(**files, similarity=0.7)  # 12 words have 8 runs of five; one differs, and 7 / 9 are shared
     made, left_out = leave_out_near_duplicates(make_prompts(config), config)
     assert left_out == 0
     with pytest.raises(QualityError) as caught:
@@ -233,13 +221,8 @@ def test_dropping_leaves_them_out_of_training_only_and_counts_them(tmp_path: Pat
     """If it fails, the test set shrinks with the training data, or the report hides what was left out."""
     train, test, validation = sums(20), sums(5, 40), sums(3, 30)
     train[0], train[1], train[7] = test[0], reworded(test[2]), reworded(validation[1])
-    config = configured(
-        train_data=write_rows(train, tmp_path / "a.jsonl"),
-        validation_data=write_rows(validation, tmp_path / "v.jsonl"),
-        test_data=write_rows(test, tmp_path / "b.jsonl"),
-        similarity=0.7,
-        near_duplicates="drop",
-    )
+    files = split_files(tmp_path, train=train, validation=validation, test=test)
+    config = configured(**files, similarity=0.7, near_duplicates="drop")
     made = make_prompts(config)
     kept, left_out = leave_out_near_duplicates(made, config)
     assert left_out == 3 and kept["train"].num_rows == 17
@@ -255,13 +238,8 @@ def test_dropping_also_clears_the_validation_that_was_set_aside(tmp_path: Path) 
     aside for validation are refused, whatever the configuration says."""
     test = sums(5, 40)
     train = sums(20) + [reworded(row) for row in test]
-    config = configured(
-        train_data=write_rows(train, tmp_path / "a.jsonl"),
-        test_data=write_rows(test, tmp_path / "b.jsonl"),
-        validation_size=12,
-        similarity=0.7,
-        near_duplicates="drop",
-    )
+    files = split_files(tmp_path, train=train, test=test)
+    config = configured(**files, validation_size=12, similarity=0.7, near_duplicates="drop")
     made = make_prompts(config)
     assert any(" new" in text for text in problems(made["validation"]))
     kept, left_out = leave_out_near_duplicates(made, config)
@@ -273,12 +251,8 @@ def test_the_same_numbers_in_another_order_are_a_near_duplicate(tmp_path: Path) 
     """If it fails, a Countdown data set tests what it trains: a solution does not mind the order of the numbers."""
     train = [{"numbers": [3, 5, 7], "target": 22}, {"numbers": [2, 9], "target": 18}]
     test = [{"numbers": [7, 3, 5], "target": 22}, {"numbers": [3, 5, 7], "target": 26}]
-    config = configured(
-        domain={"name": "countdown"},
-        train_data=write_rows(train, tmp_path / "a.jsonl"),
-        test_data=write_rows(test, tmp_path / "b.jsonl"),
-        validation_size=3,
-    )
+    files = split_files(tmp_path, train=train, test=test)
+    config = configured(**files, domain={"name": "countdown"}, validation_size=3)
     with pytest.raises(QualityError, match=r"1 of 2 rows; row 0: \('row 0 of train', '3,5,7:22', '7,3,5:22'\)"):
         check_prompts(make_prompts(config), config).require()
     dropping = config.model_copy(update={"near_duplicates": "drop"})
@@ -289,12 +263,8 @@ def test_the_same_numbers_in_another_order_are_a_near_duplicate(tmp_path: Path) 
 def test_a_null_problem_is_left_to_the_quality_suite(tmp_path: Path) -> None:
     """If it fails, a row without a problem ends in a traceback instead of its number."""
     rows = [{"problem": "a b", "reference": "1"}, {"problem": None, "reference": "2"}]
-    config = configured(
-        train_data=write_rows(rows, tmp_path / "a.jsonl"),
-        validation_data=write_rows(sums(2), tmp_path / "v.jsonl"),
-        test_data=write_rows(sums(2, 5), tmp_path / "b.jsonl"),
-        near_duplicates="drop",
-    )
+    files = split_files(tmp_path, train=rows, validation=sums(2), test=sums(2, 5))
+    config = configured(**files, near_duplicates="drop")
     kept, _ = leave_out_near_duplicates(make_prompts(config), config)
     with pytest.raises(QualityError, match=r"train\.problem: expect_column_values_to_not_be_null: 1 of 2 rows; row 1"):
         check_prompts(kept, config).require()
