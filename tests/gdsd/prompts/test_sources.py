@@ -154,10 +154,16 @@ def source_of(rows: list[dict[str, object]], path: Path) -> dict[str, str]:
     return {"path": str(path)}
 
 
+def configured(domain: str, test: Path, **fields: object) -> PromptConfig:
+    return PromptConfig.model_validate_json(
+        json.dumps({"domain": {"name": domain}, "test_data": {"path": str(test)}} | fields)
+    )
+
+
 def read(domain: str, rows: list[dict[str, object]], path: Path, **fields: object) -> list[dict[str, object]]:
     """The test problems that a source gives."""
-    config = {"domain": {"name": domain}, "test_data": source_of(rows, path)} | fields
-    return make_prompts(PromptConfig.model_validate_json(json.dumps(config)))["test"].to_pylist()
+    source_of(rows, path)
+    return make_prompts(configured(domain, path, **fields))["test"].to_pylist()
 
 
 MBPP = {
@@ -218,9 +224,7 @@ def test_rows_of_known_data_sets_are_read(name: str, suffix: str, tmp_path: Path
     (found,) = read(domain, [row], tmp_path / f"p{suffix}", columns=columns)
     assert found["id"] == own_id and reference in str(found["reference"])
     table = pa.Table.from_pylist([found])
-    config = PromptConfig.model_validate_json(
-        json.dumps({"domain": {"name": domain}, "test_data": {"path": str(tmp_path / f"p{suffix}")}})
-    )
+    config = configured(domain, tmp_path / f"p{suffix}")
     check_test(table, config, [], 1.0).require()
     check_problems(config.domain, {"test": table})
 
@@ -228,8 +232,7 @@ def test_rows_of_known_data_sets_are_read(name: str, suffix: str, tmp_path: Path
 def test_a_csv_file_is_read_by_the_domain_too(tmp_path: Path) -> None:
     """If it fails, numbers in a CSV file are not those of the problem."""
     (tmp_path / "p.csv").write_text('numbers,target\n"3,5,7",22\n"[3, 5, 8]",23\n')
-    config = {"domain": {"name": "countdown"}, "test_data": {"path": str(tmp_path / "p.csv")}}
-    made = make_prompts(PromptConfig.model_validate_json(json.dumps(config | {"train_size": 1, "validation_size": 1})))
+    made = make_prompts(configured("countdown", tmp_path / "p.csv", train_size=1, validation_size=1))
     assert made["test"]["problem"].to_pylist() == ["3,5,7:22", "3,5,8:23"]
 
 
@@ -242,8 +245,7 @@ def test_numbers_as_ids_are_told_apart_between_splits(tmp_path: Path) -> None:
         )
         for split in ("train", "validation", "test")
     }
-    data = {f"{split}_data": file for split, file in files.items()}
-    config = PromptConfig.model_validate_json(json.dumps({"domain": {"name": "gsm8k"}} | data))
+    config = configured("gsm8k", tmp_path, **{f"{split}_data": file for split, file in files.items()})
     made = make_prompts(config)
     assert made["test"]["id"].to_pylist() == ["test-000000", "test-000001", "test-000002"]
     check_prompts(made, config).require()
@@ -288,8 +290,6 @@ def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None
 def test_a_source_without_rows_is_refused(name: str, names: list[str], tmp_path: Path) -> None:
     """If it fails, an empty export ends in a traceback, or a run starts without a single problem."""
     WRITERS[name](pa.table({column: pa.array([], pa.string()) for column in names}), tmp_path / name)
-    config = PromptConfig.model_validate_json(
-        json.dumps({"domain": {"name": "gsm8k"}, "test_data": {"path": str(tmp_path / name)}})
-    )
+    config = configured("gsm8k", tmp_path / name)
     with pytest.raises(DataError, match=rf"{name}' is not readable .* with at least one row: "):
         make_prompts(config)
