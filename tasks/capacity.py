@@ -63,9 +63,7 @@ def draw(rounds: Sequence[Capacity], path: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Prints the capacity plan of a configuration; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.capacity", description="How long a round takes on a number of GPUs, by simulation."
-    )
+    parser = argparse.ArgumentParser(prog="python -m tasks.capacity", description="How long a round takes on GPUs.")
     parser.add_argument("config", help="the experiment, as a YAML or JSON file")
     parser.add_argument("--gpus", type=int, nargs="+", default=[2**power for power in range(10)], help="1 to 512")
     parser.add_argument("--prompts", type=int, help="problems of a round; default: as configured")

@@ -74,11 +74,8 @@ def sized(config: TrainConfig, shards: int, processes: int) -> TrainConfig:
 def stages(config: TrainConfig, shape: Shape, family: Family, device: Device, assumed: Assumptions) -> list[Stage]:
     """Returns the stages of a round."""
     found = plan(config, shape, family, device.is_gpu)
-    prompts, shards, processes = (
-        config.rollout.prompts_per_round,
-        config.rollout.shards,
-        config.distill.compute.processes,
-    )
+    rollout, processes = config.rollout, config.distill.compute.processes
+    prompts, shards = rollout.prompts_per_round, rollout.shards
     hardware, loads, start = config.hardware, found.loads, assumed.pod + assumed.imports
     load = loads.sampled / READ + loads.hashed / HASHED
     whole = found.rollout_seconds(device) / prompts

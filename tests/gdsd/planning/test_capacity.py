@@ -34,9 +34,9 @@ def test_one_gpu_takes_the_time_of_the_plan() -> None:
 def test_more_gpus_are_quicker_until_problems_run_out() -> None:
     """If it fails, the plan sends a person to a cluster that is worse than a smaller one."""
     found = [on(2**power, SERIAL, prompts=128) for power in range(9)]
-    assert [each.seconds for each in found] == sorted((each.seconds for each in found), reverse=True)
-    assert found[-1].seconds == pytest.approx(found[-2].seconds)
-    assert [found[-1].shards, found[-1].processes] == [128, 8]
+    seconds, last = [each.seconds for each in found], found[-1]
+    assert seconds == sorted(seconds, reverse=True) and seconds[-1] == pytest.approx(seconds[-2])
+    assert (last.shards, last.processes) == (128, 8)
 
 
 def test_lost_machines_cost_what_they_must() -> None:
