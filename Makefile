@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/tiny_sudoku.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate describe champion fields test test-cluster lint format bench register images image-base clean clean-runs
+.PHONY: help install train evaluate describe champion fields test test-cluster lint format bench register images clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,15 +57,12 @@ bench: $(READY) ## run the benchmarks and the slow learning runs
 register: $(READY) ## compile everything that a cluster would be given, without one
 	$(BIN)/pyflyte register --dry-run --copy none --version dry-run -p gdsd -d development workflows
 
-images: $(READY) ## build the images with docker or buildah and run a task in each; TARGET, BASE, EXTRAS, TORCH_CPU_INDEX, TORCH_GPU_INDEX
-	$(BIN)/python -m images.build $(if $(TARGET),--target $(TARGET)) $(if $(BASE),--base $(BASE)) \
-		$(if $(EXTRAS),--extras "$(EXTRAS)") \
+images: $(READY) ## build the images with docker or buildah and run tasks in each; TARGET, BASE, EXTRAS, TORCH_CPU_INDEX, TORCH_GPU_INDEX, OPTIONS
+	$(BIN)/python -m tests.images.build $(TARGET) $(if $(BASE),--base $(BASE)) \
+		$(if $(EXTRAS),--extras "$(EXTRAS)") $(if $(OPTIONS),--options="$(OPTIONS)") \
 		$(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-index '$(TORCH_CPU_INDEX)') \
 		$(if $(filter-out undefined,$(origin TORCH_GPU_INDEX)),--torch-gpu-index '$(TORCH_GPU_INDEX)')
-
-image-base: $(READY) ## make the base BASE from Debian's packages, as root, where no registry of images is reached
-	$(if $(BASE),,$(error name the base: make image-base BASE=localhost/gdsd-base))
-	$(BIN)/python -m images.build --make-base $(BASE)
+	$(BIN)/python -m pytest -q -s -m images tests/images $(if $(TARGET),-k '[$(TARGET)]')
 
 clean: ## remove the environment and caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

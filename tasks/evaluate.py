@@ -68,8 +68,7 @@ def verify_answers(shards: list[AnswerShard], domain: DomainChoice, config: Eval
     """
     from tasks.gdsd import tables
     from tasks.gdsd.evaluate import evaluation
-    from tasks.gdsd.prompts import quality
-    from tasks.gdsd.reward import rewards
+    from tasks.gdsd.reward import quality, rewards
 
     began = time.monotonic()
     answers = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ANSWERS) for shard in shards)

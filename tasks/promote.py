@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
-from tasks.gdsd.registry.registry import SHORT, Registry
+from tasks.gdsd.registry.kept import SHORT
+from tasks.gdsd.registry.registry import Registry
 from tasks.report import EvalResult, RunResult
 from tasks.stage import cpu_task
 from tasks.store_options import storage_options

@@ -18,7 +18,7 @@ from tasks.store_options import storage_options
 from tasks.types import Table
 
 if TYPE_CHECKING:
-    from tasks.gdsd.prompts.quality import QualityReport
+    from tasks.gdsd.prompts.expectations import QualityReport
 
 logger = logging.getLogger(__name__)
 files.use(storage_options)  # of prompt files, on the client too, which pins them when it loads a configuration

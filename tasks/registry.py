@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.gdsd.errors import RegistryError
-from tasks.gdsd.registry.registry import SHORT, Change, Registry
+from tasks.gdsd.registry.kept import SHORT, Change
+from tasks.gdsd.registry.registry import Registry
 from tasks.promote import open_registry
 
 

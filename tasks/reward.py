@@ -32,8 +32,7 @@ def reward_rollouts(
         QualityError: a critical expectation on the scored table failed; the Deck shows all of them.
     """
     from tasks.gdsd import tables
-    from tasks.gdsd.prompts import quality
-    from tasks.gdsd.reward import rewards
+    from tasks.gdsd.reward import quality, rewards
 
     began = time.monotonic()
     merged = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ROLLOUTS) for shard in shards)

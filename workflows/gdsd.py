@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 from flytekit import workflow
 
-from images import on
 from tasks import failure
 from tasks.compare import CompareResult, choose_learning_rate, record_series, report_comparison
 from tasks.console import shorten_help, speak
@@ -56,6 +55,7 @@ from tasks.gdsd.records import (
     Series,
     Tuning,
 )
+from tasks.hardware import on
 from tasks.local import forget_vanished_results
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_guard, prepare_prompts, prepare_test

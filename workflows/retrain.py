@@ -34,12 +34,12 @@ from flytekit.models.concurrency import ConcurrencyLimitBehavior, ConcurrencyPol
 from flytekit.models.core.execution import WorkflowExecutionPhase
 from flytekit.types.directory import FlyteDirectory
 
-from images import on
 from tasks import failure
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
 from tasks.gdsd.strict import Config
+from tasks.hardware import on
 from tasks.policy import prepare_policy, take_policy
 from tasks.promote import (
     Champion,

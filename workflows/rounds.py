@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from flytekit import FlyteContextManager, map_task
 
-from images import on
 from tasks.distill import Distilled, distill_epoch, distill_epoch_on_nodes
 from tasks.drift import MeasuredDrift, measure_drift, sample_both
 from tasks.evaluate import Evaluated, answer_problems, verify_answers
@@ -21,6 +20,7 @@ from tasks.gdsd.config.train import DistillConfig, EvaluationConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.evaluate import stopping
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
+from tasks.hardware import on
 from tasks.progress import announce_round, report_progress
 from tasks.reward import Rewarded, reward_rollouts
 from tasks.rollout import generate_rollouts

@@ -13,6 +13,7 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
+SPLITS = ("train", "validation", "test")  # of a run's problems, each a table of its own
 PROMPTS = pa.schema(
     [
         _required("id", pa.string()),

@@ -10,6 +10,7 @@ JUDGING = (
     "evaluate.evaluation",
     "evaluate.gate",
     "prompts.quality",
+    "reward.quality",
     "registry.registry",
     "report.model_card",
     "reward.rewards",

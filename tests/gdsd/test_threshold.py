@@ -16,11 +16,11 @@ from tasks.gdsd.rollout.engines.threshold import Threshold
 from tasks.gdsd.rollout.engines.unmasking import resolve
 from tasks.report import EvalResult
 from tests.gdsd.checkpoints import CPU
+from tests.gdsd.evaluate.test_evaluation import SUDOKU, evaluate
 from tests.gdsd.official import write_dream
 from tests.gdsd.plain_sampler import plain_sampler
+from tests.gdsd.report.records import evaluated, pairs, record, rendered
 from tests.gdsd.test_engines import FREE, GREEDY, generate, requests, sample
-from tests.gdsd.test_evaluation import SUDOKU, evaluate
-from tests.gdsd.test_report import evaluated, pairs, record, rendered
 
 ONE_BY_ONE = SamplerConfig(length=12, block_length=6, steps_per_block=6, temperature=0.0)
 

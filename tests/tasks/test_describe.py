@@ -33,15 +33,9 @@ def test_it_says_whether_the_device_suffices(capsys: pytest.CaptureFixture[str])
     assert describe.main([recipe, "--device", "rtx4090"]) == 0 and "exceeds NVIDIA RTX" in capsys.readouterr().out
 
 
-def test_longer_prompts_cost_more(capsys: pytest.CaptureFixture[str]) -> None:
-    """If it fails, the option does nothing."""
-    recipe = str(ROOT / "configs/llada_gsm8k.yaml")
-    hours = []
-    for tokens in ("100", "400"):
-        assert describe.main([recipe, "--prompt-tokens", tokens]) == 0
-        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("hours")]
-        hours.append(float(line.split()[4]))
-    assert hours[1] > 1.5 * hours[0]
+def hours(text: str) -> float:
+    (line,) = [line for line in text.splitlines() if line.startswith("hours")]
+    return float(line.split()[4])
 
 
 def test_it_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +46,8 @@ def test_it_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "estimated from the domain's example; --prompt-tokens sets it" in guessed
     assert "at 45% of its peak, if every group carries a signal" in guessed and "at 1 GB/s" in guessed
     assert describe.main([recipe, "--prompt-tokens", "123"]) == 0
-    assert "prompts of 123 tokens (as given)" in capsys.readouterr().out
+    given = capsys.readouterr().out
+    assert "prompts of 123 tokens (as given)" in given and hours(given) > hours(guessed), guessed
 
 
 def test_what_engines_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,10 +178,10 @@ def curves(changes: dict[str, object]) -> object:
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time, and no field changes it
+        patch.setattr(expectations, "validate", lambda *arguments: [])  # most of the time, and no field changes it
         patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
         patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
         yield curves({})

@@ -50,10 +50,10 @@ class Run:
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs the workflow in this process, uncached, without the data checks, which take most of the time."""
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
 
     monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-    monkeypatch.setattr(quality, "_validate", lambda *arguments: [])
+    monkeypatch.setattr(expectations, "validate", lambda *arguments: [])
 
     def go(config: TrainConfig, name: str) -> Run:
         monkeypatch.setenv("GDSD_HOME", str(tmp_path / name))

@@ -106,7 +106,7 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
     and none of the guards', the base the other way round.
     """
     from tasks.gdsd.evaluate import answering
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
     from tasks.gdsd.reward import rewards
 
     verify, answer = rewards.verify, answering.answer
@@ -127,7 +127,7 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
 
     monkeypatch.setattr(answering, "answer", noted)
     monkeypatch.setattr(rewards, "verify", scripted)
-    monkeypatch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time of so small a run
+    monkeypatch.setattr(expectations, "validate", lambda *arguments: [])  # most of the time of so small a run
     outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", json.dumps(MICRO))
     assert outcome.code == 0, outcome.text
     said, folder = outcome.text, outcome.folder()

@@ -160,13 +160,13 @@ ELSEWHERE = {
     "prompts.validation_data": "test_a_file_replaces_generated_problems",
     "prompts.test_data": "test_a_file_replaces_generated_problems",
     "prompts.columns": "test_columns_say_where_a_file_has_what",
-    "prompts.unusable": "tests/gdsd/test_prompts.py",
+    "prompts.unusable": "tests/gdsd/prompts/test_problems.py",
     "judge.guards.older.unusable": "the same field as prompts.unusable",
-    "prompts.near_duplicates": "tests/gdsd/test_prompts.py",  # no two Sudoku are alike without being the same
-    "prompts.similarity": "tests/gdsd/test_prompts.py",
-    "publish.licence": "tests/gdsd/test_model_card.py",
-    "publish.trackers": "tests/gdsd/test_trackers.py",
-    "publish.hub": "tests/gdsd/test_hub.py",
+    "prompts.near_duplicates": "tests/gdsd/prompts/test_problems.py",  # no two Sudoku are alike without being the same
+    "prompts.similarity": "tests/gdsd/prompts/test_problems.py",
+    "publish.licence": "tests/gdsd/report/test_model_card.py",
+    "publish.trackers": "tests/gdsd/publish/test_trackers.py",
+    "publish.hub": "tests/gdsd/publish/test_hub.py",
     "prompts.domain.format": "tests/gdsd/domains/test_sudoku.py",  # the tiny family does not know the words of `tagged`
     "policy.adapter.base_bits": "tests/gdsd/denoiser/test_quantization.py",
     "distill.compute.processes": "tests/gdsd/test_parallel.py",
@@ -178,7 +178,7 @@ ELSEWHERE = {
     "distill.max_skipped": "tests/gdsd/test_distiller.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
     "rollout.engine.compile": "tests/gdsd/test_compile.py",  # only time
-    "rollout.engine.drift.reward_gap": "tests/gdsd/test_drift.py",  # needs a gap that is not chance
+    "rollout.engine.drift.reward_gap": "tests/gdsd/evaluate/test_drift.py",  # needs a gap that is not chance
     "evaluation.engine.compile": "the same field as rollout.engine.compile",
     "rollout.sampler.stop_at_end": "tests/gdsd/test_engines.py",  # needs answers that end early
     "evaluation.sampler.stop_at_end": "the same field as rollout.sampler.stop_at_end",
@@ -189,7 +189,7 @@ ELSEWHERE = {
         for stage, place in TrainHardwareConfig.model_fields.items()
         for field in type(place.default).model_fields
     },
-    **{f"hardware.{stage}.price": "tests/gdsd/test_costs.py" for stage in TrainHardwareConfig.model_fields},
+    **{f"hardware.{stage}.price": "tests/gdsd/run/test_costs.py" for stage in TrainHardwareConfig.model_fields},
 }
 
 
@@ -244,7 +244,7 @@ class Run:
 def train(tmp_path_factory: pytest.TempPathFactory):
     """Runs the workflow in this process and counts denoiser calls."""
     from tasks.gdsd.denoiser.denoiser import Denoiser
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
     from tasks.gdsd.rollout.engines.unmasking import Unmasking
     from workflows import gdsd
 
@@ -263,7 +263,7 @@ def train(tmp_path_factory: pytest.TempPathFactory):
 
     patch.setattr(Denoiser, "forward", counted(Denoiser.forward))
     patch.setattr(Unmasking, "draw", counted(Unmasking.draw))  # sampling reads the network at some places only
-    patch.setattr(quality, "_validate", lambda *arguments: [])
+    patch.setattr(expectations, "validate", lambda *arguments: [])
 
     def go(config: TrainConfig) -> Run:
         nonlocal calls

@@ -94,14 +94,14 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     from flytekit.core import local_cache
 
     from tasks import progress
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
 
     home = tmp_path_factory.mktemp("home")
     patch = pytest.MonkeyPatch()
     patch.setenv("GDSD_HOME", str(home / "data"))
     patch.setattr(local_cache, "CACHE_LOCATION", str(home / "cache"))
     patch.setattr(local_cache.LocalTaskCache, "_initialized", False)
-    patch.setattr(quality, "_validate", lambda *arguments: [])
+    patch.setattr(expectations, "validate", lambda *arguments: [])
     patch.setattr(progress, "_pace", progress._Pace())  # that of a process which has drawn nothing yet
 
     def go(config: TrainConfig) -> tuple[RunRecord, str]:

@@ -43,7 +43,7 @@ def publish(**values: object) -> PublishConfig:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeHub, Path]]:
     """A run of `train` that is told to TensorBoard and pushed whatever the gate says: its folder, hub and events."""
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
     from workflows.gdsd import train
 
     events = tmp_path_factory.mktemp("events")
@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeHu
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         patch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        patch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time of so small a run
+        patch.setattr(expectations, "validate", lambda *arguments: [])  # most of the time of so small a run
         result = train(config=CONFIG.model_copy(update={"publish": told}))
         assert not result.record.decision.promoted
         yield Path(os.fspath(result.folder)), hub, events

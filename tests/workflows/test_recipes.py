@@ -191,12 +191,12 @@ def test_a_recipe_trains_a_small_model_of_its_family(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, somebody's first hour on a large GPU ends in a stack trace, or with a policy that stood still."""
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
 
     torch.set_num_threads(1)
     monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(quality, "_validate", lambda *arguments: [])  # takes most of the time of so small a run
+    monkeypatch.setattr(expectations, "validate", lambda *arguments: [])  # takes most of the time of so small a run
     config = small(recipe, tmp_path)
     result = gdsd.train(config=config)
     (epoch,) = json.loads(Path(os.fspath(result.folder.path), "run.json").read_text())["epochs"]

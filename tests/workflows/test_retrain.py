@@ -50,7 +50,7 @@ Night = Callable[..., RetrainResult]
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     """Runs `retrain` with a gate whose word is given; `meanwhile` happens while the gate thinks."""
     from tasks.gdsd.evaluate import gate
-    from tasks.gdsd.prompts import quality
+    from tasks.gdsd.prompts import expectations
     from workflows.retrain import retrain
 
     decide = gate.decide
@@ -67,7 +67,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
         patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
-        patch.setattr(quality, "_validate", lambda *arguments: [])  # most of the time of so small a run
+        patch.setattr(expectations, "validate", lambda *arguments: [])  # most of the time of so small a run
         yield go
 
 

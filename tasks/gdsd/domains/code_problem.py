@@ -16,11 +16,11 @@ LOOK_UP = {"globals", "locals", "vars", "dir", "eval", "exec"}  # with them a te
 SHOWN = "\n\nYour code should pass this test:\n"
 
 
-class _Record(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Tests(_Record):
+class Tests(_Strict):
     """Tests of a function."""
 
     __test__ = False  # for pytest
@@ -36,14 +36,14 @@ class Tests(_Record):
         return len(self.tests)
 
 
-class Case(_Record):
+class Case(_Strict):
     """What a program reads, and what it should write."""
 
     stdin: str
     stdout: str
 
 
-class Program(_Record):
+class Program(_Strict):
     """Tests of a program."""
 
     cases: list[Case] = Field(min_length=1)

@@ -16,8 +16,8 @@ GIB = 2**30
 FLOAT = 4  # bytes of float32: what is trained, scores, logits; all weights on the CPU
 HALF = 2  # bytes of bfloat16: a published model's weights on a GPU, where they are not trained
 PACKED = 4.5 / 8  # bytes of a weight of 4 bits, see denoiser.quantization
-BLOCK_BYTES = 2**25  # of logits at a time in training, see readout.BLOCK_BYTES
-LOGITS_BYTES = 2**28  # of logits at a time in sampling, see engines.choice
+BLOCK_BYTES = 2**25  # of logits at a time in training, see denoiser.head
+LOGITS_BYTES = 2**28  # of logits at a time in sampling, see rollout.engines.choice
 CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}  # of probabilities at a time, see there
 
 
@@ -145,11 +145,9 @@ def of_epoch(
 ) -> Memory:
     """Returns what an epoch holds at its peak, which is one of two moments.
 
-    When a micro-batch has been read: what its blocks keep, its states, the gradients on their way through a block, the
-    readout's slopes, and the sum of the other micro-batches' gradients. Where products are in half precision, the
-    blocks also keep float32 weights and the adapter rounded. Gradients by weights take the place of what is released on
-    the way back. Or at the optimizer's step: gradients, the sum and those of the last micro-batch, and a temporary of
-    their size.
+    Either a micro-batch has been read: its activations, and the sum of the other micro-batches' gradients. Gradients by
+    weights take the place of what is released on the way back. Or the optimizer steps: the sum of gradients, those of
+    the last micro-batch, and a temporary of their size.
 
     What is trained is float32: weights, gradients, and Adam's two moments. A second model for the reference has the
     maps of its blocks in the precision of products.
@@ -161,27 +159,62 @@ def of_epoch(
     Args:
         weight: bytes of a weight that is not trained.
     """
-    objective, compute, tokens = config.objective, config.compute, prompt + length
-    autocast = compute.precision == "bfloat16"
+    compute, tokens = config.compute, prompt + length
     weight = FLOAT if adapter is None else weight
-    within = HALF if autocast else weight
+    within = HALF if compute.precision == "bfloat16" else weight
     size = micro_batch(config, group, completions, tokens)
-    count = size * views(objective) * tokens
     several = ceil(completions / size) > 1
     processes = compute.everywhere if compute.sharding == "fsdp" else 1
     outside = shape.head * (1 if shape.tied else 2) + shape.width
-    blocks_weights = shape.parameters - outside
-    there = blocks_weights / processes + (2 * blocks_weights / shape.layers if processes > 1 else 0)
-    trained = (outside + blocks_weights / processes) if adapter is None else shape.adapter(adapter) / processes
-    has_second = objective.needs_reference and adapter is None
+    blocks = shape.parameters - outside
+    there = blocks / processes + (2 * blocks / shape.layers if processes > 1 else 0)
+    trained = (outside + blocks / processes) if adapter is None else shape.adapter(adapter) / processes
     gradient = trained * FLOAT
+    reading = read_micro_batch(shape, config, size, tokens, length, weight, within, adapter)
+    gradients, activations = max((gradient * several, reading), (gradient * (1 + several), gradient), key=sum)
+    has_second = config.objective.needs_reference and adapter is None
+    found = Memory(
+        weights=(outside + there) * weight,
+        reference=outside * FLOAT + there * within if has_second else 0.0,
+        adapter=0.0 if adapter is None else gradient,
+        gradients=gradients,
+        optimizer=2 * gradient,
+        activations=activations,
+    )
+    loaded = shape.parameters * weight + (outside * FLOAT + blocks * within if has_second else 0.0)
+    return replace(found, activations=found.activations + max(0.0, loaded - found.total))
 
-    block = kept(shape, weight, within, autocast, adapter)
-    inputs = shape.width * weight  # of a block, its part of the residual stream
+
+def read_micro_batch(
+    shape: Shape,
+    config: DistillConfig,
+    size: int,
+    tokens: int,
+    length: int,
+    weight: int,
+    within: int,
+    adapter: AdapterConfig | None,
+) -> float:
+    """Returns the bytes of a micro-batch that has been read, on its way back.
+
+    They are what its blocks keep, its states, the gradients on their way through a block, and the readout's slopes.
+    Where products are in half precision, the blocks also keep float32 weights and the adapter rounded.
+
+    Args:
+        size: completions.
+        tokens: of a prompt and its completion.
+        length: tokens of a completion.
+        weight: bytes of a weight.
+        within: b.
+    """
+    objective, compute = config.objective, config.compute
+    count = size * views(objective) * tokens
+    block = kept(shape, weight, within, compute.precision == "bfloat16", adapter)
     rounded = shape.body * HALF if within < weight else 0
     if adapter is not None and within < FLOAT:
         rounded += shape.adapter(adapter) * within
     if compute.gradient_checkpointing:
+        inputs = shape.width * weight  # of a block, its part of the residual stream
         block, rounded = shape.layers * inputs + block, rounded // shape.layers
     else:
         block *= shape.layers
@@ -191,15 +224,4 @@ def of_epoch(
     slopes = rows * shape.width * FLOAT * (3 if full_rows else 2)
     on_the_way = count * (3 * shape.inner + 2 * shape.width) * within
     buffers = 4 * min(BLOCK_BYTES, rows * shape.vocabulary * FLOAT) if full_rows else 0.0
-    reading = count * (block + states) + rounded + slopes + max(on_the_way, buffers)
-    gradients, activations = max((gradient * several, reading), (gradient * (1 + several), gradient), key=sum)
-    found = Memory(
-        weights=(outside + there) * weight,
-        reference=outside * FLOAT + there * within if has_second else 0.0,
-        adapter=0.0 if adapter is None else gradient,
-        gradients=gradients,
-        optimizer=2 * gradient,
-        activations=activations,
-    )
-    loaded = shape.parameters * weight + (outside * FLOAT + blocks_weights * within if has_second else 0.0)
-    return replace(found, activations=found.activations + max(0.0, loaded - found.total))
+    return count * (block + states) + rounded + slopes + max(on_the_way, buffers)

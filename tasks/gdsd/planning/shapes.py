@@ -64,7 +64,7 @@ class Shape:
         return self.layers * config.rank * sum(sum(maps[target]) for target in config.targets)
 
 
-# For where neither files nor network are at hand; tests/gdsd/test_plan.py compares them with the published counts.
+# For where neither files nor network are at hand; test_plan.py compares them with the published counts.
 PUBLISHED = {
     "GSAI-ML/LLaDA-8B-Instruct": (families.named("llada"), Shape(126464, 4096, 12288, 32, 32, 32, 128)),
     "GSAI-ML/LLaDA-1.5": (families.named("llada"), Shape(126464, 4096, 12288, 32, 32, 32, 128)),

@@ -34,7 +34,7 @@ class Device:
     is_gpu: bool = True
 
 
-# Data sheets, dense; memory is what torch reports. Under the names of `hardware_config`, and one more.
+# Data sheets, dense; memory is what torch reports. Under the names of `config.hardware`, and one more.
 DEVICES = {
     "h200": Device("NVIDIA H200", 139.8, 989e12, 67e12),
     "h100": Device("NVIDIA H100 SXM", 79.1, 989e12, 67e12),

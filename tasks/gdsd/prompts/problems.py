@@ -12,8 +12,6 @@ from tasks.gdsd.domains import Domain, DomainChoice, Problem, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.prompts import near_duplicates, sources
 
-SPLITS = ("train", "validation", "test")
-
 
 def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dict[str, pa.Table]:
     """Returns the tables `train`, `validation` and `test`, not yet checked against the declared schema.
@@ -50,7 +48,7 @@ def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dic
     if config.train_data is None and stream is not None:
         made["train"] = _tabulate(domain, "train", islice(stream, config.train_size))
     made["train"] = _take(made["train"], config.train_size, seed)
-    return {split: made[split] for split in SPLITS}
+    return {split: made[split] for split in tables.SPLITS}
 
 
 def _unlike(domain: Domain, stream: Iterator[Problem], test: pa.Table) -> Iterator[Problem]:

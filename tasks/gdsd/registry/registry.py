@@ -27,72 +27,18 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from pathlib import Path
 
-from pydantic import BaseModel, JsonValue, ValidationError, field_validator
+from pydantic import BaseModel
 
 from tasks.gdsd.errors import RegistryError, StaleError
-from tasks.gdsd.records import EvalReport, Record
+from tasks.gdsd.records import EvalReport
+from tasks.gdsd.registry.kept import SHORT, Change, Entry, FileRecord, LaterEvaluation, from_json, read, to_json
+from tasks.gdsd.registry.log import Log
 from tasks.gdsd.registry.store import Store
 
 MARKER, MARK = "registry.json", b'{"format": 1}\n'
-SHORT = 12  # characters of an id where people read it
-_ID, _RECORD = re.compile(r"^[0-9a-f]{64}$"), re.compile(r"^[0-9]{8}\.json$")
-
-
-class FileRecord(Record):
-    """A file of a policy."""
-
-    sha256: str
-    bytes: int
-
-
-class Entry(Record):
-    """A policy in the registry, and what speaks for it."""
-
-    format: Literal[1] = 1
-    files: dict[str, FileRecord]  # by their names in the policy's folder
-    parent: str | None  # id of the champion that it was trained from and judged against; None for the first one
-    made: datetime  # when its run was started
-    versions: dict[str, str]  # of the libraries that its weights depend on
-    evidence: dict[str, JsonValue]  # as it was then: decision, base and trained reports, config
-
-    @field_validator("files")
-    @classmethod
-    def _check_names(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
-        for name in files:
-            path = PurePosixPath(name)
-            if path.is_absolute() or not path.parts or ".." in path.parts or str(path) != name:
-                raise ValueError(f"{name!r} leads out of the policy's folder")
-        return files
-
-
-class Change(Record):
-    """A record of the log: one change of the champion."""
-
-    format: Literal[1] = 1
-    sequence: int
-    action: Literal["promoted", "rolled back"]
-    entry: str
-    previous: str | None  # the champion before; None for the first one
-    who: str
-    why: str
-    when: datetime
-    nonce: str  # by which a writer knows its own record
-
-
-class LaterEvaluation(Record):
-    """What an entry reached after its promotion."""
-
-    format: Literal[1] = 1
-    entry: str
-    when: datetime
-    summary: list[str]
-    reports: list[JsonValue]  # as they were then
-
-
-Model = TypeVar("Model", bound=BaseModel)
+_ID = re.compile(r"^[0-9a-f]{64}$")
 
 
 class Registry:
@@ -106,6 +52,7 @@ class Registry:
     def __init__(self, url: str, options: Mapping[str, object] | None = None):
         self._store = Store(url, options)
         self.url = self._store.url
+        self.log = Log(self._store)
 
     def require_writable(self) -> None:
         """Makes sure that this registry can be written to as it promises; the first call makes one.
@@ -128,32 +75,16 @@ class Registry:
                 f"{self.url} cannot be read ({type(error).__name__}: {error}); check the address and your right to read"
             ) from error
 
-    # The log
-
-    def head(self) -> Change | None:
-        """Returns the last change, which names the champion; None before the first one."""
-        sequence = max(self._sequences(), default=0)
-        change = self._change(sequence) if sequence else None
-        # A store may list late what it has, but it never denies a name.
-        while (later := self._change(sequence + 1)) is not None:
-            change, sequence = later, sequence + 1
-        if sequence and change is None:
-            raise RegistryError(f"{self._store.address(_log(sequence))} was listed, but cannot be read; try again")
-        return change
+    # The champion
 
     def champion(self) -> str | None:
         """Returns the champion's id, None before the first promotion."""
-        head = self.head()
+        head = self.log.head()
         return None if head is None else head.entry
 
     def history(self) -> list[Change]:
-        """Returns every change, the oldest first."""
-        head = self.head()
-        changes = [self._change(sequence) for sequence in range(1, 1 + (0 if head is None else head.sequence))]
-        missing = [sequence for sequence, change in enumerate(changes, 1) if change is None]
-        if missing:
-            raise RegistryError(f"{self.url} lacks records {missing} of its log, which nothing here deletes")
-        return [change for change in changes if change is not None]
+        """Returns every change of the champion, the oldest first."""
+        return self.log.history()
 
     def promote(self, entry: str, *, against: str | None, who: str, why: str) -> Change:
         """Makes an entry the champion in place of the one that it was judged against.
@@ -179,7 +110,8 @@ class Registry:
                     f"{entry[:SHORT]} was judged against {_name(against)}, but the champion of {self.url} is now "
                     f"{_name(champion)}; it was not promoted. Start another run, which will be judged against that one"
                 )
-            if (made := self._append(head, "promoted", entry, who, why)) is not None:
+            self.require_writable()
+            if (made := self.log.append(head, "promoted", entry, who, why)) is not None:
                 return made
 
     def roll_back(self, entry: str, *, who: str, why: str) -> Change:
@@ -190,38 +122,14 @@ class Registry:
         """
         self.verify(entry)
         while True:
-            head = self.head()
+            head = self.log.head()
             if head is None:
                 raise RegistryError(f"{self.url} has no champion, so there is nothing to roll back; promote one")
             if head.entry == entry:
                 raise RegistryError(f"{entry[:SHORT]} is the champion of {self.url} already")
-            if (made := self._append(head, "rolled back", entry, who, why)) is not None:
+            self.require_writable()
+            if (made := self.log.append(head, "rolled back", entry, who, why)) is not None:
                 return made
-
-    def _append(
-        self, head: Change | None, action: Literal["promoted", "rolled back"], entry: str, who: str, why: str
-    ) -> Change | None:
-        """Adds a record behind the last one, and returns it; None where somebody else has been faster."""
-        self.require_writable()
-        change = Change(
-            sequence=1 if head is None else head.sequence + 1,
-            action=action,
-            entry=entry,
-            previous=None if head is None else head.entry,
-            who=who,
-            why=why,
-            when=datetime.now(UTC),
-            nonce=uuid.uuid4().hex,
-        )
-        if self._store.create(_log(change.sequence), _json(change)) or self._change(change.sequence) == change:
-            return change
-        return None
-
-    def _sequences(self) -> list[int]:
-        return [int(name[:8]) for name in self._store.names("log") if _RECORD.match(name)]
-
-    def _change(self, sequence: int) -> Change | None:
-        return self._read(Change, _log(sequence))
 
     # Entries
 
@@ -258,7 +166,7 @@ class Registry:
             raise RegistryError(
                 f"{self._store.address(name)} has the digest {found[:SHORT]}: it was changed or damaged"
             )
-        return _parse(Entry, data, self._store.address(name))
+        return from_json(Entry, data, self._store.address(name))
 
     def policy(self, entry: str) -> str:
         """Returns the path or URL of an entry's policy folder."""
@@ -296,7 +204,7 @@ class Registry:
             versions=dict(versions),
             evidence={name: record.model_dump(mode="json") for name, record in evidence.items()},
         )
-        data = _json(entry)
+        data = to_json(entry)
         identity = hashlib.sha256(data).hexdigest()
         if self._store.read(f"entries/{identity}/entry.json") is None:
             for name, path in paths.items():
@@ -361,7 +269,7 @@ class Registry:
         kept = LaterEvaluation(
             entry=entry, when=when, summary=summary, reports=[report.model_dump(mode="json") for report in reports]
         )
-        self._store.write(name, _json(kept))
+        self._store.write(name, to_json(kept))
         return self._store.address(name)
 
     def evaluations(self) -> list[LaterEvaluation]:
@@ -371,28 +279,9 @@ class Registry:
             for entry in self._store.names("evaluations")
             for name in self._store.names(f"evaluations/{entry}")
         ]
-        found = [self._read(LaterEvaluation, name) for name in names]
+        found = [read(self._store, LaterEvaluation, name) for name in names]
         return sorted((one for one in found if one is not None), key=lambda one: one.when)
-
-    def _read(self, model: type[Model], name: str) -> Model | None:
-        data = self._store.read(name)
-        return None if data is None else _parse(model, data, self._store.address(name))
-
-
-def _log(sequence: int) -> str:
-    return f"log/{sequence:08d}.json"
 
 
 def _name(entry: str | None) -> str:
     return "an empty registry" if entry is None else entry[:SHORT]
-
-
-def _json(record: Record) -> bytes:
-    return (record.model_dump_json(indent=2) + "\n").encode()
-
-
-def _parse(model: type[Model], data: bytes, address: str) -> Model:
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise RegistryError(f"{address} cannot be read by this version: {error}") from error

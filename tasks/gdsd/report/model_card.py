@@ -35,9 +35,11 @@ from pathlib import Path
 
 import torch
 
-from tasks.gdsd import checkpoint, engines, seeds
-from tasks.gdsd.config import EvaluationConfig
-from tasks.gdsd.engines.base import Request
+from tasks.gdsd import seeds
+from tasks.gdsd.config.train import EvaluationConfig
+from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.rollout import engines
+from tasks.gdsd.rollout.engines.base import Request
 
 policy = checkpoint.load(Path("POLICY"), torch.device("cpu"), moments=False).denoiser
 protocol = EvaluationConfig.model_validate_json(r'{protocol}')

@@ -11,7 +11,6 @@ from tasks.gdsd.domains import Answer, DomainChoice, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RewardStats, RolloutStats
 from tasks.gdsd.reward.advantages import leave_one_out
-from tasks.gdsd.run.overhead import union
 
 
 def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
@@ -95,6 +94,15 @@ def part_means(judged: pa.Table) -> dict[str, float | None]:
 def _distinct(completions: Sequence[str], group_size: int) -> float:
     groups = [completions[first : first + group_size] for first in range(0, len(completions), group_size)]
     return sum(len(set(group)) for group in groups) / len(completions)
+
+
+def union(intervals: Sequence[tuple[float, float]]) -> float:
+    """Returns the length of what some intervals cover together."""
+    covered, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        covered += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return covered
 
 
 def summarise(

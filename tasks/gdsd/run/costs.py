@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats
-
-if TYPE_CHECKING:
-    from tasks.gdsd.run.run_record import RunRecord
+from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, PolicyStats, Progress, PromptStats, RewardStats
 
 CPU = "cpu"
 HOUR = 3600.0
@@ -35,17 +32,26 @@ class StageCost:
         return None if self.price is None else self.price * self.device_seconds / HOUR
 
 
-def stage_costs(record: "RunRecord") -> list[StageCost]:
-    """Returns the costs of a run's stages, in the order of the pipeline; those that it does not have are left out."""
-    hardware, rewards, epochs = record.config.hardware, record.rewards, record.epochs
-    evaluations = record.evaluations()
+def stage_costs(
+    hardware: TrainHardwareConfig,
+    prompts: PromptStats,
+    policy: PolicyStats,
+    rounds: Progress,
+    evaluations: Sequence[EvalReport],
+) -> list[StageCost]:
+    """Returns the costs of a run's stages, in the order of the pipeline; those that it does not have are left out.
+
+    Args:
+        evaluations: all of the run: on validation and test problems, and of the guards.
+    """
+    rewards, epochs = rounds.rewards, rounds.epochs
     scoring = sum(report.scoring_seconds for report in evaluations)
     at_work = max((_at_work(epoch) for epoch in epochs), default=1)
     found = [
-        StageCost("prompts", record.prompts.seconds, CPU, price=hardware.prompts.price),
-        StageCost("policy", record.policy.seconds, record.policy.device, price=hardware.policy.price),
+        StageCost("prompts", prompts.seconds, CPU, price=hardware.prompts.price),
+        StageCost("policy", policy.seconds, policy.device, price=hardware.policy.price),
         StageCost(
-            "drift", sum(drift.seconds for drift in record.drifts), _named(rewards), price=hardware.rollout.price
+            "drift", sum(drift.seconds for drift in rounds.drifts), _named(rewards), price=hardware.rollout.price
         ),
         StageCost(
             "rollout",

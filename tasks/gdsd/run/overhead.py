@@ -41,15 +41,6 @@ class Overhead:
         return said + (advice if self.share > AIM else "")
 
 
-def union(intervals: Sequence[tuple[float, float]]) -> float:
-    """Returns the length of what some intervals cover together."""
-    covered, reached = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        covered += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return covered
-
-
 def round_times(
     began: float,
     drifts: Sequence[DriftStats],

@@ -81,7 +81,7 @@ class RunRecord(Record):
 
     def stage_costs(self) -> list[StageCost]:
         """Returns what each stage cost, in the order of the pipeline."""
-        return stage_costs(self)
+        return stage_costs(self.config.hardware, self.prompts, self.policy, self.progress(), self.evaluations())
 
     def round_times(self) -> list[RoundTime | None]:
         """Returns how long each round took, None where it was not timed."""

@@ -19,8 +19,10 @@ from tasks.gdsd import tables
 from tasks.gdsd.config.train import PromptConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError, GdsdError
-from tasks.gdsd.prompts import problems, quality
+from tasks.gdsd.prompts import problems
+from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
+from tasks.gdsd.reward.quality import check_scored
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/domains/custom.md").read_text()
@@ -86,14 +88,14 @@ def test_the_example_goes_from_problems_to_advantages(package: Path) -> None:
     sizes = {"train_size": 192, "validation_size": 8, "test_size": 8}
     config = TrainConfig.model_validate_json(json.dumps(written | {"prompts": written["prompts"] | sizes}))
     made = problems.make_prompts(config.prompts)
-    quality.check_prompts(made, config.prompts).require()
+    check_prompts(made, config.prompts).require()
     problems.check_problems(config.prompts.domain, made)
     assert {split: table.num_rows for split, table in made.items()} == {"train": 192, "validation": 8, "test": 8}
     choice = config.prompts.domain
     assert (choice.name, choice.weights) == (PATH, {"places": 0.9, "length": 0.1})
     answers = rollouts(made["train"].slice(0, 8), lambda right, sample: right if sample else "no")
     scored = rewards.reward(answers, choice, 4, scale_by_std=False)
-    quality.check_scored(scored, 4, choice).require()
+    check_scored(scored, 4, choice).require()
     assert scored["reward"].to_pylist()[:4] == pytest.approx([0.0, 1.0, 1.0, 1.0])
     assert scored["reward_places"].to_pylist()[:2] == [0.0, 1.0]
 
@@ -247,7 +249,7 @@ def judge_some(package: Path, old: str, new: str) -> None:
     choice = custom()
     made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
     scored = rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
-    quality.check_scored(scored, 4, choice).require()
+    check_scored(scored, 4, choice).require()
 
 
 @pytest.mark.parametrize(

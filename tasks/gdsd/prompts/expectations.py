@@ -1,0 +1,178 @@
+"""Expectations of tables, judged by Great Expectations: what was found, in words, as a page and as a refusal."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.gdsd.errors import QualityError
+
+if TYPE_CHECKING:  # both take seconds to import
+    import pandas as pd
+    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.expectations.expectation import Expectation
+
+Severity = Literal["critical", "warning"]
+EXAMPLES = 5
+
+
+class Finding(BaseModel):
+    """What one expectation found in one table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expectation: str  # snake_case name in Great Expectations
+    table: str
+    column: str | None  # None for the table as a whole
+    severity: Severity
+    success: bool
+    unexpected: int  # rows; all of them where the expectation is about the table or an aggregate
+    total: int  # rows the expectation looked at
+    examples: list[str]  # first offending rows, counted from 0; empty where the expectation holds
+
+    @property
+    def where(self) -> str:
+        """The table, and the column if the finding is about one."""
+        return f"{self.table}.{self.column}" if self.column else self.table
+
+    @property
+    def summary(self) -> str:
+        """The finding on one line."""
+        counts = f"{self.where}: {self.expectation}: {self.unexpected} of {self.total} rows"
+        return f"{counts}; {', '.join(self.examples)}" if self.examples else counts
+
+
+class QualityReport(BaseModel):
+    """What a suite found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    findings: list[Finding]
+    remedy: str  # what the owner of a table that is refused should do
+
+    @property
+    def failures(self) -> list[Finding]:
+        """Critical expectations that failed."""
+        return [finding for finding in self.findings if finding.severity == "critical" and not finding.success]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Expectations that failed without making the table unfit."""
+        return [finding for finding in self.findings if finding.severity == "warning" and not finding.success]
+
+    def html(self) -> str:
+        """Returns the findings as an HTML table, failed ones first; prompts and answers in it are escaped."""
+        passed = [finding for finding in self.findings if finding.success]
+        rows = ["<tr><th>result<th>column<th>expectation<th>unexpected rows<th>first of them</tr>"]
+        for finding in (*self.failures, *self.warnings, *passed):
+            result = "passed" if finding.success else "FAILED" if finding.severity == "critical" else "warning"
+            counts = f"{finding.unexpected} of {finding.total}"
+            cells = [escape(text) for text in (result, finding.where, finding.expectation, counts)]
+            cells.append("<br>".join(map(escape, finding.examples)))
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        counts = f"passed {len(passed)} of {len(self.findings)} expectations; rows are counted from 0"
+        return f"<table><caption>{escape(self.name)}: {counts}</caption>{''.join(rows)}</table>"
+
+    def require(self) -> None:
+        """Refuses tables that are unfit.
+
+        Raises:
+            QualityError: a critical expectation failed; the message names each that did, its count and first rows.
+        """
+        if not (failures := self.failures):
+            return
+        room = max(120, min(600, 2400 // len(failures)))  # characters each, so that even dozens fit on a screen
+        counts = f"{len(failures)} of {len(self.findings)} expectations failed (rows are counted from 0)"
+        lines = [f"  {shorten(finding.summary, room)}" for finding in failures]
+        raise QualityError("\n".join([f"{self.name}: {counts}:", *lines, self.remedy]))
+
+
+def expect(name: str, severity: Severity = "critical", **options: object) -> "Expectation":
+    """Returns an expectation by its name in Great Expectations; `warning` lets a table that fails it pass."""
+    # A suite that is given plain dicts drops those it does not understand; this raises.
+    with quiet():
+        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+        from great_expectations.expectations.metadata_types import FailureSeverity
+    return ExpectationConfiguration(name, options, severity=FailureSeverity(severity)).to_domain_obj()
+
+
+def validate(
+    name: str, frame: "pd.DataFrame", columns: Sequence[str], checks: Sequence["Expectation"]
+) -> list[Finding]:
+    """Returns what each expectation found in a table, which has a name and had these columns before it was prepared."""
+    # A fresh context and batch cost 15 ms; ones that are kept would also keep every table of the process.
+    with quiet():
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+        batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": frame})
+        # Not as a validation definition, which stores suite and result; that takes another 25 ms.
+        outcome = batch.validate(
+            gx.ExpectationSuite(name=name, expectations=list(checks)),
+            result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
+        )
+    return [_finding(name, len(frame), columns, result) for result in outcome.results]
+
+
+def _finding(table: str, rows: int, columns: Sequence[str], result: "ExpectationValidationResult") -> Finding:
+    config, seen, success = result.expectation_config, result.result, bool(result.success)
+    assert config is not None  # every result of a run has one
+    options = config.kwargs
+    examples: list[str] = []
+    if success:
+        pass
+    elif "unexpected_count" in seen:
+        for row, value in zip(seen["partial_unexpected_index_list"], seen["partial_unexpected_list"], strict=True):
+            missing = value is None or value != value
+            # repr, because a control character of a hostile file must not reach the terminal
+            examples.append(f"row {row}: {'null' if missing else repr(value)}")
+    elif "observed_value" in seen:
+        wanted = f"exactly {options['value']}" if "value" in options else f"at least {options.get('min_value')}"
+        examples.append(f"found {seen['observed_value']}, expected {wanted}")
+    elif config.type == "expect_column_to_exist":
+        examples.append(f"the columns are {list(columns)}")
+    else:  # an expectation that raised: one dict about the exception, or one per metric that raised
+        raised = (result.exception_info, *result.exception_info.values())
+        texts = [each["exception_message"] for each in raised if isinstance(each, dict) and "exception_message" in each]
+        examples.append(f"could not be evaluated: {next(filter(None, texts), 'unknown reason')!r}")
+    return Finding(
+        expectation=config.type,
+        table=table,
+        column=options.get("column") or ", ".join(options.get("column_list", [])) or None,
+        severity="warning" if config.severity.value == "warning" else "critical",
+        success=success,
+        unexpected=seen.get("unexpected_count", 0 if success else rows),
+        total=seen.get("element_count", rows),
+        examples=[shorten(example) for example in examples],
+    )
+
+
+def shorten(text: str, room: int = 120) -> str:
+    """Returns a text that has at most so many characters."""
+    return text if len(text) <= room else text[: room - 3] + "..."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Great Expectations from the network, and its log lines and warnings from the terminal."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+    logger = logging.getLogger("great_expectations")
+    propagate, silence = logger.propagate, logging.NullHandler()
+    logger.propagate = False
+    logger.addHandler(silence)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(silence)
+        logger.propagate = propagate

@@ -1,0 +1,88 @@
+"""What the registry keeps as JSON: entries, changes of the champion, and later evaluations."""
+
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Literal, TypeVar
+
+from pydantic import JsonValue, ValidationError, field_validator
+
+from tasks.gdsd.errors import RegistryError
+from tasks.gdsd.records import Record
+from tasks.gdsd.registry.store import Store
+
+SHORT = 12  # characters of an id where people read it
+Kept = TypeVar("Kept", bound=Record)
+
+
+class FileRecord(Record):
+    """A file of a policy."""
+
+    sha256: str
+    bytes: int
+
+
+class Entry(Record):
+    """A policy in the registry, and what speaks for it."""
+
+    format: Literal[1] = 1
+    files: dict[str, FileRecord]  # by their names in the policy's folder
+    parent: str | None  # id of the champion that it was trained from and judged against; None for the first one
+    made: datetime  # when its run was started
+    versions: dict[str, str]  # of the libraries that its weights depend on
+    evidence: dict[str, JsonValue]  # as it was then: decision, base and trained reports, config
+
+    @field_validator("files")
+    @classmethod
+    def _check_names(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or not path.parts or ".." in path.parts or str(path) != name:
+                raise ValueError(f"{name!r} leads out of the policy's folder")
+        return files
+
+
+class Change(Record):
+    """A record of the log: one change of the champion."""
+
+    format: Literal[1] = 1
+    sequence: int
+    action: Literal["promoted", "rolled back"]
+    entry: str
+    previous: str | None  # the champion before; None for the first one
+    who: str
+    why: str
+    when: datetime
+    nonce: str  # by which a writer knows its own record
+
+
+class LaterEvaluation(Record):
+    """What an entry reached after its promotion."""
+
+    format: Literal[1] = 1
+    entry: str
+    when: datetime
+    summary: list[str]
+    reports: list[JsonValue]  # as they were then
+
+
+def to_json(record: Record) -> bytes:
+    """Returns a record as it is kept."""
+    return (record.model_dump_json(indent=2) + "\n").encode()
+
+
+def from_json(kind: type[Kept], data: bytes, address: str) -> Kept:
+    """Reads what was kept at an address.
+
+    Raises:
+        RegistryError: another version has written it.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise RegistryError(f"{address} cannot be read by this version: {error}") from error
+
+
+def read(store: Store, kind: type[Kept], name: str) -> Kept | None:
+    """Returns what is kept under a name, None where nothing is."""
+    data = store.read(name)
+    return None if data is None else from_json(kind, data, store.address(name))

@@ -1,0 +1,261 @@
+"""Evaluation: the same answers for the same protocol, however the work is cut, and a report of what was judged."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pytest
+
+from tasks.gdsd import tables
+from tasks.gdsd.config.train import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
+from tasks.gdsd.denoiser.checkpoint import base_state
+from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.domains import Answer, Domain, DomainChoice, Problem, Verdict
+from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.errors import DataError
+from tasks.gdsd.evaluate import answering, evaluation, intervals, stopping
+from tasks.gdsd.records import AnswerStats, EvalReport, PassAt, Protocol
+from tasks.gdsd.reward import rewards
+from tests.gdsd.series import validation
+
+FREE = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=1.0)
+GREEDY = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=0.0)
+SUDOKU = DomainChoice(SudokuConfig())
+
+# Choosing the best round, and stopping before the last one
+
+
+def test_best_is_by_solved_then_reward_then_round() -> None:
+    """If it fails, another round than the documented one is published."""
+    for rounds, best in (
+        ([(1, 0.5, 0.9), (2, 0.6, 0.1), (3, 0.4, 1.0)], 1),
+        ([(1, 0.5, 0.7), (2, 0.5, 0.8), (3, 0.5, 0.6)], 1),
+        ([(10, 0.5, 0.7), (20, 0.5, 0.7), (30, 0.4, 0.9)], 1),
+        ([(1, 0.0, 0.0)], 0),
+    ):
+        assert stopping.best([validation(number, solved, gained=gained) for number, solved, gained in rounds]) == best
+
+
+def test_a_run_stops_after_validations_that_are_no_better() -> None:
+    """If it fails, a run goes on for nothing, or ends while it still improves."""
+    rising = [validation(1, 0.1), validation(2, 0.2), validation(3, 0.2, gained=0.6)]  # the reward breaks ties
+    assert stopping.fruitless(rising) == 0 and not stopping.has_stopped(rising, 1)
+    fallen = [*rising, validation(4, 0.1), validation(5, 0.2, gained=0.6)]  # equal to the best is not better
+    assert stopping.fruitless(fallen) == 2
+    assert [stopping.has_stopped(fallen, patience) for patience in (1, 2, 3, None)] == [True, True, False, False]
+    assert stopping.fruitless([*fallen, validation(6, 0.3)]) == 0
+    assert stopping.fruitless([]) == 0 and not stopping.has_stopped([], 1)
+
+
+# Fingerprints
+
+
+def test_a_fingerprint_is_of_the_content(puzzles: pa.Table) -> None:
+    """If it fails, numbers from different problems pass as comparable, or equal problems as different."""
+    rows = puzzles.to_pylist()
+    same = [
+        puzzles,
+        pa.Table.from_pylist(rows),
+        puzzles.select(["reference", "id", "problem", "prompt"]),
+        pa.concat_tables([puzzles.slice(0, 2), puzzles.slice(2)]),
+        puzzles.append_column("note", pa.array(["x"] * 5)),
+    ]
+    assert len({evaluation.fingerprint(table) for table in same}) == 1
+    changed = [puzzles.slice(1), puzzles.take([1, 0, 2, 3, 4])]
+    for name in ("id", "prompt", "problem", "reference"):
+        changed.append(pa.Table.from_pylist([rows[0] | {name: "other"}, *rows[1:]]))
+    assert len({evaluation.fingerprint(table) for table in [puzzles, *changed]}) == 7
+
+
+# Evaluating a policy
+
+
+def answered(
+    denoiser: Denoiser, problems: pa.Table, config: EvaluationConfig, seed: int = 0
+) -> tuple[pa.Table, list[AnswerStats]]:
+    """All shards of an evaluation, joined, as the workflow does it."""
+    shards = [
+        answering.answer(base_state(denoiser), problems, config, seed, shard, config.shards)
+        for shard in range(config.shards)
+    ]
+    parts = [pa.Table.from_pylist(rows, tables.ANSWERS) for rows, _ in shards]
+    return tables.join(parts), [stats for _, stats in shards]
+
+
+def evaluate(
+    denoiser: Denoiser, problems: pa.Table, domain: DomainChoice, config: EvaluationConfig, seed: int = 0
+) -> tuple[EvalReport, pa.Table]:
+    answers, stats = answered(denoiser, problems, config, seed)
+    samples = rewards.verify(answers, domain)
+    return evaluation.report(samples, domain, config, seed, stats, [], 0.0), samples
+
+
+def timeless(report: EvalReport) -> EvalReport:
+    return report.model_copy(update={"seconds": 0.0})
+
+
+def test_batches_and_shards_change_no_answer(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, a smaller GPU, or more of them, reports another result. Of seven shards two are empty."""
+    config = EvaluationConfig(batch_size=64, samples=3, pass_at=[1, 2], sampler=FREE)
+    expected, samples = evaluate(denoiser, puzzles, SUDOKU, config)
+    assert samples.num_rows == 5 * 3
+    for shards, size in ((1, 1), (2, 2), (3, 64), (7, 4)):
+        cut = config.model_copy(update={"batch_size": size, "shards": shards})
+        found, again = evaluate(denoiser, puzzles, SUDOKU, cut)
+        assert again.equals(samples), f"{shards} shards, batches of {size}"
+        assert timeless(found) == timeless(expected)
+
+
+def test_the_seed_matters_only_where_there_is_a_draw(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, a greedy evaluation is not a property of the policy."""
+
+    def completions(sampler: EvaluationSamplerConfig, seed: int) -> list[str]:
+        table, _ = answered(denoiser, puzzles, EvaluationConfig(batch_size=8, sampler=sampler), seed)
+        found: list[str] = table["completion"].to_pylist()
+        return found
+
+    assert completions(GREEDY, 0) == completions(GREEDY, 1)
+    assert completions(FREE, 0) != completions(FREE, 1)
+
+
+def test_more_samples_keep_the_first_ones(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, the answers to a problem are copies of each other, or pass@8 is about others than pass@1 was."""
+    few, _ = answered(denoiser, puzzles, EvaluationConfig(samples=1, sampler=FREE))
+    many, _ = answered(denoiser, puzzles, EvaluationConfig(samples=4, sampler=FREE))
+    rows = many.to_pylist()
+    assert [row for row in rows if row["sample"] == 0] == few.to_pylist()
+    for problem in puzzles["id"].to_pylist():
+        assert len({row["completion"] for row in rows if row["prompt_id"] == problem}) == 4
+
+
+def test_samples_say_what_was_asked_and_answered_and_in_how_many_steps(
+    denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path
+) -> None:
+    """If it fails, nobody can look at an answer beside its prompt and verdict, or tell what it cost.
+
+    32 tokens in blocks of 8 with 2 denoiser calls each: 8 calls.
+    """
+    sampler = EvaluationSamplerConfig(length=32, block_length=8, steps_per_block=2, temperature=0.0)
+    _, samples = evaluate(denoiser, puzzles, SUDOKU, EvaluationConfig(sampler=sampler))
+    file = tables.write(samples, tables.SAMPLES, tmp_path / "samples.parquet")
+    rows, known = tables.read(file, tables.SAMPLES).to_pylist(), puzzles.sort_by("id").to_pylist()
+    for row, problem in zip(rows, known, strict=True):
+        assert {name: row[name] for name in ("prompt_id", "prompt", "problem", "reference")} == {
+            "prompt_id": problem["id"],
+            **{name: problem[name] for name in ("prompt", "problem", "reference")},
+        }
+        assert row["steps"] == 8 and isinstance(row["completion"], str)
+        assert row["reward"] == row["reward_cells"] and row["solved"] is False and row["reward_format"] == 0.0
+
+
+class Scripted(Domain):
+    """A domain that judges problems by their text: `1` solved, `0` not, `?` cannot say."""
+
+    parts: ClassVar[dict[str, float]] = {"half": 0.5, "spare": 0.0}
+    columns = ()
+    example = Answer("1", "1", "1")
+
+    def read(self, row: Mapping[str, object]) -> Problem:
+        raise NotImplementedError
+
+    def phrase(self, problem: str) -> str:
+        return problem
+
+    def fault(self, problem: str, reference: str) -> str | None:
+        return None
+
+    def verify(self, problem: str, reference: str, answer: str) -> Verdict:
+        if problem == "?":
+            return Verdict({"half": None, "spare": None}, None)
+        return Verdict({"half": float(problem), "spare": None}, problem == "1")
+
+
+SCRIPTED = DomainChoice.model_validate({"name": "custom", "path": f"{__name__}:Scripted"})
+
+
+def problems(texts: str) -> pa.Table:
+    rows = [
+        {"id": str(i), "prompt": text.replace("?", "x"), "problem": text, "reference": "r"}
+        for i, text in enumerate(texts)
+    ]
+    return pa.Table.from_pylist(rows, tables.PROMPTS)
+
+
+def test_the_report_counts_what_was_judged(denoiser: Denoiser) -> None:
+    """If it fails, the reported share is not that of the samples, or unjudged answers count as wrong.
+
+    Of 1, 0, 1, ? two of three judged are solved, with mean reward (0.5 + 0 + 0.5) / 3.
+    """
+    config = EvaluationConfig(batch_size=3, sampler=GREEDY)
+    report, table = evaluate(denoiser, problems("101?"), SCRIPTED, config, seed=5)
+    assert report.solved == intervals.wilson(2, 3, 0.95)
+    assert report.pass_at == [PassAt(k=1, share=report.solved)]
+    assert report.reward.mean == pytest.approx(1 / 3)
+    assert report.parts == {"half": pytest.approx(2 / 3), "spare": None}
+    assert (report.round, report.tokens, report.judged) == (0, 4 * 16, 0.75)
+    assert report.protocol == Protocol(
+        domain=SCRIPTED,
+        sampler=GREEDY.model_copy(update={"order": "confidence", "top_p": 1.0}),
+        samples=1,
+        pass_at=[1],
+        seed=5,
+        problems=4,
+        prompts_sha256=evaluation.fingerprint(problems("101?")),
+    )
+    assert table["solved"].to_pylist() == [True, False, True, None]
+    assert table["reward"].to_pylist() == [0.5, 0.0, 0.5, None]
+    assert table["problem"].to_pylist() == ["1", "0", "1", "?"]
+
+
+def test_the_report_of_several_samples_by_hand() -> None:
+    """If it fails, accuracy or pass@k mean something else with several answers to a problem, or count the unjudged.
+
+    Of problem a 1 of 2 judged answers is right, of b 3 of 3, of c 0 of 3, of d none was judged. Accuracy
+    (1/2 + 1 + 0) / 3; pass@2 (1 + 1 + 0) / 3; pass@3 only of b and c: 1/2, with the interval of 1 of 2.
+    """
+    verdicts = {"a": "10?", "b": "111", "c": "000", "d": "???"}
+    rows = [
+        {
+            "prompt_id": problem,
+            "sample": sample,
+            "prompt": "p",
+            "problem": verdict,
+            "reference": "r",
+            "completion": "x",
+            "ended": True,
+            "steps": 1,
+        }
+        for problem, all_ in verdicts.items()
+        for sample, verdict in enumerate(all_)
+    ]
+    samples = rewards.verify(pa.Table.from_pylist(rows, tables.ANSWERS), SCRIPTED)
+    config = EvaluationConfig(samples=3, pass_at=[1, 2, 3], sampler=FREE)
+    of_shard = AnswerStats(round=2, problems=4, prompts_sha256="0" * 64, sampler=config.sampler, tokens=16, seconds=1.0)
+    stats = [of_shard] * 2
+    report = evaluation.report(samples, SCRIPTED, config, 0, stats, ["late"], 0.5)
+    assert report.solved.mean == pytest.approx(1 / 2)
+    assert report.reward.mean == pytest.approx((0.25 + 0.5 + 0) / 3)
+    assert {found.k: found.share.mean for found in report.pass_at} == pytest.approx({1: 1 / 2, 2: 2 / 3, 3: 1 / 2})
+    assert report.pass_at[2].share == intervals.wilson(1, 2, 0.95)
+    assert (report.judged, report.tokens, report.seconds, report.warnings) == (8 / 12, 32, 2.5, ["late"])
+
+
+def test_an_evaluation_without_any_verdict_is_refused(denoiser: Denoiser) -> None:
+    """If it fails, a verifier that is out of order reports 0 % solved."""
+    with pytest.raises(DataError, match="none of the 2 answers could be judged"):
+        evaluate(denoiser, problems("??"), SCRIPTED, EvaluationConfig(batch_size=3, sampler=GREEDY))
+
+
+# Protocols
+
+
+def test_a_sweep_is_one_protocol_per_length() -> None:
+    """If it fails, a sweep over lengths changes something else too, or tries another length than it says."""
+    swept = EvaluateConfig(lengths=[128, 256, 512]).protocols()
+    alone = EvaluateConfig().evaluation
+    assert [protocol.sampler.length for protocol in swept] == [128, 256, 512]
+    for protocol in swept:
+        sampler = protocol.sampler.model_copy(update={"length": alone.sampler.length})
+        assert protocol.model_copy(update={"sampler": sampler}) == alone
+    assert EvaluateConfig().protocols() == [alone]

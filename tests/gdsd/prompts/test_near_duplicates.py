@@ -1,0 +1,72 @@
+"""Near-duplicates: exactly the Jaccard index."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.gdsd.domains.answers import shingles
+from tasks.gdsd.domains.countdown import Countdown
+from tasks.gdsd.domains.sudoku import Sudoku
+from tasks.gdsd.prompts.near_duplicates import nearest
+
+# Few letters, so that many pairs share some; each text is its own set of features.
+TEXTS = st.lists(st.text("abcdef", max_size=6), max_size=12)
+
+
+def letters(text: str) -> frozenset[str]:
+    return frozenset(text)
+
+
+def brute(texts: list[str], others: list[str], similarity: float) -> list[int | None]:
+    """Compares every pair; of several that are alike the first counts."""
+    found: list[int | None] = []
+    for text in texts:
+        jaccards = [
+            len(letters(text) & letters(other)) / len(letters(text) | letters(other)) if text or other else 0.0
+            for other in others
+        ]
+        best = max(jaccards, default=0.0)
+        found.append(jaccards.index(best) if best >= similarity else None)
+    return found
+
+
+@given(TEXTS, TEXTS, st.sampled_from([0.1, 1 / 3, 0.5, 2 / 3, 0.8, 1.0]))
+def test_the_nearest_is_that_of_comparing_every_pair(texts: list[str], others: list[str], similarity: float) -> None:
+    """If it fails, near-duplicates pass unseen, or different problems are refused as copies."""
+    assert nearest(texts, others, letters, similarity) == brute(texts, others, similarity)
+
+
+@pytest.mark.parametrize(("similarity", "found"), [(0.8, [0]), (0.8 + 1e-9, [None]), (0.79, [0])])
+def test_the_threshold_is_included(similarity: float, found: list[int | None]) -> None:
+    """If it fails, `similarity: 0.8` lets pass what is 0.8 alike. 4 of 5 letters are shared."""
+    assert nearest(["abcde"], ["abcd"], letters, similarity) == found
+
+
+def test_nothing_is_like_nothing() -> None:
+    """If it fails, an empty split or a domain without features ends in a traceback."""
+    assert nearest([], ["a"], letters, 0.5) == []
+    assert nearest(["a"], [], letters, 0.5) == [None]
+    assert nearest(["", "a"], ["", "b"], letters, 0.5) == [None, None]
+
+
+def test_problems_in_words_are_alike_by_runs_of_words() -> None:
+    """If it fails, a change of a name or of punctuation hides a copied word problem, or a common phrase makes one."""
+    text = (
+        "Mirela baked 48 buns for her neighbours on Friday, and then she baked half as many buns on Sunday. "
+        "How many buns did Mirela bake altogether on Friday and Sunday?"
+    )
+    others = [
+        "Mirela baked bread. How many loaves did Mirela bake altogether?",
+        text.replace("48", "36"),
+        text.upper().replace(",", ";").replace("MIRELA", "MIRELA:"),
+    ]
+    assert nearest([text], others[:1], shingles, 0.3) == [None]
+    assert nearest([text], others[:2], shingles, 0.6) == [1]
+    assert nearest([text], others, shingles, 1.0) == [2]
+
+
+def test_countdown_minds_no_order_and_sudoku_only_equality() -> None:
+    """If it fails, a problem that differs in the order of its numbers alone counts as another one."""
+    assert nearest(["7,3,5:22", "3,5,7:23"], ["3,5,7:22"], Countdown().shingles, 1.0) == [0, None]
+    puzzle = "1.34341.2143.321"
+    assert nearest([puzzle, puzzle.replace("1", ".", 1)], [puzzle], Sudoku().shingles, 0.1) == [0, None]

@@ -1,0 +1,281 @@
+"""Trackers, by the libraries themselves: what is written is read back with them, and a run is never there twice.
+
+Nothing leaves the machine: Weights & Biases writes its offline files, MLflow its files, a server that refuses is local.
+"""
+
+import json
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tasks.gdsd import transient
+from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, TensorBoardConfig, WandbConfig
+from tasks.gdsd.errors import ConfigError, PublishError, UnreachableError
+from tasks.gdsd.publish import trackers
+from tasks.gdsd.publish.trackers import base
+from tasks.gdsd.publish.trackers.base import TrackedRun
+from tests.gdsd.report.records import record
+
+METRICS = ("reward/mean", "loss/last", "time/rollout_s")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> TrackedRun:
+    """Two rounds, whose updates were done at 1006 and 1016 seconds."""
+    page = tmp_path / "report.html"
+    page.write_text("<!doctype html><p>the report")
+    return base.of(record(), page)
+
+
+def expected(run: TrackedRun, metric: str) -> list[tuple[int, float]]:
+    return [(row.round, pytest.approx(row.numbers[metric])) for row in run.rows]
+
+
+def test_a_run_is_told_in_the_names_of_the_documentation(run: TrackedRun) -> None:
+    """If it fails, a tracker shows other numbers than the report, or none, under names that nobody explains."""
+    metrics = record().metrics()
+    for row, told in zip(metrics, run.rows, strict=True):
+        assert told.round == row["round"] and "round" not in told.numbers
+        assert {**told.numbers, **told.words} == {
+            name: value for name, value in row.items() if value is not None and name != "round"
+        }
+    assert [row.unix_seconds for row in run.rows] == [1006.0, 1016.0]
+    assert run.results["test/base_solved"] == 0.3 and run.results["test/gain_low"] == 0.1
+    assert run.config["distill.learning_rate"] == 1e-3 and run.config["distill.objective.name"] == "gdsd"
+
+
+def test_the_id_is_that_of_the_run(run: TrackedRun) -> None:
+    """If it fails, a run that is told of again is there twice, or another run takes its place.
+
+    One that is served from the cache began its rounds at another time, and may be told of elsewhere.
+    """
+    first = record()
+    assert run.id == base.of(first, run.report).id
+    assert run.id == base.of(record(began_unix_seconds=5.0), run.report).id
+    publish = PublishConfig(trackers=[TensorBoardConfig(folder="elsewhere")])
+    assert run.id == base.of(record(config=first.config.model_copy(update={"publish": publish})), run.report).id
+    assert run.id != base.of(record(config=first.config.model_copy(update={"seed": 7})), run.report).id
+    later = [epoch.model_copy(update={"ended_unix_seconds": 2000.0}) for epoch in first.epochs]
+    assert run.id != base.of(record(epochs=later), run.report).id
+
+
+def test_tensorboard_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:
+    """If it fails, TensorBoard shows nothing, or each point as often as the run was told of."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = trackers.make(TensorBoardConfig(folder=str(tmp_path / "runs")))
+    said = {tracker.track(run, None) for _ in range(2)}
+    assert said == {f"tensorboard --logdir {tmp_path}/runs"}
+    (folder,) = (tmp_path / "runs").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    for metric in METRICS:
+        found = events.Scalars(metric)
+        assert [(event.step, event.value) for event in found] == expected(run, metric)
+        assert [event.wall_time for event in found] == [1006.0, 1016.0]
+    assert events.Scalars("test/gain")[0].value == pytest.approx(0.4)
+    (config,) = events.Tensors("config/text_summary")
+    written = config.tensor_proto.string_val[0].decode()
+    assert json.loads(written) == json.loads(json.dumps(dict(run.config)))
+    assert all(line.startswith("    ") for line in written.splitlines())
+    assert [event.step for event in events.Tensors("rollout/engine/text_summary")] == [1, 2]
+    assert (folder / "report.html").read_text() == run.report.read_text()
+    trackers.make(TensorBoardConfig(folder="memory://runs/all")).track(run, None)
+    stored = fsspec.filesystem("memory").find("/runs/all")
+    assert sorted(name.rsplit("/", 1)[1] for name in stored) == [f"events.out.tfevents.{run.id}", "report.html"]
+
+
+def test_weights_and_biases_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:
+    """If it fails, `wandb sync` sends no run, one without its numbers, or several of them."""
+    config = WandbConfig(project="p", entity="team", mode="offline", folder=str(tmp_path / "runs"))
+    said = {trackers.make(config).track(run, None) for _ in range(2)}
+    folder = tmp_path / f"runs/offline-run-{run.id}"
+    assert said == {f"wandb sync {folder}"}
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
+    (file,) = folder.glob("*.wandb")
+    rows, summary, told = [], {}, None
+    for item in wandb_records(file):
+        kind = item.WhichOneof("record_type")
+        if kind == "history":
+            rows.append({entry.key or entry.nested_key[0]: json.loads(entry.value_json) for entry in item.history.item})
+        elif kind == "summary":
+            summary |= {entry.key or entry.nested_key[0]: json.loads(entry.value_json) for entry in item.summary.update}
+        elif kind == "run":
+            told = item.run
+    assert told is not None and (told.run_id, told.project, told.entity) == (run.id, "p", "team")
+    written = {entry.key: json.loads(entry.value_json) for entry in told.config.update if entry.key in run.config}
+    assert written == dict(run.config)
+    for metric in METRICS:
+        assert [(row["round"], row[metric]) for row in rows if metric in row] == expected(run, metric)
+    assert [row["_timestamp"] for row in rows] == [1006, 1016]
+    assert summary["test/gain"] == pytest.approx(0.4) and summary["verdict"] == run.verdict
+    (page,) = folder.glob("files/media/html/*.html")
+    assert page.read_text() == run.report.read_text()
+    assert not list(folder.rglob("requirements.txt")) and not list(folder.rglob("*.log"))
+
+
+def wandb_records(file: Path) -> Iterator[object]:
+    """Reads a run's file as LevelDB's log format has it: blocks of 32 KiB with checksum, length, type and data."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, place, whole = file.read_bytes(), 7, b""  # after W&B's own header
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield wandb_internal_pb2.Record.FromString(whole)
+            whole = b""
+
+
+@pytest.fixture
+def mlflow_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MlflowConfig:
+    """MLflow's own files, which it still reads and writes where it is told to; a database takes seconds to make."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = f"file://{tmp_path}/store"  # which a configuration refuses, as MLflow does by default
+    return MlflowConfig.model_construct(name="mlflow", uri=uri, experiment="puzzles", token=False)
+
+
+def test_mlflow_has_a_run_once(run: TrackedRun, mlflow_files: MlflowConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, MLflow shows no run, one without its numbers, or one for each time that it was told of."""
+    from mlflow import MlflowClient
+
+    tracker, client = trackers.make(mlflow_files), MlflowClient(mlflow_files.uri)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.track(run, None)
+    said = {tracker.track(run, None) for _ in range(2)}
+    (found,) = client.search_runs([client.get_experiment_by_name("puzzles").experiment_id])
+    assert said == {f"{mlflow_files.uri}/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"}
+    assert (found.info.status, found.info.run_name) == ("FINISHED", run.name)
+    assert (found.info.start_time, found.info.end_time) == (1006_000, 1016_000)
+    for metric in METRICS:
+        history = client.get_metric_history(found.info.run_id, metric)
+        assert [(point.step, point.value) for point in history] == expected(run, metric)
+        assert [point.timestamp for point in history] == [1006_000, 1016_000]
+    assert found.data.metrics["test/gain"] == pytest.approx(0.4)
+    assert found.data.params == {name: str(value) for name, value in run.config.items()}
+    assert found.data.tags["verdict"] == run.verdict and found.data.tags["rollout/engine"] == "exact"
+    assert [item.path for item in client.list_artifacts(found.info.run_id)] == ["report.html"]
+
+
+@pytest.mark.slow
+def test_mlflow_takes_a_database(run: TrackedRun, tmp_path: Path) -> None:
+    """If it fails, MLflow cannot be used on one's own machine without a server."""
+    from mlflow import MlflowClient
+
+    config = MlflowConfig(uri=f"sqlite:///{tmp_path}/runs.db")
+    said = {trackers.make(config).track(run, None) for _ in range(2)}
+    client = MlflowClient(config.uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("gdsd").experiment_id])
+    assert len(said) == 1 and found.info.run_id in said.pop()
+    assert (tmp_path / "mlflow-artifacts" / found.info.run_id / "artifacts/report.html").is_file()
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int], list[str | None]]]:
+    """A server that answers with the status that it is given, and keeps the header that has the token."""
+    status, keys = [401], []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(self.headers.get("Authorization"))
+            self.send_response(status[0])
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield f"http://127.0.0.1:{server.server_port}", status, keys
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_token_travels_in_a_header_and_refusals_say_what_to_do(
+    run: TrackedRun, refusing: tuple[str, list[int], list[str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a wrong token is tried again and again, a short outage loses the run, or a token is printed."""
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    url, status, keys = refusing
+    tracker = trackers.make(MlflowConfig(uri=url, token=True))
+    with pytest.raises(PublishError, match="set MLFLOW_TRACKING_TOKEN") as wrong:
+        tracker.track(run, "very-secret")
+    assert set(keys) == {"Bearer very-secret"} and "MLFLOW_TRACKING_TOKEN" not in os.environ
+    assert "very-secret" not in str(wrong.value) and not transient.may_pass(wrong.value)
+    status[0] = 503
+    with pytest.raises(UnreachableError, match=url) as busy:
+        tracker.track(run, "very-secret")
+    assert transient.may_pass(busy.value)
+
+
+def test_weights_and_biases_that_cannot_be_reached_may_be_tried_again(
+    run: TrackedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run waits for an unreachable server for ever, or ends in an error that is never tried again."""
+    from tasks.gdsd.publish.trackers import wandb
+
+    monkeypatch.setattr(wandb, "SECONDS", 1.0)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with pytest.raises(UnreachableError, match="does not take the run") as found:
+        trackers.make(WandbConfig(project="p")).track(run, "0" * 40)
+    assert transient.may_pass(found.value)
+
+
+def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a run ends in an ImportError after hours."""
+    from tasks.gdsd.publish.trackers import mlflow, tensorboard, wandb
+
+    configs = [
+        TensorBoardConfig(folder="runs"),
+        WandbConfig(project="p"),
+        MlflowConfig(uri="sqlite:///runs.db"),
+    ]
+    trackers.require(configs)
+    for module in (mlflow, tensorboard, wandb):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    for config, packages in zip(configs, ("tensorboard", "wandb", "mlflow-skinny sqlalchemy alembic"), strict=True):
+        with pytest.raises(ConfigError, match=f"pip install -c constraints.txt {packages}`"):
+            trackers.require([config])
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ({"trackers": [{"name": "wandb", "project": "p", "mode": "offline"}]}, "there is no folder for them"),
+        ({"trackers": [{"name": "wandb", "project": "p", "folder": "x"}]}, "mode is 'online'"),
+        ({"trackers": [{"name": "wandb", "project": "a/b"}]}, r"trackers\.0\.project"),
+        ({"trackers": [{"name": "mlflow", "uri": "https://ann:key@host"}]}, "user or password"),
+        ({"trackers": [{"name": "mlflow", "uri": "file:///x"}]}, r"trackers\.0\.uri"),
+        ({"trackers": [{"name": "mlflow", "uri": "sqlite:///x", "token": True}]}, "uri is a file"),
+        ({"trackers": [{"name": "tensorbord", "folder": "x"}]}, "did you mean 'tensorboard'"),
+        ({"trackers": [{"name": "tensorboard", "folder": "x", "api_key": "1"}]}, "unknown key"),
+        ({"trackers": [{"name": "tensorboard", "folder": "x"}] * 2}, "the same one twice"),
+        ({"hub": {"repo": "name"}}, r"hub\.repo"),
+        ({"hub": {"repo": "org/na--me"}}, "is no name that the hub takes"),
+        ({"hub": {"repo": "org/name", "token": "hf_x"}}, "unknown key"),
+        ({"licence": "Apache 2"}, "licence"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_when_it_is_read(written: object, words: str) -> None:
+    """If it fails, a run ends with nothing delivered, or a key is kept in every record of it."""
+    with pytest.raises(ConfigError, match=words):
+        PublishConfig.model_validate_json(json.dumps(written))

@@ -1,0 +1,383 @@
+"""The registry of promoted policies: what it promises to writers at once, to killed ones and to readers."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.errors import RegistryError, StaleError
+from tasks.gdsd.records import Estimate
+from tasks.gdsd.registry.registry import Registry
+from tasks.gdsd.registry.store import Store
+
+ROOT = Path(__file__).resolve().parents[3]
+NIGHT = datetime(2026, 11, 24, 2, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URL of a bucket of moto's server, which checks If-None-Match as S3 does."""
+    import logging
+
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{address}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        s3fs.S3FileSystem().mkdir("policies")
+        yield "s3://policies"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place without a registry."""
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
+    return str(tmp_path / "registry") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
+
+
+def make_policy(folder: Path, content: str) -> Path:
+    """A folder of the shape of a checkpoint; the registry does not look inside."""
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(content.encode() * 1000)
+    (folder / "adapter/weights").write_bytes(content.encode())
+    return folder
+
+
+def add(registry: Registry, folder: Path, parent: str | None = None) -> str:
+    evidence = {"config": TrainConfig(), "solved": Estimate(mean=0.5, low=0.4, high=0.6)}
+    return registry.add(folder, parent=parent, made=NIGHT, versions={"torch": "2"}, evidence=evidence)
+
+
+def promote(registry: Registry, folder: Path, content: str) -> str:
+    """Adds a policy and makes it the champion."""
+    champion = registry.champion()
+    entry = add(registry, make_policy(folder, content), champion)
+    registry.promote(entry, against=champion, who="night", why="better")
+    return entry
+
+
+def test_a_promoted_policy_comes_back_whole_with_its_evidence(url: str, tmp_path: Path) -> None:
+    """If it fails, the champion cannot be served, or nobody can say why it is the champion."""
+    registry = Registry(url)
+    assert not registry.exists() and registry.champion() is None and registry.history() == []
+    entry = promote(registry, tmp_path / "first", "a")
+    again = Registry(url)  # as another process sees it
+    assert again.exists() and again.champion() == entry and again.entries() == [entry]
+    fetched = again.fetch(entry, tmp_path / "fetched")
+    assert (fetched / "model.safetensors").read_bytes() == b"a" * 1000
+    assert (fetched / "adapter/weights").read_bytes() == b"a"
+    said = again.entry(entry)
+    assert said.parent is None and said.made == NIGHT and said.versions == {"torch": "2"}
+    assert said.evidence["config"] == TrainConfig().model_dump(mode="json")
+    assert not list(tmp_path.glob(".*")), "nothing half-fetched is left behind"
+
+
+def test_changes_are_a_history_that_any_entry_comes_back_in(url: str, tmp_path: Path) -> None:
+    """If it fails, a bad champion cannot be undone, or nobody sees who did it."""
+    registry = Registry(url)
+    first, second = (promote(registry, tmp_path / name, name) for name in "ab")
+    change = registry.roll_back(registry.find(first[:8]), who="ann", why="answers got slow")
+    assert registry.champion() == first and change.previous == second
+    said = [
+        (change.sequence, change.action, change.entry, change.previous, change.who, change.why)
+        for change in registry.history()
+    ]
+    assert said == [
+        (1, "promoted", first, None, "night", "better"),
+        (2, "promoted", second, first, "night", "better"),
+        (3, "rolled back", first, second, "ann", "answers got slow"),
+    ]
+    assert registry.entry(second).parent == first, "an entry that was rolled back stays"
+
+
+def test_a_promotion_against_another_champion_is_stale(url: str, tmp_path: Path) -> None:
+    """If it fails, a policy becomes champion that was never compared with the one that it replaces."""
+    registry = Registry(url)
+    first = promote(registry, tmp_path / "a", "a")
+    late = add(registry, make_policy(tmp_path / "late", "late"), first)
+    second = promote(registry, tmp_path / "b", "b")
+    with pytest.raises(StaleError, match=f"judged against {first[:12]}, but the champion of .* is now {second[:12]}"):
+        registry.promote(late, against=first, who="night", why="better")
+    with pytest.raises(StaleError, match="judged against an empty registry"):
+        registry.promote(late, against=None, who="night", why="better")
+    assert registry.champion() == second and len(registry.history()) == 2
+
+
+def test_a_promotion_is_recorded_once_and_not_again_after_a_rollback(url: str, tmp_path: Path) -> None:
+    """If it fails, a task that was killed after its work fails when tried again, or a retry undoes an operator."""
+    registry = Registry(url)
+    first, second = promote(registry, tmp_path / "a", "a"), promote(registry, tmp_path / "b", "b")
+    again = registry.promote(second, against=first, who="night", why="better")
+    assert again == registry.history()[-1] and len(registry.history()) == 2
+    registry.roll_back(first, who="ann", why="bad")
+    with pytest.raises(StaleError, match="rollback makes it the champion again"):
+        registry.promote(second, against=first, who="night", why="better")
+    assert registry.champion() == first
+
+
+def test_the_same_policy_and_evidence_are_one_entry(url: str, tmp_path: Path) -> None:
+    """If it fails, each retry stores the weights anew, or two policies share an id."""
+    registry = Registry(url)
+    folder = make_policy(tmp_path / "a", "a")
+    assert add(registry, folder) == add(registry, folder)
+    (folder / "adapter/weights").write_bytes(b"b")
+    others = {add(registry, folder), add(registry, folder, "f" * 64)}
+    assert len(registry.entries()) == 3 and others < set(registry.entries())
+
+
+def place(registry: Registry, entry: str, name: str) -> Path:
+    return Path(registry.policy(entry)).parent / name
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "other", "entry"])
+def test_damage_is_found_by_whoever_reads(damage: str, tmp_path: Path) -> None:
+    """If it fails, damaged weights are trained on, scored, or made the champion."""
+    registry = Registry(str(tmp_path / "registry"))
+    first, second = promote(registry, tmp_path / "a", "a"), promote(registry, tmp_path / "b", "b")
+    path = place(registry, first, "entry.json" if damage == "entry" else "policy/model.safetensors")
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"truncated": b"a" * 999, "other": b"b" * 1000, "entry": b"{}"}[damage])
+    words = {"missing": "is missing", "truncated": "999 bytes instead of 1000", "other": "is not what it was"}
+    for read in (
+        lambda: registry.verify(first),
+        lambda: registry.fetch(first, tmp_path / "fetched"),
+        lambda: registry.roll_back(first, who="ann", why="back"),
+    ):
+        with pytest.raises(RegistryError, match=words.get(damage, "was changed or damaged")):
+            read()
+    assert not (tmp_path / "fetched").exists() and registry.champion() == second
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    """If it fails, an entry that somebody else has written overwrites files of whoever fetches it."""
+    registry = Registry(str(tmp_path / "registry"))
+    entry = promote(registry, tmp_path / "a", "a")
+    path = place(registry, entry, "entry.json")
+    said = json.loads(path.read_text())
+    said["files"]["../../stolen"] = said["files"].pop("adapter/weights")
+    data = json.dumps(said).encode()
+    forged = hashlib.sha256(data).hexdigest()
+    shutil.copytree(path.parent, path.parent.with_name(forged))
+    place(registry, forged, "entry.json").write_bytes(data)
+    with pytest.raises(RegistryError, match="leads out of the policy's folder"):
+        registry.fetch(forged, tmp_path / "fetched")
+
+
+def test_a_writer_killed_anywhere_leaves_the_champion_and_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a machine that is taken away at the wrong moment ends the nightly runs, or half a policy is served.
+
+    The writer dies before each of the operations on files that an addition and a promotion are made of, in turn. So
+    this is also all that a reader beside a writer can see: whole entries, and one champion.
+    """
+    real = {name: getattr(os, name) for name in ("replace", "link", "fsync")}
+    alive = 0
+    for steps in range(100):
+        registry = Registry(str(tmp_path / f"registry-{steps}"))
+        first = promote(registry, tmp_path / f"a-{steps}", "a")
+        folder, left = make_policy(tmp_path / f"b-{steps}", "b"), steps
+
+        def mortal(name: str):
+            def act(*arguments):
+                nonlocal left
+                if left == 0:
+                    raise KeyboardInterrupt
+                left -= 1
+                return real[name](*arguments)
+
+            return act
+
+        with monkeypatch.context() as patch:
+            for name in real:
+                patch.setattr(os, name, mortal(name))
+            try:
+                registry.promote(add(registry, folder, first), against=first, who="night", why="better")
+                alive += 1
+            except KeyboardInterrupt:
+                pass
+        recorded = len(registry.history()) == 2
+        champion = registry.champion()
+        assert champion is not None and (recorded or champion == first)
+        for entry in registry.entries():
+            registry.verify(entry)
+        if not recorded:
+            registry.promote(add(registry, folder, first), against=first, who="night", why="better")
+        assert registry.champion() == add(registry, folder, first) and len(registry.history()) == 2
+        if alive:
+            break
+    assert alive and steps > 10
+
+
+RACER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tasks.gdsd.errors import StaleError
+from tasks.gdsd.registry.registry import Registry
+from tests.gdsd.registry.test_registry import add, make_policy
+
+registry, scratch, me = Registry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+won = 0
+for turn in range(1000):
+    if won == 5:
+        break
+    champion = registry.champion()
+    entry = add(registry, make_policy(scratch / f"{{me}}-{{turn}}", f"{{me}}-{{turn}}-"), champion)
+    try:
+        registry.promote(entry, against=champion, who=me, why=str(turn))
+        won += 1
+        print(entry)
+    except StaleError:
+        pass
+"""
+
+
+def check_race(registry: Registry, claimed: set[str], racers: int, each: int) -> None:
+    """Everybody's promotions are there, each against the champion that it was judged against, and all entries whole."""
+    history = registry.history()
+    assert [change.sequence for change in history] == list(range(1, racers * each + 1))
+    assert {change.entry for change in history} == claimed and len(claimed) == racers * each
+    before = None
+    for change in history:
+        assert change.previous == before and registry.entry(change.entry).parent == before
+        before = change.entry
+    for entry in registry.entries():
+        registry.verify(entry)
+
+
+def test_processes_that_promote_at_once_lose_and_mix_nothing(tmp_path: Path) -> None:
+    """If it fails, two runs that end in the same moment cost one of them its policy, or serve a mixture.
+
+    Four processes promote five policies each; whoever finds another champion than it started from tries again.
+    """
+    url = str(tmp_path / "registry")
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER.format(root=str(ROOT)), url, str(tmp_path / "scratch"), str(number)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    claimed = {line for racer in racers for line in racer.communicate(timeout=120)[0].split()}
+    assert [racer.returncode for racer in racers] == [0] * 4
+    check_race(Registry(url), claimed, 4, 5)
+
+
+def test_threads_that_promote_at_once_in_an_object_store_lose_and_mix_nothing(s3: str, tmp_path: Path) -> None:
+    """If it fails, the same happens where the registry of a cluster lies."""
+    url = f"{s3}/{uuid.uuid4().hex}"
+    claimed: list[str] = []
+
+    def race(me: int) -> None:
+        registry, won, turn = Registry(url), 0, 0
+        while won < 2:
+            champion, turn = registry.champion(), turn + 1
+            entry = add(registry, make_policy(tmp_path / f"{me}-{turn}", f"{me}-{turn}-"), champion)
+            try:
+                registry.promote(entry, against=champion, who=str(me), why="better")
+            except StaleError:
+                continue
+            won += 1
+            claimed.append(entry)
+
+    threads = [threading.Thread(target=race, args=(me,)) for me in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    check_race(Registry(url), set(claimed), 3, 2)
+
+
+def test_a_promotion_whose_answer_was_lost_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, an object store's client that asks again makes a promotion that worked look refused."""
+    registry = Registry(str(tmp_path / "registry"))
+    create = Store.create
+
+    def twice(self: Store, name: str, data: bytes) -> bool:
+        create(self, name, data)
+        return create(self, name, data)
+
+    monkeypatch.setattr(Store, "require_exclusive", lambda *arguments: None)
+    monkeypatch.setattr(Store, "create", twice)
+    entry = promote(registry, tmp_path / "a", "a")
+    assert [change.entry for change in registry.history()] == [entry]
+
+
+def test_a_store_that_creates_over_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a store that ignores the condition loses one of two promotions, and nobody hears of it."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    write = MemoryFileSystem.pipe_file
+    monkeypatch.setattr(
+        MemoryFileSystem, "pipe_file", lambda self, path, value, mode="overwrite": write(self, path, value)
+    )
+    with pytest.raises(RegistryError, match="creates a file over another"):
+        promote(Registry(f"memory://{uuid.uuid4().hex}"), tmp_path / "a", "a")
+
+
+def test_a_place_that_cannot_be_written_as_promised_is_refused_before_training(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a night's training is lost at its end over a typing mistake, or a store that mixes two writers."""
+    for name in ("http://example.org/registry", "zip://registry.zip", "s4://bucket"):
+        with pytest.raises(RegistryError, match="two writers at once"):
+            Registry(name)
+    with pytest.raises(RegistryError, match="cannot be written to"):
+        Registry("s3://polices/registry").require_writable()
+
+    def link(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(RegistryError, match="cannot link files"):
+        Registry(str(tmp_path / "registry")).require_writable()
+
+
+def test_what_is_asked_for_wrongly_is_said_with_what_there_is(tmp_path: Path) -> None:
+    """If it fails, an operator under pressure has to guess."""
+    registry = Registry(str(tmp_path / "registry"))
+    with pytest.raises(RegistryError, match=r"no entry begins with 'abc' in .*; there are: none"):
+        registry.find("abc")
+    entry = promote(registry, tmp_path / "a", "a")
+    others = {add(registry, make_policy(tmp_path / str(index), str(index))) for index in range(16)}
+    twice = next(first for first in sorted(others) if sum(other[0] == first[0] for other in {*others, entry}) > 1)
+    with pytest.raises(RegistryError, match=f"entries begin with '{twice[0]}'"):
+        registry.find(twice[0])
+    with pytest.raises(RegistryError, match=r"is the champion of .* already"):
+        registry.roll_back(entry, who="ann", why="back")
+    with pytest.raises(RegistryError, match=r"has no entry '\.\./\.\./etc'"):
+        registry.verify("../../etc")
+    with pytest.raises(RegistryError, match="exists; name a folder that does not"):
+        registry.fetch(entry, tmp_path)
+
+
+def test_a_list_that_comes_late_does_not_hide_the_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a store whose lists lag makes a run start from an old champion."""
+    registry = Registry(str(tmp_path / "registry"))
+    entries = [promote(registry, tmp_path / str(index), str(index)) for index in range(3)]
+    names = Store.names
+    monkeypatch.setattr(Store, "names", lambda self, folder: names(self, folder)[:1])
+    assert registry.champion() == entries[-1] and len(registry.history()) == 3

@@ -1,0 +1,130 @@
+"""The pages in a real browser: what is in sight at once, on a phone, in the dark, and with hostile texts."""
+
+from collections.abc import Iterator
+
+import pytest
+from flytekit import Deck, current_context
+from flytekit.deck.deck import _get_deck
+from playwright.sync_api import Browser
+
+from tasks.gdsd import report
+from tasks.gdsd.report import comparison
+from tests.gdsd.browsers import CONTRASTS, DESKTOP, PHONE, SMALL_PHONE, browser, needs_browser, opened
+from tests.gdsd.report import test_comparison
+from tests.gdsd.report.records import HOSTILE, answers, evaluated, pairs, record, rendered
+
+pytestmark = needs_browser
+LONG = "x" * 3000
+RIGHT_TO_LEFT = "\u202e\u05e9\u05dc\u05d5\u05dd abc \u202e"
+TEXTS = ["h1", ".sub", ".question", ".tile b", ".tile p", ".key", "figure svg text", "td", "th", "pre", "p", "summary"]
+MARKS = [".good", ".bad", ".muted", ".a", ".b", ".strip .t9", ".strip sub"]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The report of a run with a fixed and a broken answer, and two that are cut off."""
+    base = answers(["left", "wrong", "good", "a b c"], [0.0, 0.25, 1.0, None])
+    trained = answers(["right", "good", "worse", "d e f"], [0.25, 1.0, 0.5, 0.5])
+    return rendered(record(), report.pair_samples(base, trained))
+
+
+def test_the_answer_is_in_sight_without_scrolling(running: Browser, page: str) -> None:
+    """If it fails, a reader has to look for whether it got better, by how much, how sure and at what cost."""
+    with opened(running, page) as seen:
+        assert seen.page.locator(".tile").count() == 4
+        assert seen.bottom(".tile, .top figure") < DESKTOP[1]
+    with opened(running, page, PHONE) as seen:
+        assert seen.bottom(".tile") < PHONE[1] and seen.bottom(".top figure") < 1.1 * PHONE[1]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE, SMALL_PHONE])
+def test_nothing_is_wider_than_the_window(running: Browser, page: str, size: tuple[int, int]) -> None:
+    """If it fails, a reader has to move the page sideways for every line; tables scroll in themselves."""
+    with opened(running, page, size) as seen:
+        seen.page.eval_on_selector_all("details", "all => all.forEach(one => one.open = true)")
+        assert not seen.wide()
+        assert not (seen.complaints or seen.requests)
+
+
+def test_it_can_be_read_in_light_and_in_dark(running: Browser, page: str) -> None:
+    """If it fails, texts or curves vanish in one of the two; 4.5 is what WCAG asks of a text's contrast."""
+    backgrounds = []
+    for dark in (False, True):
+        with opened(running, page, dark=dark) as seen:
+            found = seen.page.evaluate(CONTRASTS, TEXTS + MARKS)
+            assert None not in found.values(), found
+            assert {text: contrast for text, contrast in found.items() if contrast < 4.5} == {}
+            backgrounds.append(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            assert seen.page.evaluate(
+                "[...document.querySelectorAll('svg path')].every(one => !/rgb\\\\(1, 1, \\\\d+\\\\)/.test("
+                "getComputedStyle(one).stroke))"
+            ), "a curve has kept a colour that only stands for one of the page's"
+    assert backgrounds[0] != backgrounds[1]
+
+
+def test_hostile_texts_stay_texts(running: Browser) -> None:
+    """If it fails, an answer runs code in its reader's browser, or makes the page unreadable."""
+    texts = [HOSTILE, f"{RIGHT_TO_LEFT}{LONG}"]
+    table = report.pair_samples(answers(texts, [0.0, 0.5]), answers(texts, [1.0, 0.0]))
+    run = record(
+        base=evaluated(0, 3).model_copy(update={"parts": {HOSTILE: 0.5}}),
+        trained=evaluated(2, 7).model_copy(update={"parts": {HOSTILE: 0.5}}),
+        decision=record().decision.model_copy(update={"reason": f"{HOSTILE} {LONG}"}),
+    )
+    for size in (DESKTOP, SMALL_PHONE):
+        with opened(running, rendered(run, table), size) as seen:
+            assert not seen.wide()
+            assert seen.page.locator("script, img, iframe, [onerror]").count() == 0
+            assert HOSTILE in seen.text() and RIGHT_TO_LEFT in seen.text()
+            assert not (seen.complaints or seen.requests)
+
+
+def test_it_is_the_same_in_a_deck(running: Browser, page: str) -> None:
+    """If it fails, the report in Flyte's console is cut off, unreadable or without its figures."""
+    parameters = current_context()
+    parameters.decks.clear()
+    Deck("Report", page)
+    deck = _get_deck(parameters, ignore_jupyter=True)
+    parameters.decks.clear()
+    for size, dark in ((DESKTOP, False), (SMALL_PHONE, True)):
+        with opened(running, deck, size, dark) as seen:
+            assert not seen.wide() and not seen.complaints
+            assert (
+                seen.page.locator(".tile:visible").count() == 4 and seen.page.locator("figure svg:visible").count() > 4
+            )
+            assert all("fonts.googleapis.com" in address for address in seen.requests), "which is Flyte's own"
+            found = seen.page.evaluate(CONTRASTS, TEXTS)
+            assert min(found.values()) >= 4.5
+
+
+def test_a_run_under_way_can_be_read_as_well(running: Browser) -> None:
+    """If it fails, whoever watches a run on a phone sees nothing of it; before its first round, too."""
+    run = record()
+    half = report.progress_page("a-run", 5, run.rewards, run.epochs, run.validations, [("It is flat.", "Try more.")])
+    for html in (half, report.progress_page("a-run", 5, [], [], [])):
+        with opened(running, html, SMALL_PHONE, dark=True) as seen:
+            assert not seen.wide() and not (seen.complaints or seen.requests)
+    assert "round 2 of 5" in half and "Try more." in half
+
+
+def test_a_comparison_fits_a_phone(running: Browser) -> None:
+    """If it fails, its page is wider than a phone, or cannot be read in the dark."""
+    whole = test_comparison.record(*test_comparison.RUNS)
+    page = comparison.render(whole, comparison.curves(whole))
+    with opened(running, page, SMALL_PHONE, dark=True) as seen:
+        assert not seen.wide() and not (seen.complaints or seen.requests)
+        assert min(seen.page.evaluate(CONTRASTS, ["h1", "td", "th", "p", "pre"]).values()) >= 4.5
+
+
+def test_plain_pairs_are_shown(running: Browser) -> None:
+    """If it fails, an answer is not where a reader finds it: below its verdict, with each token's step."""
+    with opened(running, rendered(record(), pairs())) as seen:
+        card = seen.page.locator(".card", has_text="problem 1").first
+        assert card.locator(".strip").first.inner_text() == "w1r1o2n2g3"
+        assert "wrong, reward 0.25" in card.inner_text() and "right, reward 1.00" in card.inner_text()

@@ -1,0 +1,294 @@
+"""The report: every number where it belongs, and nothing from data that a browser would run."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+
+from tasks.gdsd import report, tables
+from tasks.gdsd.config.train import GateConfig, PromptConfig, PromptFile, TrainConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.custom import CustomConfig
+from tasks.gdsd.records import (
+    Estimate,
+    PassAt,
+)
+from tasks.gdsd.report import answers as answers_of_page
+from tasks.gdsd.run.provenance import Provenance
+from tasks.gdsd.run.run_record import RunRecord
+from tests.gdsd.report.records import (
+    HOSTILE,
+    ORIGIN,
+    PARTS,
+    answers,
+    cells,
+    decided,
+    evaluated,
+    guard,
+    pairs,
+    record,
+    rendered,
+    repeatedly,
+    rewarded,
+)
+
+
+def test_pairs_hold_both_answers() -> None:
+    """If it fails, the report shows an answer under the wrong policy or problem."""
+    table = pairs()
+    assert table.to_pylist()[1] == {
+        "prompt_id": "test-1",
+        "sample": 0,
+        "prompt": "prompt 1",
+        "problem": "problem 1",
+        "reference": "reference 1",
+        "base_steps": 16,
+        "trained_steps": 16,
+        "base_tokens": ["w", "r", "o", "n", "g"],
+        "base_unmasked_at": [0, 0, 1, 1, 2],
+        "base_completion": "wrong",
+        "base_reward": 0.25,
+        "base_solved": False,
+        "base_reward_cells": 0.25,
+        "base_reward_format": None,
+        "trained_tokens": ["g", "o", "o", "d"],
+        "trained_unmasked_at": [0, 0, 1, 1],
+        "trained_completion": "good",
+        "trained_reward": 1.0,
+        "trained_solved": True,
+        "trained_reward_cells": 1.0,
+        "trained_reward_format": None,
+    }
+
+
+def test_every_sample_of_a_problem_is_paired(tmp_path: Path) -> None:
+    """If it fails, only one answer to a problem is kept, or different samples stand side by side."""
+    several = [
+        pa.Table.from_pylist([row | {"sample": sample} for sample, row in enumerate(table.to_pylist())], PARTS)
+        for table in (answers(["a", "b", "c"], [0.0, 0.5, None]), answers(["d", "e", "f"], [1.0, None, 0.5]))
+    ]
+    table = report.pair_samples(*several)
+    found = tables.read(tables.write(table, tables.COMPARISON, tmp_path / "s.parquet"), tables.COMPARISON).to_pylist()
+    assert [(row["sample"], row["base_completion"], row["trained_completion"]) for row in found] == [
+        (0, "a", "d"),
+        (1, "b", "e"),
+        (2, "c", "f"),
+    ]
+    assert [row["trained_reward_cells"] for row in found] == [1.0, None, 0.5]
+
+
+def test_the_folder_is_complete_and_reads_back(tmp_path: Path) -> None:
+    """If it fails, the results of a run cannot be read by a program, or its configuration not be run again."""
+    given = record()
+    page = report.write(tmp_path, given, pairs(), ORIGIN)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+    assert RunRecord.model_validate_json((tmp_path / "run.json").read_text()) == given
+    assert TrainConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text())) == given.config
+    assert Provenance.model_validate_json((tmp_path / "environment.json").read_text()) == ORIGIN
+    assert tables.read(tmp_path / "samples.parquet", tables.COMPARISON).equals(pairs())
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == given.metrics()
+
+
+def test_metrics_follow_from_the_records() -> None:
+    """If it fails, a metric shows another number than its name says.
+
+    In round 2 the first update was skipped: losses are those of the applied one. 128 tokens in 2 s are 64 per s.
+    """
+    first, second = record().metrics()
+    assert first == {
+        "round": 1,
+        "reward/mean": 0.25,
+        "reward/std": 0.25,
+        "reward/solved": 0.125,
+        "reward/frac_judged": 1.0,
+        "reward/part/cells": 0.25,
+        "reward/part/format": None,
+        "group/frac_zero_std": 0.5,
+        "loss/first": 0.5,
+        "loss/last": 0.25,
+        "loss/residual_abs": 0.25,
+        "policy/nll": None,
+        "policy/shift_abs": 0.01,
+        "clip/frac": 0.05,
+        "kl/ref": None,
+        "grad/norm": 0.5,
+        "update/learning_rate": 1e-3,
+        "update/skipped": 0,
+        "time/rollout_s": 2.0,
+        "time/reward_s": 0.5,
+        "time/distill_s": 1.0,
+        "time/round_s": None,
+        "time/overhead_frac": None,
+        "cost/gpu_s": 0.0,
+        "cost/cpu_s": 0.5,
+        "rollout/engine": "exact",
+        "rollout/frac_empty": 0.0625,
+        "rollout/frac_truncated": 0.1875,
+        "group/frac_distinct": None,
+        "rollout/tokens_per_s": 64.0,
+    }
+    assert (second["loss/first"], second["loss/last"], second["update/skipped"]) == (0.125, 0.125, 1)
+    assert (second["validation/solved"], second["validation/reward"]) == (0.6, 0.5)
+    assert (second["time/round_s"], second["time/overhead_frac"]) == (10.0, 0.6)
+
+
+def test_page_and_summary_have_the_answer_first() -> None:
+    """If it fails, the reader of a report, or of the last lines of a run, does not find what came out of it."""
+    page = rendered(record(), pairs())
+    assert page == rendered(record(), pairs()), "equal results have equal bytes"
+    assert "not promoted</b>" in rendered(record(decision=decided(promoted=False)), pairs())
+    last = record().summary("/results/a-run")
+    for part in ("30.0 %", "70.0 %", "+40.0", "promoted", "/results/a-run/report.html", "/results/a-run/policy"):
+        assert part in last
+    assert page.startswith("<!doctype html>") and page.endswith("</html>")
+    headline = page[: page.index("<h2>Training")]
+    answer = ("Yes: promoted", "30.0 % (", "70.0 % (", "+40.0 (+10.0 to +70.0)", "The gain clears the margin")
+    for text in ("a-run", *answer):
+        assert text in headline
+    quality = ("prompts: early in 1 tables", "rollouts: late in 2 tables", "3 problems were left out")
+    for text in ("left", "right", "problem 0", *quality, "rounds: 2"):
+        assert text in page
+
+
+def test_the_page_shows_what_the_reward_is_made_of() -> None:
+    """If it fails, a reward that rises by its form alone looks like progress, or a part without a judge like a zero."""
+    page = rendered(record(), pairs())
+    headline, rest = page[: page.index("<h2>Training")], page[page.index("<h2>Training") :]
+    assert cells(headline, "reward: cells") == ["0.000", "0.250", ""]
+    assert cells(headline, "reward: format") == ["not judged", "not judged", ""]
+    assert cells(headline, "judged")[:2] == ["87.5%", "87.5%"]
+    assert cells(headline, "without text")[:2] == ["6.2%", "6.2%"]
+    assert cells(headline, "ran out of tokens")[:2] == ["37.5%", "37.5%"]
+    assert cells(rest, "rollouts") == ["round 1", "round 2"]
+    assert cells(rest, "reward: cells") == ["0.250", "0.750"]
+    assert cells(rest, "ran out of tokens") == ["18.8%", "18.8%"]
+
+
+def test_pass_at_k_is_shown_where_k_is_more_than_1() -> None:
+    """If it fails, pass@k is measured and nobody sees it, or its difference has no interval."""
+    assert "pass@" not in rendered(record(), pairs()).split("<summary>Configuration")[0]
+    gains = [PassAt(k=k, share=Estimate(mean=0.125, low=-0.25, high=0.5)) for k in (1, 4)]
+    given = record(
+        base=repeatedly(evaluated(0, 3), 0.5),
+        trained=repeatedly(evaluated(2, 7), 0.625),
+        decision=decided(pass_at_differences=gains),
+    )
+    page = rendered(given, pairs())
+    assert cells(page, "pass@4, %") == ["50.0 % (25.0 to 97.5)", "62.5 % (25.0 to 97.5)", "+12.5 (-25.0 to +50.0)"]
+    assert "pass@1," not in page and "each answered 8 times" in page
+    assert "pass@4    +12.5 (-25.0 to +50.0) points" in given.summary("/x")
+
+
+def test_guards_are_shown_with_their_outcome() -> None:
+    """If it fails, a policy is refused for a guard that the report says nothing of, or its cost and warnings hide."""
+    plain = record()
+    given = record(decision=decided(guards=[guard("kept", True), guard("lost", False)]))
+    page = rendered(given, pairs())
+    assert cells(page, "lost")[0] == "10 sudoku" and cells(page, "lost")[3:] == [
+        "-70.0 (-90.0 to -50.0)",
+        "-2",
+        "fails",
+    ]
+    assert cells(page, "kept")[-1] == "holds"
+    assert "answers: sparse in 4 tables" in page and "sparse" not in rendered(plain, pairs())
+    assert given.stage_seconds()["evaluate"] == plain.stage_seconds()["evaluate"] + 4
+    assert "guard     lost fails: -70.0 (-90.0 to -50.0) points solved, 2 tolerated" in given.summary("/x")
+
+
+def test_long_texts_are_cut_in_the_page() -> None:
+    """If it fails, a page with answers of a thousand tokens, or references of a hundred tests, cannot be read."""
+    table = answers(["x" * 5000], [0.5])
+    page = rendered(record(), report.pair_samples(table, table))
+    assert "x" * answers_of_page.ROOM + " [...]" in page and "x" * (answers_of_page.ROOM + 1) not in page
+
+
+def test_a_gain_that_a_guard_held_back_is_no_small_gain() -> None:
+    """If it fails, the head of the page says that the gain was too small, where another domain got worse."""
+    gained = Estimate(mean=0.4, low=0.3, high=0.5)
+    lost = decided(promoted=False, solved_difference=gained, guards=[guard("older", False)])
+    assert "A guard fails: not promoted</b>" in rendered(record(decision=lost), pairs())
+    config = TrainConfig(judge=GateConfig(margin=0.35))
+    assert "Not enough: not promoted</b>" in rendered(record(decision=lost, config=config), pairs())
+
+
+def test_what_a_run_worries_about_is_said_at_its_top() -> None:
+    """If it fails, a run that did not learn looks like one that did. Its reward goes up and down over 25 rounds."""
+    plain = record()
+    epochs = [plain.epochs[0].model_copy(update={"round": index + 1}) for index in range(25)]
+    rewards = [rewarded(0.5 + 0.01 * (index % 2)) for index in range(25)]
+    page = rendered(record(rewards=rewards, epochs=epochs), pairs())
+    assert "Reward flat, since round" in page[: page.index("<h2>Outcome")] and "Try: raise" in page
+    assert "class='warning'" not in rendered(plain, pairs())
+
+
+def test_hostile_texts_are_escaped() -> None:
+    """If it fails, an answer of the policy, or a problem from a file, can run code in the reader's browser."""
+    table = answers([HOSTILE, HOSTILE], [0.0, 1.0])
+    names = ("problem", "reference", "prompt_id", "prompt")
+    rows = [row | dict.fromkeys(names, HOSTILE) for row in table.to_pylist()]
+    table = pa.Table.from_pylist(rows, PARTS)
+    file = PromptFile.model_construct(path=HOSTILE, sha256="0" * 64)
+    config = TrainConfig().model_copy(
+        update={"name": HOSTILE, "prompts": PromptConfig.model_construct(train_data=file)}
+    )
+    domain = DomainChoice.model_construct(root=CustomConfig.model_construct(path=HOSTILE, sha256="0" * 64))
+    trained = evaluated(2, 7).model_copy(
+        update={
+            "protocol": evaluated(2, 7).protocol.model_copy(update={"domain": domain}),
+            "parts": {HOSTILE: 0.5},
+            "warnings": [HOSTILE],
+        }
+    )
+    hostile_guard = guard("g", False).model_copy(update={"name": HOSTILE, "base": trained})
+    given = record().model_copy(
+        update={
+            "config": config,
+            "decision": decided(reason=HOSTILE, guards=[hostile_guard]),
+            "prompts": record().prompts.model_copy(update={"warnings": [HOSTILE]}),
+            "rewards": [rewarded(0.5).model_copy(update={"warnings": [HOSTILE], "parts": {HOSTILE: 0.5}})] * 2,
+            "base": evaluated(0, 3).model_copy(update={"parts": {HOSTILE: 0.5}}),
+            "trained": trained,
+        }
+    )
+    page = rendered(given, report.pair_samples(table, table))
+    assert "<script" not in page and "<img" not in page
+    assert page.count("&lt;script&gt;") >= 10, "it is all there, as text"
+
+
+def test_the_page_needs_nothing_else() -> None:
+    """If it fails, a report shown inside the Flyte console, or offline, has holes."""
+    page = rendered(record(), pairs())
+    links = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
+    assert [link for link in links if not link.startswith("#")] == []
+    assert "@import" not in page and "<svg" in page and "<?xml" not in page
+
+
+def test_extremes_are_reported() -> None:
+    """If it fails, a run that solves all, or nothing, or learns nothing, ends in its last stage without a report."""
+    for solved in (0, 10):
+        ends = {"base": evaluated(0, solved), "trained": evaluated(2, solved)}
+        rendered(record(validations=[evaluated(2, solved)], **ends), pairs())
+    idle = [epoch.model_copy(update={"sequences": 0, "steps": []}) for epoch in record().epochs]
+    given = record(epochs=idle)
+    assert given.metrics()[0]["loss/last"] is None and "<svg" in rendered(given, pairs())
+
+
+def test_what_could_not_be_judged_is_not_shown_as_zero() -> None:
+    """If it fails, an answer without a verdict looks like a wrong one."""
+    table = report.pair_samples(answers(["left"], [None]), answers(["right"], [0.5]))
+    page = rendered(record(), table)
+    card = next(part for part in page.split("<div class='card'>") if "problem 0" in part)
+    assert "not judged" in card and "wrong, reward 0.50" in card and "reward 0.00" not in card
+
+
+def test_the_answers_that_changed_most_are_shown() -> None:
+    """If it fails, the page shows answers that training left alone, and hides what it did."""
+    base = answers([f"old-{index}." for index in range(40)], [0.5] * 40)
+    trained = answers(
+        [f"new-{index}." for index in range(40)], [0.0 if index in (7, 31) else 0.5 for index in range(40)]
+    )
+    page = rendered(record(), report.pair_samples(base, trained))
+    shown = re.findall(r"new-(\d+)\.", page)
+    assert list(dict.fromkeys(shown)) == ["7", "31"], "the most changed, and the worst of the rest"

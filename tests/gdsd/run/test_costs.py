@@ -1,0 +1,72 @@
+"""What a run cost, by hand: every second of a device once, and no second of another."""
+
+import pytest
+
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.run.costs import money
+from tasks.gdsd.run.run_record import RunRecord
+from tests.gdsd.report.records import cells, pairs, record, rendered
+
+GPU = "NVIDIA H100 80GB HBM3"
+
+
+def on_gpus(**hardware: object) -> RunRecord:
+    """Rollouts and answers on one GPU, updates by 2 processes; of an evaluation's second a quarter is for verdicts."""
+    plain = record()
+    evaluations = {"device": GPU, "scoring_seconds": 0.25}
+    return plain.model_copy(
+        update={
+            "config": TrainConfig.model_validate({"name": "a-run", "rounds": 2, "hardware": hardware}),
+            "rewards": [reward.model_copy(update={"device": GPU}) for reward in plain.rewards],
+            "epochs": [epoch.model_copy(update={"device": GPU, "processes": 2}) for epoch in plain.epochs],
+            "validations": [report.model_copy(update=evaluations) for report in plain.validations],
+            "base": plain.base.model_copy(update=evaluations),
+            "trained": plain.trained.model_copy(update=evaluations),
+        }
+    )
+
+
+def test_device_seconds_of_a_round() -> None:
+    """If it fails, a run's bill is not the sum of its metrics.
+
+    A round has 2 s of rollouts and 0.5 s of verdicts; updates take 1 s, then 2 s, of 2 GPUs each. The second one's
+    validation has 0.75 s of answers and 0.25 s of verdicts.
+    """
+    first, second = on_gpus().metrics()
+    assert (first["cost/gpu_s"], first["cost/cpu_s"]) == (2 + 2 * 1, 0.5)
+    assert (second["cost/gpu_s"], second["cost/cpu_s"]) == (2 + 2 * 2 + 0.75, 0.5 + 0.25)
+
+
+def test_processes_without_gpus_share_a_machine() -> None:
+    """If it fails, the seconds of one machine are counted for each process on it. 2 s of rollouts have no device."""
+    plain = record()
+    epochs = [epoch.model_copy(update={"device": "cpu", "processes": 2}) for epoch in plain.epochs]
+    assert record(epochs=epochs).metrics()[0]["cost/cpu_s"] == 0.5 + 1
+
+
+def test_money_follows_from_prices() -> None:
+    """If it fails, the report names a price that nobody paid.
+
+    4 s of rollouts at 3.6 an hour are 0.004; updates of 2 * (1 + 2) s at 7.2 an hour 0.012; 3 * 0.75 s of answers at
+    1.6 an hour 0.001.
+    """
+    run = on_gpus(rollout={"price": 3.6}, distill={"price": 7.2}, evaluation={"price": 1.6})
+    costs = {cost.stage: cost for cost in run.stage_costs()}
+    assert costs["rollout"].money == pytest.approx(0.004) and costs["distill"].money == pytest.approx(0.012)
+    assert costs["evaluate: answers"].money == pytest.approx(0.001) and costs["reward"].money is None
+    assert money(run.stage_costs()) == pytest.approx(0.017)
+    page = rendered(run, pairs())
+    assert "0.02 at the configured prices" in page and f"on {GPU}, cpu" in page
+    assert cells(page, "distill") == [GPU, "3.0", "21%", "0.00167", "", "0.01"]
+
+
+def test_no_price_no_money() -> None:
+    """If it fails, a run of unknown price looks free."""
+    run = on_gpus()
+    assert money(run.stage_costs()) is None and "configured prices" not in rendered(run, pairs())
+
+
+def test_stages_are_the_seconds_that_are_reported() -> None:
+    """If it fails, the table of costs and the last lines of a run tell different times."""
+    run = on_gpus()
+    assert sum(cost.seconds for cost in run.stage_costs()) == pytest.approx(sum(run.stage_seconds().values()))

@@ -1,0 +1,56 @@
+"""Where a run came from is what it says."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.gdsd.run import provenance
+from tasks.gdsd.run.provenance import Execution, SourceState
+from tests.gdsd.report.records import ORIGIN, pairs, record, rendered
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
+def test_the_state_of_a_checkout(tmp_path: Path) -> None:
+    """If it fails, a result is taken for that of a commit whose code it was not made by."""
+    assert provenance.source_state(tmp_path) is None
+    git(tmp_path, "init", "-q")
+    assert provenance.source_state(tmp_path) is None, "nothing is committed yet"
+    (tmp_path / "a.py").write_text("1\n")
+    git(tmp_path, "add", "a.py")
+    git(tmp_path, "commit", "-q", "-m", "a")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert provenance.source_state(tmp_path) == SourceState(commit=commit, clean=True)
+    (tmp_path / "b.py").write_text("2\n")
+    assert provenance.source_state(tmp_path) == SourceState(commit=commit, clean=False)
+    (tmp_path / "site-packages").mkdir()
+    assert provenance.source_state(tmp_path / "site-packages") is None, "an installation inside another's checkout"
+
+
+def test_the_record_names_what_is_installed_and_how_to_repeat(tmp_path: Path) -> None:
+    """If it fails, a result cannot be made again, or not where it was made."""
+    where = Execution(project="p", domain="d", name="abc", image="registry/gdsd:cpu", version="v1")
+    local = provenance.record(tmp_path, "1" * 64, None, "2" * 64, "3" * 64)
+    remote = provenance.record(tmp_path, "1" * 64, where, None, "3" * 64)
+    assert local.packages["pydantic"] and local.python.startswith("3.") and local.source is None
+    assert local.command == "pyflyte run workflows/gdsd.py train --config config.yaml"
+    assert remote.command == "pyflyte run --remote -p p -d d workflows/gdsd.py train --config config.yaml"
+
+
+def test_the_page_names_where_a_run_came_from() -> None:
+    """If it fails, the reader of a page cannot find the code, the parents or the execution behind it."""
+    state = SourceState(commit="c0ffee", clean=False)
+    where = Execution(project="p", domain="d", name="abc", image="registry/gdsd:cpu", version="v1")
+    page = rendered(record(), pairs(), ORIGIN.model_copy(update={"source": state, "execution": where}))
+    said = ["c0ffee, with changes", "git checkout c0ffee", "abc in p, d", "registry/gdsd:cpu", "v1", "5" * 64, "b" * 64]
+    for words in (*said, "c" * 64, "tqdm", "torch 2.13.0", "1970-01-01 00:16 UTC", ORIGIN.command):
+        assert words in page
+    assert "no checkout" in rendered(record(), pairs()) and "without a cluster" in rendered(record(), pairs())
