@@ -42,7 +42,6 @@ CONFIG = TrainConfig.model_validate(
 )
 REGISTERED = "/root"  # where `pyflyte register` has sources unpacked, unless told otherwise
 TOLERANCE = 1e-4  # of a warm-started weight; builds of torch multiply in different orders
-LOOSE = {"setuptools"}  # torch asks for any of them
 INSPECT = """
 import importlib.metadata, json, os, pathlib, shutil, torch
 folders = [str(path) for path in pathlib.Path("/opt/venv/lib").glob("python3.*/site-packages")]
@@ -116,7 +115,7 @@ def _inspected(found: Mapping[str, object], cuda: bool) -> str:
     wrong, loose = [], []
     for name, version in sorted(packages.items()):
         pin = pins.get(_key(name))
-        if pin is None and _key(name) not in LOOSE:
+        if pin is None:
             loose.append(f"{name} {version}")
         elif pin is not None and version.partition("+")[0] != pin:
             wrong.append(f"{name} {version} instead of {pin}")
