@@ -1,22 +1,30 @@
-# Two commands set everything up: `make train` and `make test`. PYTHON must be 3.11 or 3.12.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Two commands set everything up: `make train` and `make test`. Each installs what it needs by .ci/install.py and no more.
+# PYTHON must be 3.11 or 3.12.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 CONFIG ?= configs/tiny_sudoku.yaml
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate describe champion fields test test-cluster lint format bench register images clean clean-runs
+.PHONY: help install train evaluate describe champion fields test test-all test-cluster lint format bench register images clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(READY): constraints.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
+	$(PYTHON) .ci/install.py $(VENV)
 	@touch $@
 
-install: $(READY) ## create .venv with the pinned versions
+$(TOOLS): constraints.txt tests/constraints.txt pyproject.toml
+	$(PYTHON) .ci/install.py $(VENV) tracking quantization dev
+	@touch $(READY) $@
+
+install: ## create .venv with what training needs, and with EXTRAS of pyproject.toml, such as EXTRAS=tracking
+	$(PYTHON) .ci/install.py $(VENV) $(EXTRAS)
+	@touch $(READY)
 
 train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
 	$(BIN)/pyflyte run workflows/gdsd.py train --config $(CONFIG)
@@ -35,23 +43,26 @@ champion: $(READY) ## show the champion and history of the registry REGISTRY
 fields: $(READY) ## write docs/fields.md, the page of every configuration's fields
 	$(BIN)/python -m tasks.fields docs/fields.md
 
-test: $(READY) ## run the tests, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+test: $(TOOLS) ## run the quick tests, on two cores
+	$(PYTEST)
 
-test-cluster: $(READY) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, a quarter of an hour
+test-all: $(TOOLS) ## run all tests, as .ci/run does, on two cores
+	$(PYTEST) -m 'not gpu and not slow and not net and not cluster and not images'
+
+test-cluster: $(TOOLS) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, a quarter of an hour
 	$(if $(GDSD_FLYTE_DOUBLE),,$(error name the folder of the stand-in backend: make test-cluster GDSD_FLYTE_DOUBLE=...))
 	GDSD_FLYTE_DOUBLE='$(GDSD_FLYTE_DOUBLE)' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster -n 3 --dist loadfile tests/cluster
 
-lint: $(READY) ## check style and types
+lint: $(TOOLS) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## apply the style
+format: $(TOOLS) ## apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## run the benchmarks and the slow learning runs
+bench: $(TOOLS) ## run the benchmarks and the slow learning runs
 	$(BIN)/python -m pytest -m slow -s tests
 
 register: $(READY) ## compile everything that a cluster would be given, without one
