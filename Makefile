@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
+WHOLE := $(VENV)/.whole
 CONFIG ?= configs/tiny_sudoku.yaml
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
@@ -19,8 +20,13 @@ $(READY): constraints.txt pyproject.toml
 	@touch $@
 
 $(TOOLS): constraints.txt tests/constraints.txt pyproject.toml
-	$(PYTHON) .ci/install.py $(VENV) tracking quantization dev
+	$(PYTHON) .ci/install.py $(VENV) tracking dev
 	@touch $(READY) $@
+
+# Not among the tools: peft imports it in each process, which costs the quick tests two seconds every time.
+$(WHOLE): constraints.txt tests/constraints.txt pyproject.toml
+	$(PYTHON) .ci/install.py $(VENV) tracking quantization dev
+	@touch $(READY) $(TOOLS) $@
 
 install: ## create .venv with what training needs, and with EXTRAS of pyproject.toml, such as EXTRAS=tracking
 	$(PYTHON) .ci/install.py $(VENV) $(EXTRAS)
@@ -46,7 +52,7 @@ fields: $(READY) ## write docs/fields.md, the page of every configuration's fiel
 test: $(TOOLS) ## run the quick tests, on two cores
 	$(PYTEST)
 
-test-all: $(TOOLS) ## run all tests, as .ci/run does, on two cores
+test-all: $(WHOLE) ## run all tests, as .ci/run does, on two cores
 	$(PYTEST) -m 'not gpu and not slow and not net and not cluster and not images'
 
 test-cluster: $(TOOLS) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, a quarter of an hour

@@ -96,6 +96,7 @@ def pins(file: str) -> set[str]:
     return {canonicalize_name(name) for name in re.findall(r"^(\S+)==\S+$", (ROOT / file).read_text(), re.M)}
 
 
+@pytest.mark.whole  # which has every extra installed
 def test_each_file_pins_what_its_sets_need_and_nothing_else() -> None:
     """If it fails, two installs differ, or training waits for packages that it never imports."""
     read = tomllib.loads((ROOT / "pyproject.toml").read_text())
