@@ -10,7 +10,7 @@ from flytekit import Deck
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
-from tasks.gdsd.config.train import EvaluationConfig
+from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import AnswerStats, EvalReport, Progress
 from tasks.local import new_folder

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.console import speak
 from tasks.gdsd.config.compare import CompareConfig
-from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.strict import Config
 from tasks.local import in_pod, keep, new_folder
 from tasks.stage import cpu_task

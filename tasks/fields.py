@@ -14,7 +14,8 @@ from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from tasks.gdsd.config.compare import CompareConfig
-from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.strict import submodels
 
 Schema: TypeAlias = dict[str, Any]  # JSON Schema, whose values are of any kind

@@ -4,7 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-from tasks.gdsd.config.train import GateConfig
+from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.records import Decision, EvalReport, GuardReport
 from tasks.stage import cpu_task
 from tasks.types import Table

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from flytekit.types.directory import FlyteDirectory
 
-from tasks.gdsd.config.train import PolicyConfig
+from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.records import PolicyStats
 from tasks.local import new_folder
 from tasks.stage import gpu_task

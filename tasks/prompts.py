@@ -10,7 +10,8 @@ from flytekit import Deck
 from flytekit.types.file import FlyteFile
 
 from tasks.gdsd import files
-from tasks.gdsd.config.train import GuardConfig, PromptConfig, TestConfig
+from tasks.gdsd.config.evaluate import GuardConfig
+from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.records import PromptStats
 from tasks.local import new_folder
 from tasks.stage import cpu_task

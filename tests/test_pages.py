@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from tasks import fields
 from tasks.gdsd.config.compare import CompareConfig
-from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.run import run_record
 from tasks.gdsd.strict import Config

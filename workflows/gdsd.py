@@ -36,16 +36,12 @@ from tasks.console import shorten_help, speak
 from tasks.evaluate import Evaluated, select_best
 from tasks.gate import gate, gate_guard
 from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.config.policy import PolicyConfig
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import (
-    DistillConfig,
-    EvaluateConfig,
-    EvaluationConfig,
-    PolicyConfig,
-    PromptConfig,
-    TrainConfig,
-)
+from tasks.gdsd.config.train import DistillConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import (
     EvalReport,

@@ -35,9 +35,12 @@ from flytekit.models.core.execution import WorkflowExecutionPhase
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import failure
+from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.config.policy import PolicyConfig
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.strict import Config
 from tasks.hardware import on
 from tasks.policy import prepare_policy, take_policy

@@ -14,9 +14,10 @@ from flytekit import FlyteContextManager, map_task
 from tasks.distill import Distilled, distill_epoch, distill_epoch_on_nodes
 from tasks.drift import MeasuredDrift, measure_drift, sample_both
 from tasks.evaluate import Evaluated, answer_problems, verify_answers
+from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import HardwareConfig
 from tasks.gdsd.config.sampler import RolloutEngine
-from tasks.gdsd.config.train import DistillConfig, EvaluationConfig, TrainConfig
+from tasks.gdsd.config.train import DistillConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.evaluate import stopping
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from tasks.gdsd.config.compute import ComputeConfig
 from tasks.gdsd.config.objective import GdsdConfig
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.policy import AdapterConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.distill import loop
 from tasks.gdsd.distill.batch import collate

@@ -25,8 +25,9 @@ from torch.nn import functional
 
 from tasks.gdsd.config.compute import ComputeConfig
 from tasks.gdsd.config.objective import GdsdConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import families, networks, tokenizer_files
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.planning import memory as footprint

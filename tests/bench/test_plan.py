@@ -24,8 +24,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import TinyModelConfig
+from tasks.gdsd.config.policy import TinyModelConfig
 from tasks.gdsd.denoiser import checkpoint, tiny
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser

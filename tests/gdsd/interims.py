@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.policy import AdapterConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.distill import processes
 from tasks.gdsd.distill.epoch import Epoch

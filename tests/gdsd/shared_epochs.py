@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.policy import AdapterConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser

@@ -9,8 +9,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from tasks.gdsd import seeds
+from tasks.gdsd.config.policy import TinyModelConfig
 from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
-from tasks.gdsd.config.train import TinyModelConfig
 from tasks.gdsd.denoiser import tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError

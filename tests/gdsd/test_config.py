@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig, Wd1Config
-from tasks.gdsd.config.train import EvaluateConfig, HubDataset, PromptFile, TrainConfig
+from tasks.gdsd.config.prompts import HubDataset, PromptFile
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.policy import AdapterConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint, lora
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser

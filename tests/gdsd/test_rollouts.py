@@ -148,7 +148,8 @@ def test_rows_without_a_required_value_are_refused(denoiser: Denoiser, puzzles: 
 
 def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
     """If it fails, the number of machines, or their memory, decides which policy is trained."""
-    from tasks.gdsd.config.train import TrainConfig, WarmStartConfig
+    from tasks.gdsd.config.policy import WarmStartConfig
+    from tasks.gdsd.config.train import TrainConfig
     from tasks.gdsd.denoiser import tiny
     from tasks.gdsd.distill import warm_start
     from tasks.gdsd.prompts import problems

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 from flytekit.types.directory import FlyteDirectory
 
+from tasks.gdsd.config.evaluate import EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.config.sampler import SamplerConfig, ThresholdConfig
-from tasks.gdsd.config.train import EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import ConfigError

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.gdsd.config.train import WarmStartConfig
+from tasks.gdsd.config.policy import WarmStartConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.distill.masking import mask_views

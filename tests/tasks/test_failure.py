@@ -13,7 +13,8 @@ from flytekit.types.error import FlyteError
 from tasks import failure
 from tasks.failure import Failure
 from tasks.gdsd.config.compare import CompareConfig
-from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.train import TrainConfig
 from tests.tasks.pods import attempt
 
 HOSTILE = "Trace:\n  DataError: '</pre><script>alert(1)</script>' & \"more\""

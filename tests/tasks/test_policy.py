@@ -9,7 +9,8 @@ import torch
 from flytekit.types.file import FlyteFile
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import AdapterConfig, PolicyConfig, PromptConfig, TinyModelConfig, WarmStartConfig
+from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig, TinyModelConfig, WarmStartConfig
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.prompts.problems import make_prompts

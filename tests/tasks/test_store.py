@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks.prompts  # noqa: F401  # as `pyflyte run` and each pod of the stage import it
-from tasks.gdsd.config.train import PromptConfig, PromptFile, TestConfig
+from tasks.gdsd.config.prompts import PromptConfig, PromptFile, TestConfig
 from tasks.gdsd.errors import ConfigError, DataError
 from tasks.gdsd.prompts.problems import make_prompts, make_test
 

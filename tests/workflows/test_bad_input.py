@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks.gdsd.config.train import PromptConfig
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.prompts.problems import make_prompts
 from tests.workflows.conftest import SMOKE, Pyflyte, run_in_process
 

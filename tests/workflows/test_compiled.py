@@ -18,8 +18,9 @@ from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
+from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
-from tasks.gdsd.config.train import EvaluationConfig, TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.records import Progress

@@ -15,9 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, RootModel
 
+from tasks.gdsd.config.evaluate import EvaluateConfig, GuardConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.config.policy import AdapterConfig
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.sampler import DualCacheConfig, ThresholdConfig
-from tasks.gdsd.config.train import AdapterConfig, EvaluateConfig, GuardConfig, PromptConfig, TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tests.workflows.conftest import without_times
 
 BASE: dict[str, object] = {

@@ -14,8 +14,9 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.hardware import MOST_GPUS, Kind
-from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.planning.memory import GIB
 from tasks.gdsd.planning.plan import plan

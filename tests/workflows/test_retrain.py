@@ -15,7 +15,8 @@ import pytest
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import registry as command
-from tasks.gdsd.config.train import EvaluateConfig, TrainConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import RetrainResult, draw_seeds

@@ -15,9 +15,12 @@ from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import Literal
 from flytekit.tools.translator import get_serializable
 
+from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.hardware import MachineConfig, TrainHardwareConfig
+from tasks.gdsd.config.policy import PolicyConfig
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import EvaluateConfig, PolicyConfig, PromptConfig, TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.promote import Champion
 from tests.workflows.conftest import ROOT, environment
 from tests.workflows.test_compiled import CPU, GPU, SETTINGS, unroll

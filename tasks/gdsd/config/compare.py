@@ -4,19 +4,18 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig, give_gpus
 from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, Objective, SpgConfig, Wd1Config
+from tasks.gdsd.config.policy import PolicyConfig, check_readable
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import (
     DistillConfig,
-    EvaluationConfig,
-    PolicyConfig,
-    PromptConfig,
     RewardConfig,
     RolloutConfig,
     TrainConfig,
     check_bits,
     check_ends,
-    check_readable,
     check_supply,
 )
 from tasks.gdsd.strict import Config, Count

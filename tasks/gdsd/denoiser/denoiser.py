@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tasks.gdsd.config.model_source import HubModel, ModelFolder
-from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import lora, networks, weights
 from tasks.gdsd.denoiser.checkpoint_record import BASE, BaseRecord
 from tasks.gdsd.denoiser.families.base import Family

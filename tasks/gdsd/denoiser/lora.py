@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config.model_source import HubModel, ModelFolder
-from tasks.gdsd.config.train import AdapterConfig, AdapterTarget
+from tasks.gdsd.config.policy import AdapterConfig, AdapterTarget
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import CheckpointError, ConfigError

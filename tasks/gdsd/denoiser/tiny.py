@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config.train import TinyModelConfig
+from tasks.gdsd.config.policy import TinyModelConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.denoiser.tokenizer import character_tokenizer

@@ -5,7 +5,7 @@ import torch
 from tqdm import trange
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config.train import WarmStartConfig
+from tasks.gdsd.config.policy import WarmStartConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.distill.token_scores import log_prob

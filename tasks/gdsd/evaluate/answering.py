@@ -6,7 +6,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config.train import EvaluationConfig
+from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.denoiser import devices
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.evaluate.evaluation import fingerprint

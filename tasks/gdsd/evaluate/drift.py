@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
+from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.config.sampler import DriftConfig, ExactConfig, RolloutEngine, SamplerConfig
-from tasks.gdsd.config.train import GateConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.distill import masking
 from tasks.gdsd.domains import DomainChoice

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from tasks.gdsd.config.train import EvaluationConfig
+from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate.intervals import normal, pass_at, share

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from tasks.gdsd.config.train import GateConfig
+from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate.evaluation import by_problem, chance_of_pass
 from tasks.gdsd.evaluate.intervals import bootstrap, difference

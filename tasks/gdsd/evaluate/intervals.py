@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.gdsd.config.train import GateConfig
+from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.records import Estimate
 
 FEW = 10  # pairs that differ, below which a bootstrap does not know the tails

@@ -7,8 +7,9 @@ the network.
 from dataclasses import dataclass, replace
 from math import ceil
 
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.sampler import CacheConfig, EngineConfig, ExactConfig, SamplerConfig
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import micro_batch, rows_read, views
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.gdsd.config.model_source import HubModel
-from tasks.gdsd.config.train import AdapterConfig, PolicyConfig
+from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig
 from tasks.gdsd.denoiser import families
 from tasks.gdsd.denoiser.families.base import Family, Values
 from tasks.gdsd.denoiser.families.tiny import TINY

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import log2
 
 from tasks.gdsd.config.objective import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks, Wd1Config
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.sampler import (
     CacheConfig,
     EngineConfig,
@@ -17,7 +18,7 @@ from tasks.gdsd.config.sampler import (
     SamplerConfig,
     ThresholdConfig,
 )
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig
+from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.planning.shapes import Shape
 

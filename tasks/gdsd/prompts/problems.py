@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from tasks.gdsd import seeds, tables
-from tasks.gdsd.config.train import PromptConfig, TestConfig
+from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.domains import Domain, DomainChoice, Problem, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.prompts import near_duplicates, sources

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from tasks.gdsd.config.train import PromptConfig, TestConfig
+from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.domains import Domain, make
 from tasks.gdsd.prompts import expectations, near_duplicates
 from tasks.gdsd.prompts.expectations import QualityReport, expect, shorten

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.gdsd import files
-from tasks.gdsd.config.train import HubDataset, PromptFile
+from tasks.gdsd.config.prompts import HubDataset, PromptFile
 from tasks.gdsd.errors import DataError
 
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from tasks.gdsd.config.model_source import HubModel, ModelFolder
 from tasks.gdsd.config.objective import GdsdConfig
-from tasks.gdsd.config.train import HubDataset, PromptConfig, PromptFile, TestConfig
+from tasks.gdsd.config.prompts import HubDataset, PromptConfig, PromptFile, TestConfig
 from tasks.gdsd.denoiser.checkpoint_record import CheckpointRecord
 from tasks.gdsd.domains import make
 from tasks.gdsd.records import Estimate, EvalReport

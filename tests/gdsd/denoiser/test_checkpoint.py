@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint, checkpoint_record
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import CheckpointError

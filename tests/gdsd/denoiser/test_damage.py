@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import CheckpointError

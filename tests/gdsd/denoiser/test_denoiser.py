@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.gdsd.config.train import TinyModelConfig
+from tasks.gdsd.config.policy import TinyModelConfig
 from tasks.gdsd.denoiser import tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.domains.alphabet import ALPHABET

@@ -13,7 +13,7 @@ from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor
 
 from tasks.gdsd.config.model_source import ModelFolder
-from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint, exact_sum, quantization
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.exact_sum import AdaptedLinear, total

@@ -320,8 +320,8 @@ def test_no_prompt_can_speak_for_the_template(name: str, loaded: dict[str, Denoi
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_family_samples_and_trains(name: str, folders: dict[str, Path]) -> None:
     """If it fails, a published model loads, but the sampler or an adapter cannot work with it."""
+    from tasks.gdsd.config.policy import AdapterConfig
     from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
-    from tasks.gdsd.config.train import AdapterConfig
     from tasks.gdsd.rollout.engines.base import Request
     from tasks.gdsd.rollout.engines.exact import Exact
     from tasks.gdsd.rollout.engines.unmasking import resolve
@@ -345,7 +345,7 @@ def test_a_family_samples_and_trains(name: str, folders: dict[str, Path]) -> Non
 
 def test_an_adapter_is_float32_on_a_base_in_half_precision(tmp_path: Path) -> None:
     """If it fails, updates smaller than 2 ** -9 of a weight are rounded away, and training stands still."""
-    from tasks.gdsd.config.train import AdapterConfig
+    from tasks.gdsd.config.policy import AdapterConfig
 
     WRITERS["llada"](tmp_path, dtype=torch.bfloat16)
     denoiser = load_folder(tmp_path, "llada", CPU, torch.bfloat16)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tasks.gdsd.config.model_source import HubModel, ModelFolder
-from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_source

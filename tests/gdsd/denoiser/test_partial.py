@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.denoiser.partial import KeyValues, states_at

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.config.model_source import ModelFolder
-from tasks.gdsd.config.train import AdapterConfig, PolicyConfig, TrainConfig
+from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser import checkpoint, quantization
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_source

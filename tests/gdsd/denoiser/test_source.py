@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import errors
 
 from tasks.gdsd.config.model_source import HubModel, ModelFolder, ModelSource, digest, resolve
-from tasks.gdsd.config.train import AdapterConfig
+from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.checkpoint_record import BaseRecord

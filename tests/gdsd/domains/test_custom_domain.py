@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import PromptConfig, TrainConfig
+from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError, GdsdError
 from tasks.gdsd.prompts import problems

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from tasks.gdsd.config.train import PromptConfig
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.base import Verdict
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig, all_solutions, solutions

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.checkpoint import base_state
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, Problem, Verdict

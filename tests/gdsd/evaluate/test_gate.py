@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
+from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.config.sampler import SamplerConfig, ThresholdConfig
-from tasks.gdsd.config.train import GateConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate import gate, intervals
 from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport

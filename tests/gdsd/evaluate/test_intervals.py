@@ -6,7 +6,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from tasks.gdsd.config.train import GateConfig
+from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.evaluate import intervals
 from tasks.gdsd.records import Estimate
 

@@ -9,8 +9,9 @@ import torch
 import yaml
 
 from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig, TinyModelConfig
 from tasks.gdsd.config.sampler import DualCacheConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
-from tasks.gdsd.config.train import AdapterConfig, DistillConfig, PolicyConfig, TinyModelConfig, TrainConfig
+from tasks.gdsd.config.train import DistillConfig, TrainConfig
 from tasks.gdsd.denoiser import families, networks, tiny
 from tasks.gdsd.denoiser.exact_sum import Beside
 from tasks.gdsd.denoiser.head import BLOCK_BYTES

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.gdsd.config.train import HubDataset
+from tasks.gdsd.config.prompts import HubDataset
 from tasks.gdsd.errors import ConfigError
 
 REPO = Path(__file__).resolve().parents[3]

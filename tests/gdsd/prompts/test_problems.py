@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import GuardConfig, PromptConfig, TestConfig
+from tasks.gdsd.config.evaluate import GuardConfig
+from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.countdown import CountdownConfig, canonical
 from tasks.gdsd.domains.gsm8k import Gsm8kConfig

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import PromptConfig, TestConfig
+from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.countdown import CountdownConfig
 from tasks.gdsd.domains.gsm8k import Gsm8kConfig

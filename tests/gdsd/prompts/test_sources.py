@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.train import PromptConfig, PromptFile
+from tasks.gdsd.config.prompts import PromptConfig, PromptFile
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError, DataError

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tasks.gdsd import report, transient
+from tasks.gdsd.config.policy import AdapterConfig, TinyModelConfig
 from tasks.gdsd.config.publish import HubConfig
-from tasks.gdsd.config.train import AdapterConfig, TinyModelConfig
 from tasks.gdsd.denoiser import checkpoint, checkpoint_record, tiny
 from tasks.gdsd.errors import CheckpointError, PublishError, UnreachableError
 from tasks.gdsd.publish import hub

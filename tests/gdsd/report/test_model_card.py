@@ -11,7 +11,9 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from tasks.gdsd.config.train import EvaluateConfig, HubDataset, TestConfig, TrainConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.prompts import HubDataset, TestConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser import checkpoint, checkpoint_record
 from tasks.gdsd.denoiser.checkpoint_record import CheckpointRecord
 from tasks.gdsd.report import model_card
@@ -170,7 +172,7 @@ def unescaped(page: str) -> str:
 
 def test_the_example_of_the_card_samples_the_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, nobody but us can use what we publish."""
-    from tasks.gdsd.config.train import TinyModelConfig
+    from tasks.gdsd.config.policy import TinyModelConfig
     from tasks.gdsd.denoiser import tiny
     from tests.gdsd.checkpoints import trained
 

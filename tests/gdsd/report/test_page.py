@@ -8,7 +8,9 @@ import pyarrow as pa
 import yaml
 
 from tasks.gdsd import report, tables
-from tasks.gdsd.config.train import GateConfig, PromptConfig, PromptFile, TrainConfig
+from tasks.gdsd.config.evaluate import GateConfig
+from tasks.gdsd.config.prompts import PromptConfig, PromptFile
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.records import (
