@@ -56,6 +56,7 @@ def test_an_edited_algorithm_changes_only_the_tasks_that_reach_it(project: Path)
     assert changed == {"distill.distill_epoch"}
 
 
+@pytest.mark.whole
 def test_notes_of_an_earlier_process_hide_no_edit(project: Path) -> None:
     """What was read once is not read again; if an edit went unnoticed, it would be answered with old results."""
     writing = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -6,7 +6,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,18 @@ def run_here(*arguments: str | Path, home: Path, cwd: Path = ROOT) -> Outcome:
             if LocalTaskCache._initialized:
                 LocalTaskCache._cache.close()
     return Outcome(done.exit_code, lines.getvalue() + done.output)
+
+
+@contextmanager
+def quick_runs(data: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Lets workflows run in this process uncached, without data checks, which take the most of so small a run."""
+    from tasks.gdsd.prompts import expectations
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
+        patch.setenv("GDSD_HOME", str(data))
+        patch.setattr(expectations, "validate", lambda *arguments: [])
+        yield patch
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,7 @@ def test_the_deck_of_bad_prompts_shows_what_is_bad(tmp_path: Path) -> None:
     assert any(words[0] in deck for deck in decks)
 
 
+@pytest.mark.whole
 def test_a_good_prompt_file_trains_and_an_edited_one_is_not_served_from_the_cache(
     pyflyte: Pyflyte, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tasks.gdsd.config.compare import CompareConfig, TuningConfig
-from tests.workflows.conftest import ROOT, Outcome, Pyflyte, run_in_process, without_times
+from tests.workflows.conftest import ROOT, Outcome, Pyflyte, quick_runs, run_in_process, without_times
 
 MICRO: dict[str, object] = {
     "name": "micro",
@@ -82,6 +82,7 @@ def test_the_same_comparison_again_trains_nothing(compared: Outcome, pyflyte: Py
     assert again.rounds_computed() == [] and record(again) == record(compared)
 
 
+@pytest.mark.whole
 def test_a_further_seed_trains_only_that_seed(compared: Outcome, pyflyte: Pyflyte, home: Path) -> None:
     """If it fails, a wider comparison starts from nothing."""
     wider = pyflyte("run", "workflows/gdsd.py", "compare", "--config", config(seeds=[0, 1, 2]), home=home)
@@ -89,6 +90,7 @@ def test_a_further_seed_trains_only_that_seed(compared: Outcome, pyflyte: Pyflyt
     assert wider.rounds_computed() == [1, 2] * 2
 
 
+@pytest.mark.whole
 def test_a_killed_comparison_continues(compared: Outcome, pyflyte: Pyflyte, tmp_path: Path) -> None:
     """After kill -9 only what is missing is computed, and the same numbers come out."""
     command = ("run", "workflows/gdsd.py", "compare", "--config", config())
@@ -178,15 +180,11 @@ def curves(changes: dict[str, object]) -> object:
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    from tasks.gdsd.prompts import expectations
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expectations, "validate", lambda *arguments: [])  # most of the time, and no field changes it
-        patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-        patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
+    with quick_runs(tmp_path_factory.mktemp("data")):
         yield curves({})
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("field", CHANGES)
 def test_the_field_changes_something(field: str, unchanged: object) -> None:
     """A switch without effect misleads whoever turns it."""

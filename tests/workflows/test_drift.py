@@ -10,7 +10,7 @@ import pytest
 from flyteidl.core.workflow_pb2 import Node
 
 from tasks.gdsd.config.train import TrainConfig
-from tests.workflows.conftest import without_times
+from tests.workflows.conftest import quick_runs, without_times
 from tests.workflows.test_compiled import leg_inputs, unroll
 from workflows import gdsd, rounds
 
@@ -48,16 +48,12 @@ class Run:
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Runs the workflow in this process, uncached, without the data checks, which take most of the time."""
-    from tasks.gdsd.prompts import expectations
-
-    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-    monkeypatch.setattr(expectations, "validate", lambda *arguments: [])
+def train(tmp_path: Path):
+    """Runs the workflow in this process."""
 
     def go(config: TrainConfig, name: str) -> Run:
-        monkeypatch.setenv("GDSD_HOME", str(tmp_path / name))
-        result = gdsd.train(config=config)
+        with quick_runs(tmp_path / name):
+            result = gdsd.train(config=config)
         folder = Path(os.fspath(result.folder.path))
         record = without_times(json.loads((folder / "run.json").read_text()))
         tables = sorted((tmp_path / name).glob("rollouts-*/rollouts.parquet"), key=lambda path: path.stat().st_mtime_ns)

@@ -63,6 +63,7 @@ def test_a_sweep_keeps_its_protocols(swept: Outcome) -> None:
         assert protocol["domain"]["name"] == "sudoku" and len(protocol["prompts_sha256"]) == 64
 
 
+@pytest.mark.whole
 def test_a_killed_sweep_answers_no_finished_shard_again(
     smoke: Outcome, swept: Outcome, pyflyte: Pyflyte, tmp_path: Path
 ) -> None:

@@ -7,12 +7,14 @@ data checks, which take most of the time of so small a run and which no field ch
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from _pytest.mark import ParameterSet
 from pydantic import BaseModel, RootModel
 
 from tasks.gdsd.config.evaluate import EvaluateConfig, GuardConfig
@@ -21,7 +23,7 @@ from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.sampler import DualCacheConfig, ThresholdConfig
 from tasks.gdsd.config.train import TrainConfig
-from tests.workflows.conftest import without_times
+from tests.workflows.conftest import ROOT, quick_runs, without_times
 
 BASE: dict[str, object] = {
     "name": "base",
@@ -220,6 +222,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def test_every_field_is_covered() -> None:
     """A new field must show here what it changes."""
     assert {*CHANGES, *ADAPTER_CHANGES, *GUARD_CHANGES, *ENGINE_CHANGES, *ELSEWHERE} == set(leaves(TrainConfig))
+    assert all((ROOT / place).is_file() for place in ELSEWHERE.values() if place.startswith("tests/"))
     # tests/workflows/test_evaluate.py shows what `lengths` does.
     assert set(leaves(EvaluateConfig)) - set(leaves(TrainConfig)) == {"lengths"}
 
@@ -247,13 +250,9 @@ class Run:
 def train(tmp_path_factory: pytest.TempPathFactory):
     """Runs the workflow in this process and counts denoiser calls."""
     from tasks.gdsd.denoiser.denoiser import Denoiser
-    from tasks.gdsd.prompts import expectations
     from tasks.gdsd.rollout.engines.unmasking import Unmasking
     from workflows import gdsd
 
-    patch = pytest.MonkeyPatch()
-    patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-    patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
     calls = 0
 
     def counted(called):
@@ -263,10 +262,6 @@ def train(tmp_path_factory: pytest.TempPathFactory):
             return called(self, *arguments)
 
         return call
-
-    patch.setattr(Denoiser, "forward", counted(Denoiser.forward))
-    patch.setattr(Unmasking, "draw", counted(Unmasking.draw))  # sampling reads the network at some places only
-    patch.setattr(expectations, "validate", lambda *arguments: [])
 
     def go(config: TrainConfig) -> Run:
         nonlocal calls
@@ -282,60 +277,48 @@ def train(tmp_path_factory: pytest.TempPathFactory):
             title,
         )
 
-    yield go
-    patch.undo()
+    with quick_runs(tmp_path_factory.mktemp("data")) as patch:
+        patch.setattr(Denoiser, "forward", counted(Denoiser.forward))
+        patch.setattr(Unmasking, "draw", counted(Unmasking.draw))  # sampling reads the network at some places only
+        yield go
 
 
-@pytest.fixture(scope="module")
-def base(train) -> Run:
-    return train(configure())
-
-
-def test_the_same_config_gives_the_same_run(train, base: Run) -> None:
+def test_the_same_config_gives_the_same_run(train) -> None:
     """Without this, the comparison below would show nothing."""
-    assert train(configure()) == base
+    assert train(configure()) == train(configure())
 
 
-@pytest.mark.parametrize("field", CHANGES)
-def test_the_field_changes_something(field: str, train, base: Run) -> None:
-    """A switch without effect misleads whoever turns it."""
-    value = CHANGES[field]
-    changes = value if isinstance(value, dict) else {field: value}
-    assert train(configure(**changes)) != base
+# The base of a field's change, and the changes that it is compared with.
+TABLES: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
+    "the default": ({}, CHANGES),
+    "an adapter": ({"policy.adapter": {}}, ADAPTER_CHANGES),
+    "a guard": ({"judge.guards": {"older": {"test_size": 4}}}, GUARD_CHANGES),
+    "other engines": (ENGINES, ENGINE_CHANGES),
+}
+# The others take minutes together.
+QUICK = ("seed", "prompts.seed", "rollout.sampler.temperature", "distill.objective.guidance", "evaluation.samples")
 
 
-@pytest.fixture(scope="module")
-def adapted(train) -> Run:
-    return train(configure(**{"policy.adapter": {}}))
-
-
-@pytest.mark.parametrize("field", ADAPTER_CHANGES)
-def test_the_field_changes_something_in_an_adapter(field: str, train, adapted: Run) -> None:
-    """A switch without effect misleads whoever turns it."""
-    assert train(configure(**{field: ADAPTER_CHANGES[field]})) != adapted
-
-
-@pytest.fixture(scope="module")
-def guarded(train) -> Run:
-    return train(configure(**{"judge.guards": {"older": {"test_size": 4}}}))
-
-
-@pytest.mark.parametrize("field", GUARD_CHANGES)
-def test_the_field_changes_something_in_a_guard(field: str, train, guarded: Run) -> None:
-    """A switch without effect misleads whoever turns it."""
-    changes = {"judge.guards": {"older": {"test_size": 4}}, field: GUARD_CHANGES[field]}
-    assert train(configure(**changes)) != guarded
+def parameters() -> Iterator[ParameterSet]:
+    for where, (_, changes) in TABLES.items():
+        for field in changes:
+            yield pytest.param(where, field, marks=() if field in QUICK else pytest.mark.whole, id=field)
 
 
 @pytest.fixture(scope="module")
-def other_engines(train) -> Run:
-    return train(configure(**ENGINES))
+def bases(train) -> Callable[[str], Run]:
+    """The unchanged run of each table."""
+    return cache(lambda where: train(configure(**TABLES[where][0])))
 
 
-@pytest.mark.parametrize("field", ENGINE_CHANGES)
-def test_the_field_changes_something_in_an_engine(field: str, train, other_engines: Run) -> None:
+@pytest.mark.parametrize(("where", "field"), parameters())
+def test_the_field_changes_something(where: str, field: str, train, bases: Callable[[str], Run]) -> None:
     """A switch without effect misleads whoever turns it."""
-    assert train(configure(**ENGINES, **{field: ENGINE_CHANGES[field]})) != other_engines
+    base, changes = TABLES[where]
+    value = changes[field]
+    # In the first table a dictionary has the field's companions, too.
+    changed = value if where == "the default" and isinstance(value, dict) else {field: value}
+    assert train(configure(**(base | changed))) != bases(where)
 
 
 @pytest.mark.parametrize("name", ["chess", "", None, 4])

@@ -115,6 +115,7 @@ def homes() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.whole
 def test_two_pods_train_what_one_process_trains(tmp_path: Path, homes: Path) -> None:
     """If it fails, a second machine changes what is learned, or its pod cannot work with the first at all.
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.gdsd.config.train import TrainConfig
+from tests.workflows.conftest import quick_runs
 from workflows import gdsd
 
 CONFIG = {
@@ -23,19 +24,16 @@ CONFIG = {
 }
 
 
-def test_a_run_in_two_processes_trains_what_one_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.whole
+def test_a_run_in_two_processes_trains_what_one_trains(tmp_path: Path) -> None:
     """If it fails, a second GPU changes what is learned, or the pipeline cannot start the epoch's processes at all."""
-    from tasks.gdsd.prompts import expectations
-
     torch.set_num_threads(1)
-    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-    monkeypatch.setattr(expectations, "validate", lambda *arguments: [])  # takes most of the time of so small a run
     policies, sequences = [], []
     for processes in (1, 2):
-        monkeypatch.setenv("GDSD_HOME", str(tmp_path / f"{processes}"))
         distill = {"inner_steps": 2, "learning_rate": 1e-3, "warmup_steps": 0}
         values = CONFIG | {"distill": distill | {"compute": {"processes": processes}}}
-        result = gdsd.train(config=TrainConfig.model_validate_json(json.dumps(values)))
+        with quick_runs(tmp_path / f"{processes}"):
+            result = gdsd.train(config=TrainConfig.model_validate_json(json.dumps(values)))
         folder = Path(os.fspath(result.folder.path))
         policies.append(load_file(folder / "policy/model.safetensors"))
         (epoch,) = json.loads((folder / "run.json").read_text())["epochs"]

@@ -23,7 +23,7 @@ from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.errors import ConfigError, PublishError
 from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.fake_hub import TOKEN, FakeHub
-from tests.workflows.conftest import Pyflyte
+from tests.workflows.conftest import Pyflyte, quick_runs
 from tests.workflows.test_compiled import CPU, SETTINGS, unroll
 from tests.workflows.test_retrain import CONFIG
 
@@ -43,20 +43,16 @@ def publish(**values: object) -> PublishConfig:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeHub, Path]]:
     """A run of `train` that is told to TensorBoard and pushed whatever the gate says: its folder, hub and events."""
-    from tasks.gdsd.prompts import expectations
     from workflows.gdsd import train
 
     events = tmp_path_factory.mktemp("events")
     told = publish(
         trackers=[{"name": "tensorboard", "folder": str(events)}], hub={"repo": "org/policy", "when": "always"}
     )
-    with FakeHub() as hub, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-        patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
+    with FakeHub() as hub, quick_runs(tmp_path_factory.mktemp("data")) as patch:
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         patch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        patch.setattr(expectations, "validate", lambda *arguments: [])  # most of the time of so small a run
         result = train(config=CONFIG.model_copy(update={"publish": told}))
         assert not result.record.decision.promoted
         yield Path(os.fspath(result.folder)), hub, events

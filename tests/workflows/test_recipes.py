@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from _pytest.mark import ParameterSet
 
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
@@ -25,7 +26,7 @@ from tasks.gdsd.planning.shapes import shape_of
 from tasks.gdsd.planning.work import DEVICES
 from tests.gdsd.checkpoints import edit_json
 from tests.gdsd.official import WRITERS
-from tests.workflows.conftest import ROOT
+from tests.workflows.conftest import ROOT, quick_runs
 from tests.workflows.test_compiled import leg_inputs, unroll
 from workflows import gdsd, rounds
 
@@ -186,19 +187,19 @@ def test_a_recipe_compiles_for_a_cluster(recipe: Path, tmp_path: Path) -> None:
     assert len(compiled.nodes) == 2 * 4 + 2
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_trains_a_small_model_of_its_family(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it fails, somebody's first hour on a large GPU ends in a stack trace, or with a policy that stood still."""
-    from tasks.gdsd.prompts import expectations
+def quick(recipe: Path) -> ParameterSet:
+    """A recipe as a parameter; the quick tests train one of them."""
+    marks = () if recipe.stem == "llada_sudoku" else pytest.mark.whole
+    return pytest.param(recipe, marks=marks, id=recipe.stem)
 
+
+@pytest.mark.parametrize("recipe", map(quick, RECIPES))
+def test_a_recipe_trains_a_small_model_of_its_family(recipe: Path, tmp_path: Path) -> None:
+    """If it fails, somebody's first hour on a large GPU ends in a stack trace, or with a policy that stood still."""
     torch.set_num_threads(1)
-    monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(expectations, "validate", lambda *arguments: [])  # takes most of the time of so small a run
     config = small(recipe, tmp_path)
-    result = gdsd.train(config=config)
+    with quick_runs(tmp_path / "data"):
+        result = gdsd.train(config=config)
     (epoch,) = json.loads(Path(os.fspath(result.folder.path), "run.json").read_text())["epochs"]
     assert epoch["sequences"] > 0 and len(epoch["steps"]) == config.distill.inner_steps
     for step in epoch["steps"]:

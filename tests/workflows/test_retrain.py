@@ -20,7 +20,7 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import RetrainResult, draw_seeds
-from tests.workflows.conftest import without_times
+from tests.workflows.conftest import quick_runs, without_times
 
 CONFIG = TrainConfig.model_validate_json(
     json.dumps(
@@ -51,7 +51,6 @@ Night = Callable[..., RetrainResult]
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     """Runs `retrain` with a gate whose word is given; `meanwhile` happens while the gate thinks."""
     from tasks.gdsd.evaluate import gate
-    from tasks.gdsd.prompts import expectations
     from workflows.retrain import retrain
 
     decide = gate.decide
@@ -65,10 +64,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             here.setattr(gate, "decide", scripted)
             return retrain(config=CONFIG, registry=url, kickoff_time=when)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
-        patch.setenv("GDSD_HOME", str(tmp_path_factory.mktemp("data")))
-        patch.setattr(expectations, "validate", lambda *arguments: [])  # most of the time of so small a run
+    with quick_runs(tmp_path_factory.mktemp("data")):
         yield go
 
 
