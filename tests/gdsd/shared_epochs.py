@@ -16,7 +16,7 @@ from tasks.gdsd.config.train import AdapterConfig, DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distill import loop, processes
+from tasks.gdsd.distill import forward, processes
 from tasks.gdsd.distill.epoch import Epoch
 from tasks.gdsd.distill.epoch import _train as train_here
 from tasks.gdsd.distill.forward import hidden_states
@@ -120,7 +120,7 @@ def breaking(what: str | None, held: list[int]) -> Iterator[None]:
         handle.remove()
         raise RuntimeError(SHORTAGE)
 
-    with mock.patch.object(loop, "hidden_states", states):
+    with mock.patch.object(forward, "hidden_states", states):
         yield
 
 
@@ -149,5 +149,5 @@ def _train_with(epoch: Epoch, tokens: int) -> EpochStats:
         return hidden_states(denoiser, prompts, attention, completions, views)
 
     rank, count = processes.place()
-    with mock.patch.object(loop, "hidden_states", states if rank == count - 1 else hidden_states):
+    with mock.patch.object(forward, "hidden_states", states if rank == count - 1 else hidden_states):
         return train_here(epoch)

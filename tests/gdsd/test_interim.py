@@ -12,9 +12,11 @@ from safetensors import safe_open
 
 from tasks.gdsd.config.objective import Wd1Config
 from tasks.gdsd.config.train import DistillConfig
-from tasks.gdsd.distill import processes
 from tasks.gdsd.distill.epoch import Epoch, train
-from tasks.gdsd.distill.resume import FILE, Cut, InterimRecord, Keeper, read
+from tasks.gdsd.distill.failures import LostProcessError
+from tasks.gdsd.distill.launcher import launch
+from tasks.gdsd.distill.microbatch import Cut
+from tasks.gdsd.distill.resume import FILE, InterimRecord, Keeper, Reached, read
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.checkpoints import damage
@@ -115,7 +117,7 @@ SHARED = {
 def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Epoch, list[EpochStats]]]:
     """Epochs that two processes share, undisturbed and from each state."""
     epochs = {name: epoch(tmp_path_factory.mktemp(name), config, False, True) for name, config in SHARED.items()}
-    stats = processes.launch(train_and_resume, tuple(epochs.values()), 2)
+    stats = launch(train_and_resume, tuple(epochs.values()), 2)
     return dict(zip(epochs, zip(epochs.values(), stats, strict=True), strict=True))
 
 
@@ -132,7 +134,7 @@ def test_a_process_that_is_killed(shared: dict[str, tuple[Epoch, list[EpochStats
     """If it fails, a process that the system kills is not tried again, or what it had sent is of no use."""
     first, (expected, *_) = shared["spread"]
     killed = again(first, "killed", None, last=2, kill=True)
-    with pytest.raises(processes.LostProcessError, match="was killed"):
+    with pytest.raises(LostProcessError, match="was killed"):
         train(killed)
     assert not killed.trained.exists()
     after = again(first, "after a kill", state(killed, 2))
@@ -192,6 +194,9 @@ def test_a_state_of_another_epoch_is_not_taken(
 # When and where states go
 
 
+REACHED, CUTS = Reached(updates=0, skipped_in_a_row=0), [Cut(tokens=1, first=[1], now=[1])]
+
+
 def keeper(folder: Path, minutes: float, send: Callable[[Path], None]) -> Keeper:
     return Keeper("e" * 64, minutes, folder / FILE, None, send)
 
@@ -202,12 +207,11 @@ def test_states_are_kept_no_more_often_than_asked_for(tmp_path: Path, monkeypatc
     monkeypatch.setattr("tasks.gdsd.distill.resume.time.monotonic", lambda: now[0])
     accelerator, denoiser = Accelerator(cpu=True), build()
     optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()])
-    record = InterimRecord(epoch="e" * 64, updates=0, skipped_in_a_row=0, steps=[], seconds=0.0, cuts=[])
     kept = keeper(tmp_path, 10, sent.append)
     for minute in range(31):
         now[0] = 60.0 * minute + 1
         if kept.due(accelerator):
-            kept.keep(record, denoiser, optimizer, accelerator)
+            kept.keep(REACHED, CUTS, denoiser, optimizer, accelerator)
             assert list(tmp_path.iterdir()) == [], "the machine's disk is wanted for the policy"
     assert len(sent) == 3
     assert keeper(tmp_path, 0, sent.append).due(accelerator)
@@ -224,12 +228,10 @@ def test_a_state_that_cannot_be_sent(
 
     accelerator, denoiser = Accelerator(cpu=True), build()
     optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()])
-    cuts = [Cut(tokens=1, first=[1], now=[1])]
-    record = InterimRecord(epoch="e" * 64, updates=0, skipped_in_a_row=0, steps=[], seconds=0.0, cuts=cuts)
     kept = keeper(tmp_path, 0, send)
     if goes_on:
-        kept.keep(record, denoiser, optimizer, accelerator)
+        kept.keep(REACHED, CUTS, denoiser, optimizer, accelerator)
         assert "could not be sent" in caplog.text
     else:
         with pytest.raises(TypeError):
-            kept.keep(record, denoiser, optimizer, accelerator)
+            kept.keep(REACHED, CUTS, denoiser, optimizer, accelerator)

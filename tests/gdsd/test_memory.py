@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distill import loop, memory
+from tasks.gdsd.distill import forward, gradients, memory
 from tasks.gdsd.distill.forward import hidden_states
 from tasks.gdsd.transient import is_shortage
 from tests.gdsd.epochs import computed, configured, run, weights
@@ -70,7 +70,7 @@ def test_a_failed_micro_batch_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch
         return counted
 
     monkeypatch.setattr("tests.gdsd.shared_epochs.hidden_states", states)
-    monkeypatch.setattr(loop, "is_shortage", counting(is_shortage))
+    monkeypatch.setattr(gradients, "is_shortage", counting(is_shortage))
     monkeypatch.setattr(memory, "release", counting(memory.release))
     do(Case(broken="backward 0"))
     during, after = counts
@@ -93,7 +93,7 @@ def test_micro_batches_are_halved_until_they_fit(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return hidden_states(denoiser, prompts, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "hidden_states", states)
+    monkeypatch.setattr(forward, "hidden_states", states)
     with caplog.at_level(logging.WARNING):
         found, _ = run(start, table)
     assert tried[:3] == [12, 6, 3] and max(tried[2:]) == 3
@@ -118,7 +118,7 @@ def test_other_errors_are_not_taken_for_a_shortage(
     def states(*given: object) -> tuple[Tensor, Tensor]:
         raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
 
-    monkeypatch.setattr(loop, "hidden_states", states)
+    monkeypatch.setattr(forward, "hidden_states", states)
     with pytest.raises(RuntimeError, match="size of tensor"):
         run(start, table)
 
@@ -147,7 +147,7 @@ def test_a_real_shortage_is_recognised() -> None:
 # Computing again
 
 
-def gradients(denoiser: Denoiser, wanted: bool) -> list[Tensor]:
+def gradients_of(denoiser: Denoiser, wanted: bool) -> list[Tensor]:
     ids = torch.tensor([denoiser.encode("12.4=")])
     denoiser.zero_grad()
     with memory.recomputed(denoiser, wanted):
@@ -159,7 +159,7 @@ def gradients(denoiser: Denoiser, wanted: bool) -> list[Tensor]:
 def test_recomputed_blocks_give_the_same_gradients(adapter: bool) -> None:
     """If it fails, gradient_checkpointing trains another policy, or an adapter gets no gradient at all."""
     denoiser = start_of(Case(adapter=adapter)).denoiser
-    kept, again = gradients(denoiser, False), gradients(denoiser, True)
+    kept, again = gradients_of(denoiser, False), gradients_of(denoiser, True)
     assert len(kept) == len(denoiser.trainable()) == len(again)
     assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))
     assert all(bool(gradient.any()) for gradient in kept)

@@ -7,7 +7,7 @@ import torch
 from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig, Wd1Config
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distill import loop
+from tasks.gdsd.distill import forward
 from tasks.gdsd.distill.batch import Batch, collate
 from tasks.gdsd.distill.forward import hidden_states
 from tasks.gdsd.distill.microbatch import Fixed, MicroBatch, share, smallest
@@ -35,7 +35,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.append((prompts.shape[0], prompts.shape[1]))
         return hidden_states(denoiser, prompts, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "hidden_states", states)
+    monkeypatch.setattr(forward, "hidden_states", states)
     return seen
 
 

@@ -16,9 +16,10 @@ from flytekit.types.file import FlyteFile
 
 from tasks import distill
 from tasks.gdsd.denoiser import checkpoint
-from tasks.gdsd.distill import loop, machines
+from tasks.gdsd.distill import machines
 from tasks.gdsd.distill.epoch import Epoch
 from tasks.gdsd.distill.resume import FILE
+from tasks.gdsd.distill.updates import Updates
 from tasks.gdsd.files import digest
 from tests.gdsd import interims
 from tests.gdsd.epochs import computed, configured
@@ -52,15 +53,15 @@ def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pyt
     epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
     inputs = given(epoch)
     updates, lasts = [0], [99]
-    update = loop._Epoch.update
+    update = Updates.take
 
-    def taken_away(self: loop._Epoch, rate: float) -> object:
+    def taken_away(self: Updates, rate: float) -> object:
         if updates[0] == lasts[0]:
             raise ConnectionResetError("the machine is taken away")
         updates[0] += 1
         return update(self, rate)
 
-    monkeypatch.setattr(loop._Epoch, "update", taken_away)
+    monkeypatch.setattr(Updates, "take", taken_away)
     load = checkpoint.load
 
     def taken_away_at_once(*given: Any, **named: Any) -> checkpoint.PolicyState:
@@ -117,16 +118,16 @@ def test_a_store_that_fails_for_a_moment_costs_no_state(
     """flytekit reports a lost connection as it reports that nothing is there; taking it for that costs the epoch."""
     epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
     inputs = given(epoch)
-    update, made = loop._Epoch.update, []
+    update, made = Updates.take, []
 
-    def taken_away(self: loop._Epoch, rate: float) -> object:
+    def taken_away(self: Updates, rate: float) -> object:
         if len(made) == 2:
             raise ConnectionResetError("the machine is taken away")
         made.append(rate)
         return update(self, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Epoch, "update", taken_away)
+        patch.setattr(Updates, "take", taken_away)
         assert attempt(distill.distill_epoch, tmp_path / "first", None, **inputs).retried
     restore, failures = SyncCheckpoint.restore, [2]
 
