@@ -10,7 +10,7 @@ class GdsdError(Exception):
 
 
 class PassingError(Exception):
-    """What went wrong may go away by itself, so that the same may work another time; beside a class that says what."""
+    """Says of an error, beside its other base, that it may go away by itself: another attempt may succeed."""
 
 
 class ConfigError(GdsdError, ValueError):

@@ -1,11 +1,11 @@
-"""How shared work failed: what a process tells the one that has started it, and a machine the others, as JSON.
+"""Why shared work failed: a report in JSON, which a process leaves for its launcher, and a machine sends to the others.
 
-What follows from a failure depends on its kind alone:
+What follows from a failure depends on its kind alone, never on the words of an error:
 
     refusal   an error of the project, which all processes find    raised as itself
     shortage  too little memory, in work that cannot be cut alone  `SharedShortageError`: all start again, with less
     loss      a process was killed, or lost its GPU                `LostProcessError`: another attempt may succeed
-    crash     all else                                             `ProcessError`
+    crash     anything else                                        `ProcessError`
 """
 
 import os
@@ -36,7 +36,7 @@ class FailureReport(Record):
     kind: Kind
     error: str  # the name of the error's class
     message: str
-    story: str  # for a person: the traceback, in time with those of other processes
+    story: str  # for a person: the traceback; the launcher adds those of the other processes
     seconds: float  # when it happened, since 1970
     tokens: int = 0  # of a shortage: what did not fit
     smallest: bool = False  # of a shortage: it cannot be cut
@@ -76,7 +76,7 @@ def leave(report: FailureReport, folder: Path, process: int) -> None:
 
 
 def collect(folder: Path) -> dict[int, FailureReport]:
-    """Returns the reports by the numbers of their processes; the first is the oldest, of which the others follow."""
+    """Returns the reports by the numbers of their processes. The first is the oldest, from which the others follow."""
     found = {int(path.stem): FailureReport.model_validate_json(path.read_text()) for path in folder.glob("*.json")}
     return dict(sorted(found.items(), key=lambda item: item[1].seconds))
 

@@ -1,6 +1,7 @@
-"""The gradient of an epoch's loss: micro-batch by micro-batch, in smaller ones where memory runs short, over processes.
+"""The gradient of an epoch's loss, summed over micro-batches and then over processes.
 
-Processes compute apart and meet once, at the end: what decides from there on is the same in all of them.
+A process computes its own micro-batches, and cuts them where memory runs short. Then all processes meet, once per
+update. Whatever is decided after that is the same in all of them.
 """
 
 import logging

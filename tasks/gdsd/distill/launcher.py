@@ -128,8 +128,8 @@ def _failure(error: ChildFailedError | RendezvousError, folder: Path, processes:
 def _serve(work: Callable[[Arguments], Result], arguments: Arguments, threads: int, folder: Path) -> Result | None:
     """What a new process does: the work, or a report why not, before the others see a broken connection.
 
-    After an error of the project it ends in good order: all processes raise the same, and the first may still write
-    evidence, which the launcher would interrupt.
+    After an error of the project it ends in good order. All processes raise the same one, and the first may still be
+    writing evidence; the launcher would end it if another process failed.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would choose another number
     torch.set_num_threads(threads)

@@ -41,7 +41,7 @@ class Reached(Record):
     seconds: float = 0.0  # that the attempts so far took
 
     def after(self, step: StepStats) -> Self:
-        """Returns how far it has got with one step more."""
+        """Returns how far the epoch has got with one step more."""
         return self.model_copy(
             update={
                 "updates": self.updates + (not step.skipped),
@@ -51,7 +51,7 @@ class Reached(Record):
         )
 
     def in_all(self, seconds: float) -> Self:
-        """Returns it with the seconds of one attempt more."""
+        """Returns it with the seconds of this attempt added."""
         return self.model_copy(update={"seconds": self.seconds + seconds})
 
 

@@ -1,4 +1,4 @@
-"""The updates of a policy on one batch: differentiate, clip, step, and skip what is not finite."""
+"""The updates of a policy on one batch. Each differentiates, clips and steps, or is skipped if it is not finite."""
 
 import logging
 import math
