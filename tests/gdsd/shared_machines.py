@@ -67,34 +67,34 @@ def refuse(words: str) -> str:
 
 def break_last(words: str) -> str:
     """The last process crashes while the others wait for it."""
-    import torch
-
-    rank, world = processes.place()
-    torch.distributed.init_process_group("gloo")
-    torch.distributed.barrier()
-    if rank == world - 1:
-        raise KeyError(words)
-    torch.distributed.barrier()
-    return words
+    return _raise_last(KeyError(words), met=True)
 
 
 def break_early(words: str) -> str:
     """The last process crashes before the others can know of it by a broken connection."""
-    import torch
-
-    rank, world = processes.place()
-    if rank == world - 1:
-        raise KeyError(words)
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=90))
-    return words
+    return _raise_last(KeyError(words), met=False)
 
 
 def refuse_last(words: str) -> str:
     """The last process finds a fault in its own copy of what all read; the others wait to meet it."""
+    return _raise_last(CheckpointError(words), met=False)
+
+
+def refuse_late(words: str) -> str:
+    """The last process finds a fault that the others do not, who have met it."""
+    return _raise_last(CheckpointError(words), met=True)
+
+
+def _raise_last(error: Exception, met: bool) -> str:
     import torch
 
     rank, world = processes.place()
+    if met:
+        torch.distributed.init_process_group("gloo")
+        torch.distributed.barrier()
     if rank == world - 1:
-        raise CheckpointError(words)
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=90))
-    return words
+        raise error
+    if not met:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=90))
+    torch.distributed.barrier()
+    return "all went well"

@@ -1,6 +1,7 @@
-"""Coupled masks: every size, set and sampler step equally often, and nothing but the key counts."""
+"""Which tokens are hidden: every size, set and sampler step equally often, by the key alone, and only what counts."""
 
 import math
+from collections.abc import Callable
 from itertools import combinations
 
 import pytest
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.distill import masking
+from tasks.gdsd.distill.masking import counted_tokens, mask_views, prompt_views
+from tasks.gdsd.objectives.base import pair_scores
 
 
 def keys(count: int, *address: int | str) -> Tensor:
@@ -20,29 +23,17 @@ def everything(count: int, length: int) -> Tensor:
     return torch.ones(count, length, dtype=torch.bool)
 
 
+def of_lengths(lengths: Tensor, width: int) -> Tensor:  # (B, L) bool
+    return torch.arange(width) < lengths[:, None]
+
+
 def random_masks(keys: Tensor, length: int, pairs: int) -> Tensor:
     return masking.random_masks(keys, everything(len(keys), length), pairs)
-
-
-def trajectory_masks(keys: Tensor, unmasked_at: Tensor, pairs: int) -> Tensor:
-    return masking.trajectory_masks(keys, unmasked_at, everything(*unmasked_at.shape), pairs)
 
 
 def chi_square(counts: Tensor) -> float:
     expected = counts.sum() / len(counts)
     return ((counts - expected) ** 2 / expected).sum().item()
-
-
-def test_a_pair_hides_every_token_once_and_sizes_run_over_the_whole_range() -> None:
-    """If it fails, some tokens never train the policy, or only when much or little else is hidden."""
-    masks = random_masks(keys(500), 6, 2)
-    assert masks.shape == (2, 500, 6) and masks.dtype == torch.bool
-    assert masks.sum(2).unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
-    views = masking.mask_views(masks, everything(500, 6))
-    assert views.hidden.shape == (4, 500, 6) and views.counted.all() and views.prompt_hidden is None
-    for pair in range(2):
-        assert torch.equal(views.hidden[2 * pair], masks[pair])
-        assert torch.equal(views.hidden[2 * pair + 1], ~masks[pair])
 
 
 @pytest.mark.parametrize("length", [1, 4, 15])
@@ -124,37 +115,6 @@ def test_size_and_set_do_not_follow_the_order_of_keys() -> None:
     assert abs(torch.corrcoef(pair)[0, 1].item()) < 4 / math.sqrt(4000)
 
 
-def test_equal_keys_get_equal_masks() -> None:
-    """If it fails, `share_masks` does not share, and the baseline `group` compares scores under different masks."""
-    three = keys(3)
-    masks = random_masks(three.repeat_interleave(4), 8, 3)
-    assert torch.equal(masks, random_masks(three, 8, 3).repeat_interleave(4, dim=1))
-
-
-def test_permuting_the_batch_permutes_the_masks() -> None:
-    """If it fails, the order of rollouts changes the training."""
-    many = keys(30)
-    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(random_masks(many[order], 8, 2), random_masks(many, 8, 2)[:, order])
-
-
-def test_draws_are_reproducible_and_pairs_and_keys_differ() -> None:
-    """If it fails, several mask pairs cost time and add nothing, or a rerun trains differently.
-
-    Two independent masks of 32 tokens coincide with probability below 1/32 (the sizes must agree), so among 100 keys
-    nearly all pairs differ.
-    """
-    masks = random_masks(keys(100), 32, 2)
-    assert torch.equal(masks, random_masks(keys(100), 32, 2))
-    assert (masks[0] != masks[1]).any(1).sum() >= 90
-    assert len({tuple(mask.tolist()) for mask in masks[0]}) >= 90
-
-
-def test_more_pairs_leave_the_first_as_they_were() -> None:
-    """If it fails, `mask_pairs` changes more than the number of pairs, and runs cannot be compared."""
-    assert torch.equal(random_masks(keys(10), 8, 4)[:2], random_masks(keys(10), 8, 2))
-
-
 # States of the sampler's own trajectory
 
 STEPS = 5
@@ -174,7 +134,7 @@ def test_trajectory_masks_are_states_before_a_step() -> None:
     {i : unmasked_at[i] >= s}, and never hides nothing.
     """
     unmasked_at = trajectories(300)
-    masks = trajectory_masks(keys(300), unmasked_at, 2)
+    masks = masking.trajectory_masks(keys(300), unmasked_at, everything(300, 8), 2)
     assert masks.shape == (2, 300, 8) and masks.dtype == torch.bool
     states = torch.stack([unmasked_at >= step for step in range(STEPS)])  # (STEPS, B, L)
     for pair in masks:
@@ -190,14 +150,14 @@ def test_trajectory_steps_are_stratified(multiple: int) -> None:
     """
     count = multiple * STEPS
     unmasked_at = torch.arange(STEPS).expand(count, -1)  # token i at step i: a mask from step s hides STEPS - s tokens
-    for pair in trajectory_masks(keys(count), unmasked_at, 4):
+    for pair in masking.trajectory_masks(keys(count), unmasked_at, everything(count, STEPS), 4):
         assert torch.bincount(STEPS - pair.sum(1), minlength=STEPS).tolist() == [multiple] * STEPS
 
 
 def test_equal_keys_take_the_same_step_of_their_own_trajectories() -> None:
     """If it fails, `share_masks` does not share: completions of a group are compared at different steps."""
     unmasked_at = trajectories(12)
-    masks = trajectory_masks(keys(3).repeat_interleave(4), unmasked_at, 3)
+    masks = masking.trajectory_masks(keys(3).repeat_interleave(4), unmasked_at, everything(12, 8), 3)
     sizes = masks.sum(2).view(3, 3, 4)
     states = torch.stack([unmasked_at >= step for step in range(STEPS)])
     for pair in range(3):
@@ -207,11 +167,180 @@ def test_equal_keys_take_the_same_step_of_their_own_trajectories() -> None:
     assert bool((sizes == sizes[:, :, :1]).all())
 
 
-def test_trajectory_masks_follow_only_from_the_key() -> None:
-    """If it fails, the order of rollouts or the number of pairs changes which steps are trained."""
+def random_masks_of(keys: Tensor, unmasked_at: Tensor, pairs: int) -> Tensor:
+    return random_masks(keys, unmasked_at.shape[1], pairs)
+
+
+def trajectory_masks_of(keys: Tensor, unmasked_at: Tensor, pairs: int) -> Tensor:
+    return masking.trajectory_masks(keys, unmasked_at, everything(*unmasked_at.shape), pairs)
+
+
+@pytest.mark.parametrize("draw", [random_masks_of, trajectory_masks_of])
+def test_masks_follow_only_from_the_key(draw: Callable[[Tensor, Tensor, int], Tensor]) -> None:
+    """If it fails, the order of rollouts or the number of pairs changes the training, or `share_masks` shares none."""
     many, unmasked_at = keys(30), trajectories(30)
-    masks = trajectory_masks(many, unmasked_at, 2)
+    masks = draw(many, unmasked_at, 2)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(trajectory_masks(many[order], unmasked_at[order], 2), masks[:, order])
-    assert torch.equal(trajectory_masks(many, unmasked_at, 4)[:2], masks)
-    assert not torch.equal(masks[0], masks[1])
+    assert torch.equal(draw(many[order], unmasked_at[order], 2), masks[:, order])
+    assert torch.equal(draw(many, unmasked_at, 4)[:2], masks)
+    assert torch.equal(draw(many, unmasked_at, 2), masks)
+    assert not torch.equal(masks[0], masks[1]) and len(masks[0].unique(dim=0)) > 1
+    alike = draw(many.repeat_interleave(4), unmasked_at.repeat_interleave(4, 0), 2)
+    assert torch.equal(alike, masks.repeat_interleave(4, dim=1))
+
+
+# What counts
+
+
+def test_counted_tokens_by_hand() -> None:
+    """If it fails, the end of an answer is not trained, or what follows it is."""
+    completions = torch.tensor([[1, 2, 3, 4], [1, 9, 3, 4], [9, 2, 9, 4], [1, 2, 3, 9], [5, 8, 6, 9]])
+    assert counted_tokens(completions, (9,)).sum(1).tolist() == [4, 2, 1, 4, 4]
+    assert counted_tokens(completions, (9, 8)).sum(1).tolist() == [4, 2, 1, 4, 2], "LLaDA has an end of turn as well"
+    assert counted_tokens(completions, (9,))[1].tolist() == [True, True, False, False]
+    assert counted_tokens(completions, ()).all()
+
+
+def test_a_pair_hides_every_counted_token_once_and_no_other() -> None:
+    """If it fails, what follows an answer's end is scored, or a token before it is not."""
+    counted = of_lengths(torch.tensor([1, 4, 6, 3]), 6)
+    masks = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.5
+    views = mask_views(masks, counted)
+    assert torch.equal(views.hidden.view(3, 2, 4, 6).sum(1), counted.expand(3, -1, -1).long())
+    assert torch.equal(views.hidden[::2], masks & counted)
+    assert torch.equal(views.counted, counted) and views.prompt_hidden is None
+    assert torch.equal(mask_views(masks, counted, complement=False).hidden, masks & counted)
+
+
+def test_scores_without_complements_by_hand() -> None:
+    """If it fails, psi does not mean a shift per token once the complements are left out.
+
+    One completion of 4 tokens under 2 masks, which hide tokens 0 and 2, and token 3: the means of what is hidden are
+    (-1 - 2) / 2 and -4. With `elbo` weights (L + 1) / x: -3 * 5/2 / 4 and -4 * 5/1 / 4. A mask that hides nothing, as
+    a draw may, says nothing.
+    """
+    hidden = torch.tensor([[[1, 0, 1, 0]], [[0, 0, 0, 1]], [[0, 0, 0, 0]]]).bool()
+    readouts = torch.tensor([[[-1.0, 0, -2.0, 0]], [[0, 0, 0, -4.0]], [[0.0, 0, 0, 0]]])
+    lengths = torch.tensor([4])
+    assert pair_scores(readouts, hidden, lengths, "uniform", complement=False).flatten().tolist() == [-1.5, -4.0, 0.0]
+    assert pair_scores(readouts, hidden, lengths, "elbo", complement=False).flatten().tolist() == [-1.875, -5.0, 0.0]
+
+
+# Masks of completions that end early
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+def test_sizes_are_uniform_over_each_own_length(length: int) -> None:
+    """If it fails, short answers are mostly scored with everything hidden, and their ELBO is no estimate of it.
+
+    A sequence of L_i counted tokens hides floor(q (L_i + 1)) of them, q uniform over [0, 1): 0..L_i equally often,
+    whatever the width of the batch and the lengths of its neighbours. Of 4,000 keys a quarter has L_i counted tokens
+    of 8; stratified draws vary less than independent ones, for which 30 is exceeded less than once in 5,000 with up
+    to 7 degrees of freedom.
+    """
+    lengths = torch.tensor([length, 8, 2, 5]).repeat(1000)
+    masks = masking.random_masks(keys(4000, "views", "own length", length), of_lengths(lengths, 8), 2)
+    assert not (masks & ~of_lengths(lengths, 8)).any()
+    for pair in masks[:, ::4]:
+        assert chi_square(torch.bincount(pair.sum(1), minlength=length + 1).double()) < 30
+
+
+def test_sets_are_uniform_among_the_counted_tokens() -> None:
+    """If it fails, tokens near the end of an answer are scored in other contexts than those at its beginning.
+
+    Given the size, all sets are equally likely: each of 3 counted tokens of 6 is hidden in half of all draws, and each
+    two of them together in a third (sizes 2 and 3: 1/4 * 1/3 + 1/4). Binomial, 5 standard errors.
+    """
+    count = 4000
+    masks = masking.random_masks(keys(count, "views", "sets"), of_lengths(torch.full((count,), 3), 6), 1)[0].double()
+    together = masks[:, :3].T @ masks[:, :3] / count
+    expected = torch.full((3, 3), 1 / 3, dtype=torch.float64).fill_diagonal_(1 / 2)
+    assert (together - expected).abs().max().item() < 5 * math.sqrt(0.25 / count)
+
+
+def test_neighbours_that_end_early_change_nothing() -> None:
+    """If it fails, how a completion is scored depends on the others of its batch."""
+    chosen, lengths = keys(12), torch.tensor([8, 3, 5]).repeat(4)
+    masks = masking.random_masks(chosen, of_lengths(lengths, 8), 2)
+    whole = masking.random_masks(chosen, of_lengths(torch.full((12,), 8), 8), 2)
+    assert torch.equal(masks[:, ::3], whole[:, ::3])
+
+
+def test_trajectory_masks_keep_to_the_counted_tokens() -> None:
+    """If it fails, what follows an answer's end is scored, or it changes the states of what comes before.
+
+    A state hides the counted tokens that were unmasked at its step or later, the same step as with everything counted.
+    """
+    source = torch.Generator().manual_seed(0)
+    unmasked_at = torch.rand(20, 8, generator=source).argsort(1)
+    counted = of_lengths(torch.arange(20) % 8 + 1, 8)
+    chosen = keys(20)
+    masks = masking.trajectory_masks(chosen, unmasked_at, counted, 3)
+    assert torch.equal(masks, masking.trajectory_masks(chosen, unmasked_at, torch.ones_like(counted), 3) & counted)
+
+
+# Prompts with hidden tokens
+
+
+def prompts(lengths: list[int], width: int) -> Tensor:  # (B, S) bool, False on left padding
+    return torch.arange(width) >= width - torch.tensor(lengths)[:, None]
+
+
+def hidden(chosen: Tensor, attention: Tensor, draws: int = 2, rate: float = 0.3) -> Tensor:  # (C, B, S)
+    views = prompt_views(chosen, attention, of_lengths(torch.full((len(chosen),), 4), 4), draws, rate)
+    assert views.prompt_hidden is not None
+    return views.prompt_hidden
+
+
+def test_completions_are_hidden_as_a_whole() -> None:
+    """If it fails, the one-step likelihood is of a completion of which parts are in view, or cut short."""
+    counted = of_lengths(torch.tensor([4, 2, 1]), 4)
+    views = prompt_views(keys(3), prompts([5, 5, 5], 5), counted, 3, 0.3)
+    assert torch.equal(views.hidden, counted.expand(3, -1, -1)) and torch.equal(views.counted, counted)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.15, 0.6])
+def test_prompt_tokens_are_hidden_at_the_rate(rate: float) -> None:
+    """If it fails, prompts are hidden more or less than configured, at some places, or all of a prompt at once.
+
+    Each token independently with probability `rate`: the share has standard error sqrt(rate (1 - rate) / n), over all
+    draws and at each place, and two places together have rate^2. Five of them are allowed.
+    """
+    count = 4000
+    found = hidden(keys(count, "views", "rate"), prompts([6] * count, 6), 2, rate).double()  # (2, B, 6)
+
+    def near(share: Tensor, expected: float, n: int) -> bool:
+        return bool(((share - expected).abs() <= 5 * math.sqrt(expected * (1 - expected) / n)).all())
+
+    assert near(found.mean(), rate, 2 * count * 6)
+    assert near(found.mean((0, 1)), rate, 2 * count)
+    assert near((found[:, :, 1:] * found[:, :, :-1]).mean((0, 1)), rate**2, 2 * count)
+    assert near((found[0] * found[1]).mean(0), rate**2, count), "draws are independent"
+
+
+def test_equal_keys_hide_the_same_prompt_tokens() -> None:
+    """If it fails, `share_masks` does not share; or completions that should differ in their view do not."""
+    three = keys(3)
+    attention = prompts([30] * 12, 30)
+    found = hidden(three.repeat_interleave(4), attention)
+    assert torch.equal(found, hidden(three, attention[:3]).repeat_interleave(4, dim=1))
+    assert not torch.equal(found[:, 0], found[:, 4]) and not torch.equal(found[0], found[1])
+
+
+def test_padding_moves_and_hides_nothing() -> None:
+    """If it fails, a prompt's hidden tokens depend on the longest prompt of the batch, or padding is made a mask."""
+    chosen, lengths = keys(20), [index % 7 + 1 for index in range(20)]
+    narrow = hidden(chosen, prompts(lengths, 7))
+    wide = hidden(chosen, prompts(lengths, 19))
+    assert torch.equal(wide[:, :, 12:], narrow) and not wide[:, :, :12].any()
+    assert not (narrow & ~prompts(lengths, 7)).any() and narrow.any()
+
+
+def test_prompt_tokens_are_hidden_whatever_the_batch() -> None:
+    """If it fails, the order of rollouts, the micro-batch or the number of draws changes the training."""
+    chosen, attention = keys(20), prompts([9, 4] * 10, 9)
+    found = hidden(chosen, attention)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(hidden(chosen[order], attention[order]), found[:, order])
+    assert torch.equal(hidden(chosen[3:5], attention[3:5]), found[:, 3:5])
+    assert torch.equal(hidden(chosen, attention, draws=5)[:2], found)
