@@ -14,6 +14,7 @@ from flytekit.exceptions.base import FlyteException
 from flytekit.extend import IgnoreOutputs
 
 from images.nodes import ENDPOINT, Nodes
+from tasks.console import speak
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.records import EpochStats
@@ -124,6 +125,7 @@ def _distill(
             evidence=evidence,
             found=found,
             send=send,
+            speak=speak,
         )
     try:
         stats = train(epoch, machines)

@@ -9,6 +9,10 @@ class GdsdError(Exception):
     """Base of all errors raised on purpose by this project."""
 
 
+class PassingError(Exception):
+    """Says of an error, beside its other base, that it may go away by itself: another attempt may succeed."""
+
+
 class ConfigError(GdsdError, ValueError):
     """A configuration was refused: the message has the dotted path, the value, what is allowed and the nearest name."""
 
@@ -45,5 +49,5 @@ class PublishError(GdsdError, RuntimeError):
     """A finished run was not told of, or its policy not pushed: the message has who refuses and what can be done."""
 
 
-class UnreachableError(PublishError):
+class UnreachableError(PublishError, PassingError):
     """Who a finished run is delivered to does not answer, or has a fault of its own; later it may work."""

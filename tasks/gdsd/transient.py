@@ -1,13 +1,14 @@
 """Which errors may go away by themselves, so that it is worth to try again: lost connections, busy servers, lost GPUs.
 
-Errors of a library are known by the names of their classes, so that nothing is imported to look at one.
+Errors of a library are known by the names of their classes, so that nothing is imported to look at one. What torch
+reports of memory and of GPUs has no class of its own everywhere; for that alone its words are read, and only here.
 """
 
 import errno
 import socket
 from collections.abc import Iterator, Mapping
 
-from tasks.gdsd.errors import GdsdError, UnreachableError
+from tasks.gdsd.errors import GdsdError, PassingError
 
 NAMES = frozenset(
     {
@@ -24,8 +25,6 @@ NAMES = frozenset(
         "requests.exceptions.ChunkedEncodingError",
         "requests.exceptions.ConnectionError",
         "requests.exceptions.Timeout",
-        "tasks.gdsd.distill.machines.VanishedError",
-        "tasks.gdsd.distill.processes.LostProcessError",
         "torch.distributed.DistBackendError",
         "torch.distributed.DistNetworkError",
         "urllib3.exceptions.IncompleteRead",
@@ -47,14 +46,15 @@ ERRNOS = frozenset(
         errno.ETIMEDOUT,
     }
 )
-SHORTAGE = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # of torch's allocators
+# What torch's allocator of the machine's memory, and CUDA's libraries, say in a plain RuntimeError.
+SHORTAGE = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 STATUS = frozenset({408, 425, 429})  # beside 500 and above
 
 
 def may_pass(error: BaseException) -> bool:
     """Whether another attempt may succeed, by an error or the cause that it names.
 
-    An error of the project does so only by its cause, or where it is about just that; the shortage of memory does not.
+    An error of the project does so only by its cause, or as a `PassingError`; the shortage of memory does not.
     """
     return any(_passes(link) for link in _chain(error))
 
@@ -69,8 +69,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _passes(error: BaseException) -> bool:
     names = _names(error)
-    if isinstance(error, GdsdError) or names & NEVER:
-        return isinstance(error, UnreachableError)
+    if isinstance(error, GdsdError | PassingError) or names & NEVER:
+        return isinstance(error, PassingError)
     if names & NAMES or isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return True
     if isinstance(error, OSError) and error.errno in ERRNOS:

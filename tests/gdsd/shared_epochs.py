@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -17,7 +18,7 @@ from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distill import loop, processes
+from tasks.gdsd.distill import forward, processes
 from tasks.gdsd.distill.epoch import Epoch
 from tasks.gdsd.distill.epoch import _train as train_here
 from tasks.gdsd.distill.forward import hidden_states
@@ -52,6 +53,19 @@ class Outcome:
     error: GdsdError | None
     held: int = 0  # numbers in the weights that the process had during the last micro-batch
     states: Tensor | None = None  # what the trained denoiser makes of a few tokens
+
+
+def assert_close(found: Outcome, expected: Outcome) -> None:
+    """Checks that an epoch went another way to the same policy, up to rounding."""
+    assert found.stats is not None and expected.stats is not None, found.error
+    assert found.weights.keys() == expected.weights.keys()
+    assert max(float((found.weights[name] - weight).abs().max()) for name, weight in expected.weights.items()) < 1e-5
+    assert found.moments.keys() == expected.moments.keys()
+    for name, moment in expected.moments.items():
+        torch.testing.assert_close(found.moments[name], moment, rtol=1e-3, atol=1e-5)
+    for step, wanted in zip(found.stats.steps, expected.stats.steps, strict=True):
+        reported = wanted.model_dump(exclude_none=True)
+        assert step.model_dump(exclude_none=True) == pytest.approx(reported, rel=1e-3, abs=1e-5)
 
 
 def start_of(case: Case) -> PolicyState:
@@ -121,7 +135,7 @@ def breaking(what: str | None, held: list[int]) -> Iterator[None]:
         handle.remove()
         raise RuntimeError(SHORTAGE)
 
-    with mock.patch.object(loop, "hidden_states", states):
+    with mock.patch.object(forward, "hidden_states", states):
         yield
 
 
@@ -150,5 +164,5 @@ def _train_with(epoch: Epoch, tokens: int) -> EpochStats:
         return hidden_states(denoiser, prompts, attention, completions, views)
 
     rank, count = processes.place()
-    with mock.patch.object(loop, "hidden_states", states if rank == count - 1 else hidden_states):
+    with mock.patch.object(forward, "hidden_states", states if rank == count - 1 else hidden_states):
         return train_here(epoch)

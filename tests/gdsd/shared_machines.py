@@ -7,7 +7,8 @@ from datetime import timedelta
 from functools import partial
 
 from tasks.gdsd.config.compute import ComputeConfig
-from tasks.gdsd.distill import processes as parallel
+from tasks.gdsd.distill import processes
+from tasks.gdsd.distill.launcher import launch
 from tasks.gdsd.distill.machines import Machines
 from tasks.gdsd.errors import CheckpointError
 
@@ -35,8 +36,8 @@ def on_machines(count: int, work: Callable[[Machines], object]) -> list[object]:
     return [found[number] for number in range(count)]
 
 
-def launched(work: Callable[[str], object], argument: str, processes: int = 1) -> Callable[[Machines], object]:
-    return partial(parallel.launch, work, argument, processes)
+def launched(work: Callable[[str], object], argument: str, count: int = 1) -> Callable[[Machines], object]:
+    return partial(launch, work, argument, count)
 
 
 def count_up(words: str) -> str:
@@ -45,7 +46,7 @@ def count_up(words: str) -> str:
 
     torch.distributed.init_process_group("gloo")
     found = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, parallel.place()[0])
+    torch.distributed.all_gather_object(found, processes.place()[0])
     return f"{words} {found}"
 
 
@@ -54,7 +55,7 @@ def patience(words: str) -> str:
     import torch
     from torch.distributed.distributed_c10d import _get_default_group
 
-    parallel.accelerator(torch.device("cpu"), ComputeConfig())
+    processes.accelerator(torch.device("cpu"), ComputeConfig())
     waits = _get_default_group()._get_backend(torch.device("cpu")).options._timeout
     return f"{words} {waits.total_seconds():.0f}"
 
@@ -66,34 +67,34 @@ def refuse(words: str) -> str:
 
 def break_last(words: str) -> str:
     """The last process crashes while the others wait for it."""
-    import torch
-
-    rank, world = parallel.place()
-    torch.distributed.init_process_group("gloo")
-    torch.distributed.barrier()
-    if rank == world - 1:
-        raise KeyError(words)
-    torch.distributed.barrier()
-    return words
+    return _raise_last(KeyError(words), met=True)
 
 
 def break_early(words: str) -> str:
     """The last process crashes before the others can know of it by a broken connection."""
-    import torch
-
-    rank, world = parallel.place()
-    if rank == world - 1:
-        raise KeyError(words)
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=90))
-    return words
+    return _raise_last(KeyError(words), met=False)
 
 
 def refuse_last(words: str) -> str:
     """The last process finds a fault in its own copy of what all read; the others wait to meet it."""
+    return _raise_last(CheckpointError(words), met=False)
+
+
+def refuse_late(words: str) -> str:
+    """The last process finds a fault that the others do not, who have met it."""
+    return _raise_last(CheckpointError(words), met=True)
+
+
+def _raise_last(error: Exception, met: bool) -> str:
     import torch
 
-    rank, world = parallel.place()
+    rank, world = processes.place()
+    if met:
+        torch.distributed.init_process_group("gloo")
+        torch.distributed.barrier()
     if rank == world - 1:
-        raise CheckpointError(words)
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=90))
-    return words
+        raise error
+    if not met:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=90))
+    torch.distributed.barrier()
+    return "all went well"

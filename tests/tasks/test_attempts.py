@@ -16,9 +16,10 @@ from flytekit.types.file import FlyteFile
 
 from tasks import distill
 from tasks.gdsd.denoiser import checkpoint
-from tasks.gdsd.distill import loop, machines
+from tasks.gdsd.distill import machines
 from tasks.gdsd.distill.epoch import Epoch
 from tasks.gdsd.distill.resume import FILE
+from tasks.gdsd.distill.updates import Updates
 from tasks.gdsd.files import digest
 from tests.gdsd import interims
 from tests.gdsd.epochs import computed, configured
@@ -47,42 +48,54 @@ def given(epoch: Epoch) -> dict[str, object]:
     }
 
 
-def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, object]:
+    return given(interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0)))
+
+
+class Machine:
+    """What an attempt runs on: it is taken away before an update, or before the policy is loaded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.updates, self.last, self.loads = 0, 99, True
+        take, load = Updates.take, checkpoint.load
+
+        def take_unless_away(updates: Updates, rate: float) -> object:
+            if self.updates == self.last:
+                raise ConnectionResetError("the machine is taken away")
+            self.updates += 1
+            return take(updates, rate)
+
+        def load_unless_away(*given: Any, **named: Any) -> checkpoint.PolicyState:
+            if not self.loads:
+                raise ConnectionResetError("the machine is taken away")
+            return load(*given, **named)
+
+        monkeypatch.setattr(Updates, "take", take_unless_away)
+        monkeypatch.setattr(checkpoint, "load", load_unless_away)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def test_an_attempt_goes_on_from_the_one_before(tmp_path: Path, inputs: dict[str, object], machine: Machine) -> None:
     """If it fails, an epoch on machines that may be taken away starts afresh each time, or ends as another policy."""
-    epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
-    inputs = given(epoch)
-    updates, lasts = [0], [99]
-    update = loop._Epoch.update
 
-    def taken_away(self: loop._Epoch, rate: float) -> object:
-        if updates[0] == lasts[0]:
-            raise ConnectionResetError("the machine is taken away")
-        updates[0] += 1
-        return update(self, rate)
-
-    monkeypatch.setattr(loop._Epoch, "update", taken_away)
-    load = checkpoint.load
-
-    def taken_away_at_once(*given: Any, **named: Any) -> checkpoint.PolicyState:
-        if lasts[0] < 0:
-            raise ConnectionResetError("the machine is taken away")
-        return load(*given, **named)
-
-    monkeypatch.setattr(checkpoint, "load", taken_away_at_once)
-
-    def run(name: str, before: str | None, last: int = 99) -> Attempt:
-        updates[0], lasts[0] = 0, last
+    def run(name: str, before: str | None, last: int = 99, loads: bool = True) -> Attempt:
+        machine.updates, machine.last, machine.loads = 0, last, loads
         return attempt(distill.distill_epoch, tmp_path / name, None if before is None else tmp_path / before, **inputs)
 
     expected = trained(run("undisturbed", None))
-    assert updates == [3]
+    assert machine.updates == 3
     assert run("first", None, last=0).retried, "before there is any state"
     assert run("second", "first", last=2).retried
     assert [path.name for path in (tmp_path / "second" / "checkpoint").iterdir()] == [FILE]
-    assert run("third", "second", last=-1).retried, "before the policy is loaded; it hands on what it was given"
+    assert run("third", "second", loads=False).retried, "before the policy is loaded; it hands on what it was given"
     assert run("fourth", "third", last=0).retried, "before there is a new state"
     assert trained(run("fifth", "fourth")) == expected
-    assert updates == [1], "and only the last update was still to be made"
+    assert machine.updates == 1, "and only the last update was still to be made"
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -112,22 +125,16 @@ def elsewhere(*_: object) -> None:
 
 
 def test_a_store_that_fails_for_a_moment_costs_no_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    inputs: dict[str, object],
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """flytekit reports a lost connection as it reports that nothing is there; taking it for that costs the epoch."""
-    epoch = interims.epoch(tmp_path, computed(configured({"trust_region": 0.05}), save_minutes=0.0))
-    inputs = given(epoch)
-    update, made = loop._Epoch.update, []
-
-    def taken_away(self: loop._Epoch, rate: float) -> object:
-        if len(made) == 2:
-            raise ConnectionResetError("the machine is taken away")
-        made.append(rate)
-        return update(self, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Epoch, "update", taken_away)
-        assert attempt(distill.distill_epoch, tmp_path / "first", None, **inputs).retried
+    machine.last = 2
+    assert attempt(distill.distill_epoch, tmp_path / "first", None, **inputs).retried
+    machine.last = 99
     restore, failures = SyncCheckpoint.restore, [2]
 
     def fails_at_first(self: SyncCheckpoint) -> Path | None:

@@ -19,8 +19,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from gcsfs.retry import HttpError
 from yarl import URL
 
+from tasks.gdsd.distill.failures import LostProcessError, ProcessError
+from tasks.gdsd.distill.machines import VanishedError
 from tasks.gdsd.distill.memory import OutOfMemoryError
-from tasks.gdsd.distill.processes import LostProcessError, ProcessError
 from tasks.gdsd.errors import CheckpointError, GdsdError
 from tasks.gdsd.transient import may_pass
 from tasks.retry import retried
@@ -93,6 +94,7 @@ PASSING: dict[str, Callable[[], BaseException]] = {
     "GPU lost in a product": lambda: RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `x`"),
     "NCCL": lambda: torch.distributed.DistBackendError("NCCL error: unhandled system error"),
     "process killed": lambda: LostProcessError("x"),
+    "machine taken away": lambda: VanishedError("x"),
 }
 ORDINARY: dict[str, Callable[[], BaseException]] = {
     "of the project": lambda: CheckpointError("gdsd.json is missing"),

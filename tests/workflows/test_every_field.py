@@ -174,13 +174,13 @@ ELSEWHERE = {
     "publish.hub": "tests/gdsd/publish/test_hub.py",
     "prompts.domain.format": "tests/gdsd/domains/test_sudoku.py",  # the tiny family does not know the words of `tagged`
     "policy.adapter.base_bits": "tests/gdsd/denoiser/test_quantization.py",
-    "distill.compute.processes": "tests/gdsd/test_parallel.py",
+    "distill.compute.processes": "tests/gdsd/distill/test_launcher.py",
     "distill.compute.nodes": "tests/workflows/test_nodes.py",
-    "distill.compute.sharding": "tests/gdsd/test_parallel.py",
-    "distill.compute.gradient_checkpointing": "tests/gdsd/test_memory.py",  # only memory and time
-    "distill.compute.save_minutes": "tests/gdsd/test_interim.py",  # on a cluster only
+    "distill.compute.sharding": "tests/gdsd/distill/test_launcher.py",
+    "distill.compute.gradient_checkpointing": "tests/gdsd/distill/test_gradients.py",  # only memory and time
+    "distill.compute.save_minutes": "tests/gdsd/distill/test_resume.py",  # on a cluster only
     "policy.model": "tests/tasks/test_policy.py",
-    "distill.max_skipped": "tests/gdsd/test_distiller.py",
+    "distill.max_skipped": "tests/gdsd/distill/test_updates.py",
     "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
     "rollout.engine.compile": "tests/gdsd/test_compile.py",  # only time
     "rollout.engine.drift.reward_gap": "tests/gdsd/evaluate/test_drift.py",  # needs a gap that is not chance

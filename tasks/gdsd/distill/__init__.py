@@ -1,4 +1,4 @@
 """Stage `distill`: a policy and scored rollouts come in, the policy after one epoch of updates goes out.
 
-`epoch` runs it on one or several machines; `loop` is the update itself. Read `masking`, `forward` and `loop` first.
+Read `masking`, `forward`, `gradients` and `loop` first. `epoch` runs the loop from files to files, on all machines.
 """

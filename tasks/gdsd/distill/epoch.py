@@ -3,22 +3,22 @@
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from tasks.console import speak
 from tasks.gdsd import tables
 from tasks.gdsd.config.compute import ComputeConfig
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distill import loop, memory, processes, resume
+from tasks.gdsd.distill import loop, processes, resume
+from tasks.gdsd.distill.launcher import launch
 from tasks.gdsd.distill.machines import Machines
+from tasks.gdsd.distill.memory import OutOfMemoryError, SharedShortageError
 from tasks.gdsd.distill.resume import Keeper
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import EpochStats
@@ -41,6 +41,7 @@ class Epoch:
     evidence: Path  # what is left of an epoch whose updates were not finite
     found: Path | None = None  # the state that an earlier attempt at this epoch has left
     send: Callable[[Path], None] | None = None  # puts a state where the next attempt finds it; picklable
+    speak: Callable[[], None] | None = None  # shows the log lines of a process that was started for this; picklable
 
 
 def train(epoch: Epoch, machines: Machines | None = None) -> EpochStats:
@@ -52,30 +53,29 @@ def train(epoch: Epoch, machines: Machines | None = None) -> EpochStats:
     all are started again with micro-batches of half the size.
 
     Raises:
-        GdsdError: see `distiller.distill` and `parallel.launch`.
+        GdsdError: see `loop.distill`.
+        Exception: see `launcher.launch`.
     """
     while True:
         compute = epoch.config.compute
         try:
-            return processes.launch(
-                _train, epoch, compute.everywhere if machines is None else compute.processes, machines
+            return launch(_train, epoch, compute.everywhere if machines is None else compute.processes, machines)
+        except SharedShortageError as error:
+            if error.smallest:
+                raise OutOfMemoryError(str(error)) from error
+            tokens = max(1, min(compute.micro_batch_tokens, error.tokens) // 2)
+            logger.warning(
+                "%d tokens do not fit the memory; starting again with micro-batches of %d", error.tokens, tokens
             )
-        except processes.ProcessError as error:
-            found = re.search(rf"{memory.SharedShortageError.__name__}: (\d+) tokens", str(error))
-            if found is None:
-                raise
-            if memory.SMALLEST in str(error):
-                raise memory.OutOfMemoryError(str(error)) from error
-            tokens = max(1, min(compute.micro_batch_tokens, int(found[1])) // 2)
-            logger.warning("%s tokens do not fit the memory; starting again with micro-batches of %d", found[1], tokens)
         smaller = compute.model_copy(update={"micro_batch_tokens": tokens})
         epoch = replace(epoch, config=epoch.config.model_copy(update={"compute": smaller}))
 
 
 def _train(epoch: Epoch) -> EpochStats:
     """What each process does; only the first one writes."""
-    if processes.place()[1] > 1:
-        speak()  # in a process of its own
+    number, count = processes.place()
+    if epoch.speak is not None and count > 1:
+        epoch.speak()
     device = devices.device()
     base = None if epoch.base is None else _reference(epoch.base, device, epoch.config.compute)
     # Without an adapter the weights themselves are trained. Most updates are too small for half precision: at a rate of
@@ -94,7 +94,7 @@ def _train(epoch: Epoch) -> EpochStats:
         evidence=epoch.evidence,
         keeper=_keeper(epoch, parent),
     )
-    if processes.place()[0] == 0:
+    if number == 0:
         checkpoint.save(epoch.trained, trained)
     return stats
 

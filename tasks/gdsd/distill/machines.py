@@ -3,19 +3,21 @@
 Each runs the same program. Nothing else is shared: no disk, and no knowledge of who has failed.
 """
 
-import json
 import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousParameters
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
+
+from tasks.gdsd.distill.failures import FailureReport
+from tasks.gdsd.errors import PassingError
+from tasks.gdsd.records import Record
 
 COME_SECONDS = 1800  # for a machine that is rented and has yet to fetch its image
 HEAR_SECONDS = 3600  # for a process or machine that is busy with whole weights at a slow store; see `listening`
@@ -24,7 +26,7 @@ HEAR_SECONDS = 3600  # for a process or machine that is busy with whole weights 
 GRACE_SECONDS = 60
 
 
-class VanishedError(RuntimeError):
+class VanishedError(PassingError, RuntimeError):
     """A machine was taken away, or never came: nothing is wrong with the work, which may be tried again."""
 
 
@@ -32,15 +34,21 @@ class ElsewhereError(RuntimeError):
     """What came of the work, good or bad, is another machine's to tell."""
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(Record):
     """How a piece of work ended on a machine."""
 
-    first: bool  # whether the first of all processes ran there
-    refused: bool = False  # a process returned an error of the project
-    crash: str | None = None  # what the first process that crashed said
-    seconds: float = 0.0  # when that was, since the epoch
+    first: bool = False  # whether the first of all processes ran there
+    failure: FailureReport | None = None
     gone: bool = False  # it is being taken away
+
+    @property
+    def refused(self) -> bool:
+        return self.failure is not None and self.failure.kind == "refusal"
+
+    @property
+    def broken(self) -> bool:
+        """Whether its processes ended in disorder, so that those of other machines wait for them."""
+        return self.gone or (self.failure is not None and not self.refused)
 
 
 class Machines:
@@ -98,9 +106,9 @@ class Machines:
             yield
         except Exception as error:
             with suppress(VanishedError):
-                self.tell(Told(False, crash=repr(error), seconds=time.time()))
+                self.tell(Told(failure=FailureReport.of(error)))
             raise
-        failed = [number for number, one in enumerate(self.tell(Told(False))) if one.crash is not None]
+        failed = [number for number, one in enumerate(self.tell(Told())) if one.failure is not None]
         if failed:
             raise ElsewhereError(f"machine {failed[0] + 1} of {self.count} has failed, and says why")
 
@@ -119,7 +127,7 @@ class Machines:
                 told = self._told_so_far(keys)
                 if any(one.refused for one in told):
                     latest = min(latest, time.monotonic() + GRACE_SECONDS)
-                if time.monotonic() > latest or any(one.gone or one.crash is not None for one in told):
+                if time.monotonic() > latest or any(one.broken for one in told):
                     end()
 
         listener = threading.Thread(target=listen, daemon=True)
@@ -132,9 +140,24 @@ class Machines:
 
     def _told_so_far(self, keys: Sequence[str]) -> list[Told]:
         try:
-            return [Told(**json.loads(self._store.get(key))) for key in keys if self._store.check([key])]
+            return [Told.model_validate_json(self._store.get(key)) for key in keys if self._store.check([key])]
         except RuntimeError:  # of the machine that holds the store
-            return [Told(False, gone=True)]
+            return [Told(gone=True)]
+
+    def agree(self, mine: Told) -> FailureReport | None:
+        """Tells the others how the work ended here; returns how it failed, if it did, where this machine is to say so.
+
+        Raises:
+            ElsewhereError: another machine is to say how the work ended.
+            VanishedError: see `tell`.
+        """
+        told = self.tell(mine)
+        speaks = speaker(told)
+        if speaks is None:
+            return cause(told)
+        if speaks != self.number:
+            raise ElsewhereError(f"machine {speaks + 1} of {self.count} has what came of the work")
+        return mine.failure
 
     def tell(self, mine: Told) -> list[Told]:
         """Tells the others how this machine's part ended, and returns what all have told, in the order of arrival.
@@ -147,9 +170,9 @@ class Machines:
         keys = [f"{talk}/{number}" for number in range(self.count)]
         patience = timedelta(seconds=HEAR_SECONDS)
         try:
-            self._store.set(keys[self.number], json.dumps(asdict(mine)))
+            self._store.set(keys[self.number], mine.model_dump_json())
             self._store.wait(keys, patience)
-            told = [Told(**json.loads(self._store.get(key))) for key in keys]
+            told = [Told.model_validate_json(self._store.get(key)) for key in keys]
             heard = self._store.add(f"{talk}/heard", 1)
         except RuntimeError as error:
             raise self._vanished(mine) from error
@@ -165,17 +188,17 @@ class Machines:
     def leave(self) -> None:
         """Tells the others that this machine is being taken away, and waits for nobody."""
         with suppress(RuntimeError):
-            self._store.set(f"{self.talk}/{self.number}", json.dumps(asdict(Told(False, gone=True))))
+            self._store.set(f"{self.talk}/{self.number}", Told(gone=True).model_dump_json())
 
     def _vanished(self, mine: Told) -> VanishedError:
         return VanishedError(
             f"a machine of {self.count} is gone; the work can be tried again. Machine {self.number + 1} at "
-            f"{self.address} says: {mine.crash or 'nothing was wrong here'}"
+            f"{self.address} says: {'nothing was wrong here' if mine.failure is None else mine.failure.story}"
         )
 
 
 def speaker(told: Sequence[Told]) -> int | None:
-    """Returns the machine that tells the user how the work ended, or None where all say the same about a crash.
+    """Returns the machine that tells the user how the work ended, or None where all say the same about a failure.
 
     All processes raise the same errors of the project, so that the first one's is enough; it may have left evidence.
     Where one leaves the others alone with such an error, theirs is a crash that means nothing.
@@ -183,16 +206,16 @@ def speaker(told: Sequence[Told]) -> int | None:
     refused = [number for number, one in enumerate(told) if one.refused]
     if refused:
         return min(refused, key=lambda number: not told[number].first)
-    if any(one.crash is not None for one in told):
+    if any(one.failure is not None for one in told):
         return None
     return next(number for number, one in enumerate(told) if one.first)
 
 
-def cause(told: Sequence[Told]) -> str:
-    """Returns what the machine says that crashed before all others."""
-    crashed = [(one.seconds, number, one.crash) for number, one in enumerate(told) if one.crash is not None]
-    _, number, said = min(crashed)
-    return f"machine {number + 1} of {len(told)}: {said}"
+def cause(told: Sequence[Told]) -> FailureReport:
+    """Returns the failure that came before all others, with its machine."""
+    failed = [(number, one.failure) for number, one in enumerate(told, 1) if one.failure is not None]
+    number, first = min(failed, key=lambda item: item[1].seconds)
+    return first.model_copy(update={"story": f"machine {number} of {len(told)}: {first.story}"})
 
 
 def _own_address(host: str, port: int, deadline: float) -> str:

@@ -19,10 +19,6 @@ class Views:
     counted: Tensor  # (B, L) bool: the others of a completion are hidden in every view and never read out
     prompt_hidden: Tensor | None  # (C, B, S) bool; None where prompts stay as they are
 
-    def part(self, rows: slice) -> "Views":
-        prompt_hidden = None if self.prompt_hidden is None else self.prompt_hidden[:, rows]
-        return Views(self.hidden[:, rows], self.counted[rows], prompt_hidden)
-
 
 def counted_tokens(
     completions: Tensor,  # (B, L) int64

@@ -10,8 +10,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import GdsdError
 
-SMALLEST = "fewer cannot be scored at a time"
-
 
 class OutOfMemoryError(GdsdError, MemoryError):
     """The smallest micro-batch does not fit: the message has its size and what can be done."""
@@ -20,8 +18,20 @@ class OutOfMemoryError(GdsdError, MemoryError):
 class SharedShortageError(RuntimeError):
     """A micro-batch does not fit one of the processes that compute each together: all have to start again.
 
-    No error of the project, which a process would return in good order while the others wait for it.
+    No error of the project, after which a process ends in good order while the others wait for it.
+
+    Args:
+        message: what happened, and what can be done.
+        tokens: of the micro-batch.
+        smallest: whether it cannot be cut, so that starting again does not help.
     """
+
+    def __init__(self, message: str, tokens: int, smallest: bool):
+        super().__init__(message, tokens, smallest)
+        self.tokens, self.smallest = tokens, smallest
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def release(device: torch.device) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, ObjectiveConfig, SpgConfig
 from tasks.gdsd.distill.batch import Batch
+from tasks.gdsd.records import Record
 
 
 def smallest(objective: ObjectiveConfig, group_size: int) -> int:
@@ -98,6 +99,14 @@ class MicroBatch:
             return self
         fixed = None if self.fixed is None else self.fixed.rows(chosen, self.batch.views.hidden)
         return MicroBatch(self.batch.rows(chosen), fixed)
+
+
+class Cut(Record):
+    """How a process's completions are cut into micro-batches, on which rounding depends."""
+
+    tokens: int  # what a micro-batch may have
+    first: list[int]  # completions of each in the first update, in which the start policy's scores were read
+    now: list[int]  # as many, or more and smaller ones if memory ran short since
 
 
 def refine(parts: list[MicroBatch], sizes: list[int]) -> list[MicroBatch]:

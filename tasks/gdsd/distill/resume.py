@@ -9,19 +9,21 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from accelerate import Accelerator
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tasks.gdsd import transient
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.distill import optimizer_state as moments
-from tasks.gdsd.distill import processes
+from tasks.gdsd.distill import optimizer_state, processes
+from tasks.gdsd.distill.microbatch import Cut
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.records import Record, StepStats
 
@@ -30,32 +32,44 @@ FILE = "interim.safetensors"
 WEIGHTS, MOMENTS = "weights.", "moments."  # before the names of tensors
 
 
-class Cut(Record):
-    """How a process's completions are cut into micro-batches, on which rounding depends."""
+class Reached(Record):
+    """How far an epoch has got."""
 
-    tokens: int  # what a micro-batch may have
-    first: list[int]  # completions of each in the first update, in which the start policy's scores were read
-    now: list[int]  # as many, or more and smaller ones if memory ran short since
+    updates: int  # as in a checkpoint's record
+    skipped_in_a_row: int
+    steps: list[StepStats] = Field(default_factory=list)
+    seconds: float = 0.0  # that the attempts so far took
+
+    def after(self, step: StepStats) -> Self:
+        """Returns how far the epoch has got with one step more."""
+        return self.model_copy(
+            update={
+                "updates": self.updates + (not step.skipped),
+                "skipped_in_a_row": self.skipped_in_a_row + 1 if step.skipped else 0,
+                "steps": [*self.steps, step],
+            }
+        )
+
+    def in_all(self, seconds: float) -> Self:
+        """Returns it with the seconds of this attempt added."""
+        return self.model_copy(update={"seconds": self.seconds + seconds})
 
 
 class InterimRecord(Record):
     """Where an epoch is."""
 
     epoch: str  # digest of all that the epoch follows from
-    updates: int  # as in a checkpoint's record
-    skipped_in_a_row: int
-    steps: list[StepStats]
-    seconds: float
+    reached: Reached
     cuts: list[Cut]  # of each process
 
 
+@dataclass(frozen=True)
 class Interim:
     """A loaded state of an unfinished epoch."""
 
-    def __init__(self, record: InterimRecord, weights: dict[str, Tensor], moments: dict[str, Tensor]):
-        self.record = record
-        self.weights = weights  # of what is trained
-        self.moments = moments
+    record: InterimRecord
+    weights: dict[str, Tensor]  # of what is trained
+    moments: dict[str, Tensor]
 
 
 class Keeper:
@@ -91,29 +105,37 @@ class Keeper:
         if interim is None or not everywhere:
             return None
         if accelerator.is_main_process:
-            logger.info("an earlier attempt at this epoch got to update %d; going on", len(interim.record.steps))
+            logger.info(
+                "an earlier attempt at this epoch got to update %d; going on", len(interim.record.reached.steps)
+            )
         return interim
 
     def due(self, accelerator: Accelerator) -> bool:
         """Whether it is time to save, by the clock of the first process."""
-        mine = accelerator.is_main_process and time.monotonic() - self.last >= 60 * self.minutes
-        return sum(processes.add_up([float(mine)], accelerator)) > 0
+        first, *_ = processes.gather(time.monotonic() - self.last >= 60 * self.minutes, accelerator)
+        return first
 
     def keep(
-        self, record: InterimRecord, denoiser: Denoiser, optimizer: torch.optim.AdamW, accelerator: Accelerator
+        self,
+        reached: Reached,
+        cuts: list[Cut],
+        denoiser: Denoiser,
+        optimizer: torch.optim.AdamW,
+        accelerator: Accelerator,
     ) -> None:
         """Writes and sends a state; training goes on without it if it cannot be sent now."""
         began, first = time.monotonic(), accelerator.is_main_process
-        weights, slots = moments.collect_weights(denoiser, first), moments.collect(optimizer, denoiser, first)
+        weights = optimizer_state.collect_weights(denoiser, first)
+        moments = optimizer_state.collect(optimizer, denoiser, first)
         if not first:
             return
-        write(self.file, record, weights, slots)
+        write(self.file, InterimRecord(epoch=self.epoch, reached=reached, cuts=cuts), weights, moments)
         size = self.file.stat().st_size
         store(self.file, self.send)
         self.file.unlink()
         self.last = time.monotonic()
         seconds = self.last - began
-        logger.info("kept the epoch's state after update %d (%.3g MB, %.1f s)", len(record.steps), size / 1e6, seconds)
+        logger.info("kept the epoch's state after update %d (%.3g MB, %.1f s)", len(reached.steps), size / 1e6, seconds)
 
 
 def store(file: Path, send: Callable[[Path], None]) -> None:
@@ -126,10 +148,10 @@ def store(file: Path, send: Callable[[Path], None]) -> None:
         logger.warning("the epoch's state could not be sent, going on without: %s", error)
 
 
-def write(file: Path, record: InterimRecord, weights: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
+def write(file: Path, record: InterimRecord, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
     """Writes a state beside its place and renames it."""
     named = {WEIGHTS + name: tensor for name, tensor in weights.items()}
-    named |= {MOMENTS + name: tensor for name, tensor in slots.items()}
+    named |= {MOMENTS + name: tensor for name, tensor in moments.items()}
     said = record.model_dump_json()
     partial = file.with_suffix(".partial")
     header = {"record": said, "sha256": _digest(said, named)}

@@ -1,6 +1,7 @@
 """Unfinished epochs: the next attempt goes on from the last state, ends as if undisturbed, and takes no other's."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from safetensors import safe_open
 
 from tasks.gdsd.config.objective import Wd1Config
 from tasks.gdsd.config.train import DistillConfig
-from tasks.gdsd.distill import processes
-from tasks.gdsd.distill.epoch import Epoch, train
-from tasks.gdsd.distill.resume import FILE, Cut, InterimRecord, Keeper, read
+from tasks.gdsd.distill.epoch import Epoch, _keeper, train
+from tasks.gdsd.distill.failures import LostProcessError
+from tasks.gdsd.distill.launcher import launch
+from tasks.gdsd.distill.microbatch import Cut
+from tasks.gdsd.distill.resume import FILE, InterimRecord, Keeper, Reached, read, store, write
+from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.checkpoints import damage
@@ -35,6 +39,9 @@ CASES: dict[str, tuple[DistillConfig, bool, bool]] = {  # config, adapter, wheth
     "wd1 adapter": (computed(WD1, **SMALL), True, False),
 }
 
+REACHED, CUTS = Reached(updates=0, skipped_in_a_row=0), [Cut(tokens=1, first=[1], now=[1])]
+QUICK = ("gdsd adapter", "gdsd top 5")
+
 
 def given(file: Path) -> str:
     """The name of the epoch that a state is of."""
@@ -49,7 +56,9 @@ def assert_same(found: tuple[Epoch, EpochStats], expected: tuple[Epoch, EpochSta
     assert found[1].model_dump(exclude=times) == expected[1].model_dump(exclude=times)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.whole) for name in CASES]
+)
 def test_an_epoch_goes_on_after_any_update(name: str, tmp_path: Path) -> None:
     """If it fails, a preempted epoch trains another policy than an undisturbed one, or computes its updates again."""
     first = epoch(tmp_path, *CASES[name])
@@ -115,7 +124,7 @@ SHARED = {
 def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Epoch, list[EpochStats]]]:
     """Epochs that two processes share, undisturbed and from each state."""
     epochs = {name: epoch(tmp_path_factory.mktemp(name), config, False, True) for name, config in SHARED.items()}
-    stats = processes.launch(train_and_resume, tuple(epochs.values()), 2)
+    stats = launch(train_and_resume, tuple(epochs.values()), 2)
     return dict(zip(epochs, zip(epochs.values(), stats, strict=True), strict=True))
 
 
@@ -132,7 +141,7 @@ def test_a_process_that_is_killed(shared: dict[str, tuple[Epoch, list[EpochStats
     """If it fails, a process that the system kills is not tried again, or what it had sent is of no use."""
     first, (expected, *_) = shared["spread"]
     killed = again(first, "killed", None, last=2, kill=True)
-    with pytest.raises(processes.LostProcessError, match="was killed"):
+    with pytest.raises(LostProcessError, match="was killed"):
         train(killed)
     assert not killed.trained.exists()
     after = again(first, "after a kill", state(killed, 2))
@@ -142,51 +151,60 @@ def test_a_process_that_is_killed(shared: dict[str, tuple[Epoch, list[EpochStats
 # States that are not taken
 
 
-def spoiled(how: str) -> Callable[[Path], None]:
-    def flip(file: Path) -> None:
-        content = bytearray(file.read_bytes())
-        content[-100] ^= 1
-        file.write_bytes(content)
-
-    return flip if how == "flipped bit" else lambda file: damage(file, how)
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "garbage", "flipped bit"])
-def test_a_damaged_state_is_not_taken(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_state_is_not_read(how: str, tmp_path: Path) -> None:
     """If it fails, half an upload ends every attempt at an epoch, or noise goes on being trained."""
-    first = epoch(tmp_path, *CASES["gdsd adapter"])
-    expected = first, train(first)
-    spoiled(how)(state(first, 2))
-    after = again(first, "after", state(first, 2))
+    file, weights, moments = tmp_path / FILE, {"w": torch.arange(100.0)}, {"w": torch.ones(100)}
+    write(file, InterimRecord(epoch="e" * 64, reached=REACHED, cuts=CUTS), weights, moments)
+    found = read(file, "e" * 64)
+    assert torch.equal(found.weights["w"], weights["w"]) and torch.equal(found.moments["w"], moments["w"])
+    flip(file) if how == "flipped bit" else damage(file, how)
+    with pytest.raises(CheckpointError, match=re.escape(str(file))):
+        read(file, "e" * 64)
+
+
+def starts_afresh(first: Epoch, after: Epoch, why: str, caplog: pytest.LogCaptureFixture) -> bool:
+    """Whether an attempt does what one does that has found nothing, and says why."""
+    plain = replace(again(first, f"plain {after.trained.parent.name}", None), seed=after.seed)
     with caplog.at_level(logging.WARNING):
-        assert_same((after, train(after)), expected)
+        assert_same((after, train(after)), (plain, train(plain)))
     (said,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert str(state(first, 2)) in said and "starts afresh" in said
+    return why in said and "starts afresh" in said
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        lambda first: replace(first, seed=8),
-        lambda first: replace(first, round_index=2),
-        lambda first: replace(first, config=first.config.model_copy(update={"learning_rate": 2e-3})),
-        lambda first: replace(first, policy=first.policy.with_name("base")),
-    ],
-    ids=["seed", "round", "config", "policy"],
-)
-def test_a_state_of_another_epoch_is_not_taken(
-    changed: Callable[[Epoch], Epoch], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """If it fails, a policy is trained by updates that belong to none of its inputs, and cached under them."""
+def test_an_epoch_starts_afresh_where_its_state_is_of_no_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, a policy is trained by updates that belong to none of its inputs, or by noise."""
     first = epoch(tmp_path, *CASES["gdsd top 5"])
     train(first)
-    plain = changed(again(first, "plain", None))
-    expected = plain, train(plain)
-    after = changed(again(first, "after", state(first, 2)))
-    with caplog.at_level(logging.WARNING):
-        assert_same((after, train(after)), expected)
-    (said,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "of another epoch" in said and "starts afresh" in said
+    other = replace(again(first, "other", state(first, 2)), seed=8)
+    assert starts_afresh(first, other, "of another epoch", caplog)
+    caplog.clear()
+    flip(state(first, 2))
+    assert starts_afresh(again(first, "second", None), again(first, "damaged", state(first, 2)), "is damaged", caplog)
+
+
+def test_a_state_is_of_all_that_its_epoch_follows_from(tmp_path: Path) -> None:
+    """If it fails, an epoch goes on from a state of other inputs, and its policy is cached under its own."""
+    first = epoch(tmp_path, *CASES["gdsd"])
+    scored = first.scored.with_name("other.parquet")
+    scored.write_bytes(first.scored.read_bytes() + b"x")
+    others = [
+        replace(first, seed=8),
+        replace(first, round_index=2),
+        replace(first, group_size=2),
+        replace(first, config=first.config.model_copy(update={"learning_rate": 2e-3})),
+        replace(first, base=None),
+        replace(first, scored=scored),
+    ]
+    keepers = [_keeper(one, "policy") for one in (first, *others)] + [_keeper(first, "other policy")]
+    assert len({one.epoch for one in keepers if one is not None}) == len(others) + 2
+    assert _keeper(replace(first, send=None), "policy") is None
 
 
 # When and where states go
@@ -202,34 +220,24 @@ def test_states_are_kept_no_more_often_than_asked_for(tmp_path: Path, monkeypatc
     monkeypatch.setattr("tasks.gdsd.distill.resume.time.monotonic", lambda: now[0])
     accelerator, denoiser = Accelerator(cpu=True), build()
     optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()])
-    record = InterimRecord(epoch="e" * 64, updates=0, skipped_in_a_row=0, steps=[], seconds=0.0, cuts=[])
     kept = keeper(tmp_path, 10, sent.append)
     for minute in range(31):
         now[0] = 60.0 * minute + 1
         if kept.due(accelerator):
-            kept.keep(record, denoiser, optimizer, accelerator)
+            kept.keep(REACHED, CUTS, denoiser, optimizer, accelerator)
             assert list(tmp_path.iterdir()) == [], "the machine's disk is wanted for the policy"
     assert len(sent) == 3
     assert keeper(tmp_path, 0, sent.append).due(accelerator)
 
 
-@pytest.mark.parametrize(("error", "goes_on"), [(ConnectionResetError("by peer"), True), (TypeError("a bug"), False)])
-def test_a_state_that_cannot_be_sent(
-    error: Exception, goes_on: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_state_that_cannot_be_sent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """If it fails, what is there for safety ends an epoch that could have gone on, or a mistake in it is never seen."""
 
     def send(file: Path) -> None:
-        raise error
+        raise errors.pop()
 
-    accelerator, denoiser = Accelerator(cpu=True), build()
-    optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()])
-    cuts = [Cut(tokens=1, first=[1], now=[1])]
-    record = InterimRecord(epoch="e" * 64, updates=0, skipped_in_a_row=0, steps=[], seconds=0.0, cuts=cuts)
-    kept = keeper(tmp_path, 0, send)
-    if goes_on:
-        kept.keep(record, denoiser, optimizer, accelerator)
-        assert "could not be sent" in caplog.text
-    else:
-        with pytest.raises(TypeError):
-            kept.keep(record, denoiser, optimizer, accelerator)
+    errors = [TypeError("a bug"), ConnectionResetError("by peer")]
+    store(tmp_path, send)
+    assert "could not be sent" in caplog.text
+    with pytest.raises(TypeError):
+        store(tmp_path, send)

@@ -16,7 +16,7 @@ from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
-from tasks.gdsd.distill import loop
+from tasks.gdsd.distill import gradients
 from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.errors import NonFiniteError
 from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
@@ -44,7 +44,7 @@ def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind:
                 loss = loss * float(kind)
         return loss, metrics
 
-    monkeypatch.setattr(loop, "objective_loss", broken)
+    monkeypatch.setattr(gradients, "objective_loss", broken)
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])

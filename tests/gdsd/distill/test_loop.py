@@ -128,15 +128,6 @@ def test_equal_epochs_are_equal(start: PolicyState, table: pa.Table) -> None:
     assert not torch.equal(weights(first), weights(run(start, table, round_index=1)[0])), "masks change by round"
 
 
-def test_dropout_stays_off(start: PolicyState, table: pa.Table) -> None:
-    """If it fails, old and new scores differ by noise, which the loss takes for a difference to remove."""
-    noisy = PolicyState(copy.deepcopy(start.denoiser), start.record, {})
-    for layer in noisy.denoiser.network.model.layers:
-        layer.self_attn.attention_dropout = 0.5
-    noisy.denoiser.train()
-    assert torch.equal(weights(run(noisy, table)[0]), weights(run(start, table)[0]))
-
-
 # What is left out
 
 

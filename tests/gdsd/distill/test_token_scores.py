@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.gdsd.denoiser import head as head_module
 from tasks.gdsd.denoiser.head import Head
-from tasks.gdsd.distill.token_scores import Readout, centred, centred_topk, log_prob, read, top_tokens
+from tasks.gdsd.distill.token_scores import Readout, centred, log_prob, read, top_tokens
 
 ROWS, VOCABULARY, WIDTH, CANDIDATES = 7, 11, 5, 4
 EVERY: tuple[Readout, ...] = ("log_prob", "centred", "centred_topk")
@@ -106,40 +106,32 @@ def products_counted() -> Iterator[list[int]]:
     result.append(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("readout", EVERY)
-def test_value_and_gradient_equal_the_dense_readout(readout: Readout, bias: bool) -> None:
-    """If it fails, training follows another gradient than the one documented.
-
-    Any weighting of rows must agree, so a random one is used. Values are of order 1: 1e-5 is float32 rounding.
-    """
-    hidden, head, tokens = example(bias)
-    weights = torch.linspace(-1, 1, ROWS)
-    fast = read(readout, hidden, head, tokens, asked(readout))
-    plain = dense(readout, hidden, head, tokens, asked(readout))
-    assert fast.dtype == torch.float32 and fast.shape == (ROWS,)
-    torch.testing.assert_close(fast.double(), plain, atol=1e-5, rtol=1e-5)
-    found = torch.autograd.grad((fast * weights).sum(), leaves(hidden, head))
-    expected = torch.autograd.grad((plain * weights).sum(), leaves(hidden, head))
-    for gradient, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("trained", ["hidden", "head", "both"])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("trained", "bias"),
+    [
+        ("hidden", False),
+        ("hidden", True),
+        ("head", False),
+        ("head", True),
+        ("both", False),
+        ("both", True),
+        ("bias", True),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("readout", EVERY)
 def test_only_rounding_separates_a_readout_from_the_dense_one(
     readout: Readout, dtype: torch.dtype, bias: bool, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it fails, scores without logits are an approximation, or one of frozen and trained heads is scored wrongly.
+    """If it fails, training follows another gradient than the documented one, or scores are an approximation.
 
     z[y] - mean(z[c]) = h . (W[y] - mean(W[c])) + b[y] - mean(b[c]) holds exactly, and a log-normaliser over blocks of
     the vocabulary (here 4 + 4 + 3 tokens) is the one over all of it: what is left is the rounding of the dtype.
     """
     in_blocks_of(monkeypatch, 4, ROWS, dtype)
     hidden, head, tokens = example(bias, dtype)
-    hidden, head = (hidden.detach() if trained == "head" else hidden), (frozen(head) if trained == "hidden" else head)
+    hidden = hidden if trained in ("hidden", "both") else hidden.detach()
+    head = frozen(head) if trained == "hidden" else Head(head.weight.detach(), head.bias) if trained == "bias" else head
     weights = torch.linspace(-1, 1, ROWS, dtype=dtype)
     fast = read(readout, hidden, head, tokens, asked(readout))
     plain = dense(readout, hidden, head, tokens, asked(readout))
@@ -151,17 +143,6 @@ def test_only_rounding_separates_a_readout_from_the_dense_one(
     for gradient, wanted in zip(found, expected, strict=True):
         assert gradient.dtype == dtype
         assert relative_error(gradient, wanted) < ROUNDING[dtype]
-
-
-@pytest.mark.parametrize("readout", EVERY)
-def test_a_bias_can_be_trained_alone(readout: Readout) -> None:
-    """If it fails, training only the biases of a frozen head crashes, or leaves them where they are."""
-    hidden, head, tokens = example(bias=True)
-    assert head.bias is not None
-    hidden, head = hidden.detach(), Head(head.weight.detach(), head.bias)
-    (found,) = torch.autograd.grad(read(readout, hidden, head, tokens, asked(readout)).sum(), leaves(hidden, head))
-    (expected,) = torch.autograd.grad(dense(readout, hidden, head, tokens, asked(readout)).sum(), leaves(hidden, head))
-    assert relative_error(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -187,21 +168,6 @@ def test_tied_embeddings_get_the_gradient_of_both_uses(readout: Readout, dtype: 
     assert relative_error(through_hidden, expected) > 0.1
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_centred_is_exact_in_double_precision(bias: bool) -> None:
-    """If it fails, the readout without logits is an approximation, not the identity that it claims to be.
-
-    z[y] - mean(z) = h . (W[y] - mean(W)) + b[y] - mean(b); with a float64 head only float64 rounding may differ.
-    """
-    hidden, head, tokens = example(bias, torch.float64)
-    fast, plain = centred(hidden, head, tokens), dense("centred", hidden, head, tokens)
-    torch.testing.assert_close(fast, plain, atol=1e-12, rtol=0)
-    found = torch.autograd.grad(fast.sum(), leaves(hidden, head))
-    expected = torch.autograd.grad(plain.sum(), leaves(hidden, head))
-    for gradient, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(gradient.double(), wanted.double(), atol=1e-6, rtol=1e-6)
-
-
 @pytest.mark.parametrize("readout", EVERY)
 def test_double_precision_states_make_double_precision_scores(readout: Readout) -> None:
     """If it fails, an exact check of the method by float64 hidden states is silently one by a float32 head.
@@ -213,56 +179,6 @@ def test_double_precision_states_make_double_precision_scores(readout: Readout) 
     score = read(readout, hidden.double(), head, tokens, asked(readout))
     assert score.dtype == torch.float64
     assert relative_error(score, dense(readout, hidden, head, tokens, asked(readout))) < 1e-12
-
-
-@pytest.mark.parametrize("readout", EVERY)
-def test_a_shift_of_all_logits_of_a_row_changes_nothing(readout: Readout) -> None:
-    """If it fails, the score depends on something that the policy's probabilities do not.
-
-    Adding a vector c to every head row adds h . c to all logits of a row, and a constant to every bias adds that
-    constant; a softmax does not see either, and both readouts subtract it again.
-    """
-    hidden, head, tokens = example(bias=True)
-    assert head.bias is not None
-    shifted = Head(head.weight + torch.tensor([0.5, -1.0, 2.0, 0.25, 1.5]), head.bias + 3.0)
-    before = read(readout, hidden, head, tokens, asked(readout))
-    after = read(readout, hidden, shifted, tokens, asked(readout))
-    torch.testing.assert_close(after, before, atol=2e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("readout", EVERY)
-def test_the_gradient_sums_to_zero_over_the_vocabulary(readout: Readout) -> None:
-    """If it fails, training drifts along the direction that no probability depends on, until logits overflow.
-
-    d score / d z[v] is 1[v = y] - softmax(z)[v], 1[v = y] - 1/V or 1[v = y] - 1[v in c]/k; all sum to 0 over v. A head
-    row's gradient is that times h and a bias's is that itself, so both sum to 0 over the vocabulary as well.
-    """
-    hidden, head, tokens = example(bias=True)
-    score = read(readout, hidden, head, tokens, asked(readout))
-    _, weight, bias = torch.autograd.grad(score.sum(), leaves(hidden, head))
-    assert weight.abs().max() > 0.1
-    torch.testing.assert_close(weight.sum(0), torch.zeros(WIDTH), atol=1e-5, rtol=0)
-    assert bias.sum().item() == pytest.approx(0, abs=1e-5)
-
-
-def test_log_prob_equals_log_softmax() -> None:
-    """If it fails, the readout `log_prob` is not the log-probability that a sampler draws from."""
-    hidden, head, tokens = example(bias=True)
-    expected = torch.nn.functional.log_softmax(dense_logits(hidden, head), dim=-1)
-    torch.testing.assert_close(
-        log_prob(hidden, head, tokens), expected[torch.arange(ROWS), tokens].float(), atol=1e-5, rtol=1e-5
-    )
-
-
-def test_the_readouts_differ_by_the_mean_log_probability() -> None:
-    """If it fails, one of the two is not what its name says: log p(y) - mean_v log p(v) = z[y] - mean(z)."""
-    hidden, head, tokens = example(bias=False)
-    every = torch.arange(VOCABULARY)
-    for row, token in zip(hidden, tokens, strict=True):
-        logs = log_prob(row.expand(VOCABULARY, -1), head, every)
-        torch.testing.assert_close(
-            centred(row[None], head, token[None])[0], logs[token] - logs.mean(), atol=1e-5, rtol=1e-5
-        )
 
 
 @pytest.mark.parametrize("tokens_per_block", [1, 5, 10, 11, 12])
@@ -306,31 +222,6 @@ def test_without_gradients_the_score_is_the_same(readout: Readout) -> None:
         alone = read(readout, hidden, head, tokens, asked(readout))
     assert not alone.requires_grad
     torch.testing.assert_close(alone, read(readout, hidden, head, tokens, asked(readout)), atol=0, rtol=0)
-
-
-def test_centred_topk_over_the_whole_vocabulary_is_centred() -> None:
-    """If it fails, k does not interpolate between a few rivals and TLC: the mean over all V candidates is mean(z)."""
-    hidden, head, tokens = example(bias=True)
-    everything = torch.arange(VOCABULARY, dtype=torch.int32).expand(ROWS, -1)
-    fast, plain = centred_topk(hidden, head, tokens, everything), centred(hidden, head, tokens)
-    torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-5)
-    found = torch.autograd.grad(fast.sum(), leaves(hidden, head))
-    expected = torch.autograd.grad(plain.sum(), leaves(hidden, head))
-    for gradient, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
-
-
-def test_the_candidates_stay_those_of_the_old_policy() -> None:
-    """If it fails, theta, old and ref are centred on different tokens, and their difference is no score's difference.
-
-    Reversing the hidden states reverses the ranking. With the old policy's candidates c the new score is still
-    z'[y] - mean(z'[c]), here minus the old one, since z' = -z.
-    """
-    hidden, head, tokens = example(bias=False)
-    candidates = top_tokens(hidden, head, CANDIDATES)
-    assert not torch.equal(candidates, top_tokens(-hidden, head, CANDIDATES))
-    old, new = centred_topk(hidden, head, tokens, candidates), centred_topk(-hidden, head, tokens, candidates)
-    torch.testing.assert_close(new, -old, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tokens_per_block", [1, 5, 11])
