@@ -35,7 +35,7 @@ install: ## create .venv with what training needs, and with EXTRAS of pyproject.
 train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
 	$(BIN)/pyflyte run workflows/gdsd.py train --config $(CONFIG)
 
-evaluate: $(READY) ## score the checkpoint folder POLICY
+evaluate: $(READY) ## evaluate the checkpoint folder POLICY
 	$(if $(POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
 	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(POLICY)
 
@@ -86,4 +86,4 @@ clean: ## remove the environment and caches of the tools
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-runs: ## remove the data of local runs; what is still wanted is computed again
-	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* compare-* prompts-* answers-* evaluation-* policy-* rollouts-* scored-* samples-* evidence-*
+	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* compare-* prompts-* answers-* evaluation-* policy-* rollouts-* rewarded-* samples-* evidence-*

@@ -1,4 +1,4 @@
-"""Stage `distill`: one epoch of an objective, GDSD by default, on a round's scored completions."""
+"""Stage `distill`: one epoch of an objective, GDSD by default, on a round's rewarded completions."""
 
 import logging
 import os
@@ -47,9 +47,9 @@ class Sender:
 
 @gpu_task(hours=6)
 def distill_epoch(
-    policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
+    policy: Checkpoint, base: Checkpoint, rewarded: Table, config: DistillConfig, group_size: int, round: int, seed: int
 ) -> Distilled:
-    """Trains the policy on a round's scored completions, for a few updates, in as many processes as configured.
+    """Trains the policy on a round's rewarded completions, for a few updates, in as many processes as configured.
 
     The processes are started on the machine that the task runs on, so that a local run has them as well, and their
     number is a matter of the run's configuration rather than of the registered task.
@@ -61,12 +61,12 @@ def distill_epoch(
         NonFiniteError: several updates in a row were not finite; the evidence was saved.
         OutOfMemoryError: there is not enough memory for the smallest micro-batch.
     """
-    return _distill(policy, base, scored, config, group_size, round, seed, None)
+    return _distill(policy, base, rewarded, config, group_size, round, seed, None)
 
 
 @gpu_task(hours=6, nodes=Nodes(2))
 def distill_epoch_on_nodes(
-    policy: Checkpoint, base: Checkpoint, scored: Table, config: DistillConfig, group_size: int, round: int, seed: int
+    policy: Checkpoint, base: Checkpoint, rewarded: Table, config: DistillConfig, group_size: int, round: int, seed: int
 ) -> Distilled:
     """Trains the policy as `distill_epoch` does, on several machines of a cluster, each of which calls this.
 
@@ -86,7 +86,7 @@ def distill_epoch_on_nodes(
         )
     try:
         machines = Machines(endpoint, config.compute.nodes)
-        return _distill(policy, base, scored, config, group_size, round, seed, machines)
+        return _distill(policy, base, rewarded, config, group_size, round, seed, machines)
     except ElsewhereError as error:
         # To the operator the job is done once any pod has ended well, and then it stops those that have not.
         if not _is_stored():
@@ -97,7 +97,7 @@ def distill_epoch_on_nodes(
 def _distill(
     policy: Checkpoint,
     base: Checkpoint,
-    scored: Table,
+    rewarded: Table,
     config: DistillConfig,
     group_size: int,
     round: int,
@@ -110,13 +110,13 @@ def _distill(
 
     with nullcontext() if machines is None else machines.preparing():
         found, send = _states(machines is None or machines.number == 0) if in_pod() else (None, None)
-        folder, table = Path(os.fspath(policy)), Path(os.fspath(scored))
+        folder, table = Path(os.fspath(policy)), Path(os.fspath(rewarded))
         trained, evidence = new_folder("policy") / "checkpoint", new_folder("evidence")
         needs_base = config.objective.needs_reference and not checkpoint_record.read_record(folder).adapter
         epoch = Epoch(
             policy=folder,
             base=Path(os.fspath(base)) if needs_base else None,
-            scored=table,
+            rewarded=table,
             config=config,
             group_size=group_size,
             round_index=round,

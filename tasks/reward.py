@@ -29,7 +29,7 @@ def reward_rollouts(
     """Verifies a round's completions and turns the rewards into advantages.
 
     Raises:
-        QualityError: a critical expectation on the scored table failed; the Deck shows all of them.
+        QualityError: a critical expectation on the rewarded table failed; the Deck shows all of them.
     """
     from tasks.gdsd import tables
     from tasks.gdsd.reward import quality, rewards
@@ -38,11 +38,11 @@ def reward_rollouts(
     merged = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ROLLOUTS) for shard in shards)
     table = rewards.reward(merged, domain, group_size, config.scale_by_std)
     seconds = time.monotonic() - began
-    report = quality.check_scored(table, group_size, domain)
+    report = quality.check_rewarded(table, group_size, domain)
     Deck("Quality", report.html())
     Deck.publish()
     report.require()
-    file = tables.write(table, tables.SCORED, new_folder("scored") / "scored.parquet")
+    file = tables.write(table, tables.REWARDED, new_folder("rewarded") / "rewarded.parquet")
     warnings = [f"{finding.where}: {finding.expectation}" for finding in report.warnings]
     stats = rewards.summarise(table, group_size, [shard.stats for shard in shards], warnings, seconds)
     return Rewarded(FlyteFile(str(file)), stats)

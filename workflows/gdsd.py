@@ -13,7 +13,7 @@
 |          | `measure_drift`       | CPU     | completions, engine, limits, sources     |
 | rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, engine, round, seed |
 | reward   | `reward_rollouts`    | CPU     | rollouts, reward config, sources         |
-| distill  | `distill_epoch`, `distill_epoch_on_nodes` | GPU | policy, scored table, config, round, seed |
+| distill  | `distill_epoch`, `distill_epoch_on_nodes` | GPU | policy, rewarded table, config, round, seed |
 | progress | `announce_round`, `report_progress` | CPU | what the rounds recorded, sources |
 | evaluate | `answer_problems`   | GPU     | policy, problems, protocol               |
 |          | `verify_answers`     | CPU     | answers, domain, sources                 |

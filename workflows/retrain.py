@@ -1,4 +1,4 @@
-"""Training on a schedule: each night from the champion, and the champion scored each week.
+"""Training on a schedule: each night from the champion, and the champion evaluated each week.
 
     pyflyte run workflows/retrain.py retrain --registry FOLDER --kickoff_time now --config configs/smoke.yaml
     pyflyte run workflows/retrain.py evaluate_champion --registry FOLDER --kickoff_time now
@@ -123,7 +123,7 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
 
 @workflow(on_failure=failure.record_evaluate_champion_failure)
 def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datetime) -> ChampionReport:
-    """Scores the champion on the test problems of a prompt configuration, and keeps the reports in the registry.
+    """Evaluates the champion on the test problems of a prompt configuration, and keeps the reports in the registry.
 
     Args:
         config: problems and protocol, as a YAML or JSON file or inline JSON

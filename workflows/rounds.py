@@ -209,7 +209,7 @@ def update(config: TrainConfig, policy: Checkpoint, base: Checkpoint, rewarded: 
         (distill_epoch_on_nodes if nodes > 1 else distill_epoch)(
             policy=policy,
             base=base,
-            scored=rewarded,
+            rewarded=rewarded,
             config=config.distill,
             group_size=config.rollout.group_size,
             round=index,

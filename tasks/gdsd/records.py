@@ -66,7 +66,7 @@ class AnswerStats(Record):
 
 
 class RewardStats(Record):
-    """A round's rewards, and what its rollouts and their scoring cost."""
+    """A round's rewards, and what its rollouts and their rewards cost."""
 
     reward_mean: float
     reward_std: float
@@ -250,7 +250,7 @@ class Series(Record):
     reports: list[EvalReport]
     rollout_rewards: list[float]  # mean reward of each round's rollouts
     drifts: list[DriftStats]  # one per round where the configured engine is approximate
-    seconds: float  # of rollouts, scoring and distillation
+    seconds: float  # of rollouts, rewards and distillation
 
 
 class Tuning(Record):

@@ -40,7 +40,7 @@ _VERDICT = [
     pa.field("reward", pa.float32()),  # null where the domain cannot judge
     pa.field("solved", pa.bool_()),
 ]
-SCORED = pa.schema(
+REWARDED = pa.schema(
     [
         *ROLLOUTS,
         *_VERDICT,
@@ -62,7 +62,7 @@ ANSWERS = pa.schema(
     ]
 )
 SAMPLES = pa.schema([*ANSWERS, *_VERDICT])
-PART = "reward_"  # before the name of a part of the reward: a column each, beside those of SCORED and SAMPLES
+PART = "reward_"  # before the name of a part of the reward: a column each, beside those of REWARDED and SAMPLES
 COMPARISON = pa.schema(
     [
         _required("prompt_id", pa.string()),
@@ -95,7 +95,7 @@ CURVES = pa.schema(
         _required("solved", pa.float64()),  # share
         _required("reward", pa.float64()),
         _required("rollout_reward", pa.float64()),  # mean reward of the round's own rollouts
-        _required("seconds", pa.float64()),  # of the whole run's rollouts, scoring and distillation
+        _required("seconds", pa.float64()),  # of the whole run's rollouts, rewards and distillation
     ]
 )
 

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.gdsd.domains.answers import shingles
 from tasks.gdsd.prompts.near_duplicates import nearest
-from tests.gdsd.reward.test_quality import check, scored, scored_rows
+from tests.gdsd.reward.test_quality import check, rewarded, rewarded_rows
 
 pytestmark = pytest.mark.slow
 WORDS = [f"w{number}" for number in range(3000)]
@@ -23,7 +23,7 @@ def test_checking_a_round_takes_no_noticeable_time(groups: int) -> None:
     Alone on a core it takes 0.15 s, of which nearly all is Great Expectations' own work for 14 expectations, whatever
     the number of rows; the bound is for a busy machine.
     """
-    table = scored(scored_rows(groups=groups))
+    table = rewarded(rewarded_rows(groups=groups))
     check(table)
     seconds = []
     for _ in range(5):

@@ -38,7 +38,7 @@ READOUTS = ("log_prob", "centred")
 
 
 class Step:
-    """A policy with an adapter, a scored group, and the two ways to take an update on it."""
+    """A policy with an adapter, a rewarded group, and the two ways to take an update on it."""
 
     def __init__(self, size: Size, readout: str):
         self.denoiser = size.build()
@@ -47,14 +47,14 @@ class Step:
         compute = ComputeConfig(micro_batch_tokens=4 * (size.prompt + size.length))
         self.config = DistillConfig(objective=objective, inner_steps=1, compute=compute)
         self.objective, self.group = objective, size.batch
-        self.scored = round_of(self.denoiser.encode("abcdefgh"), 1, size.batch, size.prompt, size.length)
+        self.rewarded = round_of(self.denoiser.encode("abcdefgh"), 1, size.batch, size.prompt, size.length)
 
     def ours(self) -> None:
         state = checkpoint.base_state(self.denoiser)
         loop.distill(
             state,
             None,
-            self.scored,
+            self.rewarded,
             self.config,
             round_index=0,
             group_size=self.group,
@@ -64,7 +64,7 @@ class Step:
         )
 
     def dense(self) -> None:
-        batch = collate(self.scored, self.denoiser, self.objective, group_size=self.group, round_index=0, seed=0)
+        batch = collate(self.rewarded, self.denoiser, self.objective, group_size=self.group, round_index=0, seed=0)
         assert batch is not None
         hidden = batch.views.hidden.flatten(0, 1)  # (C * B, L)
         tokens = batch.completions.repeat(len(batch.views.hidden), 1)

@@ -83,7 +83,7 @@ def sample(denoiser: Denoiser, batch: int) -> None:
 
 
 def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length: int) -> pa.Table:
-    """A scored round of made-up completions, all of which carry a signal."""
+    """A rewarded round of made-up completions, all of which carry a signal."""
     rows = [
         {
             "prompt_id": f"p{number}",
@@ -100,13 +100,13 @@ def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length
 
 
 def train(
-    denoiser: Denoiser, scored: pa.Table, config: DistillConfig, group: int, base: Denoiser | None = None
+    denoiser: Denoiser, rewarded: pa.Table, config: DistillConfig, group: int, base: Denoiser | None = None
 ) -> None:
     """One epoch from the base: there are no moments yet that a checkpoint could have brought."""
     loop.distill(
         checkpoint.base_state(denoiser),
         None if base is None else checkpoint.base_state(base),
-        scored,
+        rewarded,
         config,
         round_index=0,
         group_size=group,
@@ -119,8 +119,8 @@ def train(
 def step(denoiser: Denoiser, config: DistillConfig = DISTILL, base: Denoiser | None = None) -> None:
     """A CPU is slow in half precision, where a pair of completions has to do."""
     groups, group = (1, 2) if config.compute.precision == "bfloat16" else (GROUPS, GROUP)
-    scored = round_of(denoiser.encode("0123456789abcdef"), groups, group, PROMPT, LENGTH)
-    train(denoiser, scored, config, group, base)
+    rewarded = round_of(denoiser.encode("0123456789abcdef"), groups, group, PROMPT, LENGTH)
+    train(denoiser, rewarded, config, group, base)
 
 
 def reference(shape: shapes.Shape) -> Denoiser:

@@ -113,7 +113,7 @@ def test_nothing_but_the_object_store_is_shared(cluster: Cluster, trained: tuple
                 assert code in cluster.backend.store.uploads and code.startswith(f"s3://{BUCKET}/")
 
 
-def test_a_policy_is_scored_alike_on_the_cluster_and_here(
+def test_a_policy_is_evaluated_alike_on_the_cluster_and_here(
     cluster: Cluster, trained: tuple[list[Any], Any], written: Write, home: Path
 ) -> None:
     """If it fails, a checkpoint on an object store is not the policy that it is on a disk."""

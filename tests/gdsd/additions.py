@@ -22,7 +22,7 @@ from tasks.gdsd.evaluate import answering
 from tasks.gdsd.rollout import engines, shard
 from tasks.gdsd.rollout.engines.base import Request
 from tests.gdsd.conftest import build
-from tests.gdsd.epochs import GROUP, run, scored
+from tests.gdsd.epochs import GROUP, rewarded, run
 from tests.gdsd.official import write_dream
 from tests.gdsd.readings import readings
 
@@ -36,7 +36,7 @@ def load(values: Mapping[str, object]) -> TrainConfig:
 def objective(values: Mapping[str, dict[str, dict[str, object]]]) -> None:
     """It trains, its first loss is the one that its formula gives, and its option does something."""
     start = checkpoint.base_state(build())
-    table, config = scored(start.denoiser), load(values).distill
+    table, config = rewarded(start.denoiser), load(values).distill
     assert smallest(config.objective, GROUP) == 1
     trained, stats = run(start, table, config)
     batch = collate(table, start.denoiser, config.objective, group_size=GROUP, round_index=0, seed=7)

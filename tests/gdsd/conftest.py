@@ -9,7 +9,7 @@ from tasks.gdsd.config.policy import TinyModelConfig
 from tasks.gdsd.denoiser import checkpoint, tiny
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tests.gdsd.epochs import scored
+from tests.gdsd.epochs import rewarded
 
 PUZZLES = {
     "1234341221434321": [".23434122143432.", "1.34341.2143.321", "12343412....4321"],
@@ -60,5 +60,5 @@ def start(denoiser: Denoiser) -> PolicyState:
 
 @pytest.fixture
 def table(denoiser: Denoiser) -> pa.Table:
-    """A scored round with a group of each kind."""
-    return scored(denoiser)
+    """A rewarded round with a group of each kind."""
+    return rewarded(denoiser)

@@ -33,7 +33,7 @@ PROMPTS = ["1.34341.2143.321=", "12=", "12343412....4321=", "x=", "(1+2)*3="]
 SIGNAL = [0, 1, 2]
 
 
-def scored(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float = 1.0) -> pa.Table:
+def rewarded(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float = 1.0) -> pa.Table:
     source = torch.Generator().manual_seed(0)
     completions = torch.randint(3, len(denoiser.tokenizer), (5, GROUP, LENGTH), generator=source).tolist()
     orders = torch.rand(5, GROUP, LENGTH, generator=source).argsort(2).tolist()  # one token per step
@@ -56,7 +56,7 @@ def scored(denoiser: Denoiser, groups: Collection[int] = range(5), factor: float
         for group in groups
         for sample, advantage in enumerate(ADVANTAGES[group])
     ]
-    return pa.Table.from_pylist(rows, tables.SCORED)
+    return pa.Table.from_pylist(rows, tables.REWARDED)
 
 
 def ended(table: pa.Table, end_id: int) -> pa.Table:

@@ -16,7 +16,7 @@ from tasks.gdsd.distill.epoch import _train as train_here
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.checkpoints import trained
 from tests.gdsd.conftest import build
-from tests.gdsd.epochs import GROUP, ended, scored
+from tests.gdsd.epochs import GROUP, ended, rewarded
 
 
 class Interrupted(Exception):
@@ -48,14 +48,14 @@ def epoch(folder: Path, config: DistillConfig, adapter: bool = False, based: boo
     policy, base = folder / "policy", folder / "base"
     checkpoint.save(policy, trained(denoiser))
     checkpoint.save(base, checkpoint.base_state(build(seed=1)))
-    table = ended(scored(denoiser, range(5)), denoiser.end_id)
+    table = ended(rewarded(denoiser, range(5)), denoiser.end_id)
     states = folder / "states"
     states.mkdir()
     compute = config.compute.model_copy(update={"save_minutes": 0.0})
     return Epoch(
         policy=policy,
         base=base if based else None,
-        scored=tables.write(table, tables.SCORED, folder / "scored.parquet"),
+        rewarded=tables.write(table, tables.REWARDED, folder / "rewarded.parquet"),
         config=config.model_copy(update={"compute": compute}),
         group_size=GROUP,
         round_index=1,

@@ -26,7 +26,7 @@ from tasks.gdsd.distill.masking import Views
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.conftest import build
-from tests.gdsd.epochs import CONFIG, GROUP, ended, run, scored
+from tests.gdsd.epochs import CONFIG, GROUP, ended, rewarded, run
 
 SHORTAGE = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes. Error code 12"
 
@@ -84,7 +84,7 @@ def do(case: Case, last: bool = True) -> Outcome:
     start = start_of(case)
     base = None if case.adapter else checkpoint.base_state(build(seed=1))
     groups = sorted(case.groups)
-    table = ended(scored(start.denoiser, groups), start.denoiser.end_id)
+    table = ended(rewarded(start.denoiser, groups), start.denoiser.end_id)
     table = table.take([GROUP * groups.index(group) + sample for group in case.groups for sample in range(GROUP)])
     held: list[int] = []
     with breaking(case.broken if last else None, held):

@@ -17,7 +17,7 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.distill import batch
 from tasks.gdsd.objectives import objective_loss
-from tests.gdsd.epochs import CONFIG, GROUP, OBJECTIVE, apart, configured, ended, run, same, scored
+from tests.gdsd.epochs import CONFIG, GROUP, OBJECTIVE, apart, configured, ended, rewarded, run, same
 from tests.gdsd.readings import from_pair_scores
 
 
@@ -90,7 +90,7 @@ def test_the_order_of_completions_changes_only_rounding(
     start: PolicyState, base: PolicyState, denoiser: Denoiser, name: str
 ) -> None:
     """If it fails, the order in which shards finish, or in which a group was generated, changes the training."""
-    rows = ended(scored(denoiser, [0, 1, 2]), denoiser.end_id)
+    rows = ended(rewarded(denoiser, [0, 1, 2]), denoiser.end_id)
     order = [GROUP * group + sample for group in (2, 0, 1) for sample in (3, 1, 0, 2)]
     config = with_objective(OBJECTIVES[name])
     first, _ = run(start, rows, config, base)

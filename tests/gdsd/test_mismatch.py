@@ -40,7 +40,7 @@ from tests.gdsd.enumerable import (
 
 SEEDS = range(8)
 ONE_STEP = ("wd1", "diffu_grpo")
-SCORED = [name for name in OBJECTIVES if name not in ONE_STEP]
+REWARDED = [name for name in OBJECTIVES if name not in ONE_STEP]
 TABLES = {"random": random_table, "perfect": lambda seed: consistent_table(seed)[0]}
 EACH_KIND = pytest.mark.parametrize("kind", TABLES)
 
@@ -203,7 +203,7 @@ def test_one_step_scores_train_the_first_step_only() -> None:
 
 
 @EACH_KIND
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("name", REWARDED)
 def test_coupled_masks_raise_the_reward(kind: str, name: str) -> None:
     """If it fails, an objective's step lowers what its own sampler earns. Not proved: these problems, with a margin."""
     assert cosines(kind, name).min() > 0.15 and tilts(kind, name).min() > 0.25
@@ -224,7 +224,7 @@ def test_the_closer_scores_are_to_sampling_the_better(kind: str) -> None:
     sampler visited are before random masks of uniform weights.
     """
     found = {name: tilts(kind, name) for name in OBJECTIVES}
-    for name in SCORED:
+    for name in REWARDED:
         assert bool((found[name] > found["wd1"]).all()), name
     assert bool((found["gdsd elbo"] > found["gdsd"]).all())
     for readout in ("gdsd", "gdsd centred", "gdsd top 2"):

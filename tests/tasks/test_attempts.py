@@ -40,7 +40,7 @@ def given(epoch: Epoch) -> dict[str, object]:
     return {
         "policy": FlyteDirectory(str(epoch.policy)),
         "base": FlyteDirectory(str(epoch.policy)),
-        "scored": FlyteFile(str(epoch.scored)),
+        "rewarded": FlyteFile(str(epoch.rewarded)),
         "config": epoch.config,
         "group_size": epoch.group_size,
         "round": epoch.round_index,

@@ -53,9 +53,11 @@ TASKS = {
     "sample_both": Expected("batch_size engine policy sampler seed size train", gpu=True, hours=2),
     "measure_drift": Expected("domain engine limits round samples", "engine stats", hours=2, retries=3),
     "reward_rollouts": Expected("config domain group_size shards", "stats table", hours=2, retries=3),
-    "distill_epoch": Expected("base config group_size policy round scored seed", "checkpoint stats", gpu=True, hours=6),
+    "distill_epoch": Expected(
+        "base config group_size policy rewarded round seed", "checkpoint stats", gpu=True, hours=6
+    ),
     "distill_epoch_on_nodes": Expected(
-        "base config group_size policy round scored seed", "checkpoint stats", gpu=True, hours=6
+        "base config group_size policy rewarded round seed", "checkpoint stats", gpu=True, hours=6
     ),
     "prepare_test": Expected("config"),
     "prepare_guard": Expected("config prompts train"),

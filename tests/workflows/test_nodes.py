@@ -28,7 +28,7 @@ from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.distill.epoch import Epoch, train
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.records import Progress
-from tests.gdsd.epochs import GROUP, computed, scored, weights
+from tests.gdsd.epochs import GROUP, computed, rewarded, weights
 from tests.gdsd.shared_epochs import Case, start_of
 from tests.gdsd.shared_machines import free_endpoint
 from tests.workflows.conftest import PYFLYTE, ROOT, environment
@@ -124,11 +124,11 @@ def test_two_pods_train_what_one_process_trains(tmp_path: Path, homes: Path) -> 
     """
     start = start_of(Case())
     policy = checkpoint.save(tmp_path / "policy", start)
-    table = tables.write(scored(start.denoiser), tables.SCORED, tmp_path / "scored.parquet")
+    table = tables.write(rewarded(start.denoiser), tables.REWARDED, tmp_path / "rewarded.parquet")
     inputs = {
         "policy": FlyteDirectory(str(policy)),
         "base": FlyteDirectory(str(policy)),
-        "scored": FlyteFile(str(table)),
+        "rewarded": FlyteFile(str(table)),
     }
     inputs |= {"config": computed(nodes=2, sharding="fsdp"), "group_size": GROUP, "round": 0, "seed": 7}
     store = tmp_path / "store"

@@ -200,10 +200,10 @@ def test_an_entry_is_a_policy_to_evaluate_and_the_week_keeps_its_score(
 
     registry, second = Registry(url), nights[2]
     weekly = evaluate_champion(config=WEEKLY, registry=url, kickoff_time=SECOND)
-    scored = evaluate(policy=FlyteDirectory(registry.policy(second.champion)), config=WEEKLY)
+    rewarded = evaluate(policy=FlyteDirectory(registry.policy(second.champion)), config=WEEKLY)
     (report,) = weekly.result.reports
     assert reached(report.model_dump()) == reached(second.run.record.trained.model_dump())
-    assert reached(report.model_dump()) == reached(scored.reports[0].model_dump())
+    assert reached(report.model_dump()) == reached(rewarded.reports[0].model_dump())
     assert weekly.champion == second.champion and Path(weekly.kept).is_file()
     (kept,) = registry.evaluations()
     assert kept.reports == [report.model_dump(mode="json")] and kept.entry == second.champion

@@ -116,8 +116,8 @@ def test_vanished_data_is_computed_again(smoke: Outcome, pyflyte: Pyflyte, home:
     assert again.numbers() == smoke.numbers()
 
 
-def test_evaluate_scores_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
-    """A policy can be scored without its run, from any directory, under the same protocol."""
+def test_evaluate_measures_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
+    """A policy can be evaluated without its run, from any directory, under the same protocol."""
     size = yaml.safe_load(SMOKE.read_text())["prompts"]["test_size"]
     config = json.dumps({"prompts": {"test_size": size}})
     workflow, policy = ROOT / "workflows/gdsd.py", smoke.folder() / "policy"

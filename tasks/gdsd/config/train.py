@@ -60,7 +60,7 @@ class RewardConfig(Config):
 
 
 class DistillConfig(Config):
-    """One distillation epoch: a few updates on a round's scored completions."""
+    """One distillation epoch: a few updates on a round's rewarded completions."""
 
     objective: Objective = GdsdConfig()
     inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")

@@ -1,4 +1,4 @@
-"""A round's scored completions as tensors, with the views in which they are read."""
+"""A round's rewarded completions as tensors, with the views in which they are read."""
 
 from dataclasses import dataclass
 
@@ -55,14 +55,14 @@ class Batch:
 
 
 def collate(
-    scored: pa.Table, denoiser: Denoiser, objective: ObjectiveConfig, *, group_size: int, round_index: int, seed: int
+    rewarded: pa.Table, denoiser: Denoiser, objective: ObjectiveConfig, *, group_size: int, round_index: int, seed: int
 ) -> Batch | None:
     """Puts the groups that carry a signal on the device and draws their views; None where no group does.
 
     Raises:
         DataError: the completions differ in length.
     """
-    rows = scored.to_pylist()
+    rows = rewarded.to_pylist()
     groups = [rows[start : start + group_size] for start in range(0, len(rows), group_size)]
     rows = [row for group in groups if any(row["advantage"] for row in group) for row in group]
     if not rows:

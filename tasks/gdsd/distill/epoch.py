@@ -32,7 +32,7 @@ class Epoch:
 
     policy: Path
     base: Path | None  # where the objective needs a reference that the policy does not have inside
-    scored: Path
+    rewarded: Path
     config: DistillConfig
     group_size: int
     round_index: int
@@ -45,7 +45,7 @@ class Epoch:
 
 
 def train(epoch: Epoch, machines: Machines | None = None) -> EpochStats:
-    """Trains a policy on a round's scored completions, in as many processes as configured, and saves it.
+    """Trains a policy on a round's rewarded completions, in as many processes as configured, and saves it.
 
     Without `machines`, all processes are on this one. Of several, the one with the first process saves.
 
@@ -85,7 +85,7 @@ def _train(epoch: Epoch) -> EpochStats:
     trained, stats = loop.distill(
         checkpoint.load(epoch.policy, device, dtype=torch.float32 if whole else None),
         base,
-        tables.read(epoch.scored, tables.SCORED),
+        tables.read(epoch.rewarded, tables.REWARDED),
         epoch.config,
         round_index=epoch.round_index,
         group_size=epoch.group_size,
@@ -106,7 +106,7 @@ def _keeper(epoch: Epoch, parent: str) -> Keeper | None:
     inputs = {
         "policy": parent,
         "base": None if epoch.base is None else digest(epoch.base / checkpoint_record.RECORD),
-        "scored": digest(epoch.scored),
+        "rewarded": digest(epoch.rewarded),
         "config": epoch.config.model_dump(mode="json"),
         "group_size": epoch.group_size,
         "round": epoch.round_index,

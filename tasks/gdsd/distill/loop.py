@@ -1,4 +1,4 @@
-"""The update loop of a distillation epoch: the scored completions of a round, a few optimizer steps."""
+"""The update loop of a distillation epoch: the rewarded completions of a round, a few optimizer steps."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from tasks.gdsd.records import EpochStats
 def distill(
     state: PolicyState,
     base: PolicyState | None,
-    scored: pa.Table,
+    rewarded: pa.Table,
     config: DistillConfig,
     *,
     round_index: int,
@@ -36,7 +36,7 @@ def distill(
     evidence: Path,
     keeper: Keeper | None = None,
 ) -> tuple[PolicyState, EpochStats]:
-    """Trains a policy on a round's scored completions and returns its new state, which takes the place of the old.
+    """Trains a policy on a round's rewarded completions and returns its new state, which takes the place of the old.
 
     Views are drawn once per epoch and shared by all inner steps, so the first step's readouts, detached, are the old
     policy's and no second forward is needed. Groups without spread carry no signal and are left out. `base` is read
@@ -58,7 +58,7 @@ def distill(
     denoiser = state.denoiser.eval()  # no dropout, neither in old nor in new scores
     _check_candidates(config.objective, denoiser)
     accelerator = processes.accelerator(denoiser.device, config.compute)
-    batch = collate(scored, denoiser, config.objective, group_size=group_size, round_index=round_index, seed=seed)
+    batch = collate(rewarded, denoiser, config.objective, group_size=group_size, round_index=round_index, seed=seed)
     reached = Reached(updates=state.record.updates, skipped_in_a_row=state.record.skipped_in_a_row)
     if batch is not None:
         models = [denoiser] if base is None else [denoiser, base.denoiser.eval()]

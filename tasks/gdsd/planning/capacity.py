@@ -1,6 +1,6 @@
 """How long a round takes on some GPUs: a simulation of its tasks, each in a pod of its own, with fixed random numbers.
 
-A round is a drift sample where there is an approximate engine, shards of rollouts on a GPU each, their scoring, and the
+A round is a drift sample where there is an approximate engine, shards of rollouts on a GPU each, their rewards, and the
 updates on the GPUs of one machine. Every task starts a pod, imports, loads what `plan.loads` says, and works. A task
 whose machine is taken away starts again from its beginning, once another machine has come. Left out: evaluations, which
 run beside the next round, what is written, and a store that slows down when many read at once.

@@ -1,7 +1,7 @@
 """A registry of promoted policies, in a folder or an object store.
 
     registry.json            the format; written once
-    entries/<id>/policy/     a checkpoint as it was promoted, which `evaluate` scores too
+    entries/<id>/policy/     a checkpoint as it was promoted, which `evaluate` takes too
     entries/<id>/entry.json  its files with their digests, and what speaks for it; written last
     log/<8 digits>.json      one change of the champion each: who, when, why, and from which to which
     evaluations/<id>/        what a champion reached later

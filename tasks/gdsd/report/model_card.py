@@ -273,8 +273,8 @@ def _use(record: RunRecord) -> str:
             code.replace("`", "\\u0060"),
             "```",
             "",
-            "To score it: `pyflyte run workflows/gdsd.py evaluate --policy POLICY --config FILE`, a file that has of "
-            f"`config.yaml` all of `evaluation` and of `prompts` {', '.join(TestConfig.model_fields)}.",
+            "To evaluate it: `pyflyte run workflows/gdsd.py evaluate --policy POLICY --config FILE`, a file that has "
+            f"of `config.yaml` all of `evaluation` and of `prompts` {', '.join(TestConfig.model_fields)}.",
         ]
     )
 

@@ -24,8 +24,8 @@ REMEDY = (
 )
 
 
-def check_scored(table: pa.Table, group_size: int, choice: DomainChoice) -> QualityReport:
-    """Checks a round's rollouts, which have the columns of `tables.SCORED`: whole groups, sane rewards, advantages."""
+def check_rewarded(table: pa.Table, group_size: int, choice: DomainChoice) -> QualityReport:
+    """Checks a round's rollouts, which have the columns of `tables.REWARDED`: groups, rewards, advantages."""
     with expectations.quiet():
         from great_expectations.expectations.row_conditions import Column
 

@@ -30,9 +30,9 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
             f"for each, with the parts {', '.join(weights)}"
         )
     rewards = [_weigh(verdict.parts, weights) for verdict in verdicts]
-    table = answers.append_column(tables.SCORED.field("reward"), pa.array(rewards, pa.float32()))
+    table = answers.append_column(tables.REWARDED.field("reward"), pa.array(rewards, pa.float32()))
     solved = pa.array([verdict.solved for verdict in verdicts], pa.bool_())
-    table = table.append_column(tables.SCORED.field("solved"), solved)
+    table = table.append_column(tables.REWARDED.field("solved"), solved)
     for part in sorted(weights):
         values = [verdict.parts[part] for verdict in verdicts]
         table = table.append_column(tables.PART + part, pa.array(values, pa.float32()))
@@ -68,7 +68,7 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
     rewards = table["reward"].fill_null(np.nan).to_numpy().reshape(-1, group_size)
     advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
     place = table.column_names.index("solved") + 1
-    return table.add_column(place, tables.SCORED.field("advantage"), pa.array(advantages, from_pandas=True))
+    return table.add_column(place, tables.REWARDED.field("advantage"), pa.array(advantages, from_pandas=True))
 
 
 def empty(judged: pa.Table) -> list[bool]:
@@ -106,27 +106,27 @@ def union(intervals: Sequence[tuple[float, float]]) -> float:
 
 
 def summarise(
-    scored: pa.Table, group_size: int, shards: Sequence[RolloutStats], warnings: list[str], seconds: float
+    rewarded: pa.Table, group_size: int, shards: Sequence[RolloutStats], warnings: list[str], seconds: float
 ) -> RewardStats:
     """Describes a round's rewards; groups without a verdict count as groups without spread."""
-    rewards = scored["reward"].drop_null().to_numpy()
-    solved = scored["solved"].drop_null().to_pylist()
-    advantages = scored["advantage"].fill_null(0.0).to_numpy().reshape(-1, group_size)
+    rewards = rewarded["reward"].drop_null().to_numpy()
+    solved = rewarded["solved"].drop_null().to_pylist()
+    advantages = rewarded["advantage"].fill_null(0.0).to_numpy().reshape(-1, group_size)
     at_work = [(shard.ended_unix_seconds - shard.seconds, shard.ended_unix_seconds) for shard in shards]
     return RewardStats(
         reward_mean=float(rewards.mean()) if len(rewards) else 0.0,
         reward_std=float(rewards.std()) if len(rewards) else 0.0,
         solved=float(np.mean(solved)) if solved else 0.0,
-        judged=len(rewards) / scored.num_rows,
+        judged=len(rewards) / rewarded.num_rows,
         frac_zero_std=float((abs(advantages).max(1) == 0).mean()),
-        parts=part_means(scored),
-        empty=float(np.mean(empty(scored))),
-        truncated=float(np.mean(truncated(scored))),
-        distinct=_distinct(scored["completion"].to_pylist(), group_size),
+        parts=part_means(rewarded),
+        empty=float(np.mean(empty(rewarded))),
+        truncated=float(np.mean(truncated(rewarded))),
+        distinct=_distinct(rewarded["completion"].to_pylist(), group_size),
         warnings=warnings,
         completions=sum(shard.completions for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
-        engine=", ".join(scored["engine"].unique().to_pylist()),
+        engine=", ".join(rewarded["engine"].unique().to_pylist()),
         device=", ".join(sorted({shard.device for shard in shards if shard.device})) or None,
         rollout_seconds=sum(shard.seconds for shard in shards),
         rollout_busy_seconds=union(at_work),

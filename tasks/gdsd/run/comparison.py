@@ -27,7 +27,7 @@ class Standing(Record):
     area: Estimate  # mean height of the curve from round 0 on, likewise
     worst_drop: float  # the deepest fall of any seed's curve below its best point so far
     final_drop: float  # the deepest fall of any seed's last point below its best
-    seconds: float  # of rollouts, scoring and distillation, mean over seeds
+    seconds: float  # of rollouts, rewards and distillation, mean over seeds
 
 
 class ComparisonRecord(Record):

@@ -14,7 +14,7 @@ class RoundTime:
     """How long a round took, from the end of the updates of the round before to the end of its own."""
 
     seconds: float
-    work: float  # time in which a drift sample, a shard of rollouts, the scoring or the updates were being computed
+    work: float  # time in which a drift sample, a shard of rollouts, the rewards or the updates were being computed
 
     @property
     def share(self) -> float:

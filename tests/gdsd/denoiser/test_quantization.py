@@ -22,7 +22,7 @@ from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.planning.plan import plan
 from tasks.gdsd.planning.shapes import shape_of
 from tests.gdsd.checkpoints import CPU, edit_json
-from tests.gdsd.epochs import configured, run, scored
+from tests.gdsd.epochs import configured, rewarded, run
 from tests.gdsd.official import LAYERS, WRITERS, widened, write_llada
 
 IDS = torch.randint(10, 260, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -104,7 +104,7 @@ def test_an_epoch_changes_the_adapter_alone(compute: dict[str, object], tmp_path
     config = configured({"reference_weight": 0.5})
     config = config.model_copy(update={"compute": config.compute.model_copy(update=compute)})
     before = copy.deepcopy(start.denoiser.state_dict())
-    after = run(start, scored(start.denoiser), config)[0].denoiser.state_dict()
+    after = run(start, rewarded(start.denoiser), config)[0].denoiser.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name, _ in start.denoiser.trainable()}
 

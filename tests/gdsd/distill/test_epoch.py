@@ -18,7 +18,7 @@ from tasks.gdsd.distill import epoch
 from tasks.gdsd.distill.loop import distill
 from tasks.gdsd.records import EpochStats
 from tests.gdsd.checkpoints import edit_json
-from tests.gdsd.epochs import GROUP, computed, configured, scored
+from tests.gdsd.epochs import GROUP, computed, configured, rewarded
 from tests.gdsd.official import WRITERS
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def saved(model: Path, family: str, folder: Path) -> Path:
 
 
 def train(folder: Path, policy: Path, config: DistillConfig = SMALL_STEPS) -> tuple[Path, EpochStats]:
-    table = tables.write(scored(checkpoint.load(policy, CPU).denoiser), tables.SCORED, folder / "scored.parquet")
+    table = tables.write(rewarded(checkpoint.load(policy, CPU).denoiser), tables.REWARDED, folder / "rewarded.parquet")
     trained = folder / "trained"
     return trained, epoch.train(epoch.Epoch(policy, policy, table, config, GROUP, 0, 7, trained, folder / "evidence"))
 
@@ -68,7 +68,7 @@ def test_small_steps_move_weights_that_would_be_rounded_back(tmp_path: Path, on_
     before = checkpoint.load(policy, CPU).denoiser
     halves = checkpoint.load(policy, CPU)
     assert halves.denoiser.network.lm_head.weight.dtype == torch.bfloat16
-    table = scored(before)
+    table = rewarded(before)
     options = {"round_index": 0, "group_size": GROUP, "seed": 7, "parent": "0", "evidence": tmp_path}
     rounded, _ = distill(PolicyState(halves.denoiser, halves.record, {}), halves, table, SMALL_STEPS, **options)
     assert moved(before, rounded.denoiser) < 0.2

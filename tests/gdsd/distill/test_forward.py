@@ -111,12 +111,12 @@ def test_what_follows_the_end_is_neither_read_nor_seen(denoiser: Denoiser) -> No
     changed = torch.where(counted, completions, (completions + 1) % len(denoiser.tokenizer))
     assert bool((changed != completions).any())
 
-    def scored(tokens: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def rewarded(tokens: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         read = readings(denoiser, prompts, attention, tokens, views)
         total = pair_scores(read, views.hidden, counted.sum(1), "elbo").square().sum()
         return read, torch.autograd.grad(total, list(denoiser.parameters()))
 
-    (before, gradients), (after, others) = scored(completions), scored(changed)
+    (before, gradients), (after, others) = rewarded(completions), rewarded(changed)
     assert torch.equal(before, after)
     assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
     assert not before[~counted.expand_as(before)].any() and (before[views.hidden] != 0).all()

@@ -20,7 +20,7 @@ from tasks.gdsd.distill.memory import OutOfMemoryError
 from tasks.gdsd.errors import CheckpointError, ConfigError, NonFiniteError
 from tasks.gdsd.files import digest
 from tests.gdsd.conftest import build
-from tests.gdsd.epochs import CONFIG, GROUP, computed, configured, run, scored, weights
+from tests.gdsd.epochs import CONFIG, GROUP, computed, configured, rewarded, run, weights
 from tests.gdsd.shared_epochs import (
     Case,
     Outcome,
@@ -177,7 +177,7 @@ def test_an_epoch_in_two_processes_leaves_the_checkpoint_of_one(tmp_path: Path) 
     """If it fails, processes write the same files at once, or what is saved is not what all of them trained."""
     start = start_of(Case(adapter=True))
     policy = checkpoint.save(tmp_path / "policy", start)
-    table = tables.write(scored(start.denoiser), tables.SCORED, tmp_path / "scored.parquet")
+    table = tables.write(rewarded(start.denoiser), tables.REWARDED, tmp_path / "rewarded.parquet")
     found, names = [], []
     for nodes in (1, PROCESSES):  # which are all on this machine
         trained = tmp_path / f"trained-{nodes}"
@@ -194,7 +194,7 @@ def test_an_epoch_in_two_processes_leaves_the_checkpoint_of_one(tmp_path: Path) 
 def epoch_of(folder: Path, tokens: int) -> Epoch:
     """An epoch with weights that are spread, and micro-batches of so many tokens."""
     policy = checkpoint.save(folder / "policy", start_of(Case()))
-    table = tables.write(scored(build()), tables.SCORED, folder / "scored.parquet")
+    table = tables.write(rewarded(build()), tables.REWARDED, folder / "rewarded.parquet")
     config = computed(**FSDP, micro_batch_tokens=tokens)
     return Epoch(policy, None, table, config, GROUP, 0, 7, folder / "trained", folder / "evidence")
 
@@ -212,7 +212,7 @@ def test_spread_weights_start_again_where_memory_runs_out(
     said = [record.message for record in caplog.records if record.name == "tasks.gdsd.distill.epoch"]
     assert said == ["400 tokens do not fit the memory; starting again with micro-batches of 200"]
     trained = checkpoint.load(tmp_path / "trained", torch.device("cpu"))
-    expected, _ = run(start_of(Case()), scored(build()))
+    expected, _ = run(start_of(Case()), rewarded(build()))
     torch.testing.assert_close(weights(trained), weights(expected), rtol=0, atol=1e-5)
 
 

@@ -26,9 +26,9 @@ from tests.gdsd.epochs import (
     configured,
     ended,
     mean_scores,
+    rewarded,
     run,
     same,
-    scored,
     weights,
 )
 
@@ -133,21 +133,21 @@ def test_equal_epochs_are_equal(start: PolicyState, table: pa.Table) -> None:
 
 def test_groups_without_a_signal_are_left_out(start: PolicyState, denoiser: Denoiser) -> None:
     """If it fails, groups that carry no signal hold the policy where it is, or change the masks of the others."""
-    everything, stats = run(start, scored(denoiser))
-    signal, _ = run(start, scored(denoiser, SIGNAL))
+    everything, stats = run(start, rewarded(denoiser))
+    signal, _ = run(start, rewarded(denoiser, SIGNAL))
     assert same(everything, signal)
     assert stats.sequences == len(SIGNAL) * GROUP
 
 
 def test_nothing_to_learn_changes_nothing(start: PolicyState, denoiser: Denoiser) -> None:
     """If it fails, a round of equal answers stops the run, or its decayed weights and moments drift."""
-    before, _ = run(start, scored(denoiser))
-    after, stats = run(before, scored(denoiser, [3, 4]), configured(weight_decay=0.5), round_index=1)
+    before, _ = run(start, rewarded(denoiser))
+    after, stats = run(before, rewarded(denoiser, [3, 4]), configured(weight_decay=0.5), round_index=1)
     assert torch.equal(weights(before), weights(after))
     assert all(torch.equal(before.optimizer[name], after.optimizer[name]) for name in before.optimizer)
     assert stats.steps == [] and stats.sequences == 0
     assert (after.record.round, after.record.updates) == (2, 3)
-    untouched, _ = run(start, scored(denoiser, [3, 4]))
+    untouched, _ = run(start, rewarded(denoiser, [3, 4]))
     assert untouched.optimizer == {} and torch.equal(weights(untouched), weights(start))
 
 
@@ -172,10 +172,10 @@ def test_trajectory_masks_come_from_the_rows(denoiser: Denoiser, table: pa.Table
 
 def test_completions_of_several_lengths_are_refused(start: PolicyState, denoiser: Denoiser) -> None:
     """If it fails, rollouts of two configurations are mixed and end in an error about tensors."""
-    rows = scored(denoiser).to_pylist()
+    rows = rewarded(denoiser).to_pylist()
     rows[1]["completion_ids"] = rows[1]["completion_ids"][:-2]
     with pytest.raises(DataError, match=r"these occur: \[6, 8\]"):
-        run(start, pa.Table.from_pylist(rows, tables.SCORED))
+        run(start, pa.Table.from_pylist(rows, tables.REWARDED))
 
 
 # Continuing

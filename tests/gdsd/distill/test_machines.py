@@ -20,7 +20,7 @@ from tasks.gdsd.distill.failures import FailureReport, Kind, ProcessError
 from tasks.gdsd.distill.machines import ElsewhereError, Machines, Told, VanishedError, cause, speaker
 from tasks.gdsd.errors import CheckpointError
 from tests.gdsd.conftest import build
-from tests.gdsd.epochs import GROUP, computed, run, scored, weights
+from tests.gdsd.epochs import GROUP, computed, rewarded, run, weights
 from tests.gdsd.shared_epochs import Case, start_of, train_with_300_tokens
 from tests.gdsd.shared_machines import (
     break_early,
@@ -174,7 +174,7 @@ def test_machines_start_again_together_where_memory_runs_out(
     """
     monkeypatch.setattr("tasks.gdsd.distill.epoch._train", train_with_300_tokens)
     policy = checkpoint.save(tmp_path / "policy", start_of(Case()))
-    table = tables.write(scored(build()), tables.SCORED, tmp_path / "scored.parquet")
+    table = tables.write(rewarded(build()), tables.REWARDED, tmp_path / "rewarded.parquet")
     config = computed(nodes=2, sharding="fsdp", micro_batch_tokens=1100)
 
     def share(machines: Machines) -> object:
@@ -188,6 +188,6 @@ def test_machines_start_again_together_where_memory_runs_out(
     assert said == ["400 tokens do not fit the memory; starting again with micro-batches of 200"] * 2
     (place,) = tmp_path.glob("*/trained")
     assert isinstance(found[1 - int(place.parent.name)], ElsewhereError)
-    expected, _ = run(start_of(Case()), scored(build()))
+    expected, _ = run(start_of(Case()), rewarded(build()))
     trained = checkpoint.load(place, torch.device("cpu"))
     torch.testing.assert_close(weights(trained), weights(expected), rtol=0, atol=1e-5)

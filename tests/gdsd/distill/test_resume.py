@@ -192,15 +192,15 @@ def test_an_epoch_starts_afresh_where_its_state_is_of_no_use(tmp_path: Path, cap
 def test_a_state_is_of_all_that_its_epoch_follows_from(tmp_path: Path) -> None:
     """If it fails, an epoch goes on from a state of other inputs, and its policy is cached under its own."""
     first = epoch(tmp_path, *CASES["gdsd"])
-    scored = first.scored.with_name("other.parquet")
-    scored.write_bytes(first.scored.read_bytes() + b"x")
+    rewarded = first.rewarded.with_name("other.parquet")
+    rewarded.write_bytes(first.rewarded.read_bytes() + b"x")
     others = [
         replace(first, seed=8),
         replace(first, round_index=2),
         replace(first, group_size=2),
         replace(first, config=first.config.model_copy(update={"learning_rate": 2e-3})),
         replace(first, base=None),
-        replace(first, scored=scored),
+        replace(first, rewarded=rewarded),
     ]
     keepers = [_keeper(one, "policy") for one in (first, *others)] + [_keeper(first, "other policy")]
     assert len({one.epoch for one in keepers if one is not None}) == len(others) + 2

@@ -24,9 +24,9 @@ from tests.gdsd.epochs import (
     CONFIG,
     GROUP,
     configured,
+    rewarded,
     run,
     same,
-    scored,
     weights,
 )
 
@@ -126,7 +126,7 @@ def test_the_evidence_of_every_objective_is_saved(
 def test_an_overflowing_reward_is_caught(start: PolicyState, denoiser: Denoiser, tmp_path: Path) -> None:
     """If it fails, the guard works on made-up losses only. Advantages of 1e30 have squares beyond float32."""
     with pytest.raises(NonFiniteError):
-        run(start, scored(denoiser, factor=1e30), evidence=tmp_path / "evidence")
+        run(start, rewarded(denoiser, factor=1e30), evidence=tmp_path / "evidence")
 
 
 def test_a_policy_of_nan_is_caught(start: PolicyState, table: pa.Table, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tasks.gdsd.errors import ConfigError, DataError, GdsdError
 from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
-from tasks.gdsd.reward.quality import check_scored
+from tasks.gdsd.reward.quality import check_rewarded
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/domains/custom.md").read_text()
@@ -95,10 +95,10 @@ def test_the_example_goes_from_problems_to_advantages(package: Path) -> None:
     choice = config.prompts.domain
     assert (choice.name, choice.weights) == (PATH, {"places": 0.9, "length": 0.1})
     answers = rollouts(made["train"].slice(0, 8), lambda right, sample: right if sample else "no")
-    scored = rewards.reward(answers, choice, 4, scale_by_std=False)
-    check_scored(scored, 4, choice).require()
-    assert scored["reward"].to_pylist()[:4] == pytest.approx([0.0, 1.0, 1.0, 1.0])
-    assert scored["reward_places"].to_pylist()[:2] == [0.0, 1.0]
+    rewarded = rewards.reward(answers, choice, 4, scale_by_std=False)
+    check_rewarded(rewarded, 4, choice).require()
+    assert rewarded["reward"].to_pylist()[:4] == pytest.approx([0.0, 1.0, 1.0, 1.0])
+    assert rewarded["reward_places"].to_pylist()[:2] == [0.0, 1.0]
 
 
 def test_the_example_is_a_sound_domain(package: Path) -> None:
@@ -249,8 +249,8 @@ def judge_some(package: Path, old: str, new: str) -> None:
     (package / "sorting.py").write_text(block("python").replace(old, new, 1))
     choice = custom()
     made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
-    scored = rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
-    check_scored(scored, 4, choice).require()
+    rewarded = rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
+    check_rewarded(rewarded, 4, choice).require()
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def place(registry: Registry, entry: str, name: str) -> Path:
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "other", "entry"])
 def test_damage_is_found_by_whoever_reads(damage: str, tmp_path: Path) -> None:
-    """If it fails, damaged weights are trained on, scored, or made the champion."""
+    """If it fails, damaged weights are trained on, evaluated, or made the champion."""
     registry = Registry(str(tmp_path / "registry"))
     first, second = promote(registry, tmp_path / "a", "a"), promote(registry, tmp_path / "b", "b")
     path = place(registry, first, "entry.json" if damage == "entry" else "policy/model.safetensors")

@@ -190,12 +190,12 @@ def test_the_example_of_the_card_samples_the_policy(tmp_path: Path, capsys: pyte
 def test_the_card_s_way_to_score_the_policy_asks_the_run_s_problems() -> None:
     """If it fails, whoever follows the card scores the policy on the default Sudoku, whatever it was trained for."""
     run = configured(prompts={"domain": {"name": "countdown"}, "test_size": 64}, evaluation={"shards": 2})
-    (said,) = re.findall(r"^To score it.*$", text(run), re.M)
+    (said,) = re.findall(r"^To evaluate it.*$", text(run), re.M)
     assert "--policy POLICY --config FILE" in said
     whole = run.config.model_dump(mode="json")
     prompts = {name: whole["prompts"][name] for name in re.search(r"of `prompts` (.*)\.$", said)[1].split(", ")}  # type: ignore[index]  # None fails
-    scored = EvaluateConfig.model_validate_json(json.dumps({"prompts": prompts, "evaluation": whole["evaluation"]}))
-    assert scored.evaluation == run.config.evaluation and scored.prompts.domain == run.config.prompts.domain
+    rewarded = EvaluateConfig.model_validate_json(json.dumps({"prompts": prompts, "evaluation": whole["evaluation"]}))
+    assert rewarded.evaluation == run.config.evaluation and rewarded.prompts.domain == run.config.prompts.domain
     assert {*TestConfig.model_fields} == {*prompts}
 
 

@@ -10,7 +10,7 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import QualityError
 from tasks.gdsd.prompts.expectations import Finding, QualityReport
-from tasks.gdsd.reward.quality import check_samples, check_scored
+from tasks.gdsd.reward.quality import check_rewarded, check_samples
 
 GROUP = 4
 CHOICE = DomainChoice(SudokuConfig())
@@ -19,7 +19,7 @@ OUTSIDE = (1.5, -0.1, float("nan"), float("inf"))
 Row = dict[str, object]
 
 
-def scored_rows(groups: int = 6) -> list[Row]:
+def rewarded_rows(groups: int = 6) -> list[Row]:
     return [
         {
             "prompt_id": f"train-{group}",
@@ -43,12 +43,12 @@ def scored_rows(groups: int = 6) -> list[Row]:
     ]
 
 
-def scored(rows: list[Row]) -> pa.Table:
-    return pa.Table.from_pylist(rows, tables.complete(tables.SCORED, COLUMNS))
+def rewarded(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, tables.complete(tables.REWARDED, COLUMNS))
 
 
 def check(table: pa.Table, choice: DomainChoice = CHOICE) -> QualityReport:
-    return check_scored(table, GROUP, choice)
+    return check_rewarded(table, GROUP, choice)
 
 
 def failed(findings: list[Finding]) -> set[tuple[str, str, str | None]]:
@@ -57,7 +57,7 @@ def failed(findings: list[Finding]) -> set[tuple[str, str, str | None]]:
 
 def test_good_rollouts_pass() -> None:
     """If this fails, every round is refused before it trains."""
-    report = check(scored(scored_rows()))
+    report = check(rewarded(rewarded_rows()))
     assert [finding.summary for finding in (*report.failures, *report.warnings)] == []
     assert report.name == "rollouts"
     report.require()
@@ -92,7 +92,7 @@ def test_bad_rollouts_are_refused() -> None:
         30: {"advantage": float("-inf")},
         31: {"completion_ids": []},
     }
-    report = check(scored(edited(scored_rows(groups=8), edits)))
+    report = check(rewarded(edited(rewarded_rows(groups=8), edits)))
     found = {(finding.expectation.removeprefix("expect_"), finding.column): finding for finding in report.failures}
     assert {key: finding.unexpected for key, finding in found.items()} == {
         ("column_values_to_not_be_null", "prompt_id"): 1,
@@ -106,32 +106,32 @@ def test_bad_rollouts_are_refused() -> None:
         ("column_values_to_be_between", "completion_tokens"): 1,
     }
     assert all(finding.examples for finding in report.failures)
-    rows = scored_rows()
+    rows = rewarded_rows()
     for torn in (rows[:-1], rows[1:-3], []):  # the second has 20 rows, but of two torn groups
-        assert failed(check(scored(torn)).failures) == {("rollouts", "table_row_count_to_equal", None)}
+        assert failed(check(rewarded(torn)).failures) == {("rollouts", "table_row_count_to_equal", None)}
 
 
 def test_what_cannot_be_judged_is_no_defect() -> None:
     """If this fails, one verifier that timed out stops a run of hours."""
     unjudged: Row = {"reward": None, "solved": None, "advantage": None}
-    report = check(scored(edited(scored_rows(), {3: unjudged, 7: unjudged | {"reward_cells": None}})))
+    report = check(rewarded(edited(rewarded_rows(), {3: unjudged, 7: unjudged | {"reward_cells": None}})))
     assert report.failures == [] and report.warnings == []
-    silent = [row | unjudged | {"reward_cells": None, "reward_format": None} for row in scored_rows()]
-    report = check(scored(silent))
+    silent = [row | unjudged | {"reward_cells": None, "reward_format": None} for row in rewarded_rows()]
+    report = check(rewarded(silent))
     assert report.failures == []
     assert {finding.column for finding in report.warnings} == {"reward", "carries_signal"}
 
 
 def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
     """If this fails, a group in which three verifiers timed out stops the run, though `leave_one_out` is right."""
-    rows = scored_rows(groups=12)
+    rows = rewarded_rows(groups=12)
     for row in (0, 1, 2, 3):
         rows = changed(row, advantage=None)(rows)
     for row in (1, 2, 3):
         rows = changed(row, reward=None)(rows)
-    assert check(scored(rows)).failures == []
+    assert check(rewarded(rows)).failures == []
     rows = changed(1, reward=0.0)(rows)
-    (finding,) = check(scored(rows)).failures
+    (finding,) = check(rewarded(rows)).failures
     assert finding.unexpected == 2
 
 
@@ -149,10 +149,10 @@ def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
 )
 def test_a_poor_round_is_a_warning(edits: list[Edit], expected: tuple[str, str]) -> None:
     """If this fails, a round that teaches nothing stops the run, or passes without a word in the report."""
-    rows = scored_rows()
+    rows = rewarded_rows()
     for edit in edits:
         rows = edit(rows)
-    report = check(scored(rows))
+    report = check(rewarded(rows))
     assert failed(report.warnings) == {("rollouts", *expected)}
     assert report.failures == []
     report.require()
@@ -161,13 +161,13 @@ def test_a_poor_round_is_a_warning(edits: list[Edit], expected: tuple[str, str])
 
 def test_the_least_of_each_share_is_enough() -> None:
     """If this fails, warnings come a row too early: half with text and room, and one group of 20 with a spread."""
-    rows = scored_rows(groups=20)
+    rows = rewarded_rows(groups=20)
     for row in range(40):
         rows = changed(row, completion="", ended=False, reward_format=0.0)(rows)
     for row in range(4, 80):
         rows = changed(row, advantage=0.0)(rows)
-    assert check(scored(rows)).warnings == []
-    assert failed(check(scored(changed(0, advantage=None)(rows))).failures) == {
+    assert check(rewarded(rows)).warnings == []
+    assert failed(check(rewarded(changed(0, advantage=None)(rows))).failures) == {
         ("rollouts", "column_values_to_not_be_null", "advantage")
     }
 
@@ -184,13 +184,13 @@ def test_the_least_of_each_share_is_enough() -> None:
 def test_rewards_lie_in_the_range_of_the_weights(weights: dict[str, float], reward: float, sound: bool) -> None:
     """If this fails, a penalty or a larger weight is taken for a defect, or a defect for a reward."""
     choice = DomainChoice(SudokuConfig(weights=weights))
-    report = check(scored(changed(2, reward=reward)(scored_rows())), choice)
+    report = check(rewarded(changed(2, reward=reward)(rewarded_rows())), choice)
     assert failed(report.failures) == (set() if sound else {("rollouts", "column_values_to_be_between", "reward")})
 
 
 def test_a_table_without_the_column_of_a_part_is_refused() -> None:
-    """If this fails, rollouts that were scored by another domain are trained on."""
-    report = check(scored(scored_rows()).drop_columns(["reward_cells"]))
+    """If this fails, rollouts that were verified by another domain are trained on."""
+    report = check(rewarded(rewarded_rows()).drop_columns(["reward_cells"]))
     assert failed(report.failures) == {("rollouts", "column_values_to_be_between", "reward_cells")}
     with pytest.raises(QualityError, match=r"(?s)could not be evaluated.*Nothing was trained on these rollouts"):
         report.require()

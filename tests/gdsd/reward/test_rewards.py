@@ -109,17 +109,19 @@ def test_rewards_and_advantages_by_hand() -> None:
 
     Rewards of group a: 1, 2/3, 1/3, 0; the others' means are 1/3, 4/9, 5/9, 2/3. Group b is right throughout.
     """
-    scored = rewards.reward(table({"a": [RIGHT, TWO, ONE, NONE], "b": [RIGHT] * 4}), SUDOKU, 4, False)
-    assert scored["reward"].to_pylist() == pytest.approx([1, 2 / 3, 1 / 3, 0, 1, 1, 1, 1])
-    assert scored["solved"].to_pylist() == [True, False, False, False, True, True, True, True]
-    assert scored["advantage"].to_pylist() == pytest.approx([2 / 3, 2 / 9, -2 / 9, -2 / 3, 0, 0, 0, 0], abs=1e-6)
+    rewarded = rewards.reward(table({"a": [RIGHT, TWO, ONE, NONE], "b": [RIGHT] * 4}), SUDOKU, 4, False)
+    assert rewarded["reward"].to_pylist() == pytest.approx([1, 2 / 3, 1 / 3, 0, 1, 1, 1, 1])
+    assert rewarded["solved"].to_pylist() == [True, False, False, False, True, True, True, True]
+    assert rewarded["advantage"].to_pylist() == pytest.approx([2 / 3, 2 / 9, -2 / 9, -2 / 3, 0, 0, 0, 0], abs=1e-6)
 
 
 def test_the_table_has_the_declared_schema(tmp_path: Path) -> None:
-    """If it fails, the next stage cannot read the scored table."""
-    scored = rewards.reward(table({"a": [RIGHT, NONE]}), SUDOKU, 2, False)
-    assert scored.schema.equals(tables.complete(tables.SCORED, ["reward_cells", "reward_format"]))
-    assert tables.read(tables.write(scored, tables.SCORED, tmp_path / "s.parquet"), tables.SCORED).equals(scored)
+    """If it fails, the next stage cannot read the rewarded table."""
+    rewarded = rewards.reward(table({"a": [RIGHT, NONE]}), SUDOKU, 2, False)
+    assert rewarded.schema.equals(tables.complete(tables.REWARDED, ["reward_cells", "reward_format"]))
+    assert tables.read(tables.write(rewarded, tables.REWARDED, tmp_path / "s.parquet"), tables.REWARDED).equals(
+        rewarded
+    )
 
 
 def test_scaling_reaches_the_advantages(reader: DomainChoice) -> None:
@@ -134,10 +136,10 @@ def test_what_cannot_be_judged_is_null(reader: DomainChoice) -> None:
 
     Group a: rewards 1, -, 0, so advantages 1, -, -1. Group b has one verdict and nothing to compare it with.
     """
-    scored = rewards.reward(table({"a": ["1", "?", "0"], "b": ["?", "0.5", "?"], "c": ["?"] * 3}), reader, 3, False)
-    assert scored["reward"].to_pylist() == [1.0, None, 0.0, None, 0.5, None, None, None, None]
-    assert scored["solved"].to_pylist() == [True, None, False, None, False, None, None, None, None]
-    assert scored["advantage"].to_pylist() == [1.0, None, -1.0] + [None] * 6
+    rewarded = rewards.reward(table({"a": ["1", "?", "0"], "b": ["?", "0.5", "?"], "c": ["?"] * 3}), reader, 3, False)
+    assert rewarded["reward"].to_pylist() == [1.0, None, 0.0, None, 0.5, None, None, None, None]
+    assert rewarded["solved"].to_pylist() == [True, None, False, None, False, None, None, None, None]
+    assert rewarded["advantage"].to_pylist() == [1.0, None, -1.0] + [None] * 6
 
 
 @pytest.mark.parametrize("scale", [False, True])
@@ -154,10 +156,10 @@ def test_the_reward_is_the_weighted_sum_of_its_parts() -> None:
     """If it fails, the weights of the config are not what is trained on. 0.5 * 0.25 + 2 * 1 = 2.125, and by default
     0.25 + 0.5 * 1 = 0.75; every part has its column, also one without weight."""
     answers = table({"a": ["0.25 1 0.75", "1 0 0"]})
-    scored = rewards.verify(answers, choice(Pair, first=0.5, second=2.0))
-    assert scored["reward"].to_pylist() == [2.125, 0.5]
+    rewarded = rewards.verify(answers, choice(Pair, first=0.5, second=2.0))
+    assert rewarded["reward"].to_pylist() == [2.125, 0.5]
     assert rewards.verify(answers, choice(Pair))["reward"].to_pylist() == [0.75, 1.0]
-    columns = {name: scored[f"reward_{name}"].to_pylist() for name in ("first", "second", "shown")}
+    columns = {name: rewarded[f"reward_{name}"].to_pylist() for name in ("first", "second", "shown")}
     assert columns == {"first": [0.25, 1.0], "second": [1.0, 0.0], "shown": [0.75, 0.0]}
 
 
@@ -167,20 +169,20 @@ def test_an_unjudged_part_takes_the_reward_with_it_if_it_has_weight() -> None:
     Group of three: rewards 1 + 0.5, -, 0, so advantages 1.5, -, -1.5: the second leaves the baseline.
     """
     rollouts = table({"a": ["1 1 ?", "1 ? 1", "0 0 1"]})
-    scored = rewards.reward(rollouts, choice(Pair), 3, False)
-    assert scored["reward"].to_pylist() == [1.5, None, 0.0]
-    assert scored["advantage"].to_pylist() == [1.5, None, -1.5]
-    assert scored["reward_second"].to_pylist() == [1.0, None, 0.0]
-    assert scored["reward_shown"].to_pylist() == [None, 1.0, 1.0]
+    rewarded = rewards.reward(rollouts, choice(Pair), 3, False)
+    assert rewarded["reward"].to_pylist() == [1.5, None, 0.0]
+    assert rewarded["advantage"].to_pylist() == [1.5, None, -1.5]
+    assert rewarded["reward_second"].to_pylist() == [1.0, None, 0.0]
+    assert rewarded["reward_shown"].to_pylist() == [None, 1.0, 1.0]
     without = rewards.reward(rollouts, choice(Pair, first=1.0), 3, False)
     assert without["reward"].to_pylist() == [1.0, 1.0, 0.0]
-    assert rewards.part_means(scored) == pytest.approx({"first": 2 / 3, "second": 0.5, "shown": 1.0})
+    assert rewards.part_means(rewarded) == pytest.approx({"first": 2 / 3, "second": 0.5, "shown": 1.0})
 
 
 def test_a_part_that_was_never_judged_has_no_mean() -> None:
     """If it fails, a part whose judge was out of order is reported as 0."""
-    scored = rewards.verify(table({"a": ["1 1 ?", "0 1 ?"]}), choice(Pair))
-    assert rewards.part_means(scored) == {"first": 0.5, "second": 1.0, "shown": None}
+    rewarded = rewards.verify(table({"a": ["1 1 ?", "0 1 ?"]}), choice(Pair))
+    assert rewards.part_means(rewarded) == {"first": 0.5, "second": 1.0, "shown": None}
 
 
 @pytest.mark.parametrize("kind", [Short, Vague])
@@ -250,8 +252,8 @@ def test_the_summary_by_hand(reader: DomainChoice) -> None:
     Rewards 1, -, 0, 0.5, 0.5, 0.5: judged 5 of 6, mean 2.5/5, variance (0.25 + 0.25)/5 = 0.1; the second of two
     groups has no spread.
     """
-    scored = rewards.reward(table({"a": ["1", "?", "0"], "b": ["0.5"] * 3}), reader, 3, False)
-    stats = rewards.summarise(scored, 3, STATS, ["late"], 0.25)
+    rewarded = rewards.reward(table({"a": ["1", "?", "0"], "b": ["0.5"] * 3}), reader, 3, False)
+    stats = rewards.summarise(rewarded, 3, STATS, ["late"], 0.25)
     assert stats.judged == pytest.approx(5 / 6)
     assert stats.reward_mean == pytest.approx(0.5)
     assert stats.reward_std == pytest.approx(0.1**0.5)
@@ -274,5 +276,5 @@ def test_the_share_solved_counts_judged_completions(reader: DomainChoice) -> Non
 
     One of two judged answers is right; an evaluation of the same four answers reports 1/2 as well.
     """
-    scored = rewards.reward(table({"a": ["1", "0", "?", "?"]}), reader, 4, False)
-    assert rewards.summarise(scored, 4, STATS, [], 0.0).solved == pytest.approx(0.5)
+    rewarded = rewards.reward(table({"a": ["1", "0", "?", "?"]}), reader, 4, False)
+    assert rewards.summarise(rewarded, 4, STATS, [], 0.0).solved == pytest.approx(0.5)
