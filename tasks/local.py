@@ -1,21 +1,26 @@
-"""What differs between local runs and pods: where data is kept, cached results that have vanished, threads.
+"""What differs between local runs and pods: where data is kept, cached results that have vanished, threads, leftovers.
 
 A local Flyte run stores paths in its cache (~/.flyte/local-cache), and by default the data behind them in the system's
 temporary folder, which is cleaned. Here the data lies beside the cache, and a cached path that no longer exists is a
 miss.
 """
 
+import atexit
 import logging
 import math
 import os
+import shutil
 import tempfile
 import uuid
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 import msgpack
 from flytekit import FlyteContextManager
+from flytekit.configuration import Config
 from flytekit.core.context_manager import ExecutionState
+from flytekit.core.data_persistence import flyte_tmp_dir
 from flytekit.core.local_cache import LocalTaskCache
 from flytekit.models.literals import Literal, LiteralMap
 
@@ -93,6 +98,23 @@ def forget_vanished_results() -> None:
 
     if remembered.__name__ != get.__name__ or remembered.__module__ != __name__:
         LocalTaskCache.get = staticmethod(get)  # flytekit has no hook for this
+
+
+def leave_nothing_behind() -> None:
+    """Removes, when this process ends, what it has put into the system's temporary folder.
+
+    flytekit makes two folders there whenever it is imported, and torch an empty one. What is worth keeping of a local
+    run lies under `home()`.
+    """
+    for folder in (flyte_tmp_dir, Config.local_sandbox_path):
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove_empty, "torchinductor_*")
+
+
+def _remove_empty(pattern: str) -> None:
+    for folder in Path(tempfile.gettempdir()).glob(pattern):
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def _uris(literal: Literal) -> list[str]:

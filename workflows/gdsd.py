@@ -52,7 +52,7 @@ from tasks.gdsd.records import (
     Tuning,
 )
 from tasks.hardware import on
-from tasks.local import forget_vanished_results
+from tasks.local import forget_vanished_results, leave_nothing_behind
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import require_publishing
@@ -66,6 +66,7 @@ from workflows.rounds import assess, run_rounds
 speak()
 shorten_help()
 forget_vanished_results()
+leave_nothing_behind()
 ship(reach(__name__))
 
 

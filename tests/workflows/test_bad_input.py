@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from flytekit.core.data_persistence import flyte_tmp_dir
 
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.prompts.problems import make_prompts
-from tests.workflows.conftest import SMOKE, Pyflyte, run_in_process
+from tests.workflows.conftest import SMOKE, Pyflyte
 
 
 @pytest.mark.parametrize(
@@ -93,16 +94,16 @@ def test_a_bad_prompt_file_stops_the_pipeline_before_training(
     assert all(word in text for word in words), outcome.text
 
 
-def test_the_deck_of_bad_prompts_shows_what_is_bad(tmp_path: Path) -> None:
+def test_the_deck_of_bad_prompts_shows_what_is_bad(pyflyte_here: Pyflyte, tmp_path: Path) -> None:
     """Who looks at a failed task in the console finds the report of the data checks there."""
     config = spoiled(duplicate_id, tmp_path)
-    outcome = run_in_process("run", "workflows/gdsd.py", "train", "--config", config, home=tmp_path / "home")
+    outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", config)
     text = " ".join(outcome.text.split())
     assert outcome.code != 0 and "base policy" not in text
     words = ["expect_column_values_to_be_unique", "id", "2 of 20", "train-000001"]
     assert all(word in text for word in words), outcome.text
-    decks = [path.read_text() for path in (tmp_path / "home/tmp").rglob("deck.html")]
-    assert any(words[0] in deck for deck in decks)
+    decks = [path.read_text() for path in Path(flyte_tmp_dir).rglob("deck.html")]
+    assert any(words[0] in deck and "train-000001" in deck for deck in decks)
 
 
 @pytest.mark.whole

@@ -84,15 +84,15 @@ def test_shards_and_batches_change_no_number(smoke: Outcome, pyflyte: Pyflyte, h
     assert resharded.rounds_computed() == []
 
 
-def test_a_killed_run_continues_and_ends_with_the_same_numbers(
-    smoke: Outcome, pyflyte: Pyflyte, tmp_path: Path
-) -> None:
+def test_a_killed_run_continues_and_ends_with_the_same_numbers(smoke: Outcome, tmp_path: Path) -> None:
     """After kill -9 inside a round only what is missing is computed, and nothing else comes out."""
     command = ("run", "workflows/gdsd.py", "train", "--config", SMOKE)
     killed = run_in_process(*command, home=tmp_path, said=lambda line: " round 1 of 2: " in line)
     assert killed.code == -signal.SIGKILL
-    resumed = pyflyte(*command, home=tmp_path)
+    before = os.listdir(tmp_path / "tmp")
+    resumed = run_in_process(*command, home=tmp_path)
     assert resumed.code == 0, resumed.text
+    assert os.listdir(tmp_path / "tmp") == before, "something is left in the temporary folder"
     assert "base policy" not in resumed.text and resumed.rounds_computed() in ([2], [1, 2])
     assert resumed.numbers() == smoke.numbers()
 
