@@ -55,9 +55,8 @@ test: $(TOOLS) ## run the quick tests, on two cores
 test-all: $(WHOLE) ## run all tests, as .ci/run does, on two cores
 	$(PYTEST) -m 'not gpu and not slow and not net and not cluster and not images'
 
-test-cluster: $(TOOLS) ## run whole executions on the stand-in Flyte backend whose folder is GDSD_FLYTE_DOUBLE, a quarter of an hour
-	$(if $(GDSD_FLYTE_DOUBLE),,$(error name the folder of the stand-in backend: make test-cluster GDSD_FLYTE_DOUBLE=...))
-	GDSD_FLYTE_DOUBLE='$(GDSD_FLYTE_DOUBLE)' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster -n 3 --dist loadfile tests/cluster
+test-cluster: $(TOOLS) ## run whole executions on a stand-in Flyte backend
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster -n 3 --dist loadfile tests/cluster
 
 lint: $(TOOLS) ## check style and types
 	$(BIN)/ruff check .

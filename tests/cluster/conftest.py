@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
-import resource
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,29 +10,14 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.backend.server import Backend
 from tests.cluster.stand_in import BIN, BUCKET, Cluster, Weather, object_store
 
-VARIABLE = "GDSD_FLYTE_DOUBLE"
 EXECUTION, OVERHEAD = "executions", "what rounds took beyond their work"
 
 
 @pytest.fixture(scope="session")
-def stand_in() -> Any:
-    """The module of the stand-in backend."""
-    folder = os.environ.get(VARIABLE, "")
-    if not Path(folder, "admin.py").is_file():
-        pytest.fail(
-            f"{VARIABLE} is {folder!r}; set it to the folder of the stand-in Flyte backend, which has admin.py and "
-            "propeller.py, or leave out the tests with the marker `cluster`"
-        )
-    sys.path.insert(0, str(Path(folder).resolve()))
-    import admin
-
-    return admin
-
-
-@pytest.fixture(scope="session")
-def cluster(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A backend whose tasks see nothing but a store of objects: two at a time, each in an empty folder of its own."""
     import s3fs
 
@@ -54,19 +36,13 @@ def cluster(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "FLYTE_AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_MAX_ATTEMPTS": "1",  # a store that refuses is refused by the task, not waited for inside of it
         "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(root),  # what flytekit leaves there goes with the folder
     }
     options = {"key": "key", "secret": "secret", "client_kwargs": {"endpoint_url": access["FLYTE_AWS_ENDPOINT"]}}
     # Listings that are kept would hide what the tasks write.
     files = s3fs.S3FileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
     files.mkdir(BUCKET)
-    with stand_in.FlyteDouble(
-        str(root),
-        data_prefix=f"s3://{BUCKET}/flyte",
-        storage_options=options,
-        bin_dirs=[str(BIN)],
-        workers=2,
-        task_env=access,
-    ) as backend:
+    with Backend(root, files, f"s3://{BUCKET}/flyte", access, workers=2) as backend:
         yield Cluster(backend, files, weather, access)
     server.shutdown()
 
@@ -75,10 +51,6 @@ def cluster(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def tell(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[None]:
     """Keeps what the executions of a test took, for the end of the run."""
     yield
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cluster.computed, before = used.ru_utime + used.ru_stime, cluster.computed
-    if cluster.told:
-        cluster.told.append(f"    {request.node.name}: {cluster.computed - before:.0f} s of a core")
     request.node.user_properties += [(EXECUTION, line) for line in cluster.told]
     cluster.told.clear()
 

@@ -16,6 +16,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import msgpack
 
+from tests.cluster.backend.server import Backend
+from tests.cluster.backend.state import Attempt, Execution
 from tests.workflows.conftest import without_times
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,43 +72,42 @@ def object_store(weather: Weather) -> Any:
 class Cluster:
     """The backend, and what was started on it."""
 
-    backend: Any  # FlyteDouble: it lies outside of this project
+    backend: Backend
     files: Any  # s3fs.S3FileSystem
     weather: Weather
     access: dict[str, str]  # of its tasks, and of commands that read its data
     told: list[str] = field(default_factory=list)  # lines about executions that have ended, for the end of the run
-    computed: float = 0.0  # seconds of a core that processes have used which have ended
 
     def start(self, name: str, *words: str | Path) -> "Started":
         """Begins `pyflyte run --remote` of an execution of this name."""
-        command = [str(BIN / "pyflyte"), "-c", self.backend.config, "run", "--remote", "--name", name]
+        command = [str(BIN / "pyflyte"), "-c", str(self.backend.config), "run", "--remote", "--name", name]
         return Started(self, name, begin([*command, *map(str, words)], self.access))
 
     def call(self, *words: str, **variables: str) -> str:
         """Runs a command of the environment in the project's folder and returns what it says."""
         return finish(begin([str(BIN / words[0]), *words[1:]], self.access | variables))
 
-    def ended(self, name: str) -> Any:
+    def ended(self, name: str) -> Execution:
         """Waits for an execution and returns it, whatever became of it."""
-        execution = self.backend.store.executions[name]
-        assert execution.done.wait(1800), f"{name} is still {execution.phase} after half an hour"
+        execution = self.backend.executions[name]
+        assert execution.ended.wait(1800), f"{name} is still {execution.phase} after half an hour"
         ran = [attempt for attempt in execution.attempts if not attempt.cached]
         for attempt in ran:
             # Elsewhere they would all unpack their sources into one folder of this machine, one while another reads it.
-            place = attempt.args[attempt.args.index("--dest-dir") + 1]
+            place = attempt.option("--dest-dir")
             assert place == ".", f"{attempt.task} unpacks its sources into {place} instead of a folder of its own"
         work = sum(attempt.seconds for attempt in ran)
         self.told.append(
-            f"{name}: {execution.phase}, {execution.ended - execution.started:.0f} s, {len(ran)} task processes of "
+            f"{name}: {execution.phase}, {execution.seconds:.0f} s, {len(ran)} task processes of "
             f"{work / max(1, len(ran)):.1f} s, {len(execution.attempts) - len(ran)} from the cache"
         )
         return execution
 
-    def folder(self, execution: Any) -> str:
+    def folder(self, execution: Execution) -> str:
         """The address of the folder that an execution has made."""
         return output(execution)["folder"]["path"]
 
-    def record(self, execution: Any, file: str) -> Any:
+    def record(self, execution: Execution, file: str) -> Any:
         """What an execution has written into its folder."""
         return json.loads(self.files.cat_file(f"{self.folder(execution)}/{file}"))
 
@@ -119,20 +120,20 @@ class Started:
     name: str
     process: subprocess.Popen[str]
 
-    def ended(self) -> Any:
+    def ended(self) -> Execution:
         """Waits for the execution and returns it, whatever became of it."""
         finish(self.process)
         return self.cluster.ended(self.name)
 
-    def succeeded(self) -> Any:
+    def succeeded(self) -> Execution:
         """Waits for the execution and returns it."""
         execution = self.ended()
         assert execution.phase == "SUCCEEDED", f"{self.name}: {execution.error}\n{logs(execution)}"
         return execution
 
-    def watch(self) -> Any:
+    def watch(self) -> Execution:
         """Waits until the execution is there."""
-        return until(lambda: self.cluster.backend.store.executions.get(self.name), f"{self.name} to be submitted")
+        return until(lambda: self.cluster.backend.executions.get(self.name), f"{self.name} to be submitted")
 
 
 def begin(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
@@ -179,7 +180,7 @@ def until(what: Callable[[], Any], name: str, seconds: float = 1800) -> Any:
     raise AssertionError(f"waited {seconds:.0f} s for {name}")
 
 
-def output(execution: Any) -> Any:
+def output(execution: Execution) -> Any:
     """The output of an execution, which is a pydantic model, as plain data."""
     return msgpack.loads(execution.outputs.literals["o0"].scalar.binary.value)
 
@@ -189,20 +190,20 @@ def reached(report: Any) -> Any:
     return {key: value for key, value in without_times(report).items() if key not in ("round", "protocol")}
 
 
-def tries(execution: Any, task: str) -> dict[str, list[Any]]:
+def tries(execution: Execution, task: str) -> dict[str, list[Attempt]]:
     """The attempts at each node of a task that were not served from the cache."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[Attempt]] = {}
     for attempt in execution.attempts:
         if task in attempt.task and not attempt.cached:
             found.setdefault(attempt.node, []).append(attempt)
     return found
 
 
-def logs(execution: Any) -> str:
+def logs(execution: Execution) -> str:
     """The ends of the logs of attempts that failed."""
     failed = [attempt for attempt in execution.attempts if attempt.outcome not in ("SUCCEEDED", "CACHED")]
     return "\n".join(
-        f"{attempt.task} try {attempt.attempt}:\n{Path(attempt.log).read_text()[-3000:]}" for attempt in failed
+        f"{attempt.task} try {attempt.number}:\n{attempt.log.read_text()[-3000:]}" for attempt in failed if attempt.log
     )
 
 

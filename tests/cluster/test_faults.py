@@ -1,8 +1,6 @@
 """What a cluster does to a run: killed processes, stores and hubs that refuse, checkpoints that are damaged."""
 
 import json
-import os
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.backend.state import Attempt, Execution
 from tests.cluster.stand_in import (
     BUCKET,
     SMALL,
@@ -39,33 +38,20 @@ EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"]}, "evaluation
 Write = Callable[[str, dict[str, Any]], Path]
 
 
-def attempt_at(execution: Any, task: str, number: int) -> Any:
+def attempt_at(execution: Execution, task: str, number: int) -> Attempt:
     """Waits for a first attempt at the `number`th node of a task, counted from 0 in the order of their starts."""
 
-    def found() -> Any:
-        firsts = [each for each in execution.attempts if task in each.task and each.attempt == 0]
+    def found() -> Attempt | None:
+        firsts = [each for each in execution.attempts if task in each.task and each.number == 0]
         return firsts[number] if len(firsts) > number else None
 
     return until(found, f"{task} to start")
 
 
-def kill(attempt: Any) -> None:
-    """Kills the processes of an attempt as a machine that is taken away does."""
-    place = attempt.args[attempt.args.index("--output-prefix") + 1].encode()
-
-    def running() -> list[int]:
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if place in content(path)]
-
-    groups = {os.getpgid(process) for process in until(running, f"a process of {attempt.node}")}
-    for group in groups - {os.getpgid(0)}:
-        os.killpg(group, signal.SIGKILL)
-
-
-def content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # the process has ended
-        return b""
+def kill(attempt: Attempt) -> None:
+    """Kills an attempt once its processes run."""
+    until(lambda: attempt.group, f"a process of {attempt.node}")
+    attempt.kill()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def disturbed(cluster: Cluster, written: Write, home: Path) -> tuple[Any, Any]:
+def disturbed(cluster: Cluster, written: Write, home: Path) -> tuple[Execution, Any]:
     """A run of which one shard and one epoch were killed, and the record of an undisturbed one."""
     config = written("train", SHORT)
     started = cluster.start("disturbed", WORKFLOWS, "train", "--config", config)
@@ -83,7 +69,7 @@ def disturbed(cluster: Cluster, written: Write, home: Path) -> tuple[Any, Any]:
     execution = started.watch()
     kill(attempt_at(execution, "generate_rollouts", 1))
     epoch = attempt_at(execution, "distill_epoch", 0)
-    states = epoch.args[epoch.args.index("--checkpoint-path") + 1]
+    states = epoch.option("--checkpoint-path")
     until(lambda: cluster.files.find(states), "the first state of the epoch")
     kill(epoch)
     finish(here)
@@ -91,25 +77,25 @@ def disturbed(cluster: Cluster, written: Write, home: Path) -> tuple[Any, Any]:
 
 
 def test_a_disturbed_run_ends_with_the_numbers_of_an_undisturbed_one(
-    cluster: Cluster, disturbed: tuple[Any, Any]
+    cluster: Cluster, disturbed: tuple[Execution, Any]
 ) -> None:
     """If it fails, cheap machines that are taken away train another policy."""
     execution, here = disturbed
     assert without_times(cluster.record(execution, "run.json")) == without_times(here)
 
 
-def test_a_killed_epoch_goes_on_from_its_last_state(disturbed: tuple[Any, Any]) -> None:
+def test_a_killed_epoch_goes_on_from_its_last_state(disturbed: tuple[Execution, Any]) -> None:
     """If it fails, a machine that is taken away every few hours never finishes a long epoch."""
     execution, _ = disturbed
     (epoch,) = tries(execution, "distill_epoch").values()
-    assert [(each.attempt, each.outcome) for each in epoch] == [(0, "ContainerExited"), (1, "SUCCEEDED")]
-    log = Path(epoch[1].log).read_text()
+    assert [(each.number, each.outcome) for each in epoch] == [(0, "ContainerExited"), (1, "SUCCEEDED")]
+    log = epoch[1].log.read_text()
     (line,) = [line for line in log.splitlines() if "an earlier attempt at this epoch got to update" in line]
     update = int(line.split("got to update")[1].split(";")[0])
     assert 0 < update < SHORT["distill"]["inner_steps"]
 
 
-def test_a_killed_shard_is_made_again_alone(disturbed: tuple[Any, Any]) -> None:
+def test_a_killed_shard_is_made_again_alone(disturbed: tuple[Execution, Any]) -> None:
     """If it fails, one lost machine of many costs the whole round."""
     execution, _ = disturbed
     shards = sorted(len(attempts) for attempts in tries(execution, "generate_rollouts").values())
@@ -117,7 +103,7 @@ def test_a_killed_shard_is_made_again_alone(disturbed: tuple[Any, Any]) -> None:
     others = [
         attempt
         for attempt in execution.attempts
-        if attempt.attempt > 0 and "distill_epoch" not in attempt.task and "generate_rollouts" not in attempt.task
+        if attempt.number > 0 and "distill_epoch" not in attempt.task and "generate_rollouts" not in attempt.task
     ]
     assert not others
 
@@ -126,7 +112,7 @@ def evaluate(cluster: Cluster, written: Write, name: str, policy: str) -> Starte
     return cluster.start(*(name, WORKFLOWS, "evaluate", "--policy", policy, "--config", written("evaluate", EVALUATE)))
 
 
-def copied(cluster: Cluster, disturbed: tuple[Any, Any], name: str) -> str:
+def copied(cluster: Cluster, disturbed: tuple[Execution, Any], name: str) -> str:
     """Copies the trained policy to a new address, so that nothing about it is in the cache."""
     place = f"s3://{BUCKET}/policies/{name}"
     cluster.files.copy(f"{cluster.folder(disturbed[0])}/policy", place, recursive=True)
@@ -135,7 +121,7 @@ def copied(cluster: Cluster, disturbed: tuple[Any, Any], name: str) -> str:
 
 
 def test_a_store_that_refuses_for_a_while_costs_an_attempt(
-    cluster: Cluster, disturbed: tuple[Any, Any], written: Write
+    cluster: Cluster, disturbed: tuple[Execution, Any], written: Write
 ) -> None:
     """If it fails, a minute in which the store is busy ends a run of days."""
     policy = copied(cluster, disturbed, "busy")
@@ -160,7 +146,7 @@ def test_a_store_that_refuses_for_a_while_costs_an_attempt(
     assert reached(report) == reached(disturbed[1]["trained"])
 
 
-def failure_of(cluster: Cluster, execution: Any, workflow: str, task: str) -> Any:
+def failure_of(cluster: Cluster, execution: Execution, workflow: str, task: str) -> Any:
     """Returns the record of an execution that failed in a task, once it is seen to name the node."""
     assert execution.phase == "FAILED", logs(execution)
     ((node, attempts),) = tries(execution, task).items()
@@ -178,7 +164,7 @@ def failure_of(cluster: Cluster, execution: Any, workflow: str, task: str) -> An
 
 @pytest.mark.parametrize("damage", ["truncated", "changed"])
 def test_a_damaged_checkpoint_is_named_and_not_tried_again(
-    cluster: Cluster, disturbed: tuple[Any, Any], written: Write, damage: str
+    cluster: Cluster, disturbed: tuple[Execution, Any], written: Write, damage: str
 ) -> None:
     """If it fails, a policy of which a part was lost is scored, or nobody is told which file of which run it was."""
     policy = copied(cluster, disturbed, damage)
@@ -204,7 +190,9 @@ def test_a_training_that_fails_says_what_and_where(cluster: Cluster, written: Wr
         assert "DataError" in message and source["path"] in message and "was pinned" in message
 
 
-def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(cluster: Cluster, disturbed: tuple[Any, Any]) -> None:
+def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(
+    cluster: Cluster, disturbed: tuple[Execution, Any]
+) -> None:
     """If it fails, a cluster cannot deliver what this machine can.
 
     The hub is a server on this machine. The stand-in knows no secrets: their places in the environment are filled by

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.gdsd.run.run_record import RunRecord
+from tests.cluster.backend.state import Execution
 from tests.cluster.conftest import OVERHEAD
 from tests.cluster.stand_in import (
     BUCKET,
@@ -56,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(cluster: Cluster, written: Write, home: Path) -> tuple[list[Any], Any]:
+def trained(cluster: Cluster, written: Write, home: Path) -> tuple[list[Execution], Any]:
     """The same execution, started twice at the same moment on an empty cache, and the record of a run here."""
     config = written("train", TRAIN)
     started = [cluster.start(name, WORKFLOWS, "train", "--config", config) for name in ("train-a", "train-b")]
@@ -66,7 +67,7 @@ def trained(cluster: Cluster, written: Write, home: Path) -> tuple[list[Any], An
 
 
 def test_a_remote_run_gives_the_numbers_of_a_local_one(
-    cluster: Cluster, trained: tuple[list[Any], Any], request: pytest.FixtureRequest
+    cluster: Cluster, trained: tuple[list[Execution], Any], request: pytest.FixtureRequest
 ) -> None:
     """If it fails, a policy depends on where it was trained, and what worked on a laptop says nothing of a cluster."""
     executions, here = trained
@@ -79,27 +80,19 @@ def test_a_remote_run_gives_the_numbers_of_a_local_one(
     assert [without_times(record) for record in records] == [without_times(here)] * 2
 
 
-def test_two_executions_at_once_compute_each_task_once(cluster: Cluster, trained: tuple[list[Any], Any]) -> None:
+def test_two_executions_at_once_compute_each_task_once(cluster: Cluster, trained: tuple[list[Execution], Any]) -> None:
     """If it fails, a run that was started twice by mistake costs twice the GPUs."""
-    import propeller  # of the stand-in
-
     computed, served = Counter(), Counter()
     for execution in trained[0]:
-        specs = [spec.tasks for spec in execution.dynamic.values()]
-        templates = [*cluster.backend.store.task_templates().values(), *(task for tasks in specs for task in tasks)]
-        serialised = {template.id.name for template in templates if template.metadata.cache_serializable}
         for attempt in execution.attempts:
-            if attempt.task in serialised:
-                inputs = execution.nodes[attempt.node].inputs.literals
-                known = {name: propeller.hash_view(value).SerializeToString(True) for name, value in inputs.items()}
-                key = (attempt.task, *sorted(known.items()))
-                (served if attempt.cached else computed)[key] += 1
-    assert {stage for stage in STAGES for task, *_ in computed if stage in task} == STAGES
+            if attempt.serialised:
+                (served if attempt.cached else computed)[attempt.task, attempt.key] += 1
+    assert {stage for stage in STAGES for task, _ in computed if stage in task} == STAGES
     assert set(computed.values()) == {1}
     assert served == computed  # by the other one
 
 
-def test_nothing_but_the_object_store_is_shared(cluster: Cluster, trained: tuple[list[Any], Any]) -> None:
+def test_nothing_but_the_object_store_is_shared(cluster: Cluster, trained: tuple[list[Execution], Any]) -> None:
     """If it fails, a task looks for what another one left on a disk, which on a cluster is another machine's."""
     for execution in trained[0]:
         maps = [execution.inputs, execution.outputs]
@@ -108,13 +101,13 @@ def test_nothing_but_the_object_store_is_shared(cluster: Cluster, trained: tuple
         assert len(found) > 20 and all(address.startswith(f"s3://{BUCKET}/flyte/") for address in found)
         for attempt in execution.attempts:
             if not attempt.cached:  # the code is what was uploaded, unpacked into an empty folder
-                assert attempt.args[0] == "pyflyte-fast-execute"
-                code = attempt.args[attempt.args.index("--additional-distribution") + 1]
-                assert code in cluster.backend.store.uploads and code.startswith(f"s3://{BUCKET}/")
+                assert attempt.command[0] == "pyflyte-fast-execute"
+                code = attempt.option("--additional-distribution")
+                assert code in cluster.backend.registry.uploads and code.startswith(f"s3://{BUCKET}/")
 
 
 def test_a_policy_is_evaluated_alike_on_the_cluster_and_here(
-    cluster: Cluster, trained: tuple[list[Any], Any], written: Write, home: Path
+    cluster: Cluster, trained: tuple[list[Execution], Any], written: Write, home: Path
 ) -> None:
     """If it fails, a checkpoint on an object store is not the policy that it is on a disk."""
     policy = f"{cluster.folder(trained[0][0])}/policy"

@@ -19,6 +19,7 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains.sudoku import solutions
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import open_registry
+from tests.cluster.backend.state import Execution
 from tests.cluster.stand_in import BUCKET, Cluster, logs, output, reached, tries
 
 pytestmark = pytest.mark.cluster
@@ -54,14 +55,14 @@ Write = Callable[[str, dict[str, Any]], Path]
 class Schedule:
     """What became of it."""
 
-    first: tuple[Any, Any]  # two nights at the same moment, with an empty registry
-    later: Any  # a night after them, with a gate that says no
-    week: Any  # beside it
+    first: tuple[Execution, Execution]  # two nights at the same moment, with an empty registry
+    later: Execution  # a night after them, with a gate that says no
+    week: Execution  # beside it
     registry: Registry
     active: dict[str, str]  # the version of each launch plan that cron would start
 
     @property
-    def won(self) -> Any:
+    def won(self) -> Execution:
         """The one of the first nights that promoted its policy."""
         return next(night for night in self.first if night.phase == "SUCCEEDED")
 
@@ -96,14 +97,14 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
         "evaluation": NIGHTLY["evaluation"],
     }
     cluster.call(
-        *("pyflyte", "-c", cluster.backend.config, "register", "-p", PROJECT, "-d", DOMAIN, "--version", VERSION),
+        *("pyflyte", "-c", str(cluster.backend.config), "register", "-p", PROJECT, "-d", DOMAIN, "--version", VERSION),
         # Where a pod's sources are unpacked, by default /root, which the stand-in's processes share with this machine.
         *("--destination-dir", ".", "--activate-launchplans", "workflows"),
         GDSD_REGISTRY=REGISTRY,
         GDSD_RETRAIN_CONFIG=str(written("nightly", nightly)),
         GDSD_WEEKLY_CONFIG=str(written("weekly", weekly)),
     )
-    remote = FlyteRemote(Config.auto(cluster.backend.config), default_project=PROJECT, default_domain=DOMAIN)
+    remote = FlyteRemote(Config.auto(str(cluster.backend.config)), default_project=PROJECT, default_domain=DOMAIN)
 
     active: dict[str, str] = {}
 
