@@ -13,16 +13,16 @@ Seconds are of a forward pass in float32, the median of several that take turns:
 nothing of a GPU.
 """
 
-import json
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tests.bench.harness import in_turns, show
 from tests.gdsd import official
 from tests.gdsd.checkpoints import edit_tensors
 from tests.gdsd.denoiser import test_exact_sum
@@ -50,19 +50,13 @@ def write(folder: Path, name: str) -> None:
     )
 
 
+@torch.no_grad()
 def seconds(model: Path) -> dict[str, float]:
     """Median seconds of a forward pass, as trained and frozen."""
     policies = {name: adapted(model, torch.float32, 0.01, RANK) for name in ("as trained", "frozen")}
     policies["frozen"].freeze_for_sampling()
-    taken: dict[str, list[float]] = {name: [] for name in policies}
-    with torch.no_grad():
-        for turn in range(REPETITIONS + 1):
-            for name, policy in policies.items():
-                began = time.perf_counter()
-                policy(IDS.repeat(16, 1))
-                if turn:
-                    taken[name].append(time.perf_counter() - began)
-    return {name: round(statistics.median(times), 4) for name, times in taken.items()}
+    taken = in_turns({name: partial(policy, IDS.repeat(16, 1)) for name, policy in policies.items()}, REPETITIONS)
+    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 @pytest.mark.slow
@@ -83,16 +77,13 @@ def test_what_is_left_of_an_adapter(name: str, tmp_path: Path, monkeypatch: pyte
     }
     monkeypatch.setattr(test_exact_sum, "FORMS", forms)
     rows = {ratio: {form: surviving(tmp_path / "model", form, ratio, RANK) for form in forms} for ratio in RATIOS}
-    print(f"\n| {name}: update / weights | " + " | ".join(f"{form}: share, error" for form in forms))
-    print("|" + "---|" * (len(forms) + 1))
-    for ratio, row in rows.items():
-        print(f"| {ratio} | " + " | ".join(f"{share:.2f}, {error:.2f}" for share, error in row.values()) + " |")
-    found = {
-        str(ratio): {form: [round(x, 3) for x in pair] for form, pair in row.items()} for ratio, row in rows.items()
+    kept = {
+        f"{ratio} of the weights": {f"{form}: share": share for form, (share, _) in row.items()}
+        | {f"{form}: error": error for form, (_, error) in row.items()}
+        for ratio, row in rows.items()
     }
-    print(
-        json.dumps({"model": name, "width": WIDTH, "rank": RANK, "kept": found, "seconds": seconds(tmp_path / "model")})
-    )
+    show(f"{name}, width {WIDTH}, rank {RANK}", kept)
+    show(f"{name}, a forward pass", {"seconds": seconds(tmp_path / "model")})
     for ratio in RATIOS[:2]:
         least = rows[ratio]["frozen"][0]
         assert all(row[0] < least for form, row in rows[ratio].items() if form not in ("trained", "frozen"))

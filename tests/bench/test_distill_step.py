@@ -9,13 +9,8 @@ two forward passes. Both make one update of GDSD with the readout `log_prob`, or
 computes as a mean over all logits.
 """
 
-import json
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,13 +20,11 @@ from tasks.gdsd.config.compute import ComputeConfig
 from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.train import DistillConfig
-from tasks.gdsd.denoiser import checkpoint
-from tasks.gdsd.distill import loop
 from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.objectives import Scores, objective_loss
-from tests.bench.resident import peak_mib
+from tests.bench.harness import apart, in_turns, peak_mib, show
+from tests.bench.models import round_of, train
 from tests.bench.test_engines import LARGE, TINY_SIZE, Size
-from tests.bench.test_plan import round_of
 
 TURNS = 2
 READOUTS = ("log_prob", "centred")
@@ -49,19 +42,11 @@ class Step:
         self.objective, self.group = objective, size.batch
         self.rewarded = round_of(self.denoiser.encode("abcdefgh"), 1, size.batch, size.prompt, size.length)
 
+    def works(self) -> dict[str, Callable[[], None]]:
+        return {"ours": self.ours, "dense": self.dense}
+
     def ours(self) -> None:
-        state = checkpoint.base_state(self.denoiser)
-        loop.distill(
-            state,
-            None,
-            self.rewarded,
-            self.config,
-            round_index=0,
-            group_size=self.group,
-            seed=0,
-            parent="0" * 64,
-            evidence=Path("evidence"),
-        )
+        train(self.denoiser, self.scored, self.config, self.group)
 
     def dense(self) -> None:
         batch = collate(self.rewarded, self.denoiser, self.objective, group_size=self.group, round_index=0, seed=0)
@@ -101,41 +86,26 @@ class Step:
         optimizer.step()
 
 
-def apart(readout: str, measurement: str) -> dict[str, float]:
-    """Takes one measurement in a new process; see the end of this file."""
-    command = [sys.executable, "-m", "tests.bench.test_distill_step", readout, measurement]
-    root = Path(__file__).resolve().parents[2]
-    found = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return {name: float(value) for name, value in json.loads(found.splitlines()[-1]).items()}
+def seconds(readout: str) -> dict[str, float]:
+    for work in Step(TINY_SIZE, readout).works().values():  # the libraries come up
+        work()
+    taken = in_turns(Step(LARGE, readout).works(), TURNS, warm_up=False)
+    return {name: statistics.median(several) for name, several in taken.items()}
+
+
+def peak(readout: str, name: str) -> float:
+    return peak_mib(*(Step(size, readout).works()[name] for size in (TINY_SIZE, LARGE)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("readout", READOUTS)
 def test_a_distillation_step_costs_a_fraction_of_the_dense_one(readout: str) -> None:
     """If it fails, training holds the logits of whole canvases again, or reads the old policy twice."""
-    times = apart(readout, "times")
-    ours, dense = (apart(readout, f"peak {name}")["mib"] for name in ("ours", "dense"))
-    print(f"\n{readout}, {LARGE}, float32, {torch.get_num_threads()} threads")
-    print("| | ours | dense | ratio |\n|---|---|---|---|")
-    print(f"| seconds | {times['ours']:.2f} | {times['dense']:.2f} | {times['dense'] / times['ours']:.2f} |")
-    print(f"| peak MiB above the weights | {ours:.0f} | {dense:.0f} | {dense / ours:.2f} |")
-    print(json.dumps({"readout": readout, **times, "ours_mib": ours, "dense_mib": dense}))
-    assert times["dense"] >= 2 * times["ours"] and dense >= 4 * ours
-
-
-if __name__ == "__main__":
-    readout, measurement = sys.argv[1:]
-    small, step = Step(TINY_SIZE, readout), Step(LARGE, readout)
-    if measurement == "times":
-        small.ours(), small.dense()  # the libraries come up
-        times: dict[str, list[float]] = {"ours": [], "dense": []}
-        for _ in range(TURNS):
-            for name in times:
-                began = time.perf_counter()
-                getattr(step, name)()
-                times[name].append(time.perf_counter() - began)
-        print(json.dumps({name: statistics.median(several) for name, several in times.items()}))
-    else:
-        name = measurement.removeprefix("peak ")
-        works: tuple[Callable[[], None], Callable[[], None]] = (getattr(small, name), getattr(step, name))
-        print(json.dumps({"mib": peak_mib(*works)}))
+    rows = {
+        "seconds": apart(seconds, readout),
+        "peak MiB above the weights": {name: apart(peak, readout, name) for name in ("ours", "dense")},
+    }
+    for row in rows.values():
+        row["ratio"] = row["dense"] / row["ours"]
+    show(f"{readout}, {LARGE}, float32, {torch.get_num_threads()} threads", rows)
+    assert rows["seconds"]["ratio"] >= 2 and rows["peak MiB above the weights"]["ratio"] >= 4

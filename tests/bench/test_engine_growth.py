@@ -6,20 +6,18 @@ One block is unmasked per point, float32, on all cores; operations are counted b
 docs/engine_growth.svg.
 """
 
-import json
 import statistics
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
 
+from tests.bench.harness import ROOT, in_turns, show
 from tests.bench.test_engines import Bench, Size, counter
 
 matplotlib.use("svg")
-FIGURE = Path(__file__).resolve().parents[2] / "docs" / "engine_growth.svg"
+FIGURE = ROOT / "docs" / "engine_growth.svg"
 # Half the layers of the other benchmarks, so that what is not the body's would show.
 SIZE = Size(vocabulary=8192, layers=4, prompt=64, length=128, steps=4, batch=4)
 AXES = {
@@ -36,11 +34,7 @@ def point(size: Size) -> tuple[float, float]:
     work = bench.engine_block("exact")
     with counter() as counted:
         work()
-    times = []
-    for _ in range(TURNS):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
+    (times,) = in_turns({"block": work}, TURNS, warm_up=False).values()
     return statistics.median(times), counted.get_total_flops() / 1e9
 
 
@@ -72,12 +66,12 @@ def test_time_grows_no_faster_than_the_operations() -> None:
     about ten passes over the logits, at this width as long as the head.
     """
     found = {axis: {value: point(replace(SIZE, **{axis: value})) for value in AXES[axis]} for axis in AXES}
-    print(f"\n{SIZE}, float32, {torch.get_num_threads()} threads")
-    print("| axis | value | seconds a block | GFLOP | GFLOP/s |\n|---|---|---|---|---|")
-    for axis, points in found.items():
-        for value, (seconds, operations) in points.items():
-            print(f"| {axis} | {value:,} | {seconds:.3f} | {operations:.1f} | {operations / seconds:.1f} |")
-    print(json.dumps(found))
+    rows = {
+        f"{axis} {value:,}": {"seconds a block": seconds, "GFLOP": gigaflop, "GFLOP/s": gigaflop / seconds}
+        for axis, points in found.items()
+        for value, (seconds, gigaflop) in points.items()
+    }
+    show(f"{SIZE}, float32, {torch.get_num_threads()} threads", rows)
     draw_figure(found)
     for axis, points in found.items():
         values = list(points)[-3:]

@@ -11,29 +11,23 @@ counts; of attention it counts none on the CPU, so the counter is told what its 
 angles, softmaxes and the draw of tokens are not counted.
 """
 
-import json
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks.gdsd.config.sampler import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.families.tiny import TINY
-from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Request
 from tasks.gdsd.rollout.engines.unmasking import Unmasking, make_rules
-from tests.bench.resident import peak_mib
+from tests.bench import models
+from tests.bench.harness import apart, in_turns, peak_mib, show
 
 PLAIN_STEPS = 2
 
@@ -54,21 +48,11 @@ class Size:
     batch: int = 6
 
     def build(self) -> Denoiser:
-        config = LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.width,
-            intermediate_size=self.inner,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=None,
-            pad_token_id=None,
-            use_cache=False,
-        )
-        config.is_causal = False
         torch.manual_seed(0)
-        return Denoiser(LlamaForCausalLM(config), character_tokenizer(), TINY).eval()
+        head_width = self.width // self.heads
+        return models.build(
+            Shape(self.vocabulary, self.width, self.inner, self.layers, self.heads, self.heads, head_width)
+        )
 
     def sampler(self, temperature: float) -> SamplerConfig:
         return SamplerConfig(
@@ -89,6 +73,7 @@ LARGE = Size()
 TINY_SIZE = Size(
     vocabulary=51, width=64, inner=128, layers=3, heads=4, prompt=17, length=16, block=16, steps=5, batch=256
 )
+SIZES = {"large": LARGE, "tiny": TINY_SIZE}
 ENGINES: dict[str, EngineConfig] = {
     "exact": ExactConfig(),
     "prefix_cache": PrefixCacheConfig(),
@@ -151,22 +136,6 @@ class Bench:
 
         return work
 
-    def seconds(self, work: Callable[[], object]) -> float:
-        began = time.perf_counter()
-        work()
-        return time.perf_counter() - began
-
-    def measure(self, names: list[str], plain_steps: int, turns: int) -> dict[str, float]:
-        """Returns tokens per second of each engine and of the plain sampler, which take turns."""
-        tokens = self.size.batch * self.size.block
-        found: dict[str, list[float]] = {}
-        for _ in range(turns):
-            for name in names:
-                found.setdefault(name, []).append(tokens / self.seconds(self.engine_block(name)))
-            for_steps = self.seconds(self.plain_steps(plain_steps))
-            found.setdefault("plain", []).append(tokens / (for_steps / plain_steps * self.size.steps))
-        return {name: statistics.median(several) for name, several in found.items()}
-
 
 def attention_flops(query: torch.Size, key: torch.Size, *_: object, **__: object) -> int:  # (B, H, Q, W), (B, H, T, W)
     """Counts scores and their sums of values, 2 Q T W each for every head."""
@@ -191,69 +160,64 @@ def body_flops(bench: Bench, name: str) -> int:
     return int(of_block.get_total_flops() - engine.work.rows * of_row.get_total_flops())
 
 
-def apart(size: str, temperature: float, measurement: str) -> dict[str, float]:
-    """Takes one measurement in a new process; see the end of this file."""
-    command = [sys.executable, "-m", "tests.bench.test_engines", size, str(temperature), measurement]
-    root = Path(__file__).resolve().parents[2]
-    found = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return {name: float(value) for name, value in json.loads(found).items()}
+def flops() -> dict[str, int]:
+    bench = Bench(LARGE, 1.0)
+    return {name: body_flops(bench, name) for name in ENGINES}
 
 
-def table(rows: dict[str, dict[str, float]]) -> None:
-    columns = list(next(iter(rows.values())))
-    print("\n| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[column]:.4g}" for column in columns) + " |")
-    print(json.dumps(rows))
+def speeds(size: str, temperature: float) -> dict[str, float]:
+    """Returns tokens per second of each engine, at the tiny size of the exact one, and of the plain sampler."""
+    small, bench = Bench(TINY_SIZE, temperature), Bench(SIZES[size], temperature)
+    is_tiny = bench.size is TINY_SIZE
+    steps = bench.size.steps if is_tiny else PLAIN_STEPS
+    works: dict[str, Callable[[], object]] = {
+        name: bench.engine_block(name) for name in (["exact"] if is_tiny else ENGINES)
+    }
+    for name in ENGINES:  # the libraries come up
+        small.engine_block(name)()
+    small.plain_steps(1)()
+    taken = in_turns(works | {"plain": bench.plain_steps(steps)}, 9 if is_tiny else 1, warm_up=False)
+    taken["plain"] = [seconds / steps * bench.size.steps for seconds in taken["plain"]]
+    return {name: bench.size.batch * bench.size.block / statistics.median(taken[name]) for name in taken}
+
+
+def peak(temperature: float, name: str) -> float:
+    works = [
+        bench.plain_steps(1) if name == "plain" else bench.engine_block(name)
+        for bench in (Bench(TINY_SIZE, temperature), Bench(LARGE, temperature))
+    ]
+    return peak_mib(*works)
 
 
 @pytest.mark.slow
 def test_engines_against_the_plain_sampler_at_a_large_vocabulary() -> None:
     """If it fails, rollouts cost several times what they need to."""
     rows: dict[str, dict[str, float]] = {}
-    flops = apart("large", 1.0, "flops")
+    operations = apart(flops)
     for temperature in (1.0, 0.0):
-        speed = apart("large", temperature, "times")
-        peaks = {name: apart("large", temperature, f"peak {name}")["mib"] for name in speed}
+        speed = apart(speeds, "large", temperature)
+        peaks = {name: apart(peak, temperature, name) for name in speed}
         for name in speed:
             rows[f"{name}, T = {temperature:g}"] = {
                 "tokens/s": speed[name],
                 "against plain": speed[name] / speed["plain"],
                 "peak MiB": peaks[name],
                 "share of plain's peak": peaks[name] / peaks["plain"],
-                "body TFLOP a block": flops.get(name, flops["exact"]) / 1e12,  # the plain one's is the exact one's
+                "body TFLOP a block": operations.get(name, operations["exact"])
+                / 1e12,  # the plain one's is the exact one's
             }
-    print(f"\n{LARGE}, float32, {torch.get_num_threads()} threads")
-    table(rows)
+    show(f"{LARGE}, float32, {torch.get_num_threads()} threads", rows)
     assert rows["exact, T = 1"]["against plain"] >= 6 and rows["exact, T = 0"]["against plain"] >= 4
     assert rows["exact, T = 1"]["share of plain's peak"] <= 1 / 8
-    assert flops["exact"] >= 5 * flops["dual_cache"]
+    assert operations["exact"] >= 5 * operations["dual_cache"]
     assert rows["dual_cache, T = 1"]["against plain"] >= 25
 
 
 @pytest.mark.slow
 def test_the_exact_engine_at_the_tiny_size() -> None:
     """If it fails, the default experiment spends more on sampling than it has to."""
-    rows = {f"T = {temperature:g}": apart("tiny", temperature, "times") for temperature in (1.0, 0.0)}
+    rows = {f"T = {temperature:g}": apart(speeds, "tiny", temperature) for temperature in (1.0, 0.0)}
     for row in rows.values():
         row["ratio"] = row["exact"] / row["plain"]
-    print(f"\n{TINY_SIZE}, float32, {torch.get_num_threads()} threads; tokens per second")
-    table(rows)
+    show(f"{TINY_SIZE}, float32, {torch.get_num_threads()} threads; tokens per second", rows)
     assert rows["T = 1"]["ratio"] >= 1.5
-
-
-if __name__ == "__main__":
-    chosen, heat, measurement = {"large": LARGE, "tiny": TINY_SIZE}[sys.argv[1]], float(sys.argv[2]), sys.argv[3]
-    bench, is_tiny = Bench(chosen, heat), sys.argv[1] == "tiny"
-    if measurement == "times":
-        Bench(TINY_SIZE, heat).measure([*ENGINES], 1, 1)  # the libraries come up
-        names = ["exact"] if is_tiny else [*ENGINES]
-        print(json.dumps(bench.measure(names, chosen.steps if is_tiny else PLAIN_STEPS, 9 if is_tiny else 1)))
-    elif measurement == "flops":
-        print(json.dumps({name: body_flops(bench, name) for name in ENGINES}))
-    else:
-        name = measurement.removeprefix("peak ")
-        small = Bench(TINY_SIZE, heat)
-        work = bench.plain_steps(1) if name == "plain" else bench.engine_block(name)
-        warm_up = small.plain_steps(1) if name == "plain" else small.engine_block(name)
-        print(json.dumps({"mib": peak_mib(warm_up, work)}))

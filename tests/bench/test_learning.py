@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tasks.gdsd.run.run_record import RunRecord
+from tests.bench.harness import show
 from tests.workflows.conftest import PYFLYTE, ROOT, environment
 
 
@@ -42,19 +43,18 @@ def train(name: str, seed: int, home: Path) -> Measured:
     return Measured(seed, record, seconds, time.monotonic() - began, usage.ru_maxrss / 2**20)
 
 
-def row(measured: Measured) -> list[str]:
+def row(measured: Measured) -> dict[str, float | str]:
     record = measured.record
-    return [
-        str(measured.seed),
-        record.base.solved.percent(),
-        record.trained.solved.percent(),
-        record.decision.solved_difference.points(),
-        f"{100 * record.base.reward.mean:.1f} %",
-        record.trained.reward.percent(),
-        f"{measured.seconds:.0f} s",
-        f"{measured.again_seconds:.0f} s",
-        f"{measured.peak_gib:.2f} GiB",
-    ]
+    return {
+        "base solved": record.base.solved.percent(),
+        "trained solved": record.trained.solved.percent(),
+        "gain, points": record.decision.solved_difference.points(),
+        "base reward, %": 100 * record.base.reward.mean,
+        "trained reward": record.trained.reward.percent(),
+        "seconds": measured.seconds,
+        "again": measured.again_seconds,
+        "peak GiB": measured.peak_gib,
+    }
 
 
 # name: least gain in solved, least mean reward at the end, most seconds
@@ -66,30 +66,7 @@ PROMISED = {"tiny_sudoku": (0.50, 0.92, 360), "tiny_countdown": (0.15, 0.25, 600
 def test_the_experiment_learns(name: str, tmp_path: Path) -> None:
     """What README.md and docs/results.md promise of `make train`, and of Countdown."""
     runs = [train(name, seed, tmp_path / str(seed)) for seed in range(3)]
-    head = [
-        *("seed", "base solved", "trained solved", "gain, points", "base reward", "trained reward"),
-        *("time", "again", "peak memory"),
-    ]
-    print(f"\n{name}\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for run in runs:
-        print("| " + " | ".join(row(run)) + " |")
-    print(
-        json.dumps(
-            [
-                {
-                    "experiment": name,
-                    "seed": run.seed,
-                    "base_solved": run.record.base.solved.mean,
-                    "trained_solved": run.record.trained.solved.mean,
-                    "gain": run.record.decision.solved_difference.model_dump(),
-                    "trained_reward": run.record.trained.reward.mean,
-                    "seconds": round(run.seconds, 1),
-                    "peak_gib": round(run.peak_gib, 3),
-                }
-                for run in runs
-            ]
-        )
-    )
+    show(name, {f"seed {run.seed}": row(run) for run in runs})
     gain, reward, seconds = PROMISED[name]
     for run in runs:
         assert run.record.base.solved.mean <= 0.20

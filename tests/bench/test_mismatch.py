@@ -9,13 +9,14 @@ with its own old policy. Yardsticks that are no objectives: the gradient of the 
 token that each step kept; of all tokens hidden in the states that the sampler visited, without their complements.
 """
 
-import json
+from statistics import fmean
 
 import pytest
 import torch
 from torch import Tensor
 
 from tasks.gdsd.config.objective import ObjectiveConfig
+from tests.bench.harness import show
 from tests.gdsd.directions import (
     OBJECTIVES,
     cosine,
@@ -68,10 +69,6 @@ def after_rounds(config: ObjectiveConfig, table: Tensor, solved: Tensor) -> tupl
     return max(rewards), rewards[-1]
 
 
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 def mismatch(kind: str) -> dict[str, float]:
     """Means over problems of what separates the sampler from scores."""
     found: dict[str, list[float]] = {}
@@ -88,7 +85,7 @@ def mismatch(kind: str) -> dict[str, float]:
         }
         for name, value in values.items():
             found.setdefault(name, []).append(float(value))
-    return {name: round(mean(values), 3) for name, values in found.items()}
+    return {name: round(fmean(values), 3) for name, values in found.items()}
 
 
 def measure(kind: str, name: str) -> dict[str, float]:
@@ -97,17 +94,17 @@ def measure(kind: str, name: str) -> dict[str, float]:
     cosines = [cosine(found, ascent(*problem)) for found, problem in zip(steps, problems, strict=True)]
     tilts = [tilt(problem[0], found, problem[1]) for found, problem in zip(steps, problems, strict=True)]
     row = {
-        "cosine": mean(cosines),
+        "cosine": fmean(cosines),
         "lowest cosine": min(cosines),
-        "tilt": mean(tilts),
+        "tilt": fmean(tilts),
         "lowest tilt": min(tilts),
-        "after a path": mean([after_path(name, *problems[seed]) for seed in PATHS]),
+        "after a path": fmean([after_path(name, *problems[seed]) for seed in PATHS]),
     }
     if name in OBJECTIVES:
         rounds = [after_rounds(OBJECTIVES[name], *problems[seed]) for seed in EPOCHS]
         row |= {
-            "best of rounds": mean([best for best, _ in rounds]),
-            "last of rounds": mean([end for _, end in rounds]),
+            "best of rounds": fmean(best for best, _ in rounds),
+            "last of rounds": fmean(end for _, end in rounds),
         }
     return {column: round(value, 3) for column, value in row.items()}
 
@@ -117,13 +114,9 @@ def measure(kind: str, name: str) -> dict[str, float]:
 def test_how_well_updates_fit_the_sampler(kind: str) -> None:
     """The numbers of docs/results.md on the mismatch between training and inference."""
     torch.set_num_threads(1)
-    print(f"\n{kind} denoiser: {mismatch(kind)}")
     rows = {name: measure(kind, name) for name in (*YARDSTICKS, *OBJECTIVES)}
-    columns = list(rows["gdsd"])
-    print("| objective | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[column]:.3f}" if column in row else "" for column in columns) + " |")
-    print(json.dumps({"denoiser": kind, "rows": rows}))
+    show(f"{kind} denoiser", {"mismatch": mismatch(kind)})
+    show(f"{kind} denoiser, by objective", rows)
     assert all(row["cosine"] > 0.999 for name, row in rows.items() if name == "reward")
     assert max(rows[name]["tilt"] for name in ("wd1", "diffu_grpo")) < min(
         rows[name]["tilt"] for name in OBJECTIVES if name not in ("wd1", "diffu_grpo")

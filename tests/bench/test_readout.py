@@ -8,14 +8,11 @@ reset and read). Time is the median of several steps, which take turns with thos
 whatever else the machine does slows both.
 """
 
-import json
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from operator import truediv
 
 import pytest
 import torch
@@ -24,7 +21,7 @@ from torch.nn import functional
 
 from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.distill.token_scores import centred, centred_topk, log_prob
-from tests.bench.resident import peak_mib
+from tests.bench.harness import apart, in_turns, peak_mib, show
 
 VOCABULARY, WIDTH, ROWS, CANDIDATES = 126_464, 1024, 4 * 256, 64
 REPETITIONS = 5
@@ -68,16 +65,6 @@ COMPARISONS = {
 }
 
 
-@dataclass(frozen=True)
-class Measured:
-    peak_mib: float
-    dense_peak_mib: float
-    milliseconds: float
-    dense_milliseconds: float
-    memory_ratio: float
-    time_ratio: float
-
-
 class Bench:
     """The tensors of one comparison, in a process that has done nothing else."""
 
@@ -96,69 +83,39 @@ class Bench:
         head = Head(self.head.weight) if self.comparison.new_head else self.head
         score(self.hidden, head, self.tokens, self.candidates).sum().backward()
 
-    def peak_mib(self, score: Score) -> float:
-        """Returns the memory that the first step needs."""
-        # Threads, kernels and their scratch memory come into being with a small vocabulary.
+    def warm_up(self, score: Score) -> None:
+        """Brings threads, kernels and their scratch memory into being, with a small vocabulary."""
         few = Head(self.head.weight[:256].detach().clone().requires_grad_(self.comparison.trained))
-
-        def warm_up() -> None:
-            score(self.hidden, few, self.tokens % 256, self.candidates % 256).sum().backward()
-            self.hidden.grad = few.weight.grad = None
-
-        return peak_mib(warm_up, lambda: self.step(score))
-
-    def milliseconds(self) -> dict[str, list[float]]:
-        """Returns the times of both computations' steps, in turns, after one of each."""
-        times: dict[str, list[float]] = {"readout": [], "dense": []}
-        for _ in range(1 + REPETITIONS):
-            for name, score in (("readout", self.comparison.readout), ("dense", self.comparison.dense)):
-                began = time.perf_counter()
-                self.step(score)
-                times[name].append(1000 * (time.perf_counter() - began))
-        return {name: several[1:] for name, several in times.items()}
+        score(self.hidden, few, self.tokens % 256, self.candidates % 256).sum().backward()
+        self.hidden.grad = few.weight.grad = None
 
 
-def apart(name: str, measurement: str) -> str:
-    """Takes one measurement of a comparison in a new process; see the end of this file."""
-    command = [sys.executable, "-m", "tests.bench.test_readout", name, measurement]
-    root = Path(__file__).resolve().parents[2]
-    return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
+def peak(name: str, kind: str) -> float:
+    """Returns the memory that the first step needs."""
+    bench = Bench(COMPARISONS[name])
+    score = bench.comparison.readout if kind == "readout" else bench.comparison.dense
+    return peak_mib(lambda: bench.warm_up(score), lambda: bench.step(score))
 
 
-def measured(name: str) -> Measured:
-    peak, dense_peak = float(apart(name, "readout peak")), float(apart(name, "dense peak"))
-    times = json.loads(apart(name, "times"))
-    ratios = [fast / dense for fast, dense in zip(times["readout"], times["dense"], strict=True)]
-    return Measured(
-        peak_mib=peak,
-        dense_peak_mib=dense_peak,
-        milliseconds=statistics.median(times["readout"]),
-        dense_milliseconds=statistics.median(times["dense"]),
-        memory_ratio=peak / dense_peak,
-        time_ratio=statistics.median(ratios),
-    )
+def seconds(name: str) -> dict[str, list[float]]:
+    bench = Bench(COMPARISONS[name])
+    scores = {"readout": bench.comparison.readout, "dense": bench.comparison.dense}
+    return in_turns({kind: partial(bench.step, score) for kind, score in scores.items()}, REPETITIONS)
 
 
 @pytest.mark.slow
 def test_readouts_cost_a_fraction_of_the_dense_computation() -> None:
     """If it fails, scoring needs the memory of the logits again, or pays for their absence with time."""
-    results = {name: measured(name) for name in COMPARISONS}
-    print(f"\nV {VOCABULARY}, D {WIDTH}, R {ROWS}, k {CANDIDATES}, float32, {torch.get_num_threads()} threads")
-    print("| readout | peak memory | dense | ratio | time | dense | ratio |\n|---|---|---|---|---|---|---|")
-    for name, of in results.items():
-        print(
-            f"| {name} | {of.peak_mib:.1f} MiB | {of.dense_peak_mib:.1f} MiB | {of.memory_ratio:.4f} "
-            f"| {of.milliseconds:.1f} ms | {of.dense_milliseconds:.1f} ms | {of.time_ratio:.4f} |"
-        )
-    print(json.dumps({name: asdict(result) for name, result in results.items()}))
-    assert results["centred"].memory_ratio <= 1 / 50 and results["centred"].time_ratio <= 1 / 100
-    assert results["log_prob"].memory_ratio <= 1 / 4 and results["log_prob"].time_ratio <= 1.2
-
-
-if __name__ == "__main__":
-    chosen, measurement = COMPARISONS[sys.argv[1]], sys.argv[2]
-    bench = Bench(chosen)
-    if measurement == "times":
-        print(json.dumps(bench.milliseconds()))
-    else:
-        print(bench.peak_mib(chosen.readout if measurement == "readout peak" else chosen.dense))
+    rows = {}
+    for name in COMPARISONS:
+        taken, (own, theirs) = apart(seconds, name), (apart(peak, name, kind) for kind in ("readout", "dense"))
+        rows[name] = {
+            "peak MiB": own,
+            "dense peak MiB": theirs,
+            "share of memory": own / theirs,
+            **{f"ms, {kind}": 1000 * statistics.median(several) for kind, several in taken.items()},
+            "share of time": statistics.median(map(truediv, taken["readout"], taken["dense"])),
+        }
+    show(f"V {VOCABULARY}, D {WIDTH}, R {ROWS}, k {CANDIDATES}, float32, {torch.get_num_threads()} threads", rows)
+    assert rows["centred"]["share of memory"] <= 1 / 50 and rows["centred"]["share of time"] <= 1 / 100
+    assert rows["log_prob"]["share of memory"] <= 1 / 4 and rows["log_prob"]["share of time"] <= 1.2

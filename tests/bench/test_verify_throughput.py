@@ -9,20 +9,19 @@ several passes, which take turns.
 """
 
 import ast
-import json
 import random
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import islice
+from operator import truediv
 
 import pytest
 
 from tasks.gdsd.domains.base import Answer, Domain
 from tasks.gdsd.domains.countdown import Countdown, CountdownConfig, read_problem
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
+from tests.bench.harness import in_turns, show
 
 ANSWERS, REPETITIONS = 20_000, 5
 TAIL = " and so on" * 20  # what a completion goes on with
@@ -69,13 +68,6 @@ def plain_sudoku(item: Answer) -> bool:
     return all(set(unit) == set("1234") for unit in (*rows, *columns, *boxes))
 
 
-@dataclass(frozen=True)
-class Measured:
-    per_second: float
-    plain_per_second: float
-    ratio: float
-
-
 def answers_of_a_round(domain: Domain, source: random.Random) -> list[Answer]:
     problems = list(islice(domain.problems(0), 500))
     items = []
@@ -93,22 +85,16 @@ def answers_of_a_round(domain: Domain, source: random.Random) -> list[Answer]:
     return items
 
 
-def measured(domain: Domain, plain: Verify, items: list[Answer], bare: list[Answer]) -> Measured:
+def measured(domain: Domain, plain: Verify, items: list[Answer], bare: list[Answer]) -> dict[str, float]:
     """Times both, the plain one on the bare answers, and checks that they agree on what is solved."""
     expected = list(map(plain, bare))
     assert [bool(verdict.solved) for verdict in domain.verify_all(items)] == expected and sum(expected) / ANSWERS > 0.1
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
-    for _ in range(REPETITIONS):
-        began = time.perf_counter()
-        domain.verify_all(items)
-        times["ours"].append(time.perf_counter() - began)
-        began = time.perf_counter()
-        for item in bare:
-            plain(item)
-        times["plain"].append(time.perf_counter() - began)
-    ours, baseline = (statistics.median(several) for several in times.values())
-    ratio = statistics.median(fast / slow for fast, slow in zip(times["ours"], times["plain"], strict=True))
-    return Measured(ANSWERS / ours, ANSWERS / baseline, ratio)
+    times = in_turns({"ours": lambda: domain.verify_all(items), "plain": lambda: list(map(plain, bare))}, REPETITIONS)
+    return {
+        "answers/s": ANSWERS / statistics.median(times["ours"]),
+        "plain answers/s": ANSWERS / statistics.median(times["plain"]),
+        "time ratio": statistics.median(map(truediv, times["ours"], times["plain"])),
+    }
 
 
 @pytest.mark.slow
@@ -123,10 +109,6 @@ def test_verdicts_keep_up_with_rollouts() -> None:
         tagged = [item._replace(text=f"<reasoning>{TAIL}</reasoning>\n<answer>{item.text}</answer>") for item in bare]
         results[f"{name}, bare"] = measured(bare_domain, plain, bare, bare)
         results[f"{name}, tagged"] = measured(tagged_domain, plain, tagged, bare)
-    print(f"\n{ANSWERS} answers, one process, one thread")
-    print("| domain | answers a second | plain | time ratio |\n|---|---|---|---|")
-    for name, of in results.items():
-        print(f"| {name} | {of.per_second:,.0f} | {of.plain_per_second:,.0f} | {of.ratio:.2f} |")
-    print(json.dumps({name: asdict(result) for name, result in results.items()}))
-    assert all(result.per_second >= 20_000 for result in results.values())
-    assert results["countdown, bare"].ratio <= 0.8
+    show(f"{ANSWERS} answers, one process, one thread", results)
+    assert all(result["answers/s"] >= 20_000 for result in results.values())
+    assert results["countdown, bare"]["time ratio"] <= 0.8

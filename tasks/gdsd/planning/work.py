@@ -1,7 +1,7 @@
 """Floating-point operations, and how long a device takes for them.
 
 Seconds are operations over the share of a device's peak that is usually reached: an assumption for a GPU until
-tests/bench/test_gpu.py has measured it on the card. Products alone are counted: not the draw of tokens, nor what makes
+`python -m tests.gpu` has measured it on the card. Products alone are counted: not the draw of tokens, nor what makes
 weights of 4 bits dense.
 """
 
