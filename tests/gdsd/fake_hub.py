@@ -1,13 +1,9 @@
-"""A server on this machine that speaks as much of the Hugging Face hub as a push needs, for its own library.
-
-Each commit is kept, with what is in the repository after it. What a test tells it to fail fails.
-"""
+"""Servers on this machine that speak as much of the Hugging Face hub as its own libraries need."""
 
 import base64
 import hashlib
 import json
 import threading
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -18,33 +14,32 @@ def git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-@dataclass
-class FakeHub:
-    """A hub with any number of repositories; the context is the time in which it answers."""
+class Server:
+    """A server that notes each request; the context is the time in which it answers."""
 
-    private: dict[str, bool] = field(default_factory=dict)
-    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
-    commits: list[str] = field(default_factory=list)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)  # each request, and its header with the token
-    failures: dict[str, list[int]] = field(default_factory=dict)  # part of a path: statuses of the next requests to it
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []  # each request, and its header with the token
 
     def __enter__(self) -> Self:
-        hub = self
+        double = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if self.headers.get("Transfer-Encoding") == "chunked":
                     body = self._chunks()
-                path = self.path.partition("?")[0]
-                hub.asked.append((f"{self.command} {path}", self.headers.get("Authorization")))
-                status, said = hub.reply(self.command, path, body)
-                data = json.dumps(said).encode()
+                path = self.path.partition("?")[0].replace("%2F", "/")
+                double.asked.append((f"{self.command} {path}", self.headers.get("Authorization")))
+                status, said, headers = double.reply(self.command, path, body)
+                data = said if isinstance(said, bytes) else json.dumps(said).encode()
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
+                for name, value in (headers | {"Content-Length": str(len(data))}).items():
+                    self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(data)
+                if self.command != "HEAD":
+                    self.wfile.write(data)
 
             do_GET = do_POST = do_PUT = do_HEAD = answer
 
@@ -68,7 +63,29 @@ class FakeHub:
         self.server.shutdown()
         self.server.server_close()
 
-    def reply(self, method: str, path: str, body: bytes) -> tuple[int, object]:
+    def reply(self, method: str, path: str, body: bytes) -> tuple[int, object, dict[str, str]]:
+        """Returns status, what is said, as bytes or as what becomes JSON, and headers."""
+        raise NotImplementedError
+
+
+class FakeHub(Server):
+    """A hub to push to, with any number of repositories.
+
+    Each commit is kept, with what is in the repository after it. What a test tells it to fail fails.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.private: dict[str, bool] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.large: dict[str, bytes] = {}  # by SHA-256
+        self.commits: list[str] = []
+        self.failures: dict[str, list[int]] = {}  # part of a path: statuses of the next requests to it
+
+    def reply(self, method: str, path: str, body: bytes) -> tuple[int, object, dict[str, str]]:
+        return *self._reply(path, body), {}
+
+    def _reply(self, path: str, body: bytes) -> tuple[int, object]:
         for part, statuses in self.failures.items():
             if part in path and statuses:
                 return statuses.pop(0), {"error": "it was told to"}

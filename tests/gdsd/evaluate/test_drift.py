@@ -31,7 +31,8 @@ from tasks.gdsd.rollout.engines.cached import PrefixCache
 from tasks.gdsd.rollout.engines.unmasking import Unmasking
 from tests.gdsd.report import test_comparison
 from tests.gdsd.report.records import cells, pairs, record, rendered, rewarded
-from tests.gdsd.reward.test_rewards import Reader, choice
+from tests.gdsd.reward.test_rewards import Reader
+from tests.gdsd.scripted import choice
 from tests.gdsd.test_config import load
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=4, temperature=1.0)
@@ -56,25 +57,21 @@ def by(rows: Rows, engine: str) -> Rows:
 # The sample
 
 
-def test_both_engines_complete_the_same_problems(denoiser: Denoiser, puzzles: pa.Table) -> None:
-    """If it fails, the difficulty of problems or the luck of a draw counts as drift."""
+def test_both_engines_complete_the_same_problems_by_the_same_draws(
+    denoiser: Denoiser, puzzles: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, the difficulty of problems or the luck of a draw counts as drift, and even an engine that computes
+    all anew is given up."""
     rows = sampled(denoiser, puzzles)
     ours, exact = by(rows, "dual_cache"), by(rows, "exact")
     assert len(rows) == 6 and len({str(row["prompt_id"]) for row in exact}) == 3
     shared = ("prompt_id", "sample", "problem", "reference", "prompt_ids")
     assert [[row[name] for name in shared] for row in ours] == [[row[name] for name in shared] for row in exact]
     assert [row["completion_ids"] for row in ours] != [row["completion_ids"] for row in exact]
-
-
-def test_an_engine_that_computes_all_shows_no_drift(
-    denoiser: Denoiser, puzzles: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it fails, the engines do not draw by the same random numbers, and even an exact one would be given up."""
     monkeypatch.setattr(PrefixCache, "resolve", Unmasking.resolve)  # which refuses none
     all_anew = RolloutEngine(PrefixCacheConfig(refresh_every=1))
-    rows, costs = drift.sample(denoiser, puzzles, SETTINGS, all_anew, size=3, batch_size=8, seed=0)
-    ours, exact = by(rows, "prefix_cache"), by(rows, "exact")
-    assert [row["completion_ids"] for row in ours] == [row["completion_ids"] for row in exact]
+    again, costs = drift.sample(denoiser, puzzles, SETTINGS, all_anew, size=3, batch_size=8, seed=0)
+    assert [row["completion_ids"] for row in by(again, "prefix_cache")] == [row["completion_ids"] for row in exact]
     assert costs[0].positions == costs[1].positions
 
 
@@ -209,7 +206,7 @@ def test_without_verdicts_only_tokens_are_compared() -> None:
 
 def test_rewards_beyond_one_have_an_interval_around_them() -> None:
     """If it fails, the interval of a domain whose weights sum to more than 1 lies beside its mean."""
-    gap = judged(made([([1], "3")] * 2, [([1], "0")] * 2))[0].reward_gap
+    gap = drift.gap([3.0, 3.0])
     assert gap is not None and gap.mean == 3.0 and gap.low < 3.0 <= gap.high
 
 
@@ -332,40 +329,36 @@ def test_a_comparison_says_which_runs_gave_the_engine_up(drifts: list[DriftStats
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    "engine, sampler, said",
     [
-        ({"engine": {"name": "dual_cache", "refresh_every": 1}}, "refresh_every 1 computes all anew in every step"),
+        ({"name": "dual_cache", "refresh_every": 1}, {}, "refresh_every 1 computes all anew in every step"),
         (
-            {"engine": {"name": "dual_cache", "refresh_every": 5}},
-            "never reached in the 5 denoiser calls of a block; use 2 to 4",
+            {"name": "dual_cache", "refresh_every": 5},
+            {},
+            "in the 5 denoiser calls of a block; use 2 to 4",
         ),
-        ({"engine": {"name": "prefix_cache"}, "sampler": {"steps_per_block": 1}}, "steps_per_block 1 there are none"),
-        (
-            {"engine": {"name": "prefix_cache", "refresh_every": 2}, "sampler": {"steps_per_block": 2}},
-            "never reached in the 2 denoiser calls of a block; use null",
-        ),
+        ({"name": "prefix_cache"}, {"steps_per_block": 1}, "steps_per_block 1 there are none"),
+        ({"name": "prefix_cache", "refresh_every": 2}, {"steps_per_block": 2}, "calls of a block; use null"),
         # Dream's schedule unmasks int(3 * 0.333) = 0 tokens in its first step, which then asks for nothing.
         (
-            {
-                "engine": {"name": "dual_cache", "refresh_every": 2},
-                "sampler": {"length": 3, "block_length": 3, "steps_per_block": 3, "order": "entropy"},
-            },
+            {"name": "dual_cache", "refresh_every": 2},
+            {"length": 3, "block_length": 3, "steps_per_block": 3, "order": "entropy"},
             "never reached in the 2 denoiser calls of a block",
         ),
-        ({"engine": {"name": "dual_cache", "drift": {"sample": 33}}}, "drift.sample 33 exceeds prompts.train_size 32"),
-        ({"engine": {"name": "dual_cash"}}, "did you mean 'dual_cache'"),
-        ({"engine": {"name": "threshold"}}, "rollout.engine.name: got 'threshold'"),
+        ({"name": "dual_cache", "drift": {"sample": 33}}, {}, "drift.sample 33 exceeds prompts.train_size 32"),
+        ({"name": "dual_cash"}, {}, "did you mean 'dual_cache'"),
+        ({"name": "threshold"}, {}, "rollout.engine.name: got 'threshold'"),
     ],
 )
-def test_engines_without_effect_are_refused(fields: dict[str, object], said: str) -> None:
+def test_engines_without_effect_are_refused(engine: dict[str, object], sampler: dict[str, object], said: str) -> None:
     """If it fails, a person pays for a cache that is never read, or believes in a refresh that never comes."""
-    stages = {"prompts": {"train_size": 32}, "rollout": {"prompts_per_round": 8, **fields}}
+    rollout: dict[str, object] = {"prompts_per_round": 8, "sampler": sampler}
     with pytest.raises(ConfigError) as refused:
-        load(**stages)
+        load(prompts={"train_size": 32}, rollout=rollout | {"engine": engine})
     assert said in str(refused.value)
-    for engine in ({"name": "dual_cache", "refresh_every": 4}, {"name": "prefix_cache", "refresh_every": 2}):
-        taken = {"prompts": {"train_size": 64}, "rollout": {"prompts_per_round": 8, "engine": engine}}
-        assert load(**taken).rollout.engine.drift == DriftConfig()
+    for taken in ({"name": "dual_cache", "refresh_every": 4}, {"name": "prefix_cache", "refresh_every": 2}):
+        config = load(prompts={"train_size": 64}, rollout={"prompts_per_round": 8, "engine": taken})
+        assert config.rollout.engine.drift == DriftConfig()
 
 
 def test_training_on_what_was_never_written_is_refused() -> None:

@@ -1,6 +1,5 @@
 """Evaluation: the same answers for the same protocol, however the work is cut, and a report of what was judged."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,12 +10,13 @@ from tasks.gdsd import tables
 from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, EvaluationSamplerConfig
 from tasks.gdsd.denoiser.checkpoint import base_state
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.domains import Answer, Domain, DomainChoice, Problem, Verdict
+from tasks.gdsd.domains import DomainChoice, Verdict
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate import answering, evaluation, intervals, stopping
 from tasks.gdsd.records import AnswerStats, EvalReport, PassAt, Protocol
 from tasks.gdsd.reward import rewards
+from tests.gdsd import scripted
 from tests.gdsd.series import validation
 
 FREE = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=1.0)
@@ -107,26 +107,21 @@ def test_batches_and_shards_change_no_answer(denoiser: Denoiser, puzzles: pa.Tab
         assert timeless(found) == timeless(expected)
 
 
-def test_the_seed_matters_only_where_there_is_a_draw(denoiser: Denoiser, puzzles: pa.Table) -> None:
-    """If it fails, a greedy evaluation is not a property of the policy."""
+def test_the_seed_matters_where_there_is_a_draw_and_more_samples_keep_the_first(
+    denoiser: Denoiser, puzzles: pa.Table
+) -> None:
+    """If it fails, a greedy evaluation is no property of the policy, or pass@8 is about other answers than pass@1."""
 
-    def completions(sampler: EvaluationSamplerConfig, seed: int) -> list[str]:
-        table, _ = answered(denoiser, puzzles, EvaluationConfig(batch_size=8, sampler=sampler), seed)
-        found: list[str] = table["completion"].to_pylist()
+    def rows(sampler: EvaluationSamplerConfig, samples: int = 1, seed: int = 0) -> list[dict[str, object]]:
+        table, _ = answered(denoiser, puzzles, EvaluationConfig(samples=samples, sampler=sampler), seed)
+        found: list[dict[str, object]] = table.to_pylist()
         return found
 
-    assert completions(GREEDY, 0) == completions(GREEDY, 1)
-    assert completions(FREE, 0) != completions(FREE, 1)
-
-
-def test_more_samples_keep_the_first_ones(denoiser: Denoiser, puzzles: pa.Table) -> None:
-    """If it fails, the answers to a problem are copies of each other, or pass@8 is about others than pass@1 was."""
-    few, _ = answered(denoiser, puzzles, EvaluationConfig(samples=1, sampler=FREE))
-    many, _ = answered(denoiser, puzzles, EvaluationConfig(samples=4, sampler=FREE))
-    rows = many.to_pylist()
-    assert [row for row in rows if row["sample"] == 0] == few.to_pylist()
+    assert rows(GREEDY) == rows(GREEDY, seed=1)
+    many = rows(FREE, samples=4)
+    assert [row for row in many if row["sample"] == 0] == rows(FREE) != rows(FREE, seed=1)
     for problem in puzzles["id"].to_pylist():
-        assert len({row["completion"] for row in rows if row["prompt_id"] == problem}) == 4
+        assert len({row["completion"] for row in many if row["prompt_id"] == problem}) == 4
 
 
 def test_samples_say_what_was_asked_and_answered_and_in_how_many_steps(
@@ -149,21 +144,10 @@ def test_samples_say_what_was_asked_and_answered_and_in_how_many_steps(
         assert row["reward"] == row["reward_cells"] and row["solved"] is False and row["reward_format"] == 0.0
 
 
-class Scripted(Domain):
+class Scripted(scripted.Scripted):
     """A domain that judges problems by their text: `1` solved, `0` not, `?` cannot say."""
 
     parts: ClassVar[dict[str, float]] = {"half": 0.5, "spare": 0.0}
-    columns = ()
-    example = Answer("1", "1", "1")
-
-    def read(self, row: Mapping[str, object]) -> Problem:
-        raise NotImplementedError
-
-    def phrase(self, problem: str) -> str:
-        return problem
-
-    def fault(self, problem: str, reference: str) -> str | None:
-        return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         if problem == "?":
@@ -171,7 +155,7 @@ class Scripted(Domain):
         return Verdict({"half": float(problem), "spare": None}, problem == "1")
 
 
-SCRIPTED = DomainChoice.model_validate({"name": "custom", "path": f"{__name__}:Scripted"})
+SCRIPTED = scripted.choice(Scripted)
 
 
 def problems(texts: str) -> pa.Table:
@@ -188,6 +172,8 @@ def test_the_report_counts_what_was_judged(denoiser: Denoiser) -> None:
     Of 1, 0, 1, ? two of three judged are solved, with mean reward (0.5 + 0 + 0.5) / 3.
     """
     config = EvaluationConfig(batch_size=3, sampler=GREEDY)
+    with pytest.raises(DataError, match="none of the 2 answers could be judged"):
+        evaluate(denoiser, problems("??"), SCRIPTED, config)
     report, table = evaluate(denoiser, problems("101?"), SCRIPTED, config, seed=5)
     assert report.solved == intervals.wilson(2, 3, 0.95)
     assert report.pass_at == [PassAt(k=1, share=report.solved)]
@@ -241,21 +227,10 @@ def test_the_report_of_several_samples_by_hand() -> None:
     assert (report.judged, report.tokens, report.seconds, report.warnings) == (8 / 12, 32, 2.5, ["late"])
 
 
-def test_an_evaluation_without_any_verdict_is_refused(denoiser: Denoiser) -> None:
-    """If it fails, a verifier that is out of order reports 0 % solved."""
-    with pytest.raises(DataError, match="none of the 2 answers could be judged"):
-        evaluate(denoiser, problems("??"), SCRIPTED, EvaluationConfig(batch_size=3, sampler=GREEDY))
-
-
-# Protocols
-
-
 def test_a_sweep_is_one_protocol_per_length() -> None:
     """If it fails, a sweep over lengths changes something else too, or tries another length than it says."""
-    swept = EvaluateConfig(lengths=[128, 256, 512]).protocols()
     alone = EvaluateConfig().evaluation
-    assert [protocol.sampler.length for protocol in swept] == [128, 256, 512]
-    for protocol in swept:
-        sampler = protocol.sampler.model_copy(update={"length": alone.sampler.length})
-        assert protocol.model_copy(update={"sampler": sampler}) == alone
-    assert EvaluateConfig().protocols() == [alone]
+    lengths = [128, 256, 512]
+    samplers = [alone.sampler.model_copy(update={"length": length}) for length in lengths]
+    expected = [alone.model_copy(update={"sampler": sampler}) for sampler in samplers]
+    assert EvaluateConfig(lengths=lengths).protocols() == expected and EvaluateConfig().protocols() == [alone]

@@ -118,24 +118,19 @@ def repeated(solved: Sequence[Sequence[bool | None]]) -> pa.Table:
 
 
 def test_several_answers_are_paired_by_problem() -> None:
-    """If it fails, answers to one problem count as independent evidence.
+    """If it fails, answers to one problem count as independent evidence, and asking often enough promotes any policy.
 
     Shares per problem: base 0, 1/2, 1, of one judged answer 1; trained 1/2, 1/2, 1, 1. Gains 1/2, 0, 0, 0: mean 1/8.
-    The resampled units are the four problems, so the interval is that of those four gains.
+    The resampled units are the four problems, so the interval is that of those four gains. However often each of four
+    problems is asked, one that gained is one of four.
     """
     base = repeated([[False, False], [True, False], [True, True], [True, None]])
     trained = repeated([[True, False], [False, True], [True, True], [True, True]])
     decision = compare(base, trained, JUDGE)
     assert decision.solved_difference == intervals.difference(np.array([0.5, 0.0, 0.0, 0.0]), JUDGE)
     assert not decision.promoted
-
-
-def test_many_answers_to_a_few_problems_are_few_problems() -> None:
-    """If it fails, asking often enough promotes any policy: 1 of 4 problems gained, however often each is asked."""
-    base, trained = [[False] * 64] * 4, [[True] * 64] + [[False] * 64] * 3
-    decision = compare(repeated(base), repeated(trained), JUDGE)
-    assert decision.solved_difference.mean == 0.25 and decision.solved_difference.low < 0
-    assert not decision.promoted
+    often = compare(repeated([[False] * 64] * 4), repeated([[True] * 64, *[[False] * 64] * 3]), JUDGE)
+    assert often.solved_difference.mean == 0.25 and often.solved_difference.low < 0 and not often.promoted
 
 
 def test_pass_at_k_is_compared_by_problem_too() -> None:
@@ -182,25 +177,18 @@ def test_numbers_of_two_protocols_are_not_compared(changed: dict[str, object], n
     gate.require_one_protocol(REPORT, EvalReport.model_validate_json(REPORT.model_dump_json()))
 
 
-@pytest.mark.parametrize(
-    "low, tolerance, held",
-    [(-0.25, 0.25, True), (-0.2500001, 0.25, False), (0.0, 0.0, True), (-1e-9, 0.0, False), (0.1, 0.0, True)],
-)
-def test_a_guard_holds_down_to_its_tolerance(low: float, tolerance: float, held: bool) -> None:
-    """If it fails, the gate tolerates another drop than the config says."""
+def test_a_guard_holds_down_to_its_tolerance_and_each_that_fails_is_named() -> None:
+    """If it fails, the gate tolerates another drop than the config says, or nobody learns what a policy forgot."""
     base, trained = answers(mixed(0.2)), answers(mixed(0.8))
-    decision = compare(base, trained, JUDGE, [guarded(low, tolerance)])
-    assert decision.guards[0].held is decision.promoted is held
-    assert ("older-task" in decision.reason) is not held
-
-
-def test_every_guard_that_fails_is_named_and_one_is_enough() -> None:
-    """If it fails, a policy that forgot something else is promoted, or nobody learns what it forgot."""
-    base, trained = answers(mixed(0.2)), answers(mixed(0.8))
-    guards = [guarded(-0.1, 0.2, "kept"), guarded(-0.125, 0.02, "lost"), guarded(-0.5, 0.0, "lost-too")]
+    for low, tolerance in ((-0.25, 0.25), (0.0, 0.0), (0.1, 0.0)):
+        decision = compare(base, trained, JUDGE, [guarded(low, tolerance)])
+        assert decision.guards[0].held and decision.promoted and "older-task" not in decision.reason
+    guards = [guarded(-0.1, 0.2, "kept"), guarded(-0.125, 0.02, "lost"), guarded(-1e-9, 0.0, "lost-too")]
+    for failing in (guards, guards[1:2], guards[2:]):
+        decision = compare(base, trained, JUDGE, failing)
+        assert not decision.promoted and "clears the margin" in decision.reason and "kept" not in decision.reason
     decision = compare(base, trained, JUDGE, guards)
-    assert not decision.promoted and "clears the margin" in decision.reason and "kept" not in decision.reason
+    assert [found.held for found in decision.guards] == [True, False, False]
     assert "guard lost it may be worse by 12.5 points, of which 2.0 are tolerated" in decision.reason
-    assert "guard lost-too it may be worse by 50.0 points, of which 0.0 are tolerated" in decision.reason
-    held = [guarded(0.5, 0.0)]
-    assert not compare(base, base, JUDGE, held).promoted, "no harm is no gain"
+    assert "guard lost-too it may be worse by 0.0 points, of which 0.0 are tolerated" in decision.reason
+    assert not compare(base, base, JUDGE, [guarded(0.5, 0.0)]).promoted, "no harm is no gain"

@@ -1,10 +1,6 @@
 """Prompt tables: their splits, generated or set aside, near-duplicates, checks, and dealing them out to rounds."""
 
-import json
-import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,73 +11,32 @@ from tasks.gdsd.config.evaluate import GuardConfig
 from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.countdown import CountdownConfig, canonical
-from tasks.gdsd.domains.gsm8k import Gsm8kConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, GdsdError, QualityError
 from tasks.gdsd.prompts.problems import check_problems, leave_out_near_duplicates, make_prompts, make_test, round_rows
 from tasks.gdsd.prompts.quality import check_prompts, check_test
+from tests.gdsd.prompts.conftest import SUDOKU, Row, configured, generated, split_files, sums, write
 
-SUDOKU = DomainChoice(SudokuConfig(min_empty=6, max_empty=10))
 COUNTDOWN = DomainChoice(CountdownConfig())
-GSM8K = DomainChoice(Gsm8kConfig())
-
-
-def generated(domain: DomainChoice = SUDOKU, **changed: int) -> dict[str, pa.Table]:
-    sizes = {"train_size": 30, "validation_size": 7, "test_size": 11} | changed
-    return make_prompts(PromptConfig(domain=domain, **sizes))
-
-
-def write_rows(rows: list[dict[str, object]], path: Path) -> dict[str, str]:
-    """Writes JSON lines, and returns the file as a source."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"path": str(path)}
-
-
-def sums(count: int, first: int = 0) -> list[dict[str, object]]:
-    """Word problems with no five words in common."""
-    return [
-        {"question": " ".join(f"w{word * number + 1}x{word}" for word in range(12)), "answer": f"It is #### {number}"}
-        for number in range(first, first + count)
-    ]
-
-
-def split_files(folder: Path, **splits: list[dict[str, object]]) -> dict[str, dict[str, str]]:
-    """Writes each split's rows to a file, and returns the fields that name them."""
-    return {f"{split}_data": write_rows(rows, folder / f"{split}.jsonl") for split, rows in splits.items()}
-
-
-def configured(**fields: object) -> PromptConfig:
-    return PromptConfig.model_validate_json(json.dumps({"domain": {"name": "gsm8k"}} | fields))
+EACH_GENERATOR = pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)
 
 
 def problems(table: pa.Table) -> list[str]:
     return table["problem"].to_pylist()
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fails what would go on for ever."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def sizes(made: dict[str, pa.Table]) -> list[int]:
+    return [made[split].num_rows for split in tables.SPLITS]
 
 
 # Generated problems
 
 
-@pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)
+@EACH_GENERATOR
 def test_generated_splits_share_nothing_and_have_the_declared_schema(domain: DomainChoice) -> None:
     """If it fails, the reported gain is measured on problems that were trained on, or a run has too few of them."""
     made = generated(domain, train_size=400, validation_size=100, test_size=100)
-    assert {split: table.num_rows for split, table in made.items()} == {"train": 400, "validation": 100, "test": 100}
+    assert sizes(made) == [400, 100, 100]
     for name in ("problem", "prompt", "id"):
         assert len({value for table in made.values() for value in table[name].to_pylist()}) == 600
     if domain == COUNTDOWN:
@@ -92,25 +47,19 @@ def test_generated_splits_share_nothing_and_have_the_declared_schema(domain: Dom
     check_problems(domain, made)
 
 
-@pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)
-def test_the_test_set_stays_as_it_was(domain: DomainChoice) -> None:
+@EACH_GENERATOR
+def test_the_seed_decides_and_the_test_set_stays_as_it_was(domain: DomainChoice) -> None:
     """If it fails, runs with other training sets or of other nights, evaluations and guards cannot be compared."""
     small, large = generated(domain), generated(domain, train_size=60, validation_size=9)
-    assert small["test"].equals(large["test"])
-    assert small["test"].equals(make_test(TestConfig(domain=domain, test_size=11)))
-    assert small["test"].equals(make_test(GuardConfig(domain=domain, test_size=11)))
-    assert large["validation"].slice(0, 7).equals(small["validation"])
+    assert generated(domain) == small and generated(domain, seed=1)["test"] != small["test"]
+    for config in (TestConfig(domain=domain, test_size=11), GuardConfig(domain=domain, test_size=11)):
+        assert small["test"] == large["test"] == make_test(config)
+    assert large["validation"].slice(0, 7) == small["validation"]
     nights = [generated(domain, train_seed=seed) for seed in (1, 2)]
-    assert all(made["test"].equals(small["test"]) for made in nights)
+    assert all(made["test"] == small["test"] for made in nights)
     for split in ("train", "validation"):
         first, second = (set(problems(made[split])) for made in nights)
         assert len(first) == nights[0][split].num_rows and not first & second
-
-
-def test_problems_follow_from_the_seed() -> None:
-    """If it fails, a rerun trains on other problems, or all seeds on the same."""
-    assert all(generated()[split].equals(table) for split, table in generated().items())
-    assert not generated()["test"].equals(generated(seed=1)["test"])
 
 
 def test_fresh_problems_are_none_of_the_tests() -> None:
@@ -119,23 +68,12 @@ def test_fresh_problems_are_none_of_the_tests() -> None:
     There are few problems of two numbers up to 9, so that another seed draws most of the test's again.
     """
     few = DomainChoice(CountdownConfig(min_numbers=2, max_numbers=2, min_number=1, max_number=9))
-    sizes = {"train_size": 20, "validation_size": 5, "test_size": 15}
     for seed in range(5):
-        made = generated(few, train_seed=seed, **sizes)
-        assert {split: table.num_rows for split, table in made.items()} == {"train": 20, "validation": 5, "test": 15}
+        made = generated(few, train_seed=seed, train_size=20, validation_size=5, test_size=15)
+        assert sizes(made) == [20, 5, 15]
         held_out = {canonical(text) for text in problems(made["test"])}
         assert not held_out & {canonical(text) for split in ("train", "validation") for text in problems(made[split])}
         assert len({canonical(text) for table in made.values() for text in problems(table)}) == 40
-
-
-def test_a_training_seed_draws_anew_from_a_source(tmp_path: Path) -> None:
-    """If it fails, a night chooses the same training and validation problems of a source, or other test problems."""
-    fields = split_files(tmp_path, train=sums(50), test=sums(9, 90))
-    fields |= {"validation_size": 8, "train_size": 20, "test_size": 5}
-    made = [make_prompts(configured(**fields, train_seed=seed)) for seed in (1, 2)]
-    assert made[0]["test"].equals(made[1]["test"])
-    for split in ("train", "validation"):
-        assert set(problems(made[0][split])) != set(problems(made[1][split]))
 
 
 def test_more_puzzles_than_there_are_is_refused() -> None:
@@ -143,7 +81,7 @@ def test_more_puzzles_than_there_are_is_refused() -> None:
 
     With one empty cell there are 288 * 16 = 4,608 puzzles, each with one solution; 5,000 are asked for.
     """
-    with within(30), pytest.raises(GdsdError):
+    with pytest.raises(GdsdError):
         generated(DomainChoice(SudokuConfig(min_empty=1, max_empty=1)), train_size=4000, validation_size=1000)
 
 
@@ -154,12 +92,15 @@ def test_validation_is_set_aside_from_the_training_source(tmp_path: Path) -> Non
     """If it fails, the best round is chosen on problems that were trained on, or other ones in every run."""
     fields = {**split_files(tmp_path, train=sums(50), test=sums(9, 90)), "validation_size": 8}
     made = make_prompts(configured(**fields))
-    assert {split: table.num_rows for split, table in made.items()} == {"train": 42, "validation": 8, "test": 9}
+    assert sizes(made) == [42, 8, 9]
     assert {*problems(made["train"]), *problems(made["validation"])} == {row["question"] for row in sums(50)}
-    again = make_prompts(configured(**fields))
-    assert all(table.equals(made[split]) for split, table in again.items())
-    other = make_prompts(configured(**fields, seed=1))
-    assert set(problems(other["validation"])) != set(problems(made["validation"]))
+    assert make_prompts(configured(**fields)) == made
+    for seed in ({"seed": 1}, {"train_seed": 1}):
+        other = make_prompts(configured(**fields, **seed))
+        assert set(problems(other["validation"])) != set(problems(made["validation"]))
+        assert other["test"] == made["test"]
+    nights = [make_prompts(configured(**fields, train_seed=seed, train_size=20)) for seed in (1, 2)]
+    assert set(problems(nights[0]["train"])) != set(problems(nights[1]["train"]))
 
 
 def test_caps_take_some_of_a_source_and_each_split_for_itself(tmp_path: Path) -> None:
@@ -168,9 +109,9 @@ def test_caps_take_some_of_a_source_and_each_split_for_itself(tmp_path: Path) ->
     large, small = make_prompts(configured(**fields)), make_prompts(configured(**fields, train_size=5))
     assert small["train"].num_rows == 5 and set(problems(small["train"])) < set(problems(large["train"]))
     assert small["test"].num_rows == 20 and problems(small["test"]) != problems(small["test"])[::-1]
-    assert small["test"].equals(large["test"]) and small["validation"].equals(large["validation"])
+    assert small["test"] == large["test"] and small["validation"] == large["validation"]
     assert small["test"]["id"].to_pylist() == sorted(small["test"]["id"].to_pylist()), "in the source's order"
-    assert make_test(configured(test_data=fields["test_data"], test_size=20)).equals(small["test"])
+    assert make_test(configured(test_data=fields["test_data"], test_size=20)) == small["test"]
 
 
 def test_a_validation_source_of_its_own_leaves_the_training_source_whole(tmp_path: Path) -> None:
@@ -187,7 +128,7 @@ def test_a_validation_that_takes_every_problem_is_refused_in_words(tmp_path: Pat
     """If it fails, a small source ends in a traceback of Arrow."""
     config = configured(**split_files(tmp_path, train=sums(5), test=sums(5, 20)))
     made = make_prompts(config)
-    assert (made["train"].num_rows, made["validation"].num_rows) == (0, 5)
+    assert sizes(made) == [0, 5, 5]
     with pytest.raises(QualityError, match=r"train: expect_table_row_count_to_be_between: .*expected at least 1"):
         check_prompts(made, config).require()
 
@@ -195,43 +136,33 @@ def test_a_validation_that_takes_every_problem_is_refused_in_words(tmp_path: Pat
 # Near-duplicates
 
 
-def reworded(row: dict[str, object], count: int = 1) -> dict[str, object]:
+def reworded(row: Row, count: int = 1) -> Row:
     """Changes the last words of a problem: two of 8 to 20 runs of five words each."""
     words = str(row["question"]).split()
     return row | {"question": " ".join([*words[:-count], *("new" for _ in range(count))])}
 
 
-def test_near_duplicates_of_a_test_are_refused_with_both_texts(tmp_path: Path) -> None:
-    """If it fails, the gain is measured on problems that were trained on with one word changed."""
-    train, test = sums(20), sums(5, 40)
-    test[2] = reworded(train[3])
-    files = split_files(tmp_path, train=train, validation=sums(3, 30), test=test)
+def test_near_duplicates_are_refused_or_left_out_of_training_only(tmp_path: Path) -> None:
+    """If it fails, the gain is measured on problems that were trained on with one word changed, the test set shrinks
+    with the training data, or the report hides what was left out."""
+    train, test, validation = sums(20), sums(5, 40), sums(3, 30)
+    train[0], train[1], train[7] = test[0], reworded(test[2]), reworded(validation[1])
+    files = split_files(tmp_path, train=train, validation=validation, test=test)
     config = configured(**files, similarity=0.7)  # 12 words have 8 runs of five; one differs, and 7 / 9 are shared
-    made, left_out = leave_out_near_duplicates(make_prompts(config), config)
-    assert left_out == 0
+    made = make_prompts(config)
+    assert leave_out_near_duplicates(made, config) == (made, 0)
     with pytest.raises(QualityError) as caught:
         check_prompts(made, config).require()
     message = str(caught.value)
     assert "test.problem_nearly_elsewhere: expect_column_values_to_be_null: 1 of 5 rows" in message
-    assert "row 2: ('row 3 of train', " in message
-    assert str(train[3]["question"]).split()[-1] in message and " new'" in message
+    assert "row 2: ('row 1 of train', " in message and " new'" in message
     assert "prompts.near_duplicates: drop" in message
-
-
-def test_dropping_leaves_them_out_of_training_only_and_counts_them(tmp_path: Path) -> None:
-    """If it fails, the test set shrinks with the training data, or the report hides what was left out."""
-    train, test, validation = sums(20), sums(5, 40), sums(3, 30)
-    train[0], train[1], train[7] = test[0], reworded(test[2]), reworded(validation[1])
-    files = split_files(tmp_path, train=train, validation=validation, test=test)
-    config = configured(**files, similarity=0.7, near_duplicates="drop")
-    made = make_prompts(config)
-    kept, left_out = leave_out_near_duplicates(made, config)
-    assert left_out == 3 and kept["train"].num_rows == 17
-    assert problems(kept["train"]) == [
-        str(row["question"]) for row in train if row not in (train[0], train[1], train[7])
-    ]
-    assert kept["test"].equals(made["test"]) and kept["validation"].equals(made["validation"])
-    check_prompts(kept, config).require()
+    dropping = config.model_copy(update={"near_duplicates": "drop"})
+    kept, left_out = leave_out_near_duplicates(made, dropping)
+    assert left_out == 3
+    assert problems(kept["train"]) == [row["question"] for place, row in enumerate(train) if place not in (0, 1, 7)]
+    assert kept["test"] == made["test"] and kept["validation"] == made["validation"]
+    check_prompts(kept, dropping).require()
 
 
 def test_dropping_also_clears_the_validation_that_was_set_aside(tmp_path: Path) -> None:
@@ -248,22 +179,9 @@ def test_dropping_also_clears_the_validation_that_was_set_aside(tmp_path: Path) 
     check_prompts(kept, config).require()
 
 
-def test_the_same_numbers_in_another_order_are_a_near_duplicate(tmp_path: Path) -> None:
-    """If it fails, a Countdown data set tests what it trains: a solution does not mind the order of the numbers."""
-    train = [{"numbers": [3, 5, 7], "target": 22}, {"numbers": [2, 9], "target": 18}]
-    test = [{"numbers": [7, 3, 5], "target": 22}, {"numbers": [3, 5, 7], "target": 26}]
-    files = split_files(tmp_path, train=train, test=test)
-    config = configured(**files, domain={"name": "countdown"}, validation_size=3)
-    with pytest.raises(QualityError, match=r"1 of 2 rows; row 0: \('row 0 of train', '3,5,7:22', '7,3,5:22'\)"):
-        check_prompts(make_prompts(config), config).require()
-    dropping = config.model_copy(update={"near_duplicates": "drop"})
-    kept, left_out = leave_out_near_duplicates(make_prompts(dropping), dropping)
-    assert left_out == 1 and problems(kept["train"]) == ["2,9:18"]
-
-
 def test_a_null_problem_is_left_to_the_quality_suite(tmp_path: Path) -> None:
     """If it fails, a row without a problem ends in a traceback instead of its number."""
-    rows = [{"problem": "a b", "reference": "1"}, {"problem": None, "reference": "2"}]
+    rows: list[Row] = [{"problem": "a b", "reference": "1"}, {"problem": None, "reference": "2"}]
     files = split_files(tmp_path, train=rows, validation=sums(2), test=sums(2, 5))
     config = configured(**files, near_duplicates="drop")
     kept, _ = leave_out_near_duplicates(make_prompts(config), config)
@@ -324,7 +242,7 @@ def test_unusable_rows_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
     """If it fails, one row of a published data set that cannot be judged keeps all of it from being used."""
     rows = sums(5)
     rows[2] = rows[2] | {"answer": "it has no number"}
-    source = write_rows(rows, tmp_path / "a.jsonl")
+    source = write(rows, tmp_path / "a.jsonl")
     with pytest.raises(DataError, match="1 of 5 rows of the test source cannot be read"):
         make_test(configured(test_data=source))
     unusable: list[str] = []
@@ -336,7 +254,7 @@ def test_unusable_problems_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
     """If it fails, a problem that the domain refuses is asked all the same, or keeps the others from being used."""
     rows = generated()["train"].to_pylist()[:4]
     rows[1]["reference"] = "1" * 16
-    config = {"domain": SUDOKU.model_dump(), "test_data": write_rows(rows, tmp_path / "a.jsonl")}
+    config = {"domain": SUDOKU.model_dump(), "test_data": write(rows, tmp_path / "a.jsonl")}
     with pytest.raises(DataError, match="1 of 4 test problems are not valid sudoku"):
         check_problems(SUDOKU, {"test": make_test(configured(**config))})
     unusable: list[str] = []

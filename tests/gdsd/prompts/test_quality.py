@@ -1,7 +1,6 @@
 """The Great Expectations suite of prompts: what it refuses, what it lets pass, and what it says."""
 
 import datetime
-import json
 import logging
 import os
 import pickle
@@ -19,11 +18,9 @@ from tasks.gdsd.domains.countdown import CountdownConfig
 from tasks.gdsd.domains.gsm8k import Gsm8kConfig
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, QualityError
-from tasks.gdsd.prompts.expectations import Finding, QualityReport, expect, validate
+from tasks.gdsd.prompts.expectations import QualityReport
 from tasks.gdsd.prompts.quality import check_prompts, check_test
-
-Row = dict[str, object]
-Failed = tuple[str, str, str | None]  # table, expectation without its first word, column
+from tests.gdsd.prompts.conftest import Row, configured, failed
 
 
 def prompt_rows(split: str, size: int = 6) -> list[Row]:
@@ -45,22 +42,11 @@ def edited(split: str, row: int, **values: object) -> pa.Table:
 
 
 # A domain that takes any text for a problem and whole numbers for answers; nothing of the file is opened here.
-CONFIG = PromptConfig.model_validate_json(
-    json.dumps({"domain": {"name": "gsm8k"}, "test_data": {"path": "p.jsonl", "sha256": "0" * 64}})
-)
+CONFIG = configured(test_data={"path": "p.jsonl", "sha256": "0" * 64})
 
 
 def check(tables: dict[str, pa.Table], config: PromptConfig = CONFIG) -> QualityReport:
     return check_prompts(tables, config)
-
-
-def failed(findings: list[Finding]) -> set[Failed]:
-    return {(finding.table, finding.expectation.removeprefix("expect_"), finding.column) for finding in findings}
-
-
-def only(report: QualityReport) -> Finding:
-    assert len(report.failures) == 1, f"expected one failure, got {[finding.summary for finding in report.failures]}"
-    return report.failures[0]
 
 
 def test_good_prompts_pass() -> None:
@@ -106,11 +92,16 @@ def test_bad_prompts_are_refused() -> None:
         ),
         ("test", "column_values_to_not_match_regex", "prompt"): (1, "row 3: ' \\n"),
     }
-    assert failed(report.failures) == expected.keys()
-    for finding in report.failures:
-        (key,) = failed([finding])
-        assert (finding.unexpected, finding.total) == (expected[key][0], 6)
-        assert finding.examples[0].startswith(expected[key][1])
+    found = {
+        (finding.table, finding.expectation.removeprefix("expect_"), finding.column): finding
+        for finding in report.failures
+    }
+    assert found.keys() == expected.keys()
+    for key, (count, example) in expected.items():
+        assert (found[key].unexpected, found[key].total) == (count, 6)
+        assert found[key].examples[0].startswith(example)
+    twice = check(prompt_tables(train=edited("train", 1, problem=None), test=edited("test", 1, problem=None)))
+    assert {key[1] for key in failed(twice.failures)} == {"column_values_to_not_be_null"}, "two nulls are no leak"
     (empty,) = check(prompt_tables(test=tables.PROMPTS.empty_table())).failures
     assert "expected at least 1" in empty.examples[0]
 
@@ -164,14 +155,6 @@ def test_wrong_types_are_refused() -> None:
     }
 
 
-def test_nulls_in_two_tables_are_no_leak() -> None:
-    """If this fails, two missing problems are reported as one problem that leaked."""
-    changed = {split: edited(split, 1, problem=None) for split in ("train", "test")}
-    assert {finding.expectation for finding in check(prompt_tables(**changed)).failures} == {
-        "expect_column_values_to_not_be_null"
-    }
-
-
 def test_hostile_prompts_reach_neither_page_nor_terminal() -> None:
     """If this fails, a downloaded prompt file runs scripts in the reader's Deck or control codes in his terminal."""
     hostile = "<script>alert(1)</script>&\x1b[2J"
@@ -215,33 +198,12 @@ def test_message_fits_on_a_screen_whatever_failed() -> None:
     assert all(len(finding.examples) <= 5 for finding in report.findings)
 
 
-def test_an_expectation_that_raises_is_a_failed_finding() -> None:
-    """If this fails, an expectation that could not look at its column counts as passed, or hides the others."""
-    import pandas as pd
-
-    checks = [
-        expect("expect_column_values_to_be_unique", column="b"),
-        expect("expect_table_row_count_to_equal", value=2),
-    ]
-    findings = validate("train", pd.DataFrame({"a": [1, 2]}), ["a"], checks)
-    assert failed([finding for finding in findings if not finding.success]) == {
-        ("train", "column_values_to_be_unique", "b")
-    }
-    broken = next(finding for finding in findings if not finding.success)
-    assert "could not be evaluated" in broken.examples[0]
-    assert "unknown reason" not in broken.examples[0]
-
-
 def test_no_word_of_great_expectations_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     """If this fails, eighty rounds bury the run's own log."""
-    import pandas as pd
-
-    root = logging.getLogger()
-    handler = logging.StreamHandler(sys.stderr)
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
     root.addHandler(handler)
     try:
         check(prompt_tables(train=edited("train", 0, prompt=None).drop_columns(["id"])))
-        validate("rollouts", pd.DataFrame({"a": [1]}), ["a"], [expect("expect_table_row_count_to_equal", value=2)])
     finally:
         root.removeHandler(handler)
     assert capfd.readouterr() == ("", "")
@@ -257,7 +219,7 @@ from tasks.gdsd.prompts import quality
 heavy = {"great_expectations", "pandas", "flytekit"} & set(sys.modules)
 assert not heavy, heavy
 import pyarrow as pa
-from tasks.gdsd.config.train import TestConfig
+from tasks.gdsd.config.prompts import TestConfig
 made = pa.Table.from_pylist([dict(id="a", prompt="a", problem="1.34341.2143.321", reference="1" * 16)])
 written = []
 def watch(event, args):
@@ -333,7 +295,8 @@ def test_a_near_duplicate_is_shown_from_where_it_begins_to_differ() -> None:
     long = " ".join(f"w{number}" for number in range(400))
     changed = long.replace("w200 ", "CHANGED ")
     made = prompt_tables(train=edited("train", 0, problem=long), test=edited("test", 5, problem=changed))
-    example = only(check(made)).examples[0]
+    (finding,) = check(made).failures
+    (example,) = finding.examples
     assert "w200 w201" in example and "CHANGED w201" in example and len(example) <= 120
 
 

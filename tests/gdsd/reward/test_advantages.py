@@ -16,18 +16,30 @@ def drawn(seed: int, *shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).random(shape, np.float32)
 
 
-def check(rewards: list[list[float]], expected: list[list[float]], scale: bool = False) -> None:
+@pytest.mark.parametrize(
+    "rewards, scale, expected",
+    [
+        # The others' means are 0.25, 0.75, 0.5, and 0.5, 0.5, 0.
+        ([[1.0, 0.0, 0.5], [0.0, 0.0, 1.0]], False, [[0.75, -0.75, 0.0], [-0.5, -0.5, 1.0]]),
+        # Mean 0.5, variance (0.25 + 0.25 + 0) / 2 = 0.25, deviation 0.5.
+        ([[1.0, 0.0, 0.5]], True, [[1.5, -1.5, 0.0]]),
+        # Variance (3/16 + 9/16) / 3 = 1/4, deviation 0.5, and advantages -1/3, -1/3, -1/3, 1.
+        ([[0.0, 0.0, 0.0, 1.0]], True, [[-2 / 3, -2 / 3, -2 / 3, 2.0]]),
+        # What could not be judged is in no baseline: the others' means are 0 and 1; the deviation of 1, 0 is sqrt(0.5).
+        ([[1.0, NAN, 0.0], [1.0, 0.0, 0.5]], False, [[1.0, NAN, -1.0], [0.75, -0.75, 0.0]]),
+        ([[1.0, NAN, 0.0]], True, [[math.sqrt(2), NAN, -math.sqrt(2)]]),
+        # A lone verdict has nothing to be compared with.
+        ([[0.7, NAN, NAN], [NAN, NAN, NAN]], False, [[NAN, NAN, NAN], [NAN, NAN, NAN]]),
+        ([[0.7, NAN, NAN], [NAN, NAN, NAN]], True, [[NAN, NAN, NAN], [NAN, NAN, NAN]]),
+        ([[0.1, NAN, 0.1, 0.1]], False, [[0.0, NAN, 0.0, 0.0]]),
+        ([[0.1, NAN, 0.1, 0.1]], True, [[0.0, NAN, 0.0, 0.0]]),
+    ],
+)
+def test_by_hand(rewards: list[list[float]], scale: bool, expected: list[list[float]]) -> None:
+    """If it fails, the policy is pushed towards the wrong answers, or an answer that was not judged counts as wrong."""
     found = leave_one_out(np.array(rewards, np.float32), scale)
     assert found.dtype == np.float32
     assert_allclose(found, expected, atol=1e-6, rtol=1e-6)
-
-
-def test_by_hand() -> None:
-    """If it fails, the policy is pushed towards the wrong answers.
-
-    Rewards 1, 0, 0.5: the others' means are 0.25, 0.75, 0.5. Rewards 0, 0, 1: 0.5, 0.5, 0.
-    """
-    check([[1.0, 0.0, 0.5], [0.0, 0.0, 1.0]], [[0.75, -0.75, 0.0], [-0.5, -0.5, 1.0]])
 
 
 def test_equals_the_scaled_distance_to_the_mean() -> None:
@@ -41,37 +53,12 @@ def test_equals_the_scaled_distance_to_the_mean() -> None:
     assert_allclose(found.sum(1), 0, atol=1e-5)
 
 
-def test_scaling_divides_by_the_unbiased_deviation() -> None:
-    """If it fails, `scale_by_std` gives groups another weight than documented.
-
-    Rewards 1, 0, 0.5 have mean 0.5 and variance (0.25 + 0.25 + 0) / 2 = 0.25, deviation 0.5; 0, 0, 0, 1 have variance
-    (3/16 + 9/16) / 3 = 1/4, deviation 0.5, and advantages -1/3, -1/3, -1/3, 1.
-    """
-    check([[1.0, 0.0, 0.5]], [[1.5, -1.5, 0.0]], scale=True)
-    check([[0.0, 0.0, 0.0, 1.0]], [[-2 / 3, -2 / 3, -2 / 3, 2.0]], scale=True)
-
-
 @pytest.mark.parametrize("factor, shift", [(10.0, 0.0), (0.01, 0.0), (1.0, 5.0)])
 def test_scaled_advantages_ignore_the_unit_of_the_reward(factor: float, shift: float) -> None:
     """If it fails, rescaling a reward changes a training that asked to be free of its scale."""
     rewards = drawn(1, 20, 5)
     other = (factor * rewards + shift).astype(np.float32)
     assert_allclose(leave_one_out(other, True), leave_one_out(rewards, True), atol=1e-3, rtol=1e-3)
-
-
-def test_a_row_without_a_verdict_is_left_out() -> None:
-    """If it fails, an answer that could not be judged counts as wrong, and pulls the others' advantages.
-
-    Rewards 1, -, 0: the others' means are 0 and 1. Deviation of 1, 0 is sqrt(0.5).
-    """
-    check([[1.0, NAN, 0.0], [1.0, 0.0, 0.5]], [[1.0, NAN, -1.0], [0.75, -0.75, 0.0]])
-    check([[1.0, NAN, 0.0]], [[math.sqrt(2), NAN, -math.sqrt(2)]], scale=True)
-
-
-@pytest.mark.parametrize("scale", [False, True])
-def test_nothing_to_compare_with(scale: bool) -> None:
-    """If it fails, a lone verdict counts as better than nothing and trains the policy."""
-    check([[0.7, NAN, NAN], [NAN, NAN, NAN]], [[NAN, NAN, NAN], [NAN, NAN, NAN]], scale)
 
 
 @pytest.mark.parametrize("scale", [False, True])
@@ -84,7 +71,6 @@ def test_no_spread_is_exactly_zero(scale: bool) -> None:
     for group in (2, 3, 5, 7, 8, 12, 33):
         rewards = np.repeat(np.array(shares, np.float32), group, axis=1)
         assert_array_equal(leave_one_out(rewards, scale), np.zeros_like(rewards), f"group of {group}")
-    check([[0.1, NAN, 0.1, 0.1]], [[0.0, NAN, 0.0, 0.0]], scale)
 
 
 @pytest.mark.parametrize("scale", [False, True])

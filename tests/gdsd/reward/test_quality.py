@@ -1,6 +1,6 @@
 """The Great Expectations suites of rollouts and samples: what they refuse, and what they warn of."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pytest
@@ -9,14 +9,14 @@ from tasks.gdsd import tables
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import QualityError
-from tasks.gdsd.prompts.expectations import Finding, QualityReport
-from tasks.gdsd.reward.quality import check_rewarded, check_samples
+from tasks.gdsd.prompts.expectations import QualityReport
+from tasks.gdsd.reward.quality import check_samples, check_scored
+from tests.gdsd.prompts.conftest import Row, failed
 
 GROUP = 4
 CHOICE = DomainChoice(SudokuConfig())
 COLUMNS = ["reward_cells", "reward_format"]
 OUTSIDE = (1.5, -0.1, float("nan"), float("inf"))
-Row = dict[str, object]
 
 
 def rewarded_rows(groups: int = 6) -> list[Row]:
@@ -51,10 +51,6 @@ def check(table: pa.Table, choice: DomainChoice = CHOICE) -> QualityReport:
     return check_rewarded(table, GROUP, choice)
 
 
-def failed(findings: list[Finding]) -> set[tuple[str, str, str | None]]:
-    return {(finding.table, finding.expectation.removeprefix("expect_"), finding.column) for finding in findings}
-
-
 def test_good_rollouts_pass() -> None:
     """If this fails, every round is refused before it trains."""
     report = check(rewarded(rewarded_rows()))
@@ -63,15 +59,12 @@ def test_good_rollouts_pass() -> None:
     report.require()
 
 
-Edit = Callable[[list[Row]], list[Row]]
-
-
-def changed(row: int, **values: object) -> Edit:
-    return lambda rows: [one | values if index == row else one for index, one in enumerate(rows)]
-
-
 def edited(rows: list[Row], edits: dict[int, Row]) -> list[Row]:
     return [row | edits.get(index, {}) for index, row in enumerate(rows)]
+
+
+def changed(rows: list[Row], numbers: Iterable[int], **values: object) -> list[Row]:
+    return edited(rows, dict.fromkeys(numbers, values))
 
 
 def test_bad_rollouts_are_refused() -> None:
@@ -124,35 +117,25 @@ def test_what_cannot_be_judged_is_no_defect() -> None:
 
 def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
     """If this fails, a group in which three verifiers timed out stops the run, though `leave_one_out` is right."""
-    rows = rewarded_rows(groups=12)
-    for row in (0, 1, 2, 3):
-        rows = changed(row, advantage=None)(rows)
-    for row in (1, 2, 3):
-        rows = changed(row, reward=None)(rows)
-    assert check(rewarded(rows)).failures == []
-    rows = changed(1, reward=0.0)(rows)
-    (finding,) = check(rewarded(rows)).failures
+    rows = changed(scored_rows(groups=12), (0, 1, 2, 3), advantage=None)
+    rows = changed(rows, (1, 2, 3), reward=None)
+    assert check(scored(rows)).failures == []
+    (finding,) = check(scored(changed(rows, [1], reward=0.0))).failures
     assert finding.unexpected == 2
 
 
 @pytest.mark.parametrize(
-    ("edits", "expected"),
+    ("rows", "values", "expected"),
     [
-        ([changed(row, reward=None, advantage=None) for row in (0, 1, 2)], ("column_values_to_not_be_null", "reward")),
-        ([changed(row, advantage=0.0) for row in range(24)], ("column_mean_to_be_between", "carries_signal")),
-        ([changed(row, completion=" ") for row in range(13)], ("column_mean_to_be_between", "has_text")),
-        (
-            [changed(row, ended=False, reward_format=0.0) for row in range(13)],
-            ("column_mean_to_be_between", "has_room"),
-        ),
+        (3, {"reward": None, "advantage": None}, ("column_values_to_not_be_null", "reward")),
+        (24, {"advantage": 0.0}, ("column_mean_to_be_between", "carries_signal")),
+        (13, {"completion": " "}, ("column_mean_to_be_between", "has_text")),
+        (13, {"ended": False, "reward_format": 0.0}, ("column_mean_to_be_between", "has_room")),
     ],
 )
-def test_a_poor_round_is_a_warning(edits: list[Edit], expected: tuple[str, str]) -> None:
+def test_a_poor_round_is_a_warning(rows: int, values: Row, expected: tuple[str, str]) -> None:
     """If this fails, a round that teaches nothing stops the run, or passes without a word in the report."""
-    rows = rewarded_rows()
-    for edit in edits:
-        rows = edit(rows)
-    report = check(rewarded(rows))
+    report = check(scored(changed(scored_rows(), range(rows), **values)))
     assert failed(report.warnings) == {("rollouts", *expected)}
     assert report.failures == []
     report.require()
@@ -161,13 +144,10 @@ def test_a_poor_round_is_a_warning(edits: list[Edit], expected: tuple[str, str])
 
 def test_the_least_of_each_share_is_enough() -> None:
     """If this fails, warnings come a row too early: half with text and room, and one group of 20 with a spread."""
-    rows = rewarded_rows(groups=20)
-    for row in range(40):
-        rows = changed(row, completion="", ended=False, reward_format=0.0)(rows)
-    for row in range(4, 80):
-        rows = changed(row, advantage=0.0)(rows)
-    assert check(rewarded(rows)).warnings == []
-    assert failed(check(rewarded(changed(0, advantage=None)(rows))).failures) == {
+    rows = changed(scored_rows(groups=20), range(40), completion="", ended=False, reward_format=0.0)
+    rows = changed(rows, range(4, 80), advantage=0.0)
+    assert check(scored(rows)).warnings == []
+    assert failed(check(scored(changed(rows, [0], advantage=None))).failures) == {
         ("rollouts", "column_values_to_not_be_null", "advantage")
     }
 
@@ -184,7 +164,7 @@ def test_the_least_of_each_share_is_enough() -> None:
 def test_rewards_lie_in_the_range_of_the_weights(weights: dict[str, float], reward: float, sound: bool) -> None:
     """If this fails, a penalty or a larger weight is taken for a defect, or a defect for a reward."""
     choice = DomainChoice(SudokuConfig(weights=weights))
-    report = check(rewarded(changed(2, reward=reward)(rewarded_rows())), choice)
+    report = check(scored(changed(scored_rows(), [2], reward=reward)), choice)
     assert failed(report.failures) == (set() if sound else {("rollouts", "column_values_to_be_between", "reward")})
 
 
@@ -267,7 +247,6 @@ def test_bad_samples_are_refused() -> None:
 )
 def test_poor_samples_are_a_warning(changes: Row, count: int, column: str) -> None:
     """If this fails, an evaluation of empty, cut or unjudged answers looks like any other."""
-    rows = [row | changes if index < count else row for index, row in enumerate(sample_rows())]
-    report = check_samples(samples_of(rows), 5, 2, CHOICE)
+    report = check_samples(samples_of(changed(sample_rows(), range(count), **changes)), 5, 2, CHOICE)
     assert report.failures == [] and [finding.column for finding in report.warnings] == [column]
     assert f"samples.{column}" in report.html()

@@ -1,6 +1,6 @@
 """From completions to rewards and advantages, and what cannot be judged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.domains import Answer, Domain, DomainChoice, Problem, Verdict
+from tasks.gdsd.domains import Answer, Domain, DomainChoice, Verdict
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RolloutStats
 from tasks.gdsd.reward import rewards
+from tests.gdsd.scripted import Scripted, choice
 
 SOLUTION = "1234341221434321"
 PUZZLE = "1.34341.2143.321"  # the empty cells hold 2, 2, 4
@@ -42,29 +43,17 @@ def table(groups: dict[str, list[str]]) -> pa.Table:
     return pa.Table.from_pylist(rows, tables.ROLLOUTS)
 
 
-class Reader(Domain):
+class Reader(Scripted):
     """A domain whose answers are their own rewards; `?` cannot be judged."""
 
     parts: ClassVar[dict[str, float]] = {"value": 1.0}
-    columns = ()
-    example = Answer("1", "1", "1")
-
-    def read(self, row: Mapping[str, object]) -> Problem:
-        raise NotImplementedError
-
-    def phrase(self, problem: str) -> str:
-        return problem
-
-    def fault(self, problem: str, reference: str) -> str | None:
-        return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        if answer == "?":
-            return Verdict({"value": None}, None)
-        return Verdict({"value": float(answer)}, float(answer) == 1.0)
+        value = None if answer == "?" else float(answer)
+        return Verdict({"value": value}, None if value is None else value == 1.0)
 
 
-class Pair(Reader):
+class Pair(Scripted):
     """Answers of two words, the values of two parts; `?` is a part that cannot be judged."""
 
     parts: ClassVar[dict[str, float]] = {"first": 1.0, "second": 0.5, "shown": 0.0}
@@ -87,17 +76,7 @@ class Vague(Reader):
     parts: ClassVar[dict[str, float]] = {"value": 1.0, "other": 0.0}
 
 
-def choice(kind: type[Domain], **weights: float) -> DomainChoice:
-    return DomainChoice.model_validate(
-        {"name": "custom", "path": f"{kind.__module__}:{kind.__name__}", "weights": weights}
-    )
-
-
-@pytest.fixture
-def reader() -> DomainChoice:
-    return choice(Reader)
-
-
+READER = choice(Reader)
 STATS = [
     RolloutStats(completions=5, tokens=80, positions=400, seconds=1.5, ended_unix_seconds=102.0),
     RolloutStats(completions=3, tokens=48, positions=240, seconds=0.5, ended_unix_seconds=102.25),
@@ -124,29 +103,26 @@ def test_the_table_has_the_declared_schema(tmp_path: Path) -> None:
     )
 
 
-def test_scaling_reaches_the_advantages(reader: DomainChoice) -> None:
-    """If it fails, `scale_by_std` is a dead switch. Rewards 0, 1: advantages -1, 1 and deviation sqrt(1/2)."""
-    rollouts = table({"a": ["0", "1"]})
-    assert rewards.reward(rollouts, reader, 2, False)["advantage"].to_pylist() == pytest.approx([-1, 1])
-    assert rewards.reward(rollouts, reader, 2, True)["advantage"].to_pylist() == pytest.approx([-(2**0.5), 2**0.5])
-
-
-def test_what_cannot_be_judged_is_null(reader: DomainChoice) -> None:
+def test_what_cannot_be_judged_is_null() -> None:
     """If it fails, an answer that could not be judged counts as wrong.
 
     Group a: rewards 1, -, 0, so advantages 1, -, -1. Group b has one verdict and nothing to compare it with.
     """
-    rewarded = rewards.reward(table({"a": ["1", "?", "0"], "b": ["?", "0.5", "?"], "c": ["?"] * 3}), reader, 3, False)
-    assert rewarded["reward"].to_pylist() == [1.0, None, 0.0, None, 0.5, None, None, None, None]
-    assert rewarded["solved"].to_pylist() == [True, None, False, None, False, None, None, None, None]
-    assert rewarded["advantage"].to_pylist() == [1.0, None, -1.0] + [None] * 6
+    scored = rewards.reward(table({"a": ["1", "?", "0"], "b": ["?", "0.5", "?"], "c": ["?"] * 3}), READER, 3, False)
+    assert scored["reward"].to_pylist() == [1.0, None, 0.0, None, 0.5, None, None, None, None]
+    assert scored["solved"].to_pylist() == [True, None, False, None, False, None, None, None, None]
+    assert scored["advantage"].to_pylist() == [1.0, None, -1.0] + [None] * 6
 
 
-@pytest.mark.parametrize("scale", [False, True])
-def test_equal_rewards_have_no_advantage(reader: DomainChoice, scale: bool) -> None:
-    """If it fails, groups without spread are trained on, and are not counted as what they are."""
-    rollouts = table({"a": [str(1 / 3)] * 7, "b": ["0.7"] * 7})
-    assert rewards.reward(rollouts, reader, 7, scale)["advantage"].to_pylist() == [0.0] * 14
+def test_scaling_reaches_the_advantages_and_equal_rewards_have_none() -> None:
+    """If it fails, `scale_by_std` is a dead switch, or groups without spread are trained on.
+
+    Rewards 0, 1: advantages -1, 1 and deviation sqrt(1/2).
+    """
+    rollouts = table({"a": ["0", "1"], "b": [str(1 / 3)] * 2})
+    for scale, size in ((False, 1.0), (True, 2**0.5)):
+        found = rewards.reward(rollouts, READER, 2, scale)["advantage"].to_pylist()
+        assert found == pytest.approx([-size, size, 0, 0]) and found[2:] == [0, 0]
 
 
 # Parts of the reward
@@ -176,13 +152,9 @@ def test_an_unjudged_part_takes_the_reward_with_it_if_it_has_weight() -> None:
     assert rewarded["reward_shown"].to_pylist() == [None, 1.0, 1.0]
     without = rewards.reward(rollouts, choice(Pair, first=1.0), 3, False)
     assert without["reward"].to_pylist() == [1.0, 1.0, 0.0]
-    assert rewards.part_means(rewarded) == pytest.approx({"first": 2 / 3, "second": 0.5, "shown": 1.0})
-
-
-def test_a_part_that_was_never_judged_has_no_mean() -> None:
-    """If it fails, a part whose judge was out of order is reported as 0."""
-    rewarded = rewards.verify(table({"a": ["1 1 ?", "0 1 ?"]}), choice(Pair))
-    assert rewards.part_means(rewarded) == {"first": 0.5, "second": 1.0, "shown": None}
+    assert rewards.part_means(scored) == pytest.approx({"first": 2 / 3, "second": 0.5, "shown": 1.0})
+    unseen = rewards.verify(table({"a": ["1 1 ?", "0 1 ?"]}), choice(Pair))
+    assert rewards.part_means(unseen) == {"first": 0.5, "second": 1.0, "shown": None}
 
 
 @pytest.mark.parametrize("kind", [Short, Vague])
@@ -210,31 +182,22 @@ def test_what_ran_out_of_tokens_is_told_from_what_was_answered() -> None:
 # Groups that are not whole: shards of whole prompts, and rows of them
 
 
-def test_a_shard_that_came_twice_is_refused() -> None:
+@pytest.mark.parametrize(
+    "groups, size, said",
+    [
+        ([("a", 0), ("a", 1), ("b", 0), ("b", 1)] * 2, 2, "8 rollouts of 2 prompts are not groups of 2"),
+        ([("a", 0), ("b", 0), ("b", 1)], 2, "3 rollouts of 2 prompts are not groups of 2"),
+        ([*(("a", sample) for sample in range(3)), *(("b", sample) for sample in range(5))], 4, "8 rollouts of 2"),
+        ([("a", 0), ("a", 1), ("a", 1)], 3, "3 rollouts of 1 prompts"),
+    ],
+    ids=["a shard twice", "one is missing", "sizes only add up", "a completion twice"],
+)
+def test_groups_that_are_not_whole_are_refused(groups: list[tuple[str, int]], size: int, said: str) -> None:
     """If it fails, completions are compared with those of another prompt, or with their own copies."""
-    one = table({"a": [RIGHT, NONE], "b": [NONE, NONE]})
-    with pytest.raises(DataError, match="8 rollouts of 2 prompts are not groups of 2"):
-        rewards.reward(pa.concat_tables([one, one]), SUDOKU, 2, False)
-
-
-def test_a_group_that_lacks_a_completion_is_refused() -> None:
-    """If it fails, every later group is compared with completions of its neighbour."""
-    with pytest.raises(DataError, match="3 rollouts of 2 prompts are not groups of 2"):
-        rewards.reward(table({"a": [RIGHT], "b": [RIGHT, NONE]}), SUDOKU, 2, False)
-
-
-def test_groups_whose_sizes_only_add_up_are_refused() -> None:
-    """If it fails, 3 + 5 completions pass as two groups of 4, and one prompt's answers judge another's."""
-    with pytest.raises(DataError):
-        rewards.reward(table({"a": [RIGHT] * 3, "b": [NONE] * 5}), SUDOKU, 4, False)
-
-
-def test_a_completion_that_came_twice_is_refused() -> None:
-    """If it fails, one completion stands for two, and the one it replaces is lost."""
-    rows = table({"a": [RIGHT, NONE, TWO]}).to_pylist()
-    rows[2] = rows[1]
-    with pytest.raises(DataError):
-        rewards.reward(pa.Table.from_pylist(rows, tables.ROLLOUTS), SUDOKU, 3, False)
+    (row,) = table({"a": [RIGHT]}).to_pylist()
+    rows = [row | {"prompt_id": prompt, "sample": sample} for prompt, sample in groups]
+    with pytest.raises(DataError, match=said):
+        rewards.reward(pa.Table.from_pylist(rows, tables.ROLLOUTS), SUDOKU, size, False)
 
 
 # Summary
@@ -246,15 +209,16 @@ def test_intervals_that_overlap_count_once() -> None:
     assert rewards.union([]) == 0.0
 
 
-def test_the_summary_by_hand(reader: DomainChoice) -> None:
+def test_the_summary_by_hand() -> None:
     """If it fails, the metrics of a round are wrong.
 
     Rewards 1, -, 0, 0.5, 0.5, 0.5: judged 5 of 6, mean 2.5/5, variance (0.25 + 0.25)/5 = 0.1; the second of two
     groups has no spread.
     """
-    rewarded = rewards.reward(table({"a": ["1", "?", "0"], "b": ["0.5"] * 3}), reader, 3, False)
-    stats = rewards.summarise(rewarded, 3, STATS, ["late"], 0.25)
+    scored = rewards.reward(table({"a": ["1", "?", "0"], "b": ["0.5"] * 3}), READER, 3, False)
+    stats = rewards.summarise(scored, 3, STATS, ["late"], 0.25)
     assert stats.judged == pytest.approx(5 / 6)
+    assert stats.solved == pytest.approx(1 / 5), "what could not be judged is not wrong"
     assert stats.reward_mean == pytest.approx(0.5)
     assert stats.reward_std == pytest.approx(0.1**0.5)
     assert stats.frac_zero_std == pytest.approx(0.5)
@@ -264,17 +228,8 @@ def test_the_summary_by_hand(reader: DomainChoice) -> None:
     assert (stats.parts, stats.empty, stats.truncated) == ({"value": pytest.approx(0.5)}, 0.0, 0.0)
 
 
-def test_the_summary_of_nothing_judged(reader: DomainChoice) -> None:
+def test_the_summary_of_nothing_judged() -> None:
     """If it fails, a round without a single verdict stops the run instead of being reported."""
-    stats = rewards.summarise(rewards.reward(table({"a": ["?"] * 3}), reader, 3, False), 3, STATS, [], 0.0)
+    stats = rewards.summarise(rewards.reward(table({"a": ["?"] * 3}), READER, 3, False), 3, STATS, [], 0.0)
     assert (stats.judged, stats.solved, stats.frac_zero_std) == (0.0, 0.0, 1.0)
     assert stats.model_validate_json(stats.model_dump_json()) == stats
-
-
-def test_the_share_solved_counts_judged_completions(reader: DomainChoice) -> None:
-    """If it fails, an answer that could not be judged lowers the share solved, as if it were wrong.
-
-    One of two judged answers is right; an evaluation of the same four answers reports 1/2 as well.
-    """
-    rewarded = rewards.reward(table({"a": ["1", "0", "?", "?"]}), reader, 4, False)
-    assert rewards.summarise(rewarded, 4, STATS, [], 0.0).solved == pytest.approx(0.5)
