@@ -150,8 +150,8 @@ def measure(case: Case, folder: Path, device: torch.device) -> dict[str, float |
     denoiser.attach_adapter(adapter, seed=0)
     config = DistillConfig(objective=OBJECTIVE, inner_steps=1)
     config = config.model_copy(update={"compute": ComputeConfig(micro_batch_tokens=2 * case.group * tokens)})
-    scored = round_of(denoiser.encode("abcdefgh"), 1, case.group, case.prompt, length)
-    distill, distill_peak = timed(lambda: train(denoiser, scored, config, case.group), device)
+    rewarded = round_of(denoiser.encode("abcdefgh"), 1, case.group, case.prompt, length)
+    distill, distill_peak = timed(lambda: train(denoiser, rewarded, config, case.group), device)
     ids = torch.full((2 * case.group, tokens), letter, device=device)  # the two views
     optimizer = torch.optim.AdamW([parameter for _, parameter in denoiser.trainable()], 1e-6)
     dense_distill = timed(lambda: dense_update(denoiser, optimizer, ids, ids), device)[0]

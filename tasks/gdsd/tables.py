@@ -8,95 +8,82 @@ import pyarrow.parquet as pq
 
 from tasks.gdsd.errors import DataError
 
+TEXT, TEXTS, NUMBER, NUMBERS = pa.string(), pa.list_(pa.string()), pa.int32(), pa.list_(pa.int32())
 
-def _required(name: str, kind: pa.DataType) -> pa.Field:
-    return pa.field(name, kind, nullable=False)
+
+def _required(**columns: pa.DataType) -> list[pa.Field]:
+    return [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
+
+
+def _verdict(prefix: str = "") -> list[pa.Field]:
+    """The reward, null where the domain cannot judge, and whether an answer is right."""
+    return [pa.field(f"{prefix}reward", pa.float32()), pa.field(f"{prefix}solved", pa.bool_())]
 
 
 SPLITS = ("train", "validation", "test")  # of a run's problems, each a table of its own
 PROMPTS = pa.schema(
-    [
-        _required("id", pa.string()),
-        _required("prompt", pa.string()),  # what the policy reads
-        _required("problem", pa.string()),  # what the verifier reads
-        _required("reference", pa.string()),  # the right answer, for the verifier and the warm start
-    ]
+    _required(
+        id=TEXT,
+        prompt=TEXT,  # what the policy reads
+        problem=TEXT,  # what the verifier reads
+        reference=TEXT,  # the right answer, for the verifier and the warm start
+    )
 )
 ROLLOUTS = pa.schema(
-    [
-        _required("prompt_id", pa.string()),
-        _required("sample", pa.int32()),
-        _required("problem", pa.string()),
-        _required("reference", pa.string()),
-        _required("prompt_ids", pa.list_(pa.int32())),
-        _required("completion_ids", pa.list_(pa.int32())),
-        _required("unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each token
-        _required("completion", pa.string()),
-        _required("ended", pa.bool_()),  # whether the policy wrote an end token
-        _required("engine", pa.string()),  # which made it
-    ]
+    _required(
+        prompt_id=TEXT,
+        sample=NUMBER,
+        problem=TEXT,
+        reference=TEXT,
+        prompt_ids=NUMBERS,
+        completion_ids=NUMBERS,
+        unmasked_at=NUMBERS,  # the sampler's step that unmasked each token
+        completion=TEXT,
+        ended=pa.bool_(),  # whether the policy wrote an end token
+        engine=TEXT,  # which made it
+    )
 )
-_VERDICT = [
-    pa.field("reward", pa.float32()),  # null where the domain cannot judge
-    pa.field("solved", pa.bool_()),
-]
 REWARDED = pa.schema(
-    [
-        *ROLLOUTS,
-        *_VERDICT,
-        pa.field("advantage", pa.float32()),  # null where there is nothing to compare with
-    ]
+    [*ROLLOUTS, *_verdict(), pa.field("advantage", pa.float32())]  # null where there is nothing to compare with
 )
+_ASKED = _required(prompt_id=TEXT, sample=NUMBER, prompt=TEXT, problem=TEXT, reference=TEXT)
 ANSWERS = pa.schema(
     [
-        _required("prompt_id", pa.string()),
-        _required("sample", pa.int32()),
-        _required("prompt", pa.string()),
-        _required("problem", pa.string()),
-        _required("reference", pa.string()),
-        _required("completion", pa.string()),
-        _required("ended", pa.bool_()),
-        _required("steps", pa.int32()),  # denoiser calls
-        _required("tokens", pa.list_(pa.string())),  # the text of each, ends included
-        _required("unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each
+        *_ASKED,
+        *_required(
+            completion=TEXT,
+            ended=pa.bool_(),
+            steps=NUMBER,  # denoiser calls
+            tokens=TEXTS,  # the text of each, ends included
+            unmasked_at=NUMBERS,  # the sampler's step that unmasked each
+        ),
     ]
 )
-SAMPLES = pa.schema([*ANSWERS, *_VERDICT])
+SAMPLES = pa.schema([*ANSWERS, *_verdict()])
 PART = "reward_"  # before the name of a part of the reward: a column each, beside those of REWARDED and SAMPLES
-COMPARISON = pa.schema(
+COMPARISON = pa.schema(  # each column is as in SAMPLES, of the base or of the trained policy
     [
-        _required("prompt_id", pa.string()),
-        _required("sample", pa.int32()),
-        _required("prompt", pa.string()),
-        _required("problem", pa.string()),
-        _required("reference", pa.string()),
-        _required("base_steps", pa.int32()),  # denoiser calls
-        _required("trained_steps", pa.int32()),
-        _required("base_tokens", pa.list_(pa.string())),  # the text of each, ends included
-        _required("base_unmasked_at", pa.list_(pa.int32())),  # the sampler's step that unmasked each
-        _required("base_completion", pa.string()),
-        pa.field("base_reward", pa.float32()),
-        pa.field("base_solved", pa.bool_()),
-        _required("trained_tokens", pa.list_(pa.string())),
-        _required("trained_unmasked_at", pa.list_(pa.int32())),
-        _required("trained_completion", pa.string()),
-        pa.field("trained_reward", pa.float32()),
-        pa.field("trained_solved", pa.bool_()),
+        *_ASKED,
+        *_required(base_steps=NUMBER, trained_steps=NUMBER),
+        *_required(base_tokens=TEXTS, base_unmasked_at=NUMBERS, base_completion=TEXT),
+        *_verdict("base_"),
+        *_required(trained_tokens=TEXTS, trained_unmasked_at=NUMBERS, trained_completion=TEXT),
+        *_verdict("trained_"),
     ]
 )
 CURVES = pa.schema(
-    [
-        _required("contestant", pa.string()),
-        _required("learning_rate", pa.float64()),
-        _required("seed", pa.int64()),
-        _required("split", pa.string()),  # validation where a learning rate was chosen, else test
-        _required("round", pa.int32()),
-        _required("problems", pa.int32()),
-        _required("solved", pa.float64()),  # share
-        _required("reward", pa.float64()),
-        _required("rollout_reward", pa.float64()),  # mean reward of the round's own rollouts
-        _required("seconds", pa.float64()),  # of the whole run's rollouts, rewards and distillation
-    ]
+    _required(
+        contestant=TEXT,
+        learning_rate=pa.float64(),
+        seed=pa.int64(),
+        split=TEXT,  # validation where a learning rate was chosen, else test
+        round=NUMBER,
+        problems=NUMBER,
+        solved=pa.float64(),  # share
+        reward=pa.float64(),
+        rollout_reward=pa.float64(),  # mean reward of the round's own rollouts
+        seconds=pa.float64(),  # of the whole run's rollouts, rewards and distillation
+    )
 )
 
 

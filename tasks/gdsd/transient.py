@@ -85,15 +85,11 @@ def _status(error: BaseException) -> int | None:
     """The HTTP status that a client's error has in it, wherever that library keeps it."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):  # of botocore
-        response = response.get("ResponseMetadata")
-        status = response.get("HTTPStatusCode") if isinstance(response, Mapping) else None
-        return status if isinstance(status, int) else None
-    status = getattr(response, "status_code", None)
-    for name in ("status_code", "status", "code"):  # of Azure, aiohttp, Google
-        if isinstance(status, int) and 100 <= status < 600:
-            return status
-        status = getattr(error, name, None)
-    return status if isinstance(status, int) and 100 <= status < 600 else None
+        found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
+    else:
+        found = [getattr(response, "status_code", None)]
+        found += [getattr(error, name, None) for name in ("status_code", "status", "code")]  # of Azure, aiohttp, Google
+    return next((status for status in found if isinstance(status, int) and 100 <= status < 600), None)
 
 
 def _lost_gpu(error: BaseException, names: set[str]) -> bool:

@@ -36,7 +36,7 @@ def build(shape: Shape) -> Denoiser:
 
 
 def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length: int) -> pa.Table:
-    """A scored round of made-up completions, all of which carry a signal."""
+    """A rewarded round of made-up completions, all of which carry a signal."""
     rows = [
         {
             "prompt_id": f"p{number}",
@@ -53,13 +53,13 @@ def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length
 
 
 def train(
-    denoiser: Denoiser, scored: pa.Table, config: DistillConfig, group: int, base: Denoiser | None = None
+    denoiser: Denoiser, rewarded: pa.Table, config: DistillConfig, group: int, base: Denoiser | None = None
 ) -> None:
     """One epoch from the base: there are no moments yet that a checkpoint could have brought."""
     loop.distill(
         checkpoint.base_state(denoiser),
         None if base is None else checkpoint.base_state(base),
-        scored,
+        rewarded,
         config,
         round_index=0,
         group_size=group,

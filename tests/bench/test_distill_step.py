@@ -46,7 +46,7 @@ class Step:
         return {"ours": self.ours, "dense": self.dense}
 
     def ours(self) -> None:
-        train(self.denoiser, self.scored, self.config, self.group)
+        train(self.denoiser, self.rewarded, self.config, self.group)
 
     def dense(self) -> None:
         batch = collate(self.rewarded, self.denoiser, self.objective, group_size=self.group, round_index=0, seed=0)

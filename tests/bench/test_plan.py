@@ -62,8 +62,8 @@ class Update:
         if self.has_reference:
             reference = build(shape).requires_grad_(False)
             round_maps(reference)
-        scored = round_of(denoiser.encode("0123456789abcdef"), *self.groups, PROMPT, LENGTH)
-        train(denoiser, scored, self.config, self.groups[1], reference)
+        rewarded = round_of(denoiser.encode("0123456789abcdef"), *self.groups, PROMPT, LENGTH)
+        train(denoiser, rewarded, self.config, self.groups[1], reference)
 
     def planned(self) -> footprint.Memory:
         groups, group = self.groups

@@ -5,10 +5,9 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from tasks.gdsd.errors import QualityError
 
@@ -21,10 +20,9 @@ Severity = Literal["critical", "warning"]
 EXAMPLES = 5
 
 
-class Finding(BaseModel):
+@dataclass(frozen=True)
+class Finding:
     """What one expectation found in one table."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     expectation: str  # snake_case name in Great Expectations
     table: str
@@ -47,10 +45,9 @@ class Finding(BaseModel):
         return f"{counts}; {', '.join(self.examples)}" if self.examples else counts
 
 
-class QualityReport(BaseModel):
+@dataclass(frozen=True)
+class QualityReport:
     """What a suite found."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     findings: list[Finding]

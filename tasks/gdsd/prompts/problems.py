@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from tasks.gdsd import seeds, tables
-from tasks.gdsd.config.prompts import PromptConfig, TestConfig
+from tasks.gdsd.config.prompts import PromptConfig, Source, TestConfig
 from tasks.gdsd.domains import Domain, DomainChoice, Problem, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.prompts import near_duplicates, sources
@@ -24,42 +24,38 @@ def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dic
     Raises:
         DataError: a source cannot be read, or is not what was pinned.
     """
-    domain = make(config.domain)
-    left_out = [] if unusable is None else unusable
-    stream = domain.problems(config.seed) if domain.generates else None
-    made = {"test": _make_test(config, domain, stream, left_out)}
-    seed = config.seed
-    if config.train_seed is not None:
-        seed = config.train_seed
-        stream = _unlike(domain, domain.problems(seed), made["test"]) if domain.generates else None
-    if config.train_data is None:
-        made["train"] = pa.Table.from_pylist([], tables.PROMPTS)
-    else:
-        made["train"] = _read(domain, config, "train", sources.load(config.train_data), left_out)
+    domain, left_out = make(config.domain), [] if unusable is None else unusable
+    train, test = tables.PROMPTS.empty_table(), make_test(config, left_out)
+    seed = config.seed if config.train_seed is None else config.train_seed
+    stream = _fresh(domain, config, test) if domain.generates else None
+    if config.train_data is not None:
+        train = _read(domain, config, "train", config.train_data, left_out)
     if config.validation_data is not None:
-        loaded = _read(domain, config, "validation", sources.load(config.validation_data), left_out)
-        made["validation"] = _take(loaded, config.validation_size, seed)
+        validation = _read(domain, config, "validation", config.validation_data, left_out)
+        validation = _take(validation, config.validation_size, seed)
     elif stream is not None:
-        made["validation"] = _tabulate(domain, "validation", islice(stream, config.validation_size))
+        validation = _tabulate(domain, "validation", islice(stream, config.validation_size))
     else:
-        order = _order(made["train"].num_rows, seed)
-        made["validation"] = _pick(made["train"], sorted(order[: config.validation_size]))
-        made["train"] = _pick(made["train"], sorted(order[config.validation_size :]))
+        order = _order(train.num_rows, seed)
+        validation = _pick(train, sorted(order[: config.validation_size]))
+        train = _pick(train, sorted(order[config.validation_size :]))
     if config.train_data is None and stream is not None:
-        made["train"] = _tabulate(domain, "train", islice(stream, config.train_size))
-    made["train"] = _take(made["train"], config.train_size, seed)
-    return {split: made[split] for split in tables.SPLITS}
+        train = _tabulate(domain, "train", islice(stream, config.train_size))
+    return {"train": _take(train, config.train_size, seed), "validation": validation, "test": test}
 
 
-def _unlike(domain: Domain, stream: Iterator[Problem], test: pa.Table) -> Iterator[Problem]:
-    """Leaves out of a stream the problems that have all the features of a test problem."""
+def _fresh(domain: Domain, config: PromptConfig, test: pa.Table) -> Iterator[Problem]:
+    """Returns the generated problems that are none of the test's: those after it, or with a training seed all of that
+    seed's but those that have all the features of a test problem."""
+    if config.train_seed is None:
+        return islice(domain.problems(config.seed), config.test_size if config.test_data is None else 0, None)
     features = near_duplicates.features(domain)
 
     def mark(problem: str) -> frozenset[str]:
         return features(problem) or frozenset([problem])
 
     held_out = {mark(problem) for problem in test["problem"].to_pylist() if isinstance(problem, str)}
-    return (problem for problem in stream if mark(problem.problem) not in held_out)
+    return (problem for problem in domain.problems(config.train_seed) if mark(problem.problem) not in held_out)
 
 
 def make_test(config: TestConfig, unusable: list[str] | None = None) -> pa.Table:
@@ -69,16 +65,10 @@ def make_test(config: TestConfig, unusable: list[str] | None = None) -> pa.Table
         DataError: a source cannot be read, or is not what was pinned.
     """
     domain = make(config.domain)
-    stream = domain.problems(config.seed) if domain.generates else None
-    return _make_test(config, domain, stream, [] if unusable is None else unusable)
-
-
-def _make_test(config: TestConfig, domain: Domain, stream: Iterator[Problem] | None, unusable: list[str]) -> pa.Table:
-    if config.test_data is not None:
-        loaded = _read(domain, config, "test", sources.load(config.test_data), unusable)
-        return _take(loaded, config.test_size, config.seed)
-    assert stream is not None  # the configuration refuses a domain that has neither
-    return _tabulate(domain, "test", islice(stream, config.test_size))
+    if config.test_data is None:  # the domain generates: the configuration refuses one that does not
+        return _tabulate(domain, "test", islice(domain.problems(config.seed), config.test_size))
+    loaded = _read(domain, config, "test", config.test_data, [] if unusable is None else unusable)
+    return _take(loaded, config.test_size, config.seed)
 
 
 def _tabulate(domain: Domain, split: str, problems: Iterable[Problem]) -> pa.Table:
@@ -89,11 +79,12 @@ def _tabulate(domain: Domain, split: str, problems: Iterable[Problem]) -> pa.Tab
     return pa.Table.from_pylist(rows, tables.PROMPTS)
 
 
-def _read(domain: Domain, config: TestConfig, split: str, table: pa.Table, unusable: list[str]) -> pa.Table:
+def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusable: list[str]) -> pa.Table:
     """Turns a source's rows into problems: as they stand where they are problems already, else by the domain.
 
     Rows with `reference` and `problem`, or `prompt` for the problem, are problems already.
     """
+    table = sources.load(source)
     renamed = {theirs: ours for ours, theirs in config.columns.items()}
     if missing := sorted(set(renamed) - set(table.column_names)):
         raise DataError(

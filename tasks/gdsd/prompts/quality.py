@@ -8,11 +8,10 @@ import pyarrow as pa
 from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.domains import Domain, make
 from tasks.gdsd.prompts import expectations, near_duplicates
-from tasks.gdsd.prompts.expectations import QualityReport, expect, shorten
+from tasks.gdsd.prompts.expectations import Finding, QualityReport, expect, shorten
 from tasks.gdsd.tables import PROMPTS, SPLITS
 
-if TYPE_CHECKING:  # both take seconds to import
-    import pandas as pd
+if TYPE_CHECKING:  # which takes seconds to import
     from great_expectations.expectations.expectation import Expectation
 
 BLANK = r"^\s*$"
@@ -31,10 +30,9 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
     for split in SPLITS:
         cells = _columns(tables[split])
         texts = _texts(cells)
-        checks = _prompt_checks(cells, domain, least=1)
+        checks = _prompt_checks(cells, domain)
         for name in [name for name in seen if name in texts]:
             values, first = cells[name], seen[name]
-            checks.append(expect("expect_column_values_to_be_unique", column=name))
             if split != SPLITS[0]:
                 # A column of its own, because Great Expectations needs 10 s for a value set of 100,000.
                 cells[f"{name}_elsewhere"] = [(first[value], value) if value in first else None for value in values]
@@ -54,10 +52,8 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
                 ]
                 checks.append(expect("expect_column_values_to_be_null", column="problem_nearly_elsewhere"))
             known += [(problem, f"row {row} of {split}") for row, problem in enumerate(problems)]
-        findings += expectations.validate(
-            split, _frame(cells, tables[split].num_rows), tables[split].column_names, checks
-        )
-    return QualityReport(name=f"{config.domain.name} prompts", findings=findings, remedy=REMEDY)
+        findings += _validate(split, tables[split], cells, checks)
+    return QualityReport(f"{config.domain.name} prompts", findings, REMEDY)
 
 
 def _beside(theirs: str, where: str, own: str) -> tuple[str, str, str]:
@@ -73,7 +69,7 @@ def check_test(table: pa.Table, config: TestConfig, trained_on: Sequence[str], s
     """Checks test problems that stand alone: columns, types, content, leaks from problems that were trained on."""
     cells = _columns(table)
     domain = make(config.domain)
-    checks = _prompt_checks(cells, domain, least=1)
+    checks = _prompt_checks(cells, domain)
     if "problem" in _texts(cells) and trained_on:
         problems = [str(value or "") for value in cells["problem"]]
         near = near_duplicates.nearest(problems, trained_on, domain.shingles, similarity)
@@ -82,11 +78,7 @@ def check_test(table: pa.Table, config: TestConfig, trained_on: Sequence[str], s
             for problem, other in zip(problems, near, strict=True)
         ]
         checks.append(expect("expect_column_values_to_be_null", column="problem_nearly_trained_on"))
-    checks += [
-        expect("expect_column_values_to_be_unique", column=name) for name in ("id", "problem") if name in _texts(cells)
-    ]
-    findings = expectations.validate("test", _frame(cells, table.num_rows), table.column_names, checks)
-    return QualityReport(name=f"{config.domain.name} prompts", findings=findings, remedy=REMEDY)
+    return QualityReport(f"{config.domain.name} prompts", _validate("test", table, cells, checks), REMEDY)
 
 
 def _columns(table: pa.Table) -> dict[str, list[object]]:
@@ -104,8 +96,8 @@ def _texts(cells: Mapping[str, list[object]]) -> list[str]:
     return [name for name, own in cells.items() if all(cell is None or isinstance(cell, str) for cell in own)]
 
 
-def _prompt_checks(cells: Mapping[str, list[object]], domain: Domain, least: int) -> list["Expectation"]:
-    checks = [expect("expect_table_row_count_to_be_between", min_value=least)]
+def _prompt_checks(cells: Mapping[str, list[object]], domain: Domain) -> list["Expectation"]:
+    checks = [expect("expect_table_row_count_to_be_between", min_value=1)]
     for name in PROMPTS.names:
         checks.append(expect("expect_column_to_exist", column=name))
         if name in cells:
@@ -113,6 +105,8 @@ def _prompt_checks(cells: Mapping[str, list[object]], domain: Domain, least: int
             checks.append(expect("expect_column_values_to_not_be_null", column=name))
     patterns = {"problem": domain.problem_pattern, "reference": domain.reference_pattern}
     for name in _texts(cells):
+        if name in ("id", "problem"):
+            checks.append(expect("expect_column_values_to_be_unique", column=name))
         if name == "prompt":
             checks.append(expect("expect_column_values_to_not_match_regex", column=name, regex=BLANK))
         elif name in patterns and any(cell is not None for cell in cells[name]):
@@ -120,10 +114,14 @@ def _prompt_checks(cells: Mapping[str, list[object]], domain: Domain, least: int
     return checks
 
 
-def _frame(cells: Mapping[str, list[object]], rows: int) -> "pd.DataFrame":
+def _validate(
+    split: str, table: pa.Table, cells: Mapping[str, list[object]], checks: Sequence["Expectation"]
+) -> list[Finding]:
     import pandas as pd
 
-    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()}, index=range(rows))
+    columns = {name: pd.Series(values, dtype=object) for name, values in cells.items()}
+    frame = pd.DataFrame(columns, index=range(table.num_rows))
+    return expectations.validate(split, frame, table.column_names, checks)
 
 
 def _cells(column: pa.ChunkedArray) -> list[object]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.gdsd import files
-from tasks.gdsd.config.prompts import HubDataset, PromptFile
+from tasks.gdsd.config.prompts import HubDataset, PromptFile, Source
 from tasks.gdsd.errors import DataError
 
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 
-def load(source: PromptFile | HubDataset) -> pa.Table:
+def load(source: Source) -> pa.Table:
     """Returns a source's rows with its own columns.
 
     Raises:

@@ -63,8 +63,7 @@ def check_samples(table: pa.Table, problems: int, samples: int, choice: DomainCh
 def _report(
     name: str, frame: "pd.DataFrame", table: pa.Table, checks: list["Expectation"], remedy: str
 ) -> QualityReport:
-    findings = expectations.validate(name, frame, table.column_names, checks)
-    return QualityReport(name=name, findings=findings, remedy=remedy)
+    return QualityReport(name, expectations.validate(name, frame, table.column_names, checks), remedy)
 
 
 def _verdict_frame(table: pa.Table) -> "pd.DataFrame":

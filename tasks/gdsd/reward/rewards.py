@@ -29,14 +29,15 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
             f"domain {choice.name!r} gave {len(verdicts)} verdicts on {answers.num_rows} answers; wanted is one "
             f"for each, with the parts {', '.join(weights)}"
         )
-    rewards = [_weigh(verdict.parts, weights) for verdict in verdicts]
-    table = answers.append_column(tables.REWARDED.field("reward"), pa.array(rewards, pa.float32()))
-    solved = pa.array([verdict.solved for verdict in verdicts], pa.bool_())
-    table = table.append_column(tables.REWARDED.field("solved"), solved)
-    for part in sorted(weights):
-        values = [verdict.parts[part] for verdict in verdicts]
-        table = table.append_column(tables.PART + part, pa.array(values, pa.float32()))
-    return table
+    added: dict[str, list[float | None] | list[bool | None]] = {
+        "reward": [_weigh(verdict.parts, weights) for verdict in verdicts],
+        "solved": [verdict.solved for verdict in verdicts],
+    }
+    added |= {tables.PART + part: [verdict.parts[part] for verdict in verdicts] for part in sorted(weights)}
+    schema = tables.complete(tables.REWARDED, added)
+    for name, values in added.items():
+        answers = answers.append_column(schema.field(name), pa.array(values, schema.field(name).type))
+    return answers
 
 
 def _weigh(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
@@ -56,8 +57,7 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
     Raises:
         DataError: a group does not have `group_size` completions.
     """
-    columns = zip(rollouts["prompt_id"].to_pylist(), rollouts["sample"].to_pylist(), strict=True)
-    rows = list(columns)
+    rows = list(zip(rollouts["prompt_id"].to_pylist(), rollouts["sample"].to_pylist(), strict=True))
     prompts = list(dict.fromkeys(prompt for prompt, _ in rows))
     if rows != [(prompt, sample) for prompt in prompts for sample in range(group_size)]:
         raise DataError(
@@ -91,11 +91,6 @@ def part_means(judged: pa.Table) -> dict[str, float | None]:
     return {name.removeprefix(tables.PART): pc.mean(judged[name]).as_py() for name in names}
 
 
-def _distinct(completions: Sequence[str], group_size: int) -> float:
-    groups = [completions[first : first + group_size] for first in range(0, len(completions), group_size)]
-    return sum(len(set(group)) for group in groups) / len(completions)
-
-
 def union(intervals: Sequence[tuple[float, float]]) -> float:
     """Returns the length of what some intervals cover together."""
     covered, reached = 0.0, float("-inf")
@@ -112,6 +107,8 @@ def summarise(
     rewards = rewarded["reward"].drop_null().to_numpy()
     solved = rewarded["solved"].drop_null().to_pylist()
     advantages = rewarded["advantage"].fill_null(0.0).to_numpy().reshape(-1, group_size)
+    completions = rewarded["completion"].to_pylist()
+    groups = [completions[first : first + group_size] for first in range(0, len(completions), group_size)]
     at_work = [(shard.ended_unix_seconds - shard.seconds, shard.ended_unix_seconds) for shard in shards]
     return RewardStats(
         reward_mean=float(rewards.mean()) if len(rewards) else 0.0,
@@ -122,7 +119,7 @@ def summarise(
         parts=part_means(rewarded),
         empty=float(np.mean(empty(rewarded))),
         truncated=float(np.mean(truncated(rewarded))),
-        distinct=_distinct(rewarded["completion"].to_pylist(), group_size),
+        distinct=sum(len(set(group)) for group in groups) / len(completions),
         warnings=warnings,
         completions=sum(shard.completions for shard in shards),
         tokens=sum(shard.tokens for shard in shards),

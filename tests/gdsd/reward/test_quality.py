@@ -10,7 +10,7 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import QualityError
 from tasks.gdsd.prompts.expectations import QualityReport
-from tasks.gdsd.reward.quality import check_samples, check_scored
+from tasks.gdsd.reward.quality import check_rewarded, check_samples
 from tests.gdsd.prompts.conftest import Row, failed
 
 GROUP = 4
@@ -117,10 +117,10 @@ def test_what_cannot_be_judged_is_no_defect() -> None:
 
 def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
     """If this fails, a group in which three verifiers timed out stops the run, though `leave_one_out` is right."""
-    rows = changed(scored_rows(groups=12), (0, 1, 2, 3), advantage=None)
+    rows = changed(rewarded_rows(groups=12), (0, 1, 2, 3), advantage=None)
     rows = changed(rows, (1, 2, 3), reward=None)
-    assert check(scored(rows)).failures == []
-    (finding,) = check(scored(changed(rows, [1], reward=0.0))).failures
+    assert check(rewarded(rows)).failures == []
+    (finding,) = check(rewarded(changed(rows, [1], reward=0.0))).failures
     assert finding.unexpected == 2
 
 
@@ -135,7 +135,7 @@ def test_the_only_judged_completion_of_a_group_needs_no_advantage() -> None:
 )
 def test_a_poor_round_is_a_warning(rows: int, values: Row, expected: tuple[str, str]) -> None:
     """If this fails, a round that teaches nothing stops the run, or passes without a word in the report."""
-    report = check(scored(changed(scored_rows(), range(rows), **values)))
+    report = check(rewarded(changed(rewarded_rows(), range(rows), **values)))
     assert failed(report.warnings) == {("rollouts", *expected)}
     assert report.failures == []
     report.require()
@@ -144,10 +144,10 @@ def test_a_poor_round_is_a_warning(rows: int, values: Row, expected: tuple[str, 
 
 def test_the_least_of_each_share_is_enough() -> None:
     """If this fails, warnings come a row too early: half with text and room, and one group of 20 with a spread."""
-    rows = changed(scored_rows(groups=20), range(40), completion="", ended=False, reward_format=0.0)
+    rows = changed(rewarded_rows(groups=20), range(40), completion="", ended=False, reward_format=0.0)
     rows = changed(rows, range(4, 80), advantage=0.0)
-    assert check(scored(rows)).warnings == []
-    assert failed(check(scored(changed(rows, [0], advantage=None))).failures) == {
+    assert check(rewarded(rows)).warnings == []
+    assert failed(check(rewarded(changed(rows, [0], advantage=None))).failures) == {
         ("rollouts", "column_values_to_not_be_null", "advantage")
     }
 
@@ -164,7 +164,7 @@ def test_the_least_of_each_share_is_enough() -> None:
 def test_rewards_lie_in_the_range_of_the_weights(weights: dict[str, float], reward: float, sound: bool) -> None:
     """If this fails, a penalty or a larger weight is taken for a defect, or a defect for a reward."""
     choice = DomainChoice(SudokuConfig(weights=weights))
-    report = check(scored(changed(scored_rows(), [2], reward=reward)), choice)
+    report = check(rewarded(changed(rewarded_rows(), [2], reward=reward)), choice)
     assert failed(report.failures) == (set() if sound else {("rollouts", "column_values_to_be_between", "reward")})
 
 

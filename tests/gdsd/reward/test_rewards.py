@@ -108,10 +108,10 @@ def test_what_cannot_be_judged_is_null() -> None:
 
     Group a: rewards 1, -, 0, so advantages 1, -, -1. Group b has one verdict and nothing to compare it with.
     """
-    scored = rewards.reward(table({"a": ["1", "?", "0"], "b": ["?", "0.5", "?"], "c": ["?"] * 3}), READER, 3, False)
-    assert scored["reward"].to_pylist() == [1.0, None, 0.0, None, 0.5, None, None, None, None]
-    assert scored["solved"].to_pylist() == [True, None, False, None, False, None, None, None, None]
-    assert scored["advantage"].to_pylist() == [1.0, None, -1.0] + [None] * 6
+    rewarded = rewards.reward(table({"a": ["1", "?", "0"], "b": ["?", "0.5", "?"], "c": ["?"] * 3}), READER, 3, False)
+    assert rewarded["reward"].to_pylist() == [1.0, None, 0.0, None, 0.5, None, None, None, None]
+    assert rewarded["solved"].to_pylist() == [True, None, False, None, False, None, None, None, None]
+    assert rewarded["advantage"].to_pylist() == [1.0, None, -1.0] + [None] * 6
 
 
 def test_scaling_reaches_the_advantages_and_equal_rewards_have_none() -> None:
@@ -152,7 +152,7 @@ def test_an_unjudged_part_takes_the_reward_with_it_if_it_has_weight() -> None:
     assert rewarded["reward_shown"].to_pylist() == [None, 1.0, 1.0]
     without = rewards.reward(rollouts, choice(Pair, first=1.0), 3, False)
     assert without["reward"].to_pylist() == [1.0, 1.0, 0.0]
-    assert rewards.part_means(scored) == pytest.approx({"first": 2 / 3, "second": 0.5, "shown": 1.0})
+    assert rewards.part_means(rewarded) == pytest.approx({"first": 2 / 3, "second": 0.5, "shown": 1.0})
     unseen = rewards.verify(table({"a": ["1 1 ?", "0 1 ?"]}), choice(Pair))
     assert rewards.part_means(unseen) == {"first": 0.5, "second": 1.0, "shown": None}
 
@@ -215,8 +215,8 @@ def test_the_summary_by_hand() -> None:
     Rewards 1, -, 0, 0.5, 0.5, 0.5: judged 5 of 6, mean 2.5/5, variance (0.25 + 0.25)/5 = 0.1; the second of two
     groups has no spread.
     """
-    scored = rewards.reward(table({"a": ["1", "?", "0"], "b": ["0.5"] * 3}), READER, 3, False)
-    stats = rewards.summarise(scored, 3, STATS, ["late"], 0.25)
+    rewarded = rewards.reward(table({"a": ["1", "?", "0"], "b": ["0.5"] * 3}), READER, 3, False)
+    stats = rewards.summarise(rewarded, 3, STATS, ["late"], 0.25)
     assert stats.judged == pytest.approx(5 / 6)
     assert stats.solved == pytest.approx(1 / 5), "what could not be judged is not wrong"
     assert stats.reward_mean == pytest.approx(0.5)
