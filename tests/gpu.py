@@ -12,6 +12,7 @@ counts them. Times are medians after one warm-up. It prints one table, and one l
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -178,6 +179,8 @@ def measure(case: Case, folder: Path, device: torch.device) -> dict[str, float |
 
 
 def main() -> None:
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU here")
     rows = {}
     for name, case in CASES.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,10 @@ from tests.gpu import Case, measure
 LITTLE = SamplerConfig(length=16, block_length=8, steps_per_block=2)
 
 
-@pytest.mark.parametrize("values", [llada_config(), dream_config()], ids=["LLaDA", "Dream"])
+@pytest.mark.parametrize(
+    "values",
+    [pytest.param(llada_config(), id="LLaDA"), pytest.param(dream_config(), id="Dream", marks=pytest.mark.whole)],
+)
 def test_the_measurement_works(values: dict[str, object], tmp_path: Path) -> None:
     """If it fails, minutes of a rented GPU end in a stack trace."""
     torch.set_num_threads(1)

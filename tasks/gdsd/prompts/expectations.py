@@ -164,7 +164,7 @@ def quiet() -> Iterator[None]:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
     logger = logging.getLogger("great_expectations")
     propagate, silence = logger.propagate, logging.NullHandler()
-    logger.propagate = False
+    logger.propagate = False  # its children have levels of their own
     logger.addHandler(silence)
     try:
         with warnings.catch_warnings():

@@ -21,8 +21,6 @@ from tasks.gdsd.config.train import RolloutConfig, TrainConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.evaluate import drift
-from tasks.gdsd.planning import memory, work
-from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.records import DriftStats, Estimate, RolloutStats
 from tasks.gdsd.report import comparison
 from tasks.gdsd.rollout import engines
@@ -233,40 +231,31 @@ def test_an_engine_that_nothing_else_knows_is_measured(
     denoiser: Denoiser, puzzles: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, an engine that asks a server cannot be added by its own file, configuration and name alone."""
-    given, config = engines.make, ServerConfig()
+    given = engines.make
     monkeypatch.setattr(
         engines, "make", lambda root, policy: Server() if isinstance(root, ServerConfig) else given(root, policy)
     )
-    served = RolloutEngine.model_construct(root=config)
+    served = RolloutEngine.model_construct(root=ServerConfig())
     assert served.drift == DriftConfig()
     rows, costs = drift.sample(denoiser, puzzles, SETTINGS, served, size=3, batch_size=8, seed=0)
     assert [row["completion_ids"] for row in by(rows, "server")] == [[3] * SETTINGS.length] * 3
     table, limits = pa.Table.from_pylist(rows, tables.ROLLOUTS), DriftConfig(agreement=0.9)
     stats, following = drift.measure(table, costs, denoiser.end_ids, served, limits, load().prompts.domain, 0)
     assert stats.engine == "server" and stats.positions == 3 and following == drift.EXACT
-    shape = Shape(vocabulary=51, width=64, inner=128, layers=3, heads=4, kv_heads=4, head_width=16)
-    assert work.completion(shape, 8, SETTINGS, engine=config) == work.completion(shape, 8, SETTINGS)
-    assert memory.of_sampling(shape, 2, 8, SETTINGS, 4, engine=config).caches == 0
 
 
 # What is said of it
 
 
 def measured(number: int, agreement: float, gap: float | None, **changed: object) -> DriftStats:
-    values: dict[str, object] = {
-        "round": number,
-        "engine": "dual_cache",
-        "completions": 32,
+    counts = {"round": number, "completions": 32, "positions": 25, "exact_positions": 100}
+    means = {
         "agreement": Estimate(mean=agreement, low=agreement - 0.125, high=1.0),
         "reward_gap": None if gap is None else Estimate(mean=gap, low=gap - 0.25, high=gap + 0.25),
         "exact_reward": 0.5,
-        "positions": 25,
-        "exact_positions": 100,
-        "fell_back": False,
-        "reason": "within the limits",
-        "seconds": 2.0,
     }
-    return DriftStats.model_validate(values | changed)
+    outcome = {"engine": "dual_cache", "fell_back": False, "reason": "within the limits", "seconds": 2.0}
+    return DriftStats.model_validate(counts | means | outcome | changed)
 
 
 KEPT = [measured(1, 0.875, -0.25), measured(2, 0.75, None)]
@@ -311,17 +300,12 @@ def test_a_comparison_says_which_runs_gave_the_engine_up(drifts: list[DriftStats
     """If it fails, objectives are compared of which some had exact rollouts and others had not, and nobody knows."""
     found = test_comparison.record(*test_comparison.RUNS)
     assert "rollouts by" not in comparison.summary(found)
-    rollout = RolloutConfig(engine=DUAL)
     first, *others = found.series
-    changed = found.model_copy(
-        update={
-            "config": found.config.model_copy(update={"rollout": rollout}),
-            "series": [first.model_copy(update={"drifts": drifts}), *others],
-        }
-    )
-    assert f"rollouts by dual_cache, {words}" in comparison.summary(changed).replace(
-        "but exact, because of drift, ", ""
-    )
+    series = [first.model_copy(update={"drifts": drifts}), *others]
+    config = found.config.model_copy(update={"rollout": RolloutConfig(engine=DUAL)})
+    changed = found.model_copy(update={"config": config, "series": series})
+    said = comparison.summary(changed).replace("but exact, because of drift, ", "")
+    assert f"rollouts by dual_cache, {words}" in said
     assert words in comparison.render(changed, "")
 
 

@@ -12,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.gdsd.config.prompts import HubDataset
-from tasks.gdsd.errors import ConfigError
 from tests.gdsd.fake_hub import Server, git_oid
 
 REPO = Path(__file__).resolve().parents[3]
@@ -141,18 +139,3 @@ def test_a_local_folder_of_the_same_name_is_not_taken_for_the_data_set(hub: Data
     (tmp_path / NAME / "rows.jsonl").write_text('{"question": "another", "answer": "#### 1"}\n')
     (found,) = load(hub, tmp_path, {})
     assert isinstance(found, str) and "in a local folder of this name" in found
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"hub": "openai/gsm8k"}, "revision: .*field required"),
-        ({"hub": "openai/gsm8k", "revision": "main"}, "revision: got 'main'; string should match"),
-        ({"hub": "https://x/y/z", "revision": REVISION}, "hub: got 'https://x/y/z'; string should match"),
-        ({"hub": "a/b", "revision": REVISION, "file": "x"}, "file: unknown key; allowed: hub, subset, split, revision"),
-    ],
-)
-def test_a_data_set_without_a_pinned_revision_is_refused(fields: dict[str, object], said: str) -> None:
-    """If it fails, a configuration gives other problems tomorrow, and the cache answers with today's."""
-    with pytest.raises(ConfigError, match=said):
-        HubDataset.model_validate_json(json.dumps(fields))

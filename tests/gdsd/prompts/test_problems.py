@@ -99,6 +99,9 @@ def test_validation_is_set_aside_from_the_training_source(tmp_path: Path) -> Non
         other = make_prompts(configured(**fields, **seed))
         assert set(problems(other["validation"])) != set(problems(made["validation"]))
         assert other["test"] == made["test"]
+    own = make_prompts(configured(**fields, validation_data=write(sums(9, 70), tmp_path / "own.jsonl")))
+    assert problems(own["train"]) == [row["question"] for row in sums(50)] and own["validation"].num_rows == 8
+    assert set(problems(own["validation"])) < {row["question"] for row in sums(9, 70)}
     nights = [make_prompts(configured(**fields, train_seed=seed, train_size=20)) for seed in (1, 2)]
     assert set(problems(nights[0]["train"])) != set(problems(nights[1]["train"]))
 
@@ -112,16 +115,6 @@ def test_caps_take_some_of_a_source_and_each_split_for_itself(tmp_path: Path) ->
     assert small["test"] == large["test"] and small["validation"] == large["validation"]
     assert small["test"]["id"].to_pylist() == sorted(small["test"]["id"].to_pylist()), "in the source's order"
     assert make_test(configured(test_data=fields["test_data"], test_size=20)) == small["test"]
-
-
-def test_a_validation_source_of_its_own_leaves_the_training_source_whole(tmp_path: Path) -> None:
-    """If it fails, training problems are lost to a validation that has its own."""
-    files = split_files(tmp_path, train=sums(6), validation=sums(6, 10), test=sums(6, 20))
-    made = make_prompts(configured(**files, validation_size=4))
-    assert problems(made["train"]) == [row["question"] for row in sums(6)]
-    assert made["validation"].num_rows == 4 and set(problems(made["validation"])) < {
-        row["question"] for row in sums(6, 10)
-    }
 
 
 def test_a_validation_that_takes_every_problem_is_refused_in_words(tmp_path: Path) -> None:
@@ -211,7 +204,7 @@ def test_faults_are_counted_and_located() -> None:
 
 @pytest.mark.parametrize("rows, per_round", [(12, 4), (10, 4), (7, 7), (5, 1)])
 def test_rounds_go_through_the_problems_in_passes(rows: int, per_round: int) -> None:
-    """If it fails, some problems are trained on far more than others, or twice in a round."""
+    """If it fails, some problems are trained on far more than others, twice in a round, or in the same order always."""
     rounds_per_pass = rows // per_round
     used: Counter[int] = Counter()
     for number in range(4):
@@ -226,13 +219,8 @@ def test_rounds_go_through_the_problems_in_passes(rows: int, per_round: int) -> 
         assert len(used) == rows, "what one pass leaves out, another one takes"
     with pytest.raises(DataError, match=f"wants {rows + 1} different problems, but there are {rows}"):
         round_rows(rows, rows + 1, 0, 0)
-
-
-def test_passes_differ_and_rounds_are_reproducible() -> None:
-    """If it fails, a resumed run sees other problems, or every pass repeats the last one's order."""
     assert round_rows(100, 10, 3, 0) == round_rows(100, 10, 3, 0)
-    assert round_rows(100, 10, 3, 0) != round_rows(100, 10, 3, 1)
-    assert round_rows(100, 10, 3, 0) != round_rows(100, 10, 13, 0)
+    assert round_rows(100, 10, 3, 0) not in (round_rows(100, 10, 3, 1), round_rows(100, 10, 13, 0))
 
 
 # Rows that cannot be judged
