@@ -1,4 +1,4 @@
-"""Rounds and validations made up from a few numbers."""
+"""Rows of tables, rounds and validations made up from a few values."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,21 @@ from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.records import EpochStats, Estimate, EvalReport, Progress, Protocol, RewardStats, StepStats
+
+Row = dict[str, object]
+
+
+def rollout(**values: object) -> Row:
+    """A row of `tables.ROLLOUTS`, but for some values."""
+    asked: Row = {"prompt_id": "p", "sample": 0, "problem": "p", "reference": "r", "prompt_ids": [1, 2]}
+    made: Row = {"completion_ids": [3, 4], "unmasked_at": [0, 1], "completion": "c", "ended": True, "engine": "exact"}
+    return asked | made | values
+
+
+def answer(**values: object) -> Row:
+    """A row of `tables.ANSWERS`, but for some values."""
+    asked: Row = {"prompt_id": "p", "sample": 0, "prompt": "p", "problem": "p", "reference": "r", "steps": 4}
+    return asked | {"completion": "c", "ended": True, "tokens": ["c"], "unmasked_at": [0]} | values
 
 
 def reward(**values: object) -> RewardStats:

@@ -31,6 +31,7 @@ from tests.gdsd.report import test_comparison
 from tests.gdsd.report.records import cells, pairs, record, rendered, rewarded
 from tests.gdsd.reward.test_rewards import Reader
 from tests.gdsd.scripted import choice
+from tests.gdsd.series import rollout
 from tests.gdsd.test_config import load
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=4, temperature=1.0)
@@ -91,18 +92,7 @@ def test_the_sample_is_the_run_s(denoiser: Denoiser, other_denoiser: Denoiser, p
 def made(ours: list[tuple[list[int], str]], exact: list[tuple[list[int], str]]) -> pa.Table:
     """Both engines' completions, as (tokens, text), of problems 0, 1, 2, ..."""
     rows = [
-        {
-            "prompt_id": str(index),
-            "sample": 0,
-            "problem": "p",
-            "reference": "r",
-            "prompt_ids": [1],
-            "completion_ids": ids,
-            "unmasked_at": [0] * len(ids),
-            "completion": text,
-            "ended": False,
-            "engine": engine,
-        }
+        rollout(prompt_id=str(index), completion_ids=ids, unmasked_at=[0] * len(ids), completion=text, engine=engine)
         for engine, completions in (("dual_cache", ours), ("exact", exact))
         for index, (ids, text) in enumerate(completions)
     ]

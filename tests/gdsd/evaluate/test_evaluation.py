@@ -17,7 +17,7 @@ from tasks.gdsd.evaluate import answering, evaluation, intervals, stopping
 from tasks.gdsd.records import AnswerStats, EvalReport, PassAt, Protocol
 from tasks.gdsd.reward import rewards
 from tests.gdsd import scripted
-from tests.gdsd.series import validation
+from tests.gdsd.series import answer, validation
 
 FREE = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=1.0)
 GREEDY = EvaluationSamplerConfig(length=16, block_length=16, steps_per_block=2, temperature=0.0)
@@ -202,18 +202,9 @@ def test_the_report_of_several_samples_by_hand() -> None:
     """
     verdicts = {"a": "10?", "b": "111", "c": "000", "d": "???"}
     rows = [
-        {
-            "prompt_id": problem,
-            "sample": sample,
-            "prompt": "p",
-            "problem": verdict,
-            "reference": "r",
-            "completion": "x",
-            "ended": True,
-            "steps": 1,
-        }
-        for problem, all_ in verdicts.items()
-        for sample, verdict in enumerate(all_)
+        answer(prompt_id=problem, sample=sample, problem=verdict)
+        for problem, own in verdicts.items()
+        for sample, verdict in enumerate(own)
     ]
     samples = rewards.verify(pa.Table.from_pylist(rows, tables.ANSWERS), SCRIPTED)
     config = EvaluationConfig(samples=3, pass_at=[1, 2, 3], sampler=FREE)

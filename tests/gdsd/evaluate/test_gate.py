@@ -12,28 +12,17 @@ from tasks.gdsd.config.sampler import SamplerConfig, ThresholdConfig
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.evaluate import gate, intervals
 from tasks.gdsd.records import Decision, Estimate, EvalReport, GuardReport
-from tests.gdsd.series import validation
+from tests.gdsd.series import answer, validation
 
 JUDGE = GateConfig(margin=0.0, confidence=0.95, resamples=2000)
 
 
 def answers(solved: Sequence[bool | None], prefix: str = "test", **changed: object) -> pa.Table:
-    rows = [
-        {
-            "prompt_id": f"{prefix}-{index:06d}",
-            "sample": 0,
-            "prompt": f"prompt {index}",
-            "problem": f"problem {index}",
-            "reference": f"reference {index}",
-            "completion": "c",
-            "ended": True,
-            "steps": 16,
-            "reward": None if right is None else float(right),
-            "solved": right,
-        }
-        | changed
-        for index, right in enumerate(solved)
-    ]
+    rows = []
+    for index, right in enumerate(solved):
+        asked = {name: f"{name} {index}" for name in ("prompt", "problem", "reference")}
+        verdict = {"reward": None if right is None else float(right), "solved": right}
+        rows.append(answer(**{"prompt_id": f"{prefix}-{index:06d}", **asked, **verdict, **changed}))
     return pa.Table.from_pylist(rows, tables.SAMPLES)
 
 

@@ -13,8 +13,8 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.prompts.expectations import Finding
 from tasks.gdsd.prompts.problems import make_prompts
+from tests.gdsd.series import Row
 
-Row = dict[str, object]
 SUDOKU = DomainChoice(SudokuConfig(min_empty=6, max_empty=10))
 
 

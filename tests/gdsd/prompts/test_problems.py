@@ -15,7 +15,8 @@ from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, GdsdError, QualityError
 from tasks.gdsd.prompts.problems import check_problems, leave_out_near_duplicates, make_prompts, make_test, round_rows
 from tasks.gdsd.prompts.quality import check_prompts, check_test
-from tests.gdsd.prompts.conftest import SUDOKU, Row, configured, generated, split_files, sums, write
+from tests.gdsd.prompts.conftest import SUDOKU, configured, generated, split_files, sums, write
+from tests.gdsd.series import Row
 
 COUNTDOWN = DomainChoice(CountdownConfig())
 EACH_GENERATOR = pytest.mark.parametrize("domain", [SUDOKU, COUNTDOWN], ids=lambda domain: domain.name)

@@ -12,7 +12,8 @@ from tasks.gdsd.config.prompts import PromptConfig, PromptFile
 from tasks.gdsd.errors import ConfigError, DataError
 from tasks.gdsd.prompts.problems import check_problems, make_prompts
 from tasks.gdsd.prompts.quality import check_prompts, check_test
-from tests.gdsd.prompts.conftest import SUDOKU, Row, configured, generated, split_files, write
+from tests.gdsd.prompts.conftest import SUDOKU, configured, generated, split_files, write
+from tests.gdsd.series import Row
 
 
 def puzzles(seed: int = 0) -> list[Row]:

@@ -11,7 +11,8 @@ from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import QualityError
 from tasks.gdsd.prompts.expectations import QualityReport
 from tasks.gdsd.reward.quality import check_rewarded, check_samples
-from tests.gdsd.prompts.conftest import Row, failed
+from tests.gdsd.prompts.conftest import failed
+from tests.gdsd.series import Row, answer, rollout
 
 GROUP = 4
 CHOICE = DomainChoice(SudokuConfig())
@@ -20,26 +21,13 @@ OUTSIDE = (1.5, -0.1, float("nan"), float("inf"))
 
 
 def rewarded_rows(groups: int = 6) -> list[Row]:
+    verdicts = [{"reward": 1.0, "solved": True, "advantage": 1.0, "reward_cells": 1.0, "reward_format": 1.0}]
+    wrong = {"reward": 0.0, "solved": False, "advantage": -1 / 3, "reward_cells": 0.0, "reward_format": 1.0}
+    verdicts += [wrong] * (GROUP - 1)
     return [
-        {
-            "prompt_id": f"train-{group}",
-            "sample": sample,
-            "problem": "1 2",
-            "reference": "3",
-            "prompt_ids": [1, 2],
-            "completion_ids": [3, 4],
-            "unmasked_at": [0, 1],
-            "completion": "3",
-            "ended": True,
-            "engine": "exact",
-            "reward": float(sample == 0),
-            "solved": sample == 0,
-            "advantage": 1.0 if sample == 0 else -1 / 3,
-            "reward_cells": float(sample == 0),
-            "reward_format": 1.0,
-        }
+        rollout(prompt_id=f"train-{group}", sample=sample, **verdict)
         for group in range(groups)
-        for sample in range(GROUP)
+        for sample, verdict in enumerate(verdicts)
     ]
 
 
@@ -180,21 +168,9 @@ def test_a_table_without_the_column_of_a_part_is_refused() -> None:
 
 
 def sample_rows(problems: int = 5, samples: int = 2) -> list[Row]:
+    right = {"reward": 1.0, "solved": True, "reward_cells": 1.0, "reward_format": 1.0}
     return [
-        {
-            "prompt_id": f"test-{problem}",
-            "sample": sample,
-            "prompt": "1 2=",
-            "problem": "1 2",
-            "reference": "3",
-            "completion": "3",
-            "ended": True,
-            "steps": 4,
-            "reward": 1.0,
-            "solved": True,
-            "reward_cells": 1.0,
-            "reward_format": 1.0,
-        }
+        answer(prompt_id=f"test-{problem}", sample=sample, **right)
         for problem in range(problems)
         for sample in range(samples)
     ]

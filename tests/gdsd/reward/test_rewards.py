@@ -14,6 +14,7 @@ from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RolloutStats
 from tasks.gdsd.reward import rewards
 from tests.gdsd.scripted import Scripted, choice
+from tests.gdsd.series import rollout
 
 SOLUTION = "1234341221434321"
 PUZZLE = "1.34341.2143.321"  # the empty cells hold 2, 2, 4
@@ -25,18 +26,7 @@ SUDOKU = DomainChoice(SudokuConfig())
 
 def table(groups: dict[str, list[str]]) -> pa.Table:
     rows = [
-        {
-            "prompt_id": prompt,
-            "sample": sample,
-            "problem": PUZZLE,
-            "reference": SOLUTION,
-            "prompt_ids": [1, 2],
-            "completion_ids": [3, 4],
-            "unmasked_at": [1, 0],
-            "completion": answer,
-            "ended": True,
-            "engine": "exact",
-        }
+        rollout(prompt_id=prompt, sample=sample, problem=PUZZLE, reference=SOLUTION, completion=answer)
         for prompt, answers in groups.items()
         for sample, answer in enumerate(answers)
     ]
@@ -194,8 +184,7 @@ def test_what_ran_out_of_tokens_is_told_from_what_was_answered() -> None:
 )
 def test_groups_that_are_not_whole_are_refused(groups: list[tuple[str, int]], size: int, said: str) -> None:
     """If it fails, completions are compared with those of another prompt, or with their own copies."""
-    (row,) = table({"a": [RIGHT]}).to_pylist()
-    rows = [row | {"prompt_id": prompt, "sample": sample} for prompt, sample in groups]
+    rows = [rollout(prompt_id=prompt, sample=sample) for prompt, sample in groups]
     with pytest.raises(DataError, match=said):
         rewards.reward(pa.Table.from_pylist(rows, tables.ROLLOUTS), SUDOKU, size, False)
 
