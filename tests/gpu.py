@@ -14,7 +14,6 @@ import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import shapes, work
 from tasks.gdsd.rollout.engines.base import Request
 from tasks.gdsd.rollout.engines.exact import Exact
-from tests.bench.harness import resident_mib, show
+from tests.bench.harness import in_turns, resident_mib, show
 from tests.bench.models import round_of, train
 from tests.gdsd.denoiser.test_families import DREAM_7B, LLADA_8B
 from tests.gdsd.official import WRITERS
@@ -42,7 +41,6 @@ from tests.gdsd.official import WRITERS
 REPETITIONS = 3
 OBJECTIVE = GdsdConfig(mask_source="random", weights="elbo", trust_region=None)
 LONG = SamplerConfig(length=256, block_length=32, steps_per_block=2)
-LITTLE = SamplerConfig(length=16, block_length=8, steps_per_block=2)
 
 
 @dataclass(frozen=True)
@@ -77,24 +75,20 @@ def random_denoiser(values: dict[str, object], folder: Path, device: torch.devic
     return Denoiser(network, tokenizer_files.load(folder), family, files).eval()
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Returns median seconds, and the peak of memory in GiB: on the CPU of the whole process, ever."""
-    work()
-    synchronise(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(REPETITIONS):
-        began = time.perf_counter()
+    is_gpu = device.type == "cuda"
+
+    def whole() -> None:
         work()
-        synchronise(device)
-        seconds.append(time.perf_counter() - began)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else resident_mib("VmHWM") / 1024
+        if is_gpu:
+            torch.cuda.synchronize()
+
+    whole()
+    if is_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = in_turns({"work": whole}, REPETITIONS, warm_up=False)["work"]
+    peak = torch.cuda.max_memory_allocated() / 2**30 if is_gpu else resident_mib("VmHWM") / 1024
     return statistics.median(seconds), peak
 
 
