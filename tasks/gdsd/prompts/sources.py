@@ -1,7 +1,6 @@
 """Reading problems from where they lie: a pinned file, or a pinned revision of a data set on the hub."""
 
 import csv
-import hashlib
 import tempfile
 from pathlib import Path
 
@@ -63,7 +62,7 @@ def _load_file(file: PromptFile) -> pa.Table:
             raise DataError(
                 f"prompt file {file.path!r} cannot be read ({error}); on a cluster give a URI that pods can reach"
             ) from error
-        found = hashlib.sha256(copy.read_bytes()).hexdigest()
+        found = files.digest(copy)
         if found != file.sha256:
             raise DataError(
                 f"prompt file {file.path!r} has sha256 {found}, but {file.sha256} was pinned; restore it or pin anew"

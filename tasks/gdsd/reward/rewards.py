@@ -78,11 +78,9 @@ def empty(judged: pa.Table) -> list[bool]:
 
 def truncated(judged: pa.Table) -> list[bool]:
     """Says of each completion whether it ran out of tokens: no end token, and not the form that was asked for."""
-    ended = judged["ended"].to_pylist()
-    if tables.PART + "format" not in judged.column_names:
-        return [not own for own in ended]
-    formed = judged[tables.PART + "format"].to_pylist()
-    return [not own and not form for own, form in zip(ended, formed, strict=True)]
+    ended, form = judged["ended"].to_pylist(), tables.PART + "format"
+    formed = judged[form].to_pylist() if form in judged.column_names else [None] * len(ended)
+    return [not own and not right for own, right in zip(ended, formed, strict=True)]
 
 
 def part_means(judged: pa.Table) -> dict[str, float | None]:
