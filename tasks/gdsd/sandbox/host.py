@@ -184,12 +184,13 @@ class Sandbox:
             return
         self._input.close()  # upon which the watchdog ends the rest
         self._output.close()
+        until = time.monotonic() + STOP_SECONDS
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # without reaping it
         try:
-            _wait_for_end(process.pid)
-        except LateError:
-            process.kill()  # bubblewrap takes the namespace along
+            while not os.waitid(os.P_PID, process.pid, look) and time.monotonic() < until:
+                time.sleep(0.002)
         finally:
-            # The leader is not reaped yet, so its group cannot be anyone else's.
+            # The leader is not reaped yet, so its group cannot be anyone else's. bubblewrap takes its namespace along.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, 9)
             process.wait()
@@ -255,25 +256,9 @@ def _pair(ours: ExitStack, theirs: ExitStack, how: int) -> tuple[socket.socket, 
     return mine, other
 
 
-def _wait(end: socket.socket | int, event: int, deadline: float) -> None:
+def _wait(end: socket.socket, event: int, deadline: float) -> None:
     left = deadline - time.monotonic()
     poller = select.poll()
     poller.register(end, event)
     if left <= 0 or not poller.poll(left * 1000):
         raise LateError
-
-
-def _wait_for_end(pid: int) -> None:
-    until = time.monotonic() + STOP_SECONDS
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:  # no descriptor is free
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            if time.monotonic() > until:
-                raise LateError from None
-            time.sleep(0.01)
-        return
-    try:
-        _wait(descriptor, select.POLLIN, until)
-    finally:
-        os.close(descriptor)

@@ -15,60 +15,29 @@ NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_dat
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 X32 = 0x40000000  # calls of the x32 ABI, which would go round the filter
 
-# audit architecture; then clone; then what is refused
-MACHINES = {
-    "x86_64": (
-        0xC000003E,
-        56,
-        {
-            "unshare": 272,
-            "setns": 308,
-            "mount": 165,
-            "umount2": 166,
-            "pivot_root": 155,
-            "chroot": 161,
-            "ptrace": 101,
-            "process_vm_readv": 310,
-            "process_vm_writev": 311,
-            "shmget": 29,
-            "msgget": 68,
-            "semget": 64,
-            "mq_open": 240,
-            "add_key": 248,
-            "request_key": 249,
-            "keyctl": 250,
-            "perf_event_open": 298,
-            "bpf": 321,
-            "userfaultfd": 323,
-            "memfd_create": 319,
-        },
-    ),
-    "aarch64": (
-        0xC00000B7,
-        220,
-        {
-            "unshare": 97,
-            "setns": 268,
-            "mount": 40,
-            "umount2": 39,
-            "pivot_root": 41,
-            "chroot": 51,
-            "ptrace": 117,
-            "process_vm_readv": 270,
-            "process_vm_writev": 271,
-            "shmget": 194,
-            "msgget": 186,
-            "semget": 190,
-            "mq_open": 180,
-            "add_key": 217,
-            "request_key": 218,
-            "keyctl": 219,
-            "perf_event_open": 241,
-            "bpf": 280,
-            "userfaultfd": 282,
-            "memfd_create": 279,
-        },
-    ),
+# place of a machine's numbers in REFUSED, audit architecture, number of clone
+MACHINES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
+REFUSED = {
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "mq_open": (240, 180),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "perf_event_open": (298, 241),
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
+    "memfd_create": (319, 279),
 }
 EVERYWHERE = {  # the same number on every machine
     "io_uring_setup": 425,
@@ -88,7 +57,7 @@ def instructions() -> bytes:
     """Returns the filter as an array of struct sock_filter; empty on a machine that is not listed."""
     if platform.machine() not in MACHINES:
         return b""
-    architecture, clone, own = MACHINES[platform.machine()]
+    place, architecture, clone = MACHINES[platform.machine()]
 
     def step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
         return struct.pack("=HBBI", code, then, otherwise, value)
@@ -98,7 +67,7 @@ def instructions() -> bytes:
 
     parts = [step(LOAD, ARCHITECTURE), step(EQUAL, architecture, 1, 0), refuse(), step(LOAD, NUMBER)]
     parts += [step(AT_LEAST, X32, 0, 1), refuse(), step(EQUAL, CLONE3, 0, 1), refuse(ENOSYS)]
-    for number in (own | EVERYWHERE).values():
+    for number in (*(numbers[place] for numbers in REFUSED.values()), *EVERYWHERE.values()):
         parts += [step(EQUAL, number, 0, 1), refuse()]
     parts += [step(EQUAL, clone, 1, 0), step(RETURN, ALLOW), step(LOAD, FIRST_ARGUMENT)]
     parts += [step(ANY_BIT, NEW_NAMESPACES, 0, 1), refuse(), step(RETURN, ALLOW)]

@@ -7,7 +7,7 @@ equality, comes along. Subclasses of builtin types (Counter, namedtuple, an enum
 import builtins
 
 # The C half of the module `json`, whose Python half takes longer to import than an answer to run.
-from _json import encode_basestring_ascii, make_scanner
+from _json import encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False  # the module `typing` takes long as well
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class _Options:
 
 
 _scan = make_scanner(_Options())  # type: ignore[arg-type]  # any object with these attributes will do
+# No check for circles, nothing that needs a default, no indentation, no sorting and no skipping; NaN may pass.
+_encode = make_encoder(None, repr, encode_basestring_ascii, None, ":", ",", False, False, True)
 
 
 def parse(line: bytes) -> Json:
@@ -73,10 +75,8 @@ def encode(value: object) -> bytes:
     Raises:
         WireError: the value cannot cross.
     """
-    parts: list[str] = []
     try:
-        _write(value, DEPTH, parts)
-        line = "".join(parts).encode()
+        line = "".join(_encode(_pack(value, DEPTH), 0)).encode()
     except (RecursionError, MemoryError, ValueError) as error:
         raise WireError(f"a value cannot cross: {error!r:.100}") from None
     if len(line) > BYTES:
@@ -98,60 +98,39 @@ def decode(line: bytes) -> object:
         raise WireError(f"no encoded value: {error!r:.100}") from None
 
 
-def _write(value: object, depth: int, parts: list[str]) -> None:
+def _pack(value: object, depth: int) -> Json:
+    """Returns a value as JSON with tags; the values of subclasses are read as those of the builtin types."""
     if depth == 0:
         raise WireError(f"a value is nested more than {DEPTH} deep")
     if value is None or value is True or value is False:
-        parts.append({None: "null", True: "true", False: "false"}[value])
-    elif isinstance(value, str):
-        parts.append(encode_basestring_ascii(str.__str__(value)))
-    elif isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
         number = int.__index__(value)
-        parts.append(int.__repr__(number) if -SMALL < number < SMALL else f'{{"int":"{number:x}"}}')
-    elif isinstance(value, float):
-        parts.append(_float(value))
-    elif isinstance(value, complex):
-        parts.append(f'{{"complex":[{_float(value.real)},{_float(value.imag)}]}}')
-    elif isinstance(value, bytes):
-        parts.append(f'{{"bytes":"{bytes.hex(value)}"}}')
-    elif isinstance(value, range):
-        _tagged("range", (value.start, value.stop, value.step), depth, parts)
-    elif isinstance(value, list):
-        _items(list.__iter__(value), depth, parts)
-    elif isinstance(value, tuple):
-        _tagged("tuple", tuple.__iter__(value), depth, parts)
-    elif isinstance(value, set):
-        _tagged("set", set.__iter__(value), depth, parts)
-    elif isinstance(value, frozenset):
-        _tagged("frozenset", frozenset.__iter__(value), depth, parts)
-    elif isinstance(value, dict):
-        parts.append('{"dict":')
-        _items(([key, item] for key, item in dict.items(value)), depth, parts)
-        parts.append("}")
-    elif isinstance(value, BaseException):
-        parts.append(f'{{"raised":["{_ancestor(value)}",{encode_basestring_ascii(_words(value))}]}}')
-    else:
-        raise WireError(f"a {type(value).__name__!r:.60} is of no builtin type, so it cannot cross")
+        return number if -SMALL < number < SMALL else {"int": f"{number:x}"}
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, bytes):
+        return {"bytes": bytes.hex(value)}
+    if isinstance(value, range):
+        return {"range": _items((value.start, value.stop, value.step), depth)}
+    if isinstance(value, list):
+        return _items(list.__iter__(value), depth)
+    if isinstance(value, dict):
+        return {"dict": _items(map(list, dict.items(value)), depth)}
+    if isinstance(value, BaseException):
+        return {"raised": [_ancestor(value), _words(value)]}
+    for kind in (tuple, set, frozenset):
+        if isinstance(value, kind):
+            return {kind.__name__: _items(kind.__iter__(value), depth)}  # type: ignore[arg-type]  # it is of that kind
+    raise WireError(f"a {type(value).__name__!r:.60} is of no builtin type, so it cannot cross")
 
 
-def _float(value: float) -> str:
-    text = float.__repr__(value)
-    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
-
-
-def _tagged(tag: str, items: "Iterable[object]", depth: int, parts: list[str]) -> None:
-    parts.append(f'{{"{tag}":')
-    _items(items, depth, parts)
-    parts.append("}")
-
-
-def _items(items: "Iterable[object]", depth: int, parts: list[str]) -> None:
-    between = "["
-    for item in items:
-        parts.append(between)
-        _write(item, depth - 1, parts)
-        between = ","
-    parts.append("[]" if between == "[" else "]")
+def _items(items: "Iterable[object]", depth: int) -> list[Json]:
+    return [_pack(item, depth - 1) for item in items]
 
 
 def _ancestor(error: BaseException) -> str:
