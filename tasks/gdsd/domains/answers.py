@@ -1,6 +1,11 @@
-"""Reading answers and comparing texts: what several domains share. Linear in the text, and nothing here raises."""
+"""Asking for answers, reading them, and comparing texts: what several domains share.
+
+All of it takes time linear in the text, and nothing here raises.
+"""
 
 import re
+from collections.abc import Iterable
+from typing import NamedTuple
 
 # Lazy or backtracking patterns are quadratic on hostile text, so tags are found by plain searches.
 OPEN, CLOSE = "<answer>", "</answer>"
@@ -10,6 +15,23 @@ FENCE = "```"
 RUN = re.compile("`{3,}")
 ITEM = re.compile(r"[ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+")  # what stands before the first line of a list's item
 WORDS = 3  # words of a shingle
+
+
+class Example(NamedTuple):
+    """A worked example of a prompt."""
+
+    problem: str
+    reasoning: str
+    result: str
+
+
+def worked(instruction: str, examples: Iterable[Example], problem: str) -> str:
+    """Returns a prompt: the instruction, worked examples and the problem."""
+    shown = [
+        f"\nProblem: {example.problem}\n<reasoning>{example.reasoning}</reasoning>\n{OPEN}{example.result}{CLOSE}\n"
+        for example in examples
+    ]
+    return f"{instruction}{''.join(shown)}\nProblem: {problem}"
 
 
 def tagged(text: str) -> str | None:

@@ -10,8 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from typing import Literal
 
 from pydantic import Field
@@ -73,14 +72,6 @@ class CodeConfig(DomainConfig):
     processes: int = Field(8, ge=1, le=1024, description="processes and threads of an answer at a time")
     file_mib: int = Field(8, ge=1, le=4096, description="largest file, and the whole of an answer's temporary folder")
     workers: int = Field(2, ge=1, le=64, description="answers that are judged at a time")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of running an answer."""
-
-    compiles: bool
-    passed: Sequence[bool]
 
 
 class Code(Domain):
@@ -147,12 +138,12 @@ class Code(Domain):
         failures = []
         for _ in range(TRIES):
             try:
-                outcome = self._run(task, source, route)
+                compiles, passed = self._run(task, source, route)
             except StartError as error:
                 failures.append(str(error))
                 continue
-            share = sum(outcome.passed) / len(outcome.passed)
-            return Verdict(parts={"tests": share, "format": float(outcome.compiles)}, solved=all(outcome.passed))
+            parts = {"tests": sum(passed) / len(passed), "format": float(compiles)}
+            return Verdict(parts=parts, solved=all(passed))
         raise SandboxError(
             f"the sandbox of an answer did not start in {TRIES} tries ({'; '.join(failures)}), so there is no verdict, "
             "and none is kept; lower domain.workers if the machine has no processes or memory left, and run it again"
@@ -163,7 +154,12 @@ class Code(Domain):
         with ThreadPoolExecutor(self.config.workers) as pool:
             return list(shown(pool.map(lambda item: self.verify(*item), items), len(items)))
 
-    def _run(self, task: Tests | Program, source: str, route: Route) -> Outcome:
+    def _run(self, task: Tests | Program, source: str, route: Route) -> tuple[bool, list[bool]]:
+        """Whether an answer compiles, and which tests it passes.
+
+        Raises:
+            StartError: a sandbox did not come up.
+        """
         config = self.config
         # The deadline comes first; the limit of CPU time is for what nobody waits for.
         processes = config.processes + isinstance(task, Program)  # one more, which serves the program's runs
@@ -178,21 +174,15 @@ class Code(Domain):
             order = {"source": source, "prefix": "", "entry_point": None}
             if isinstance(task, Tests):
                 order |= {"prefix": task.prefix, "entry_point": task.entry_point}
-            wrong = [False] * task.count
-            try:
+            compiles, passed = False, [False] * task.count
+            with suppress(GoneError, LateError):
                 side.send(json.dumps(order).encode(), deadline)
                 compiles = side.receive(deadline, 1) == b"1"
-            except (GoneError, LateError):
-                compiles = False
-            if not compiles:
-                return Outcome(False, wrong)
-            try:
-                if isinstance(task, Program):
-                    return Outcome(True, [_match(case.stdin, case.stdout, side, deadline) for case in task.cases])
-                assert tester is not None
-                return Outcome(True, _test(task, side, tester, deadline))
-            except (GoneError, LateError):
-                return Outcome(True, wrong)
+                if compiles and isinstance(task, Program):
+                    passed = [_match(case.stdin, case.stdout, side, deadline) for case in task.cases]
+                elif compiles and isinstance(task, Tests) and tester is not None:
+                    passed = _test(task, side, tester, deadline)
+            return compiles, passed
 
 
 def _test(task: Tests, side: Sandbox, tester: Sandbox, deadline: float) -> list[bool]:

@@ -115,14 +115,11 @@ def _cases(value: object) -> list[object]:
     """The cases of a row: a list of mappings, or the same as JSON."""
     try:
         cases = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"cases is no JSON: {error!r:.80}") from None
-    if not isinstance(cases, Sequence) or not all(
-        isinstance(case, Mapping) and all(isinstance(case.get(key), str) for key in ("stdin", "stdout"))
-        for case in cases
-    ):
-        raise DataError(f"cases must be a list of {{'stdin': text, 'stdout': text}}, not {value!r:.80}")
-    return [{"stdin": case["stdin"], "stdout": case["stdout"]} for case in cases]
+        if isinstance(cases, Sequence):
+            return [Case(stdin=case["stdin"], stdout=case["stdout"]).model_dump() for case in cases]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass  # one message for all of it
+    raise DataError(f"cases must be a list of {{'stdin': text, 'stdout': text}}, or that as JSON, not {value!r:.80}")
 
 
 def parse(text: str) -> ast.Module | str:
@@ -309,13 +306,9 @@ def _reached(test: ast.Module, setup: ast.Module) -> set[str]:
 
 def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]:
     """Arguments of the function that are functions or objects of classes of the setup."""
-    own = {
-        node.name
-        for tree in (setup, test)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
-    }
-    classes = {node.name for tree in (setup, test) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    nodes = [*ast.walk(setup), *ast.walk(test)]
+    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | classes
     for node in ast.walk(test):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == entry_point:
             for value in (*node.args, *(keyword.value for keyword in node.keywords)):

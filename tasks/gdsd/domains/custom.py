@@ -40,7 +40,8 @@ class CustomConfig(DomainConfig):
         return self
 
 
-def _file(path: str) -> Path:
+def _pin(path: str) -> str:
+    """Returns the SHA-256 of a module's file, which is not imported for it."""
     module = path.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)
@@ -53,15 +54,11 @@ def _file(path: str) -> Path:
             f"domain {path!r}: there is no module {module!r}; it must be importable where pyflyte runs, and on a "
             "cluster lie in the project's folder or in the image"
         )
-    return Path(spec.origin)
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _pin(path: str) -> str:
-    return hashlib.sha256(_file(path).read_bytes()).hexdigest()
 
 
 def make(config: CustomConfig) -> Domain:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import Field
 
@@ -28,33 +28,25 @@ without words or units, inside <answer> and </answer>.
 """
 
 
-class Example(NamedTuple):
-    """A worked example of the prompt."""
-
-    question: str
-    reasoning: str
-    result: str
-
-
 EXAMPLES = (
-    Example(
+    answers.Example(
         "Mara fills 6 jars with 14 beans each and has 9 beans left over. How many beans did she have?",
         "The jars hold 6 * 14 = 84 beans. With the 9 left over she had 84 + 9 = 93 beans.",
         "93",
     ),
-    Example(
+    answers.Example(
         "A ferry carries 48 cars a trip. It makes 5 trips in the morning, and in the afternoon a third fewer than 9. "
         "How many cars can it carry in a day?",
         "A third of 9 trips is 3, so there are 9 - 3 = 6 trips in the afternoon. That is 5 + 6 = 11 trips a day, and "
         "11 * 48 = 528 cars.",
         "528",
     ),
-    Example(
+    answers.Example(
         "A lamp costs $60. Its price first rises by 25% and is then lowered by $12. What does the lamp cost then?",
         "25% of 60 is 15, so the price rises to 60 + 15 = 75 dollars. Lowered by 12 it is 75 - 12 = 63 dollars.",
         "63",
     ),
-    Example(
+    answers.Example(
         "Ivo reads 20 pages on Monday and half as many on each of the next 4 days. His book has 110 pages. How many "
         "pages are left?",
         "Half of 20 is 10, so the 4 days give 4 * 10 = 40 pages. He has read 20 + 40 = 60 pages, and 110 - 60 = 50 are "
@@ -104,11 +96,7 @@ class Gsm8k(Domain):
 
     def phrase(self, problem: str) -> str:
         """Returns the instruction, the worked examples and the question."""
-        shown = [
-            f"\nProblem: {shot.question}\n<reasoning>{shot.reasoning}</reasoning>\n<answer>{shot.result}</answer>\n"
-            for shot in EXAMPLES[: self.config.shots]
-        ]
-        return f"{INSTRUCTION}{''.join(shown)}\nProblem: {problem}"
+        return answers.worked(INSTRUCTION, EXAMPLES[: self.config.shots], problem)
 
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a problem of a table, or None."""

@@ -1,19 +1,19 @@
 r"""MATH: competition problems with an expression in `\boxed{}` as the answer, compared by math-verify in processes."""
 
+import contextlib
 import json
 import logging
 import os
 import re
-import selectors
+import select
 import signal
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, cast
 
 from pydantic import Field
 
@@ -36,32 +36,24 @@ as \\boxed{...} inside <answer> and </answer>.
 """
 
 
-class Example(NamedTuple):
-    """A worked example of the prompt."""
-
-    problem: str
-    reasoning: str
-    result: str
-
-
 EXAMPLES = (
-    Example(
+    answers.Example(
         "What is the sum of the solutions of $x^2 - 9x + 14 = 0$?",
         "The equation factors as $(x - 2)(x - 7) = 0$, so the solutions are 2 and 7, and their sum is $2 + 7 = 9$.",
         "9",
     ),
-    Example(
+    answers.Example(
         "Two fair dice are thrown. What is the probability that their numbers differ by exactly 4?",
         "The pairs are (1, 5), (2, 6), (5, 1) and (6, 2). That is 4 of 36 equally likely throws, so the probability is "
         r"$\frac{4}{36} = \frac{1}{9}$.",
         r"\frac{1}{9}",
     ),
-    Example(
+    answers.Example(
         "A right triangle has legs of length 6 and 9. How long is its hypotenuse?",
         r"By the theorem of Pythagoras it is $\sqrt{6^2 + 9^2} = \sqrt{117} = 3\sqrt{13}$.",
         r"3\sqrt{13}",
     ),
-    Example(
+    answers.Example(
         "For which real $x$ is $|x - 3| < 2$?",
         "The distance of $x$ from 3 must be less than 2, so $1 < x < 5$.",
         "(1, 5)",
@@ -121,12 +113,8 @@ class Math(Domain):
 
     def phrase(self, problem: str) -> str:
         """Returns the instruction, the worked examples and the problem."""
-        shown = [
-            f"\nProblem: {shot.problem}\n<reasoning>{shot.reasoning}</reasoning>\n"
-            f"<answer>\\boxed{{{shot.result}}}</answer>\n"
-            for shot in EXAMPLES[: self.config.shots]
-        ]
-        return f"{INSTRUCTION}{''.join(shown)}\nProblem: {problem}"
+        boxed = [shot._replace(result=f"\\boxed{{{shot.result}}}") for shot in EXAMPLES[: self.config.shots]]
+        return answers.worked(INSTRUCTION, boxed, problem)
 
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a problem of a table, or None; math-verify must be able to use the reference."""
@@ -230,12 +218,11 @@ class Worker:
         )
         try:
             greeting = self._receive(START_SECONDS)
+            if "failed" in greeting:
+                raise OSError(greeting["failed"])
         except OSError:
             self.close()
             raise
-        if "failed" in greeting:
-            self.close()
-            raise OSError(greeting["failed"])
 
     def ask(self, request: Mapping[str, str], seconds: float) -> dict[str, bool | None]:
         """Sends a request and returns the reply, waiting for at most so many seconds."""
@@ -246,27 +233,20 @@ class Worker:
 
     def _receive(self, seconds: float) -> dict[str, bool | None]:
         assert self.process.stdout is not None
-        pipe = self.process.stdout.fileno()
-        deadline = time.monotonic() + seconds
-        line = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError(f"no reply within {seconds:.1f} s")
-                if not (piece := os.read(pipe, 4096)):
-                    raise BrokenPipeError("the worker has ended")
-                line += piece
+        poller = select.poll()
+        poller.register(self.process.stdout, select.POLLIN)
+        if not poller.poll(1000 * seconds):
+            raise TimeoutError(f"no reply within {seconds:.1f} s")
+        line = self.process.stdout.readline()  # a worker writes a line as a whole
+        if not line.endswith(b"\n"):
+            raise BrokenPipeError("the worker has ended")
         return json.loads(line)
 
     def close(self) -> int:
         """Ends the process if it still runs, reaps it and returns its exit status."""
-        if self.process.stdin is not None and self.process.stdout is not None:
-            self.process.stdout.close()
-            try:
-                self.process.stdin.close()
-            except OSError:
-                logger.debug("a worker's input was closed already")
+        for pipe in (self.process.stdout, self.process.stdin):
+            with contextlib.suppress(OSError):  # its input may be broken, with the rest of a request
+                cast(IO[bytes], pipe).close()
         try:
             return self.process.wait(0.05)  # it may be about to end by itself, and then its status is of interest
         except subprocess.TimeoutExpired:

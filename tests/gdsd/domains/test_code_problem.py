@@ -39,7 +39,7 @@ def test_programs_that_no_answer_can_write_are_faults() -> None:
         ({"problem": "x", "tests": [1]}, "tests must be a text or a list"),
         ({"problem": "x", "tests": ["assert f(1) == g(2)"]}, "call f, g; name it by entry_point"),
         ({"problem": "x", "tests": ["assert 1 == 1"]}, "call none"),
-        ({"problem": "x", "cases": "["}, "no JSON"),
+        ({"problem": "x", "cases": "["}, "cases must be a list"),
         ({"problem": "x", "cases": [{"stdin": "1"}]}, "cases must be a list"),
     ],
 )

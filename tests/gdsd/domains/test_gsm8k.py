@@ -84,5 +84,5 @@ def test_the_prompt_shows_well_formed_examples() -> None:
     assert prompt.startswith(DOMAIN.phrase("How many?").partition("Problem:")[0])
     for example, shown in zip(EXAMPLES, prompt.split("\nProblem: ")[1:-1], strict=True):
         question, _, answer = shown.partition("\n")
-        assert question == example.question and answers.well_formed(answer)
+        assert question == example.problem and answers.well_formed(answer)
         assert DOMAIN.verify(question, example.result, answer).solved
