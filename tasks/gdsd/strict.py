@@ -3,14 +3,15 @@
 import difflib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Self, get_args
+from typing import Annotated, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from tasks.gdsd.errors import ConfigError, GdsdError
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Item = TypeVar("Item")
 
 
 class StrictJson(BaseModel):
@@ -38,6 +39,30 @@ class Config(StrictJson):
     """Base of all configuration models: strict, frozen, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+
+
+def by_name(default: str) -> Discriminator:
+    """Tells the members of a union apart by their `name`; a mapping without one means the default."""
+
+    def name(value: object) -> object:
+        if isinstance(value, dict):
+            return value.get("name", default)
+        return vars(value).get("name") if isinstance(value, BaseModel) else None
+
+    return Discriminator(name)
+
+
+def local_or_hub(value: object) -> str:
+    """Tells a source on the hub, which has the key `hub`, from one with a `path`."""
+    fields = vars(value) if isinstance(value, BaseModel) else value
+    return "hub" if isinstance(fields, dict) and "hub" in fields else "path"
+
+
+def distinct(values: list[Item]) -> list[Item]:
+    """Refuses a list that names something more than once."""
+    if twice := [str(value) for place, value in enumerate(values) if value in values[:place]]:
+        raise ValueError(f"has {', '.join(twice)} more than once; name it once")
+    return values
 
 
 def _whole_if_possible(text: str) -> int | float:

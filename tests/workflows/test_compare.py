@@ -112,7 +112,7 @@ def test_the_default_is_the_shipped_config() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": [1, 1]}, "has a value twice"),
+        ({"seeds": [1, 1]}, "more than once"),
         ({"seeds": [1]}, "seeds: got"),
         ({"seeds": [99, 100]}, "tuning.seeds has .100. of seeds"),
         (
@@ -120,7 +120,7 @@ def test_the_default_is_the_shipped_config() -> None:
             "x.learning_rate 0.5 times",
         ),
         ({"tuning": {"factors": [1.0]}}, "tuning.factors"),
-        ({"tuning": {"factors": [1.0, 1.0]}}, "has a value twice"),
+        ({"tuning": {"factors": [1.0, 1.0]}}, "more than once"),
         ({"contestants": {}}, "contestants"),
         ({"contestants": {"x": {"objective": {"name": "grpo"}}}}, r"contestants.x.objective.name: got 'grpo'"),
         (

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig, give_gpus
@@ -18,7 +18,7 @@ from tasks.gdsd.config.train import (
     check_ends,
     check_supply,
 )
-from tasks.gdsd.strict import Config, Count
+from tasks.gdsd.strict import Config, Count, distinct
 
 
 def _contestants() -> dict[str, DistillConfig]:
@@ -34,14 +34,6 @@ def _contestants() -> dict[str, DistillConfig]:
     return {name: DistillConfig(objective=objective, max_skipped=1000) for name, objective in objectives.items()}
 
 
-def _refuse_repeats(name: str, values: list[int] | list[float]) -> None:
-    if len(set(values)) != len(values):
-        raise ValueError(f"{name} {values} has a value twice, which would count one run as two; leave it out")
-
-
-Seeds = list[int]
-
-
 class TuningConfig(Config):
     """How a contestant's learning rate is chosen: all have the same budget, and no test problem takes part."""
 
@@ -50,22 +42,18 @@ class TuningConfig(Config):
         min_length=2,
         description="multiples of its learning rate that a contestant tries; the best on validation problems is used",
     )
-    seeds: Seeds = Field(
+    seeds: list[int] = Field(
         [100], min_length=1, description="a run of each factor per seed; none of the final runs' seeds"
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _refuse_repeats("factors", self.factors)
-        _refuse_repeats("seeds", self.seeds)
-        return self
+    _distinct = field_validator("factors", "seeds")(distinct)
 
 
 class CompareConfig(Config):
     """Several objectives trained from one base on the same prompts, each at the learning rate that suits it best."""
 
     name: str = Field("compare_tiny", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the comparison")
-    seeds: Seeds = Field(
+    seeds: list[int] = Field(
         [0, 1, 2, 3, 4],
         min_length=2,
         description="a run of each contestant per seed, on the test problems; two at least, for an interval",
@@ -85,6 +73,8 @@ class CompareConfig(Config):
     )
     hardware: TrainHardwareConfig = TrainHardwareConfig()
 
+    _distinct = field_validator("seeds")(distinct)
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: object) -> object:
@@ -96,7 +86,6 @@ class CompareConfig(Config):
             self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
             check_ends(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
             check_bits(self.policy, distill)
-        _refuse_repeats("seeds", self.seeds)
         if self.tuning is not None:
             if shared := sorted({*self.seeds} & {*self.tuning.seeds}):
                 raise ValueError(

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.gdsd.config.hardware import HardwareConfig
 from tasks.gdsd.config.prompts import TestConfig
 from tasks.gdsd.config.sampler import EvaluationEngine, ExactConfig, SamplerConfig
-from tasks.gdsd.strict import Config, Count
+from tasks.gdsd.strict import Config, Count, distinct
 
 
 class EvaluationSamplerConfig(SamplerConfig):
@@ -29,14 +29,14 @@ class EvaluationConfig(Config):
     sampler: EvaluationSamplerConfig = EvaluationSamplerConfig()
     engine: EvaluationEngine = ExactConfig()
 
+    _distinct = field_validator("pass_at")(distinct)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if max(self.pass_at) > self.samples:
             raise ValueError(
                 f"pass_at has {max(self.pass_at)}, but there are {self.samples} samples of a problem; raise samples"
             )
-        if len(set(self.pass_at)) != len(self.pass_at):
-            raise ValueError(f"pass_at {self.pass_at} has a value twice; name it once")
         if self.samples > 1 and self.sampler.temperature == 0:
             raise ValueError(
                 f"samples {self.samples} at temperature 0 are all alike; use 1, or a sampler.temperature above 0"
@@ -74,10 +74,10 @@ class EvaluateConfig(Config):
     )
     hardware: HardwareConfig = HardwareConfig()
 
+    _distinct = field_validator("lengths")(distinct)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if len(set(self.lengths)) != len(self.lengths):
-            raise ValueError(f"lengths {self.lengths} has a value twice; name it once")
         block = self.evaluation.sampler.block_length
         if wrong := [length for length in self.lengths if length % block]:
             raise ValueError(f"lengths {wrong} are no multiples of evaluation.sampler.block_length {block}")

@@ -21,7 +21,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from tasks.gdsd.errors import CheckpointError, ConfigError
-from tasks.gdsd.strict import Config
+from tasks.gdsd.strict import Config, local_or_hub
 
 MODELS = "GDSD_MODELS"
 # Data only: no Python, no pickles.
@@ -56,12 +56,9 @@ class HubModel(Config):
     revision: str = Field(pattern="^[0-9a-f]{40}$", description="the commit; a branch or a tag could move")
 
 
-def _kind(value: object) -> str:
-    on_hub = "hub" in value if isinstance(value, dict) else isinstance(value, HubModel)
-    return "hub" if on_hub else "path"
-
-
-ModelSource = Annotated[Annotated[ModelFolder, Tag("path")] | Annotated[HubModel, Tag("hub")], Discriminator(_kind)]
+ModelSource = Annotated[
+    Annotated[ModelFolder, Tag("path")] | Annotated[HubModel, Tag("hub")], Discriminator(local_or_hub)
+]
 
 
 def resolve(source: ModelFolder | HubModel, whole: bool = True) -> Path:

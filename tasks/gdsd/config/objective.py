@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
-from tasks.gdsd.strict import Config
+from tasks.gdsd.strict import Config, by_name
 
 Readout = Literal["log_prob", "centred", "centred_topk"]
 
@@ -245,16 +245,11 @@ class DiffuGrpoConfig(PromptMasks):
         return self.kl_weight > 0
 
 
-def _objective_name(value: object) -> object:
-    """The objective that a configuration means: GDSD where it does not say."""
-    return value.get("name", "gdsd") if isinstance(value, dict) else getattr(value, "name", None)
-
-
 Objective = Annotated[
     Annotated[GdsdConfig, Tag("gdsd")]
     | Annotated[EspoConfig, Tag("espo")]
     | Annotated[SpgConfig, Tag("spg")]
     | Annotated[Wd1Config, Tag("wd1")]
     | Annotated[DiffuGrpoConfig, Tag("diffu_grpo")],
-    Discriminator(_objective_name),
+    by_name("gdsd"),
 ]

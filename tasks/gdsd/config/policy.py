@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.gdsd.config.model_source import ModelSource
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.alphabet import ALPHABET
-from tasks.gdsd.strict import Config, Count
+from tasks.gdsd.strict import Config, Count, distinct
 
 AdapterTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -62,12 +62,7 @@ class AdapterConfig(Config):
         "`quantization` has to be installed; null as is",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        twice = sorted({name for name in self.targets if self.targets.count(name) > 1})
-        if twice:
-            raise ValueError(f"targets has {', '.join(twice)} more than once, but a map has one adapter; name it once")
-        return self
+    _distinct = field_validator("targets")(distinct)
 
 
 class PolicyConfig(Config):

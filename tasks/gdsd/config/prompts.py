@@ -9,7 +9,7 @@ from tasks.gdsd import files
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.strict import Config, Count
+from tasks.gdsd.strict import Config, Count, local_or_hub
 
 
 class PromptFile(Config):
@@ -45,14 +45,7 @@ def _pin(path: str) -> str:
         ) from None
 
 
-def _kind_of_source(value: object) -> str:
-    on_hub = "hub" in value if isinstance(value, dict) else isinstance(value, HubDataset)
-    return "hub" if on_hub else "path"
-
-
-Source = Annotated[
-    Annotated[PromptFile, Tag("path")] | Annotated[HubDataset, Tag("hub")], Discriminator(_kind_of_source)
-]
+Source = Annotated[Annotated[PromptFile, Tag("path")] | Annotated[HubDataset, Tag("hub")], Discriminator(local_or_hub)]
 
 
 class TestConfig(Config):

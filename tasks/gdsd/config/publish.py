@@ -4,9 +4,9 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tasks.gdsd.strict import Config
+from tasks.gdsd.strict import Config, distinct
 
 
 class TensorBoardConfig(Config):
@@ -108,9 +108,4 @@ class PublishConfig(Config):
     trackers: list[Tracker] = Field([], description="where configuration, metrics and results go")
     hub: HubConfig | None = Field(None, description="where the policy goes, with its card")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        named = [tracker.model_dump_json() for tracker in self.trackers]
-        if len(set(named)) != len(named):
-            raise ValueError("trackers has the same one twice, which would be told twice; name it once")
-        return self
+    _distinct = field_validator("trackers")(distinct)

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
+from pydantic import ConfigDict, Field, RootModel, Tag, field_validator, model_validator
 
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.strict import Config, Count, StrictJson
+from tasks.gdsd.strict import Config, Count, StrictJson, by_name, distinct
 
 
 class ExactConfig(Config):
@@ -89,16 +89,11 @@ class ThresholdConfig(Config):
     )
 
 
-def _name(value: object) -> object:
-    """The engine that a configuration means: the exact one where it does not say."""
-    return value.get("name", "exact") if isinstance(value, dict) else getattr(value, "name", None)
-
-
 ForRollouts = Annotated[
     Annotated[ExactConfig, Tag("exact")]
     | Annotated[PrefixCacheConfig, Tag("prefix_cache")]
     | Annotated[DualCacheConfig, Tag("dual_cache")],
-    Discriminator(_name),
+    by_name("exact"),
 ]
 
 
@@ -120,7 +115,7 @@ class RolloutEngine(RootModel[ForRollouts], StrictJson):
 
 
 EvaluationEngine = Annotated[
-    Annotated[ExactConfig, Tag("exact")] | Annotated[ThresholdConfig, Tag("threshold")], Discriminator(_name)
+    Annotated[ExactConfig, Tag("exact")] | Annotated[ThresholdConfig, Tag("threshold")], by_name("exact")
 ]
 EngineConfig = ExactConfig | PrefixCacheConfig | DualCacheConfig | ThresholdConfig
 
@@ -155,6 +150,8 @@ class SamplerConfig(Config):
         "is the same. Where training counts what follows the end (objective.after_end), it may not",
     )
 
+    _distinct = field_validator("ban")(distinct)
+
     @model_validator(mode="after")
     def _check_sampler(self) -> Self:
         if self.length % self.block_length:
@@ -177,8 +174,6 @@ class SamplerConfig(Config):
             raise ValueError(
                 "top_p and top_k change nothing at temperature 0 in the order 'confidence'; leave them out"
             )
-        if len(set(self.ban)) != len(self.ban):
-            raise ValueError(f"ban {self.ban} has a token twice; name it once")
         return self
 
     @property

@@ -6,26 +6,19 @@ A file for each domain, chosen here by name; adding one is a file and two lines 
 
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Discriminator, RootModel, Tag, model_validator
+from pydantic import ConfigDict, RootModel, Tag, model_validator
 
 from tasks.gdsd.domains import custom
-from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
 from tasks.gdsd.domains.code import Code, CodeConfig
 from tasks.gdsd.domains.countdown import Countdown, CountdownConfig
 from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.domains.gsm8k import Gsm8k, Gsm8kConfig
 from tasks.gdsd.domains.math import Math, MathConfig
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
-from tasks.gdsd.strict import StrictJson
+from tasks.gdsd.strict import StrictJson, by_name
 
 __all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make"]
-
-
-def _domain_name(value: object) -> object:
-    """The domain that a configuration means: Sudoku where it does not say."""
-    if isinstance(value, dict):
-        return value.get("name", "sudoku")
-    return value.name if isinstance(value, DomainConfig) else None
 
 
 Configuration = Annotated[
@@ -35,7 +28,7 @@ Configuration = Annotated[
     | Annotated[MathConfig, Tag("math")]
     | Annotated[CodeConfig, Tag("code")]
     | Annotated[CustomConfig, Tag("custom")],
-    Discriminator(_domain_name),
+    by_name("sudoku"),
 ]
 
 

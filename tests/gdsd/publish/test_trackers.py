@@ -268,7 +268,7 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: p
         ({"trackers": [{"name": "mlflow", "uri": "sqlite:///x", "token": True}]}, "uri is a file"),
         ({"trackers": [{"name": "tensorbord", "folder": "x"}]}, "did you mean 'tensorboard'"),
         ({"trackers": [{"name": "tensorboard", "folder": "x", "api_key": "1"}]}, "unknown key"),
-        ({"trackers": [{"name": "tensorboard", "folder": "x"}] * 2}, "the same one twice"),
+        ({"trackers": [{"name": "tensorboard", "folder": "x"}] * 2}, "more than once"),
         ({"hub": {"repo": "name"}}, r"hub\.repo"),
         ({"hub": {"repo": "org/na--me"}}, "is no name that the hub takes"),
         ({"hub": {"repo": "org/name", "token": "hf_x"}}, "unknown key"),
