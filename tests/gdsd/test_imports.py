@@ -21,7 +21,9 @@ SAMPLING = ("denoiser.checkpoint", "evaluate.answering", "rollout.shard")
 @pytest.mark.parametrize(
     "modules, needless",
     [
-        pytest.param(JUDGING, {"torch", "transformers", "peft"}, id="scoring, judging and publishing"),
+        pytest.param(
+            JUDGING, {"torch", "transformers", "peft", "sympy", "math_verify"}, id="scoring, judging and publishing"
+        ),
         pytest.param(SAMPLING, {"peft"}, id="sampling without an adapter"),
     ],
 )

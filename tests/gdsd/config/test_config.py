@@ -99,6 +99,10 @@ SLIPS = [
     (prompts(domain={"weights": {"cell": 1.0}}), "prompts.domain: weights has cell, but the reward's parts are"),
     (prompts(domain="sudoku"), "prompts.domain: got 'sudoku'; it should be a mapping such as {'name': 'sudoku'}"),
     (prompts(domain={"name": "custom"}), "prompts.domain.path: "),
+    (
+        prompts(domain={"name": "code", "isolation": "processes"}),
+        "prompts.domain.isolation: got 'processes'; input should",
+    ),
     (prompts(train_data=HUB | {"revision": "main"}), "prompts.train_data.revision: got 'main'; string should match"),
     (prompts(train_data=HUB | {"splitt": "x"}), "prompts.train_data.splitt: unknown key; did you mean 'split'"),
     (prompts(train_data=FILE | {"sha": PIN}), "prompts.train_data.sha: unknown key; did you mean 'sha256'"),

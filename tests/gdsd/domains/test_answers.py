@@ -1,37 +1,13 @@
 """Reading answers: what counts as tagged, boxed and fenced, whatever the text."""
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.gdsd.domains import answers
 
-READERS: list[Callable[[str], object]] = [
-    answers.tagged,
-    answers.well_formed,
-    answers.boxed,
-    answers.fenced,
-    answers.shingles,
-]
-PIECES = [
-    *(
-        "<answer>",
-        "</answer>",
-        "<reasoning>",
-        "</reasoning>",
-        "\\boxed{",
-        "{",
-        "}",
-        "\\",
-        "```",
-        "\n",
-        "a",
-        " ",
-        "\ud800",
-    ),
-]
+TAGS = ["<answer>", "</answer>", "<reasoning>", "</reasoning>", "\\boxed{"]
+PIECES = [*TAGS, "{", "}", "\\", "```", "a", "\ud800", "\n", " "]
 
 
 @pytest.mark.parametrize(
@@ -140,5 +116,4 @@ def test_readers_never_raise(text: str) -> None:
     assert all(part is None or part in text for part in inside)
     block = answers.fenced(text)
     assert block is None or all(line.strip() in text for line in block.split("\n"))
-    for reader in READERS:
-        reader(text)
+    answers.well_formed(text), answers.shingles(text)

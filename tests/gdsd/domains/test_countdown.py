@@ -6,8 +6,6 @@ from fractions import Fraction
 from itertools import islice
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks.gdsd.denoiser.tokenizer import ALPHABET
 from tasks.gdsd.domains.base import Problem
@@ -113,14 +111,13 @@ def test_answers_are_judged_by_value_and_by_numbers() -> None:
 
 
 def test_division_is_exact() -> None:
-    """If it fails, answers by floats pass as right, or right ones with fractions do not: 8/(3-8/3) is 24 exactly."""
+    """If it fails, answers by floats pass as right, or right ones with fractions do not: 8/(3-8/3) is 24 exactly.
+
+    An expression that divides by zero has no value, wherever it does so.
+    """
     assert judged("8/(3-8/3)", problem="3,3,8,8:24") == (1.0, 1.0)
     assert judged("999999/7*7/3", problem="3,7,7,999999:333333") == (1.0, 1.0)
     assert judged("999999/999998*1", problem="1,999998,999999:1") == (0.0, 1.0)  # 1.000001, a float's near miss
-
-
-def test_division_by_zero_is_wrong_wherever_it_stands() -> None:
-    """If it fails, a verdict raises, or a term without value counts as zero."""
     for answer in ("7/(3-3)", "(3-3)/(3-3)+7", "7/(7/(3-3))", "7*(3/(3-3))"):
         parsed = parse(answer)
         assert parsed is not None and parsed.value is None
@@ -221,13 +218,6 @@ def test_the_parser_agrees_with_fractions() -> None:
             checked += 1
             assert parsed.value == value, text
     assert checked > 300
-
-
-@given(st.one_of(st.text(), st.text("0123456789+-*/() ")))
-def test_the_parser_never_raises(text: str) -> None:
-    """If it fails, one odd answer stops a round."""
-    parsed = parse(text)
-    assert parsed is None or (len(parsed.numbers) <= 6 and max(parsed.numbers) < 10**6)
 
 
 def test_limits_of_an_expression() -> None:

@@ -168,104 +168,98 @@ def refusal(path: str = PATH, **fields: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("path", "said"),
-    [
-        ("my_package.nothing:Sorting", "there is no module 'my_package.nothing'; it must be importable where pyflyte"),
-        ("no_such_package.sorting:Sorting", "No module named 'no_such_package'; the package must be importable"),
-        ("my_package.sorting:Sort", "'Sort' is no subclass of tasks.gdsd.domains.base.Domain"),
-        ("my_package.sorting:Verdict", "'Verdict' is no subclass of"),
-        ("sys:Sorting", "there is no module 'sys'"),
-        ("my_package/sorting.py:Sorting", "domain.path: got 'my_package/sorting.py:Sorting'; string should match"),
-        ("tasks.gdsd.domains.base:Domain", "does not set parts, columns, example; see docs/domains/custom.md"),
-    ],
-)
-def test_what_is_no_domain_is_refused(path: str, said: str, package: Path) -> None:
-    """If it fails, a slip in the path ends in a traceback of Python's import."""
-    assert said in refusal(path)
+def edit(package: Path, old: str, new: str) -> None:
+    """Changes the example."""
+    assert old in block("python")
+    (package / "sorting.py").write_text(block("python").replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        (
+            {"path": "my_package.nothing:Sorting"},
+            "there is no module 'my_package.nothing'; it must be importable where",
+        ),
+        (
+            {"path": "no_such_package.sorting:Sorting"},
+            "No module named 'no_such_package'; the package must be importable",
+        ),
+        ({"path": "my_package.sorting:Sort"}, "'Sort' is no subclass of tasks.gdsd.domains.base.Domain"),
+        ({"path": "my_package.sorting:Verdict"}, "'Verdict' is no subclass of"),
+        ({"path": "sys:Sorting"}, "there is no module 'sys'"),
+        ({"path": "my_package/sorting.py:Sorting"}, "domain.path: got 'my_package/sorting.py:Sorting'; string should"),
+        (
+            {"path": "tasks.gdsd.domains.base:Domain"},
+            "does not set parts, columns, example; see docs/domains/custom.md",
+        ),
         ({"options": {"digit": 5}}, "refuses the options {'digit': 5}: TypeError: "),
         ({"options": {"digits": 50}}, "refuses the options {'digits': 50}: ValueError: digits must be 2 to 12, not 50"),
         ({"weights": {"place": 1.0}}, "weights has place, but the reward's parts are places, length"),
     ],
+    ids=str,
 )
-def test_fields_that_the_class_refuses_are_named(fields: dict[str, object], said: str, package: Path) -> None:
-    """If it fails, a wrong option is noticed in the first task on the cluster, or a slip trains on another reward."""
-    assert said in refusal(**fields)
-
-
-@pytest.mark.parametrize(
-    ("source", "said"),
-    [
-        ("def :\n", "SyntaxError"),
-        ("raise RuntimeError('no licence')\n", "RuntimeError: no licence"),
-        ("import no_such_library\n", "ModuleNotFoundError: No module named 'no_such_library'"),
-    ],
-)
-def test_a_module_that_cannot_be_imported_is_refused_with_the_reason(source: str, said: str, package: Path) -> None:
-    """If it fails, a user sees the pipeline's trace in place of his own mistake."""
-    (package / "sorting.py").write_text(source)
-    assert f"cannot be imported: {said}" in refusal()
-    (package / "__init__.py").write_text(source)
-    forget()
-    assert said in refusal()
+def test_fields_that_name_no_domain_are_refused(fields: dict[str, object], said: str, package: Path) -> None:
+    """If it fails, a slip ends in a traceback of Python's import, or is noticed in the first task on the cluster."""
+    assert said in refusal(**{"path": PATH} | fields)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ("", "def :\n", "cannot be imported: SyntaxError"),
+        ("", "raise RuntimeError('no licence')\n", "cannot be imported: RuntimeError: no licence"),
+        ("", "import no_such_library\n", "cannot be imported: ModuleNotFoundError: No module named 'no_such_library'"),
         ("    parts = ", "    part = ", "does not set parts; see docs/domains/custom.md"),
         ("    example = ", "    examples = ", "does not set example"),
         ('{"places": 1.0, "length": 0.0}', "{}", "has no parts"),
         ("    def phrase(", "    def rephrase(", "abstract method"),
+        (
+            "generates = True",
+            "generates = False",
+            f"{PATH} problems are not generated, so they need a source; set test_",
+        ),
     ],
 )
-def test_an_incomplete_class_is_refused(old: str, new: str, said: str, package: Path) -> None:
-    """If it fails, what is missing is noticed after the base policy was trained."""
-    assert old in block("python")
-    (package / "sorting.py").write_text(block("python").replace(old, new, 1))
+def test_an_incomplete_module_is_refused(old: str, new: str, said: str, package: Path) -> None:
+    """If it fails, a user sees the pipeline's trace in place of the mistake, after the base policy was trained."""
+    edit(package, old, new)
     assert said in refusal()
 
 
-def test_a_domain_without_problems_of_its_own_needs_a_source(package: Path) -> None:
-    """If it fails, a run of a domain that only reads stops in its first task with an assertion."""
-    (package / "sorting.py").write_text(block("python").replace("generates = True", "generates = False", 1))
-    assert f"{PATH} problems are not generated, so they need a source; set test_data" in refusal()
-    with pytest.raises(ConfigError, match=r"judge\.guards\.sort: .*need a source; set test_data"):
-        guards = {"sort": {"domain": {"name": "custom", "path": PATH}}}
-        TrainConfig.model_validate_json(json.dumps({"judge": {"guards": guards}}))
+def test_a_package_that_cannot_be_imported_is_refused_with_the_reason(package: Path) -> None:
+    """If it fails, a mistake beside the module ends in a traceback of Python's import."""
+    (package / "__init__.py").write_text("raise RuntimeError('no licence')\n")
+    forget()
+    assert "RuntimeError: no licence; the package must be importable" in refusal()
 
 
 # Verdicts that are not what the class declares
 
-
-def judge_some(package: Path, old: str, new: str) -> None:
-    """Scores right answers with an example that was changed."""
-    assert old in block("python")
-    (package / "sorting.py").write_text(block("python").replace(old, new, 1))
-    choice = custom()
-    made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
-    rewarded = rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
-    check_rewarded(rewarded, 4, choice).require()
+FORGOT = "    def verify(self, *_):\n        return Verdict({}, True)\n\n    def was("
 
 
 @pytest.mark.parametrize(
-    "verdict",
-    ["Verdict({'places': 1.0}, True)", "Verdict({'places': 1.0, 'length': 1.0, 'other': 1.0}, True)"],
-    ids=["a part too few", "a part too many"],
+    ("old", "new", "error", "said"),
+    [
+        ("    def verify(", FORGOT.format("{'places': 1.0}"), DataError, r"sorting:Sorting.*places, length"),
+        (
+            "    def verify(",
+            FORGOT.format("{'places': 1.0, 'length': 1.0, 'other': 1.0}"),
+            DataError,
+            r"sorting:Sorting.*places, length",
+        ),
+        ("right / len(reference)", "100 * right / len(reference)", GdsdError, "places"),
+    ],
+    ids=["a part too few", "a part too many", "out of range"],
 )
-def test_verdicts_with_wrong_parts_are_refused(verdict: str, package: Path) -> None:
-    """If it fails, a part that a verifier forgot counts as 0, or as what another domain calls so."""
-    changed = f"    def verify(self, *_):\n        return {verdict}\n\n    def was("
-    with pytest.raises(DataError, match=r"my_package\.sorting:Sorting.*places, length"):
-        judge_some(package, "    def verify(", changed)
-
-
-def test_a_part_out_of_range_stops_the_round(package: Path) -> None:
-    """If it fails, a reward of percent instead of shares is trained on."""
-    with pytest.raises(GdsdError, match="places"):
-        judge_some(package, "right / len(reference)", "100 * right / len(reference)")
+def test_verdicts_of_other_parts_are_refused(
+    old: str, new: str, error: type[GdsdError], said: str, package: Path
+) -> None:
+    """If it fails, a forgotten part counts as 0, or a reward of percent instead of shares is trained on."""
+    edit(package, old, new)
+    choice = custom()
+    made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
+    with pytest.raises(error, match=said):
+        rewarded = rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
+        check_rewarded(rewarded, 4, choice).require()

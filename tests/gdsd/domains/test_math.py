@@ -54,46 +54,25 @@ def gone(process: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    "reference, expression",
-    [
-        ("5", "2+3"),
-        (r"\frac{1}{2}", "0.5"),
-        (r"2\sqrt{3}", r"\sqrt{12}"),
-        ("x^2+2x+1", "(x+1)^2"),
-        ("12,345", "12345"),
-        ("10", r"10\%"),
-        ("90^\\circ", "90"),
-        (r"\text{Evelyn}", "Evelyn"),
-        ("x=5", "5"),
-        (r"\{1,2\}", r"\{2,1\}"),
-        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\ 2\end{pmatrix}"),
-        (r"\pi", "3.14159265358979"),
-    ],
-)
-def test_equal_expressions(domain: Math, reference: str, expression: str) -> None:
-    """If it fails, right answers are refused because of how they are written."""
-    assert solved(domain, reference, expression) is True
+EQUAL = [
+    *(("5", "2+3"), ("x=5", "5"), (r"\frac{1}{2}", "0.5"), (r"2\sqrt{3}", r"\sqrt{12}"), ("x^2+2x+1", "(x+1)^2")),
+    *(("12,345", "12345"), ("10", r"10\%"), ("90^\\circ", "90"), (r"\text{Evelyn}", "Evelyn")),
+    *((r"\{1,2\}", r"\{2,1\}"), (r"\pi", "3.14159265358979")),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\ 2\end{pmatrix}"),
+]
+OTHER = [
+    *(("5", ""), ("5", "5,6"), ("5", r"5 \text{ or } 6"), ("5", r"\pm 5"), ("5", "x>4"), ("3", "1=2=3=4")),
+    *(("1/3", "0.33"), ("x^2+2x+1", "(x+2)^2"), (r"\{1,2\}", "1"), ("(1,2)", "[1,2]")),
+]
 
 
 @pytest.mark.parametrize(
-    "reference, expression",
-    [
-        ("5", ""),
-        ("5", "5,6"),
-        ("5", r"5 \text{ or } 6"),
-        ("5", r"\pm 5"),
-        ("5", "x>4"),
-        ("3", "1=2=3=4"),
-        ("1/3", "0.33"),
-        ("x^2+2x+1", "(x+2)^2"),
-        (r"\{1,2\}", "1"),
-        ("(1,2)", "[1,2]"),
-    ],
+    ("reference", "expression", "right"),
+    [*((*pair, True) for pair in EQUAL), *((*pair, False) for pair in OTHER)],
 )
-def test_other_expressions(domain: Math, reference: str, expression: str) -> None:
-    """If it fails, wrong answers or answers that hedge pass as right."""
-    assert solved(domain, reference, expression) is False
+def test_expressions_are_compared_by_their_value(domain: Math, reference: str, expression: str, right: bool) -> None:
+    """If it fails, right answers are refused for how they are written, or answers that hedge pass as right."""
+    assert solved(domain, reference, expression) is right
 
 
 def test_verdicts(domain: Math) -> None:
@@ -234,19 +213,6 @@ def test_nothing_of_an_answer_is_evaluated(tmp_path: Path) -> None:
     results = json.loads(done.stdout)
     assert not mark.exists() and results[4:] == ["12", "1.50000000000000", "yotta"]
     assert set(results[:4]) <= {"SympifyError", "ValueError"}
-
-
-def test_importing_the_domain_is_light() -> None:
-    """If it fails, `pyflyte run --help` loads sympy. The name of our module must not hide Python's `math`."""
-    program = (
-        "import sys, math\n"
-        "from tasks.gdsd.domains.math import Math, MathConfig\n"
-        "import tasks.gdsd.domains.math as ours, fractions\n"
-        "assert math.pi > 3 and ours.Math is Math and ours is not math and fractions.math is math\n"
-        "print(sorted({'sympy', 'math_verify', 'torch'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 def test_rows_of_the_data_set(domain: Math) -> None:

@@ -113,22 +113,11 @@ def test_solved_needs_the_clues_intact() -> None:
         assert TAGGED.verify(PUZZLE, SOLUTION, f"<answer>{changed}</answer>") == judged(1.0, 0.0, solved=False)
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "",
-        SOLUTION + "1",
-        SOLUTION + "\n",
-        " " + SOLUTION,
-        "\0" * 16,
-        FULLWIDTH,
-        "\N{SUPERSCRIPT TWO}" * 16,
-        "\ud800" * 16,
-        "." * 16,
-        "1" * 1_000_000,
-    ],
-    ids=lambda answer: ascii(answer[:8]) + str(len(answer)),
-)
+LONG = [SOLUTION + "1", SOLUTION + "\n", " " + SOLUTION, "1" * 1_000_000]
+ODD = ["\0" * 16, FULLWIDTH, "\N{SUPERSCRIPT TWO}" * 16, "\ud800" * 16, "." * 16]
+
+
+@pytest.mark.parametrize("answer", ["", *LONG, *ODD], ids=lambda answer: ascii(answer[:8]) + str(len(answer)))
 def test_hostile_answers_fill_no_cell_right(answer: str) -> None:
     """If it fails, one odd answer stops a round, or passes as right."""
     assert DOMAIN.verify("." * 16, SOLUTION, answer) == judged(0.0, 0.0, solved=False)
@@ -183,21 +172,10 @@ def test_rows_of_a_data_set_are_read() -> None:
 # The configuration
 
 
-def test_a_range_upside_down_is_refused() -> None:
-    """If it fails, a run stops in its first stage with a traceback of the random number generator."""
+def test_what_asks_for_nothing_is_refused() -> None:
+    """If it fails, a run stops in the random number generator, or trains on a reward that is always 0."""
     with pytest.raises(ConfigError, match=r" domain: min_empty 6 exceeds max_empty 5"):
         PromptConfig.model_validate_json('{"domain": {"name": "sudoku", "min_empty": 6}}')
-
-
-@pytest.mark.parametrize(
-    ("weights", "said"),
-    [
-        ({"cell": 1.0}, "weights has cell, but the reward's parts are cells, format"),
-        ({"cells": 0.0}, "weights are all 0"),
-    ],
-)
-def test_weights_of_nothing_are_refused(weights: dict[str, float], said: str) -> None:
-    """If it fails, a slip in a part's name trains on a reward that is always 0."""
-    with pytest.raises(ValueError, match=said):
-        DomainChoice(SudokuConfig(weights=weights))
+    with pytest.raises(ValueError, match="weights are all 0"):
+        DomainChoice(SudokuConfig(weights={"cells": 0.0}))
     assert DomainChoice(SudokuConfig(weights={"format": 0.5})).weights == {"cells": 0.0, "format": 0.5}

@@ -359,16 +359,12 @@ def test_a_sandbox_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @LEVEL
-def test_a_host_without_free_descriptors_ends_its_sandboxes(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, programs are left where the host has many files open, or its error is none of ours."""
+def test_a_host_without_free_descriptors_says_so(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, the error of a host with many open files is none of ours, or a user id is never given back."""
 
     def none_left(*arguments: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    with Sandbox(answer, LIMITS, route) as side:
-        side.wait_until_ready()
-        monkeypatch.setattr(os, "pidfd_open", none_left)
-    assert not left_over(MEMORY_MIB)
     monkeypatch.setattr(socket, "socketpair", none_left)
     with pytest.raises(StartError, match="Too many"):
         Sandbox(answer, LIMITS, route)
