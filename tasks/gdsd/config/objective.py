@@ -56,6 +56,17 @@ class CoupledMasks(ObjectiveConfig):
         return True
 
 
+class RandomMasks(CoupledMasks):
+    """The same under masks of uniform size, as the rivals' bounds of the likelihood are expectations over them."""
+
+    mask_source: Literal["random"] = Field(
+        "random", description="the bound is an expectation over masks of uniform size"
+    )
+    share_masks: bool = Field(
+        False, description="the completions of a group are scored under the same masks; the authors draw for each"
+    )
+
+
 class PromptMasks(ObjectiveConfig):
     """Completions are read hidden as a whole, behind a prompt with some tokens hidden (d1, arXiv 2504.12216)."""
 
@@ -156,7 +167,7 @@ class GdsdConfig(CoupledMasks):
         return self
 
 
-class EspoConfig(CoupledMasks):
+class EspoConfig(RandomMasks):
     """A clipped ratio of ELBOs per sequence, with a KL penalty (ESPO, arXiv 2512.03759).
 
     Defaults: the authors' recipe for Sudoku with LLaDA (ML-GSAI/ESPO, recipes/run_sudoku_llada.sh over train.yaml).
@@ -164,12 +175,6 @@ class EspoConfig(CoupledMasks):
 
     name: Literal["espo"] = "espo"
     mask_pairs: int = Field(2, ge=1, le=64, description="K: coupled mask pairs per completion; the recipe's num_mc")
-    mask_source: Literal["random"] = Field(
-        "random", description="the ELBO is an expectation over masks of uniform size"
-    )
-    share_masks: bool = Field(
-        False, description="the completions of a group are scored under the same masks; the authors draw for each"
-    )
     clip: float = Field(
         0.2,
         ge=0,
@@ -186,7 +191,7 @@ class EspoConfig(CoupledMasks):
         return self.kl_weight > 0
 
 
-class SpgConfig(CoupledMasks):
+class SpgConfig(RandomMasks):
     """Raises a lower bound of good answers' likelihood and lowers an upper bound of bad ones' (SPG, arXiv 2510.09541).
 
     Defaults: "SPG with mixture" as the authors release it (facebookresearch/SPG, spg/slurm_scripts/spg_mix).
@@ -198,12 +203,6 @@ class SpgConfig(CoupledMasks):
         ge=2,
         le=64,
         description="K: coupled mask pairs per completion; with one, eubo_power would have no effect on the gradient",
-    )
-    mask_source: Literal["random"] = Field(
-        "random", description="the bounds are expectations over masks of uniform size"
-    )
-    share_masks: bool = Field(
-        False, description="the completions of a group are scored under the same masks; the authors draw for each"
     )
     eubo_power: float = Field(
         1.5, ge=1, le=100, description="b of the upper bound; the authors use 1.5, and 1 for Sudoku"

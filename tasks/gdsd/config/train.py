@@ -140,10 +140,7 @@ class TrainConfig(Config):
             raise ValueError(
                 f"patience {self.patience} never stops a run that validates {validations} times, in {self.rounds} "
                 f"rounds every {self.validate_every}: the first validation is the best so far, and the last one is the "
-                f"end; use at most {validations - 2}, validate more often, or leave it out"
-                if validations > 2
-                else f"patience {self.patience} never stops a run that validates {validations} times; validate more "
-                "often, or leave it out"
+                "end, so it must be 2 less at least; lower it, validate more often, or leave it out"
             )
 
 

@@ -125,13 +125,11 @@ class Sandbox:
             StartError: it does not.
         """
         try:
-            ready = self.receive(time.monotonic() + START_SECONDS, 100)
+            if (said := self.receive(time.monotonic() + START_SECONDS, 100)) != b"ready":
+                raise GoneError(f"it said {said!r} instead of being ready")
         except (GoneError, LateError) as error:
             self.close()
-            raise StartError(f"{type(error).__name__} while starting, exit status {self._process.poll()}") from None
-        if ready != b"ready":
-            self.close()
-            raise StartError(f"it said {ready!r} instead of being ready")
+            raise StartError(f"{error!r} while starting, exit status {self._process.poll()}") from None
 
     def send(self, line: bytes, deadline: float) -> None:
         """Sends a line.
