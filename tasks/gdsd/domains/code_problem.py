@@ -134,10 +134,15 @@ def parse(text: str) -> ast.Module | str:
 
 def is_function(problem: str) -> bool:
     """Whether a problem is code to complete, such as a signature with its docstring."""
-    if "def " not in problem:
-        return False
-    tree = parse(problem)
-    return isinstance(tree, ast.Module) and any(isinstance(node, ast.FunctionDef) for node in tree.body)
+    return "def " in problem and bool(_functions(problem))
+
+
+def _functions(text: str) -> list[str]:
+    """The names of the functions that a text defines for all to see."""
+    tree = parse(text)
+    return (
+        [node.name for node in tree.body if isinstance(node, ast.FunctionDef)] if isinstance(tree, ast.Module) else []
+    )
 
 
 def _with_call(test: str, entry_point: str) -> str:
@@ -155,6 +160,8 @@ def _derive(tests: Sequence[str], setup: Sequence[str], prefix: str, solution: s
     Raises:
         DataError: there is not exactly one.
     """
+    if prefix:
+        return _functions(prefix)[-1]  # what comes before it are helpers
     trees = [tree for tree in map(parse, (*setup, *tests)) if isinstance(tree, ast.Module)]
     defined = {name for tree in trees for name in _bound(tree)} | set(vars(builtins))
     called = [
@@ -163,16 +170,8 @@ def _derive(tests: Sequence[str], setup: Sequence[str], prefix: str, solution: s
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in defined
     ]
-    functions = {
-        what: [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-        for what, text in (("solution", solution), ("prefix", prefix))
-        if isinstance(tree := parse(text), ast.Module)
-    }
-    if prefix:
-        called = functions["prefix"][-1:]  # what comes before it are helpers
-    elif own := functions.get("solution"):
-        called = [name for name in called if name in own]
-    names = list(dict.fromkeys(called))
+    own = _functions(solution)
+    names = list(dict.fromkeys(name for name in called if not own or name in own))
     if len(names) != 1:
         found = ", ".join(names) or "none"
         raise DataError(f"the tests should call one function of the answer, but call {found}; name it by entry_point")

@@ -158,14 +158,13 @@ def all_solutions() -> tuple[str, ...]:
 
 
 def _consistent(grid: str) -> bool:
-    """Whether whole rows repeat no digit in a column, nor in a box that they fill."""
-    columns = [grid[column::SIDE] for column in range(SIDE)]
-    boxes = [
-        grid[top + left : top + left + BOX] + grid[top + SIDE + left : top + SIDE + left + BOX]
-        for top in range(0, len(grid) - SIDE, BOX * SIDE)
-        for left in range(0, SIDE, BOX)
-    ]
-    return all(len(set(unit)) == len(unit) for unit in (*columns, *boxes))
+    """Whether whole rows repeat no digit in a column or a box."""
+    units: dict[tuple[int, ...], list[str]] = {}
+    for cell, digit in enumerate(grid):
+        row, column = divmod(cell, SIDE)
+        units.setdefault((column,), []).append(digit)
+        units.setdefault((row // BOX, column // BOX), []).append(digit)
+    return all(len(set(unit)) == len(unit) for unit in units.values())
 
 
 def solutions(puzzle: str) -> list[str]:

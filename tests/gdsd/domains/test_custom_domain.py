@@ -3,9 +3,7 @@
 import hashlib
 import importlib
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -24,6 +22,7 @@ from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
 from tasks.gdsd.reward.quality import check_rewarded
+from tests.workflows.conftest import run_in_process
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/domains/custom.md").read_text()
@@ -117,29 +116,17 @@ def test_the_example_is_a_sound_domain(package: Path) -> None:
 
 
 @pytest.mark.whole
-def test_the_example_trains(package: Path) -> None:
+def test_the_example_trains(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a domain outside the project works in a notebook, but not in the pipeline."""
     config = yaml.safe_load(block("yaml"))
     config["prompts"] |= {"train_size": 16, "validation_size": 8, "test_size": 8}
     config["rollout"] |= {"prompts_per_round": 4, "group_size": 2}
     config |= {"rounds": 1, "policy": {"warm_start": {"steps": 2, "batch_size": 8}}}
     home = package.parent
-    (home / "sorting.yaml").write_text(yaml.safe_dump(config))
-    (home / "tmp").mkdir()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("FLYTE", "GDSD"))}
-    environment |= {"HOME": str(home), "TMPDIR": str(home / "tmp"), "PYTHONPATH": str(home)}
-    pyflyte = Path(sys.executable).with_name("pyflyte")
-    done = subprocess.run(
-        [pyflyte, "run", "workflows/gdsd.py", "train", "--config", home / "sorting.yaml"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout
-    report = next(line.split(None, 1)[1] for line in done.stdout.splitlines() if line.startswith("report "))
+    monkeypatch.setenv("PYTHONPATH", str(home))
+    done = run_in_process("run", "workflows/gdsd.py", "train", "--config", json.dumps(config), home=home / "home")
+    assert done.code == 0, done.text
+    report = next(line.split(None, 1)[1] for line in done.text.splitlines() if line.startswith("report "))
     assert PATH in (Path(report).parent / "run.json").read_text()
 
 

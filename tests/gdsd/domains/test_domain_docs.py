@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Domain, DomainConfig
 
 FOLDER = Path(__file__).parents[3] / "docs" / "domains"
@@ -78,3 +79,16 @@ def test_the_examples_of_the_domains_are_right(name: str) -> None:
     assert judge.fault(example.problem, example.reference) is None
     forms = ["{}", "<answer>{}</answer>", "```python\n{}```"]
     assert any(judge.verify(*example._replace(text=form.format(example.text))).solved for form in forms)
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+def test_the_prompt_shows_well_formed_examples(name: str) -> None:
+    """If it fails, the prompt teaches a form or a result that would score nothing."""
+    judge = domain(name, '{"shots": 4}')
+    instruction, *examples, last = judge.phrase("How many?").split("\nProblem: ")
+    assert last == "How many?" and domain(name, "").phrase("How many?").startswith(instruction)
+    wanted: list[answers.Example] = vars(importlib.import_module(f"tasks.gdsd.domains.{name}"))["EXAMPLES"]
+    for example, shown in zip(wanted, examples, strict=True):
+        problem, _, answer = shown.partition("\n")
+        assert problem == example.problem and answers.well_formed(answer)
+        assert judge.verify(problem, example.result, answer).solved and judge.fault(problem, example.result) is None

@@ -11,7 +11,8 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         bubblewrap.files.cache_clear()
 
 
+@contextmanager
+def serving(source: str, route: Route) -> Iterator[tuple[Sandbox, Callable[[], object]]]:
+    """A sandbox that has loaded a source, and what calls its f()."""
+    deadline = time.monotonic() + PATIENCE
+    with Sandbox(answer, LIMITS, route) as side:
+        assert load(source, side, deadline) == b"1"
+        yield side, lambda: call(side, deadline)
+
+
 def load(source: str, side: Sandbox, deadline: float) -> bytes:
     side.wait_until_ready()
     side.send(json.dumps({"source": source, "prefix": "", "entry_point": "f"}).encode(), deadline)
@@ -72,10 +82,8 @@ def call(side: Sandbox, deadline: float) -> object:
 
 def ask(source: str, route: Route) -> object:
     """Returns what f() of a source gives."""
-    deadline = time.monotonic() + PATIENCE
-    with Sandbox(answer, LIMITS, route) as side:
-        assert load(source, side, deadline) == b"1"
-        return call(side, deadline)
+    with serving(source, route) as (_, f):
+        return f()
 
 
 def refused(harm: str, route: Route) -> bool:
@@ -88,13 +96,9 @@ def refused(harm: str, route: Route) -> bool:
 def test_a_program_is_nobody_and_finds_nothing(route: Route) -> None:
     """If it fails, a program runs as a person, reads secrets of the environment, or writes to a person's terminal."""
     source = "import os\ndef f(): return os.getuid(), os.getgroups(), dict(os.environ), os.listdir()"
-    deadline = time.monotonic() + PATIENCE
-    with Sandbox(answer, LIMITS, route) as side:
-        assert load(source, side, deadline) == b"1"
-        uid, groups, environment, files = call(side, deadline)  # type: ignore[misc]
-        assert os.getsid(side._process.pid) == side._process.pid, (
-            "only a session holds a terminal, a new one holds none"
-        )
+    with serving(source, route) as (side, f):
+        uid, groups, environment, files = f()  # type: ignore[misc]
+        assert os.getsid(side._process.pid) == side._process.pid, "a new session holds no terminal"
     assert uid >= (1 if os.geteuid() else users.FIRST) and groups in ([], [uid])
     assert (environment, files) == ({}, [])
 
@@ -142,10 +146,8 @@ def f():
 @LEVEL
 def test_processes_are_limited_and_counted_for_each_program(route: Route) -> None:
     """If it fails, a fork bomb goes off, or verdicts depend on what else runs."""
-    deadline = time.monotonic() + PATIENCE
-    with Sandbox(answer, LIMITS, route) as first:
-        assert load(FORKS, first, deadline) == b"1"
-        assert call(first, deadline) == ask(FORKS, route) == LIMITS.processes
+    with serving(FORKS, route) as (_, first):
+        assert first() == ask(FORKS, route) == LIMITS.processes
 
 
 @FULL
@@ -226,9 +228,8 @@ def f():
 @LEVEL
 def test_no_process_outlives_its_sandbox(route: Route) -> None:
     """If it fails, daemons pile up on the host, or a long run has no user ids left."""
-    deadline = time.monotonic() + PATIENCE
-    with Sandbox(answer, LIMITS, route) as side:
-        assert load(DAEMON, side, deadline) == b"1" and call(side, deadline) == 0
+    with serving(DAEMON, route) as (_, f):
+        assert f() == 0
         assert len(users.taken) == (route.privileged or route.drop)
     assert not left_over(MEMORY_MIB) and not users.taken
 
