@@ -22,6 +22,7 @@ from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
 from tasks.gdsd.reward.quality import check_rewarded
+from tests.gdsd import series
 from tests.workflows.conftest import run_in_process
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,19 +61,15 @@ def custom(path: str = PATH, **fields: object) -> DomainChoice:
 
 
 def rollouts(made: pa.Table, answer: Callable[[str, int], str]) -> pa.Table:
+    """Four completions of each problem."""
     rows = [
-        {
-            "prompt_id": row["id"],
-            "sample": sample,
-            "problem": row["problem"],
-            "reference": row["reference"],
-            "prompt_ids": [1],
-            "completion_ids": [2],
-            "unmasked_at": [0],
-            "completion": answer(row["reference"], sample),
-            "ended": True,
-            "engine": "exact",
-        }
+        series.rollout(
+            prompt_id=row["id"],
+            sample=sample,
+            problem=row["problem"],
+            reference=row["reference"],
+            completion=answer(row["reference"], sample),
+        )
         for row in made.to_pylist()
         for sample in range(4)
     ]
