@@ -7,11 +7,11 @@ from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
+from tasks.flyte.local import new_folder
+from tasks.flyte.stage import cpu_task
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.records import EvalReport, Progress, Series, Tuning
-from tasks.local import new_folder
-from tasks.stage import cpu_task
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from tasks.flyte.store_options import storage_options
 from tasks.gdsd import files
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.train import TrainConfig
@@ -20,7 +21,6 @@ from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.planning.plan import READ, Plan, plan, table
 from tasks.gdsd.planning.shapes import Shape, shape_of
 from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
-from tasks.store_options import storage_options
 
 files.use(storage_options)  # of prompt files, which are pinned when a configuration is loaded
 

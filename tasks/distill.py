@@ -14,13 +14,13 @@ from flytekit.exceptions.base import FlyteException
 from flytekit.extend import IgnoreOutputs
 
 from images.nodes import ENDPOINT, Nodes
-from tasks.console import speak
+from tasks.flyte.console import speak
+from tasks.flyte.local import in_pod, keep, new_folder
+from tasks.flyte.stage import gpu_task
+from tasks.flyte.types import Checkpoint, Table, stored
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.records import EpochStats
-from tasks.local import in_pod, keep, new_folder
-from tasks.stage import gpu_task
-from tasks.types import Checkpoint, Table, stored
 
 if TYPE_CHECKING:
     from tasks.gdsd.distill.machines import Machines

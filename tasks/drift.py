@@ -8,12 +8,12 @@ from typing import NamedTuple
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
+from tasks.flyte.local import new_folder
+from tasks.flyte.stage import cpu_task, gpu_task
+from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.sampler import DriftConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import DriftStats, RolloutStats
-from tasks.local import new_folder
-from tasks.stage import cpu_task, gpu_task
-from tasks.types import Checkpoint, Table
 
 logger = logging.getLogger(__name__)
 

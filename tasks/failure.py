@@ -18,19 +18,19 @@ from flytekit import Deck, current_context
 from flytekit.types.error import FlyteError
 from pydantic import BaseModel, ConfigDict
 
-from tasks.console import speak
+from tasks.flyte.console import speak
+from tasks.flyte.local import in_pod, keep, new_folder
+from tasks.flyte.stage import cpu_task
+from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.strict import Config
-from tasks.local import in_pod, keep, new_folder
-from tasks.stage import cpu_task
-from tasks.types import Checkpoint
 
 logger = logging.getLogger(__name__)
 RECORD, CONFIG = "failure.json", "config.json"
 # Where a local run failed: flytekit names the task and each dynamic task around it, the innermost last, and
-# `tasks.retry` the task of an error of the project.
+# `tasks.flyte.retry` the task of an error of the project.
 _INSIDE = re.compile(r"Error encountered while executing '([^']+)'|\A\w+ in (\w+): ")
 
 

@@ -4,10 +4,10 @@ import logging
 import os
 from pathlib import Path
 
+from tasks.flyte.stage import cpu_task
+from tasks.flyte.types import Table
 from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.records import Decision, EvalReport, GuardReport
-from tasks.stage import cpu_task
-from tasks.types import Table
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from flytekit.types.directory import FlyteDirectory
 
+from tasks.flyte.local import new_folder
+from tasks.flyte.stage import gpu_task
+from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.records import PolicyStats
-from tasks.local import new_folder
-from tasks.stage import gpu_task
-from tasks.types import Checkpoint, Table
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import time
 
 from flytekit import Deck
 
-from tasks.console import speak
+from tasks.flyte.console import speak
+from tasks.flyte.local import home, in_pod
+from tasks.flyte.stage import cpu_task
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
-from tasks.local import home, in_pod
-from tasks.stage import cpu_task
 
 logger = logging.getLogger(__name__)
 

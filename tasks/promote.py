@@ -10,14 +10,14 @@ from flytekit import current_context
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
+from tasks.flyte.stage import cpu_task
+from tasks.flyte.store_options import storage_options
+from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.registry.kept import SHORT
 from tasks.gdsd.registry.registry import Registry
 from tasks.report import EvalResult, RunResult
-from tasks.stage import cpu_task
-from tasks.store_options import storage_options
-from tasks.types import Checkpoint
 
 logger = logging.getLogger(__name__)
 

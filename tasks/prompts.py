@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from flytekit import Deck
 from flytekit.types.file import FlyteFile
 
+from tasks.flyte.local import new_folder
+from tasks.flyte.stage import cpu_task
+from tasks.flyte.store_options import storage_options
+from tasks.flyte.types import Table
 from tasks.gdsd import files
 from tasks.gdsd.config.evaluate import GuardConfig
 from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.records import PromptStats
-from tasks.local import new_folder
-from tasks.stage import cpu_task
-from tasks.store_options import storage_options
-from tasks.types import Table
 
 if TYPE_CHECKING:
     from tasks.gdsd.prompts.expectations import QualityReport

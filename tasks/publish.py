@@ -18,12 +18,12 @@ from flytekit import Secret, current_context
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
+from tasks.flyte.local import in_pod
+from tasks.flyte.stage import cpu_task
+from tasks.flyte.store_options import storage_options
 from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, Tracker, WandbConfig
 from tasks.gdsd.errors import ConfigError, PublishError
 from tasks.gdsd.run.run_record import RunRecord
-from tasks.local import in_pod
-from tasks.stage import cpu_task
-from tasks.store_options import storage_options
 
 GROUP = os.environ.get("GDSD_SECRETS", "gdsd")
 # The dynamic task that launches these names their secrets in a pod, without the environment of registration.

@@ -9,6 +9,10 @@ from flytekit import Deck, current_context
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
+from tasks.flyte.local import in_pod, new_folder
+from tasks.flyte.sources import ROOT, source_digest
+from tasks.flyte.stage import cpu_task
+from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import (
@@ -20,10 +24,6 @@ from tasks.gdsd.records import (
 )
 from tasks.gdsd.run.provenance import Execution
 from tasks.gdsd.run.run_record import RunRecord
-from tasks.local import in_pod, new_folder
-from tasks.sources import ROOT, source_digest
-from tasks.stage import cpu_task
-from tasks.types import Checkpoint, Table
 
 
 class RunResult(BaseModel):

@@ -8,13 +8,13 @@ from typing import NamedTuple
 from flytekit import Deck
 from flytekit.types.file import FlyteFile
 
+from tasks.flyte.local import new_folder
+from tasks.flyte.stage import cpu_task
+from tasks.flyte.types import Table
 from tasks.gdsd.config.train import RewardConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import RewardStats
-from tasks.local import new_folder
 from tasks.rollout import RolloutShard
-from tasks.stage import cpu_task
-from tasks.types import Table
 
 
 class Rewarded(NamedTuple):

@@ -6,11 +6,11 @@ from pathlib import Path
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
+from tasks.flyte.local import new_folder
+from tasks.flyte.stage import gpu_task
+from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.sampler import RolloutEngine, SamplerConfig
 from tasks.gdsd.records import RolloutStats
-from tasks.local import new_folder
-from tasks.stage import gpu_task
-from tasks.types import Checkpoint, Table
 
 
 class RolloutShard(BaseModel):

@@ -32,8 +32,13 @@ from flytekit import workflow
 
 from tasks import failure
 from tasks.compare import CompareResult, choose_learning_rate, record_series, report_comparison
-from tasks.console import shorten_help, speak
 from tasks.evaluate import Evaluated, select_best
+from tasks.flyte.console import shorten_help, speak
+from tasks.flyte.hardware import on
+from tasks.flyte.local import forget_vanished_results, leave_nothing_behind
+from tasks.flyte.sources import reach, ship
+from tasks.flyte.stage import unroll
+from tasks.flyte.types import Checkpoint, Table
 from tasks.gate import gate, gate_guard
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig
@@ -51,15 +56,10 @@ from tasks.gdsd.records import (
     Series,
     Tuning,
 )
-from tasks.hardware import on
-from tasks.local import forget_vanished_results, leave_nothing_behind
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import require_publishing
 from tasks.report import EvalResult, RunResult, report_evaluations, report_run
-from tasks.sources import reach, ship
-from tasks.stage import unroll
-from tasks.types import Checkpoint, Table
 from workflows.publish import publish
 from workflows.rounds import assess, run_rounds
 

@@ -19,12 +19,12 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from images import IMAGES
+from tasks.flyte.sources import reach, ship
+from tasks.flyte.stage import unroll
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.errors import PublishError
 from tasks.gdsd.run.run_record import RunRecord
 from tasks.publish import MLFLOW, SECRETS, WANDB, push_policy, secret_of, track_in_mlflow, track_in_wandb, track_run
-from tasks.sources import reach, ship
-from tasks.stage import unroll
 
 ship(reach(__name__))
 

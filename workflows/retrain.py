@@ -35,6 +35,9 @@ from flytekit.models.core.execution import WorkflowExecutionPhase
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import failure
+from tasks.flyte.hardware import on
+from tasks.flyte.sources import reach, ship
+from tasks.flyte.stage import unroll
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig
@@ -42,7 +45,6 @@ from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.strict import Config
-from tasks.hardware import on
 from tasks.policy import prepare_policy, take_policy
 from tasks.promote import (
     Champion,
@@ -57,8 +59,6 @@ from tasks.promote import (
 from tasks.prompts import prepare_prompts
 from tasks.publish import require_publishing
 from tasks.report import report_evaluations
-from tasks.sources import reach, ship
-from tasks.stage import unroll
 from workflows.gdsd import Beginning, evaluate_lengths, learn
 from workflows.publish import publish
 

@@ -14,6 +14,10 @@ from flytekit import FlyteContextManager, map_task
 from tasks.distill import Distilled, distill_epoch, distill_epoch_on_nodes
 from tasks.drift import MeasuredDrift, measure_drift, sample_both
 from tasks.evaluate import Evaluated, answer_problems, verify_answers
+from tasks.flyte.hardware import on
+from tasks.flyte.sources import reach, ship
+from tasks.flyte.stage import unroll
+from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import HardwareConfig
 from tasks.gdsd.config.sampler import RolloutEngine
@@ -21,13 +25,9 @@ from tasks.gdsd.config.train import DistillConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.evaluate import stopping
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
-from tasks.hardware import on
 from tasks.progress import announce_round, report_progress
 from tasks.reward import Rewarded, reward_rollouts
 from tasks.rollout import generate_rollouts
-from tasks.sources import reach, ship
-from tasks.stage import unroll
-from tasks.types import Checkpoint, Table
 
 ship(reach(__name__))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tqdm import std, tqdm
 
-from tasks.console import speak
+from tasks.flyte.console import speak
 from tasks.gdsd.domains.base import shown
 
 

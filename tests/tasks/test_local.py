@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import local
+from tasks.flyte import local
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -14,7 +14,7 @@ import os, pathlib, sys
 from flytekit import Cache, task, workflow
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
-from tasks.local import forget_vanished_results, new_folder
+from tasks.flyte.local import forget_vanished_results, new_folder
 
 class Box(BaseModel):
     file: FlyteFile

@@ -3,11 +3,11 @@
 from flytekit.core.type_engine import TypeEngine
 from pydantic import BaseModel, Field
 
-from tasks import model_types
+from tasks.flyte import model_types
+from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.records import Record
 from tasks.gdsd.strict import Config
-from tasks.types import Checkpoint
 
 
 class Inner(Config):

@@ -19,12 +19,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from gcsfs.retry import HttpError
 from yarl import URL
 
+from tasks.flyte.retry import retried
 from tasks.gdsd.distill.failures import LostProcessError, ProcessError
 from tasks.gdsd.distill.machines import VanishedError
 from tasks.gdsd.distill.memory import OutOfMemoryError
 from tasks.gdsd.errors import CheckpointError, GdsdError
 from tasks.gdsd.transient import may_pass
-from tasks.retry import retried
 from tests.tasks.pods import attempt
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import sources
+from tasks.flyte import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINT_VERSIONS = """
@@ -61,7 +61,7 @@ def test_notes_of_an_earlier_process_hide_no_edit(project: Path) -> None:
     """What was read once is not read again; if an edit went unnoticed, it would be answered with old results."""
     writing = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([sys.executable, "-c", "import workflows.gdsd"], cwd=project, env=writing, check=True)
-    (file,) = (project / "tasks/__pycache__").glob("sources.*.json")
+    (file,) = (project / "tasks/flyte/__pycache__").glob("sources.*.json")
     before = versions(project, "distill.distill_epoch", "prompts.prepare_prompts")
     edit(project / "tasks/gdsd/objectives/gdsd.py", "residual.square()", "residual.abs()")
     after = versions(project, "distill.distill_epoch", "prompts.prepare_prompts")
@@ -97,9 +97,9 @@ def test_reach_follows_imports_inside_functions() -> None:
 def test_everything_the_workflow_reaches_is_announced_for_upload() -> None:
     """flytekit uploads the files of loaded modules only; a missing one fails in the pod with `No module named`."""
     code = (
-        "import sys; from workflows import gdsd; from tasks.sources import reach\n"
+        "import sys; from workflows import gdsd; from tasks.flyte.sources import reach\n"
         "files = {getattr(module, '__file__', None) for module in list(sys.modules.values())}\n"
-        "import tasks.sources as s\n"
+        "import tasks.flyte.sources as s\n"
         "missing = [name for name in reach('workflows.gdsd') if str(s._path(name)) not in files]\n"
         "print(missing, 'torch' in sys.modules)"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import local, retry
+from tasks.flyte import local, retry
 
 ROOT = Path(__file__).resolve().parents[2]
 V1 = "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from flytekit import task
 from tasks import local
-from tasks.retry import retried
+from tasks.flyte.retry import retried
 from tests.tasks.pods import attempt
 
 local.CGROUP = Path(sys.argv[1])

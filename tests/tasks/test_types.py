@@ -6,8 +6,8 @@ import pytest
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-from tasks import types
-from tasks.types import _content, stored
+from tasks.flyte import types
+from tasks.flyte.types import _content, stored
 
 
 def test_local_values_are_keyed_by_content(tmp_path: Path) -> None:

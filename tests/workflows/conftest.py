@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.console import speak
+from tasks.flyte.console import speak
 
 ROOT = Path(__file__).resolve().parents[2]
 PYFLYTE = Path(sys.executable).with_name("pyflyte")

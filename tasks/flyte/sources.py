@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from flytekit.core.cache import VersionParameters
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Their numerics and verdicts are part of a result.
 LIBRARIES = ("accelerate", "latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
 # Where a task runs, and how often it is tried, is no part of what it gives.
-PLACES = frozenset({"tasks.gdsd.config.hardware", "tasks.stage"})
+PLACES = frozenset({"tasks.gdsd.config.hardware", "tasks.flyte.stage"})
 DECORATORS = ("cpu_task", "gpu_task", "unroll")
 
 
@@ -97,7 +97,7 @@ class _Module(NamedTuple):
     """What a source says."""
 
     imports: list[str]  # the names of modules under `tasks/` that it imports, and of what it takes from them
-    meaning: str  # digest of its syntax tree without docstrings and without the decorators of `tasks.stage`
+    meaning: str  # digest of its syntax tree without docstrings and without the decorators of `tasks.flyte.stage`
 
 
 class _Notes:

@@ -11,8 +11,8 @@ from flytekit import Cache, Secret, dynamic, task
 
 from images import CPU, GPU, IMAGES, Role
 from images.nodes import Nodes
-from tasks.retry import retried
-from tasks.sources import SourceVersion
+from tasks.flyte.retry import retried
+from tasks.flyte.sources import SourceVersion
 
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")

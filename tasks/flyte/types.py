@@ -10,9 +10,9 @@ from flytekit.core.hash import HashMethod
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-import tasks.model_types  # noqa: F401  # before any task names a model
+import tasks.flyte.model_types  # noqa: F401  # before any task names a model
+from tasks.flyte.local import in_pod
 from tasks.gdsd.files import digest
-from tasks.local import in_pod
 
 _NAMED = re.compile("/sha256-([0-9a-f]{64})/*$")
 

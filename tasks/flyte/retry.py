@@ -14,10 +14,10 @@ import rich_click as click
 from flytekit.exceptions.base import FlyteRecoverableException as AnyRecoverable
 from flytekit.exceptions.user import FlyteRecoverableException
 
-from tasks.console import speak
+from tasks.flyte.console import speak
+from tasks.flyte.local import in_pod, limit_threads
 from tasks.gdsd import transient
 from tasks.gdsd.errors import GdsdError
-from tasks.local import in_pod, limit_threads
 
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
