@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from tasks.gdsd.records import Estimate
 from tasks.gdsd.registry.registry import Registry
 from tasks.gdsd.registry.store import Store
 
-ROOT = Path(__file__).resolve().parents[3]
 NIGHT = datetime(2026, 11, 24, 2, tzinfo=UTC)
 
 
@@ -230,35 +230,38 @@ def test_a_writer_killed_anywhere_leaves_the_champion_and_the_next_one_works(
     assert alive and steps > 10
 
 
-RACER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tasks.gdsd.errors import StaleError
-from tasks.gdsd.registry.registry import Registry
-from tests.gdsd.registry.test_registry import add, make_policy
-
-registry, scratch, me = Registry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-won = 0
-for turn in range(1000):
-    if won == 5:
-        break
-    champion = registry.champion()
-    entry = add(registry, make_policy(scratch / f"{{me}}-{{turn}}", f"{{me}}-{{turn}}-"), champion)
-    try:
-        registry.promote(entry, against=champion, who=me, why=str(turn))
-        won += 1
-        print(entry)
-    except StaleError:
-        pass
-"""
+def race(url: str, scratch: Path, me: int, wins: int) -> list[str]:
+    """Promotes so many policies, each tried anew where another writer was faster; returns their ids."""
+    registry, won = Registry(url), list[str]()
+    for turn in range(1000):
+        champion = registry.champion()
+        entry = add(registry, make_policy(scratch / f"{me}-{turn}", f"{me}-{turn}-"), champion)
+        with suppress(StaleError):
+            registry.promote(entry, against=champion, who=str(me), why=str(turn))
+            won.append(entry)
+        if len(won) == wins:
+            break
+    return won
 
 
-def check_race(registry: Registry, claimed: set[str], racers: int, each: int) -> None:
-    """Everybody's promotions are there, each against the champion that it was judged against, and all entries whole."""
+@pytest.mark.parametrize(("racers", "wins"), [pytest.param(4, 5, id="processes"), pytest.param(3, 2, id="threads")])
+def test_writers_at_once_lose_and_mix_nothing(
+    racers: int, wins: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """If it fails, two runs that end in the same moment cost one of them its policy, or serve a mixture.
+
+    Processes race in a folder, threads in an object store.
+    """
+    is_process = request.node.callspec.id == "processes"
+    url = str(tmp_path / "registry") if is_process else f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
+    executor = ProcessPoolExecutor(racers, get_context("spawn")) if is_process else ThreadPoolExecutor(racers)
+    with executor as pool:
+        writers = [pool.submit(race, url, tmp_path / "scratch", me, wins) for me in range(racers)]
+        claimed = [entry for writer in writers for entry in writer.result(120)]
+    registry = Registry(url)
     history = registry.history()
-    assert [change.sequence for change in history] == list(range(1, racers * each + 1))
-    assert {change.entry for change in history} == claimed and len(claimed) == racers * each
+    assert [change.sequence for change in history] == list(range(1, racers * wins + 1))
+    assert {change.entry for change in history} == {*claimed} and len(claimed) == racers * wins
     before = None
     for change in history:
         assert change.previous == before and registry.entry(change.entry).parent == before
@@ -267,48 +270,30 @@ def check_race(registry: Registry, claimed: set[str], racers: int, each: int) ->
         registry.verify(entry)
 
 
-def test_processes_that_promote_at_once_lose_and_mix_nothing(tmp_path: Path) -> None:
-    """If it fails, two runs that end in the same moment cost one of them its policy, or serve a mixture.
+@pytest.mark.whole
+def test_readers_beside_writers_see_whole_entries_and_no_older_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a service that fetches the champion while a run ends gets half a policy, or the one before it."""
+    upload = Store.upload
 
-    Four processes promote five policies each; whoever finds another champion than it started from tries again.
-    """
-    url = str(tmp_path / "registry")
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER.format(root=str(ROOT)), url, str(tmp_path / "scratch"), str(number)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(4)
-    ]
-    claimed = {line for racer in racers for line in racer.communicate(timeout=120)[0].split()}
-    assert [racer.returncode for racer in racers] == [0] * 4
-    check_race(Registry(url), claimed, 4, 5)
+    def slowly(self: Store, name: str, source: Path) -> None:
+        time.sleep(0.05)  # weights take long
+        upload(self, name, source)
 
-
-def test_threads_that_promote_at_once_in_an_object_store_lose_and_mix_nothing(s3: str, tmp_path: Path) -> None:
-    """If it fails, the same happens where the registry of a cluster lies."""
-    url = f"{s3}/{uuid.uuid4().hex}"
-    claimed: list[str] = []
-
-    def race(me: int) -> None:
-        registry, won, turn = Registry(url), 0, 0
-        while won < 2:
-            champion, turn = registry.champion(), turn + 1
-            entry = add(registry, make_policy(tmp_path / f"{me}-{turn}", f"{me}-{turn}-"), champion)
-            try:
-                registry.promote(entry, against=champion, who=str(me), why="better")
-            except StaleError:
-                continue
-            won += 1
-            claimed.append(entry)
-
-    threads = [threading.Thread(target=race, args=(me,)) for me in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    check_race(Registry(url), set(claimed), 3, 2)
+    monkeypatch.setattr(Store, "upload", slowly)
+    registry, last, looks, whole = Registry(str(tmp_path / "registry")), 0, 0, set[str]()
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(race, registry.url, tmp_path / "scratch", me, 5) for me in range(2)]
+        while not all(writer.done() for writer in writers):
+            head, entries = registry.log.head(), set(registry.entries())
+            if head is not None:
+                assert head.sequence >= last and head.entry in entries
+                last, looks = head.sequence, looks + 1
+            for entry in entries - whole:  # in the moment in which it is first seen
+                registry.verify(entry)
+            whole |= entries
+    assert all(len(writer.result()) == 5 for writer in writers) and looks >= 5
 
 
 def test_a_promotion_whose_answer_was_lost_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
