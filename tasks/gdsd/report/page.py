@@ -4,10 +4,9 @@ import html
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import yaml
 
 from tasks.gdsd.report import answers, curves, outcome, training
-from tasks.gdsd.report.style import Html, Tile, document, table_html, tiles
+from tasks.gdsd.report.style import Tile, as_yaml, document, table_html, tiles
 from tasks.gdsd.run import health
 from tasks.gdsd.run.costs import HOUR, money
 from tasks.gdsd.run.provenance import MAIN, Provenance
@@ -23,13 +22,13 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             f"<h1>{name}</h1><p class='sub'>{html.escape(_subtitle(record))}</p>",
             "<div class='top'>",
             tiles([_better(record), _much(record), _sure(record), _cost(record)]),
-            _curve(record),
+            curves.headline(record.progress(), record.base, record.trained),
             "</div>",
             training.concerns_html([concern.said() for concern in health.concerns(record.progress())]),
             outcome.fall_back(record),
             "<h2>Outcome</h2>",
             outcome.table(record),
-            outcome.guards(record.decision),
+            *([table_html(outcome.GUARDS, outcome.guarded(record.decision))] if record.decision.guards else []),
             f"<p>{html.escape(outcome.protocol(record))}</p>",
             "<h2>Training</h2>",
             f"<p>{html.escape(_policy(record))}</p>",
@@ -47,7 +46,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<h2>Where it came from</h2>",
             _origin(record, origin),
             "<details><summary>Configuration</summary>",
-            f"<pre>{html.escape(yaml.safe_dump(record.config.model_dump(mode='json'), sort_keys=False))}</pre>",
+            f"<pre>{html.escape(as_yaml(record.config))}</pre>",
             "</details><details><summary>All packages</summary>",
             table_html(["package", "version"], [[*item] for item in origin.packages.items()]),
             "</details>",
@@ -133,17 +132,8 @@ def _hours(seconds: float) -> str:
     return f"{seconds / HOUR:.3g}" if seconds >= HOUR / 1000 else "under 0.001"
 
 
-def _curve(record: RunRecord) -> str:
-    return curves.headline(
-        [reward.reward_mean for reward in record.rewards],
-        record.validations,
-        record.base.solved,
-        (record.trained.round, record.trained.solved),
-    )
-
-
 def _panels(record: RunRecord) -> str:
-    panels = training.panels(record.rewards, record.epochs, record.validations, record.base, record.trained)
+    panels = training.panels(record.progress(), record.base, record.trained)
     times = record.round_times()
     rounds = [epoch.round for epoch in record.epochs]
     overhead = curves.Line("", rounds, [None if timed is None else timed.share for timed in times])
@@ -163,7 +153,7 @@ def _costs(record: RunRecord) -> str:
     total = sum(cost.seconds for cost in costs)
     paid = money(costs)
     head = ["stage", "device", "seconds", "share", "device-hours", "tokens/s", *(["cost"] if paid is not None else [])]
-    rows: list[list[str | Html]] = [
+    rows: list[list[str]] = [
         [
             cost.stage,
             cost.device or "not recorded",
@@ -199,39 +189,37 @@ def _warnings(record: RunRecord) -> str:
 
 def _origin(record: RunRecord, origin: Provenance) -> str:
     source, execution = origin.source, origin.execution
-    rows: list[list[str | Html]] = [
+    checkout = "no checkout" if source is None else source.commit
+    if source is not None and not source.clean:
+        checkout += ", with changes that are not committed"
+    rows = [
         ["rounds began", _when(record.began_unix_seconds)],
         ["sources, SHA-256", origin.sources_sha256],
-        [
-            "git commit",
-            "no checkout"
-            if source is None
-            else f"{source.commit}{'' if source.clean else ', with changes that are not committed'}",
-        ],
+        ["git commit", checkout],
         ["base, SHA-256", origin.base_sha256 or "not recorded"],
         ["published policy, SHA-256", origin.policy_sha256],
         ["problems, SHA-256", record.trained.protocol.prompts_sha256],
         ["report by", f"Python {origin.python}, {origin.platform}, {origin.cpus} cores"],
         ["packages", ", ".join(f"{name} {origin.packages[name]}" for name in MAIN if name in origin.packages)],
     ]
-    if execution is not None:
+    if execution is None:
+        rows.append(["execution", "on one machine, without a cluster"])
+    else:
         rows += [
             ["execution", f"{execution.name} in {execution.project}, {execution.domain}"],
             ["image", execution.image or "not known"],
             ["workflow version", execution.version or "not known"],
         ]
-    else:
-        rows.append(["execution", "on one machine, without a cluster"])
     if record.policy.parent is not None:  # `train` would begin with the configured policy instead
-        said = (
+        repeat = (
             f"<p>It began with an earlier policy, SHA-256 {html.escape(record.policy.parent)}. To repeat it, "
             "<code>retrain</code> with the same configuration and <code>--kickoff_time</code>, from a registry whose "
             "champion is that policy.</p>"
         )
-        return table_html([], rows) + said
-    lines = [] if source is None else [f"git checkout {source.commit}"]
-    lines.append(origin.command)
-    return (
-        f"{table_html([], rows)}<p>To repeat it, with the <code>config.yaml</code> of this run's folder:</p>"
-        f"<pre>{html.escape(chr(10).join(lines))}</pre>"
-    )
+    else:
+        command = origin.command if source is None else f"git checkout {source.commit}\n{origin.command}"
+        repeat = (
+            "<p>To repeat it, with the <code>config.yaml</code> of this run's folder:</p>"
+            f"<pre>{html.escape(command)}</pre>"
+        )
+    return table_html([], rows) + repeat

@@ -12,7 +12,7 @@ def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
 
     What is left is told by this round's own work, without the validations.
     """
-    applied = [step for step in epoch.steps if not step.skipped]
+    applied = epoch.applied()
     last = applied[-1] if applied else None
     seconds = reward.rollout_busy_seconds + reward.reward_seconds + epoch.seconds
     measured = {
