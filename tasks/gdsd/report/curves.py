@@ -132,7 +132,7 @@ def _plot(axes: "Axes", panel: Panel) -> None:
         alone = "o" if line.intervals or len(points) == 1 else ""
         axes.plot(at, values, color=colour, marker=alone, markersize=3.5)
         if line.intervals:
-            low, high = ([scale * getattr(each, end) for each in line.intervals] for end in ("low", "high"))
+            low, high = zip(*((scale * each.low, scale * each.high) for each in line.intervals), strict=True)
             axes.vlines(line.rounds, low, high, color=colour, linewidth=1.2, alpha=0.55)
     if panel.level is not None:
         axes.axhline(scale * panel.level[1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)

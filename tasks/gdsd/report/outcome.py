@@ -2,7 +2,7 @@
 
 import html
 
-from tasks.gdsd.records import Decision, DriftStats, EvalReport, RewardStats
+from tasks.gdsd.records import Decision, EvalReport, RewardStats
 from tasks.gdsd.report.style import table_html
 from tasks.gdsd.run.run_record import RunRecord
 
@@ -76,16 +76,12 @@ def drift(record: RunRecord) -> str:
     if not rounds:
         return ""
 
-    def agreement(drift: DriftStats) -> float:
-        return drift.agreement.mean if drift.agreement is not None else 1.0
-
-    def gap(drift: DriftStats) -> float:
-        return abs(drift.reward_gap.mean) if drift.reward_gap is not None else 0.0
-
+    agreements = {drift.round: drift.agreement.mean for drift in rounds if drift.agreement is not None}
+    gaps = {drift.round: abs(drift.reward_gap.mean) for drift in rounds if drift.reward_gap is not None}
     shown = [
         ("first", rounds[0]),
-        ("least agreement", min(rounds, key=agreement)),
-        ("largest difference", max(rounds, key=gap)),
+        ("least agreement", min(rounds, key=lambda drift: agreements[drift.round])),
+        ("largest difference", max(rounds, key=lambda drift: gaps.get(drift.round, 0.0))),
         ("last", rounds[-1]),
     ]
     head = ["before the rollouts of", "round", "equal tokens, %", "reward, exact", "difference", "positions computed"]

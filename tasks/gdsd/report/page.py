@@ -1,10 +1,12 @@
-"""The report of a run: first what a reader decides by, then how it came about."""
+"""The report of a run: first what a reader decides by, then how it came about. And the page of one that goes on."""
 
 import html
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from tasks.gdsd.records import Progress
 from tasks.gdsd.report import answers, curves, outcome, training
 from tasks.gdsd.report.style import Tile, as_yaml, document, table_html, tiles
 from tasks.gdsd.run import health
@@ -21,7 +23,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
         [
             f"<h1>{name}</h1><p class='sub'>{html.escape(_subtitle(record))}</p>",
             "<div class='top'>",
-            tiles([_better(record), _much(record), _sure(record), _cost(record)]),
+            tiles(_tiles(record)),
             curves.headline(record.progress(), record.base, record.trained),
             "</div>",
             training.concerns_html([concern.said() for concern in health.concerns(record.progress())]),
@@ -54,6 +56,31 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
     )
 
 
+def progress_page(
+    name: str,
+    rounds: int,  # that the run is to have
+    run: Progress,
+    concerns: Sequence[tuple[str, str]] = (),  # what is wrong, and what to try
+    times: str = "",  # what a round takes, and the rest
+) -> str:
+    """Returns the page of a run after some of its rounds; drawing takes well under a second."""
+    title = f"{name}: round {len(run.epochs)} of {rounds}"
+    last = f"reward {run.rewards[-1].reward_mean:.3f}" if run.rewards else "no reward yet"
+    if run.validations:
+        found = run.validations[-1]
+        last += f", {found.solved.percent()} of the validation problems solved after round {found.round}"
+    return document(
+        title,
+        [
+            f"<h1>{html.escape(title)}</h1><p class='sub'>{html.escape(last)}. {html.escape(times)}</p>",
+            training.concerns_html(concerns),
+            curves.headline(run),
+            "<h2>Training</h2>",
+            f"<div class='panels'>{curves.draw(training.panels(run))}</div>",
+        ],
+    )
+
+
 def _subtitle(record: RunRecord) -> str:
     rollouts = record.config.rollout.prompts_per_round * record.config.rollout.group_size
     rounds = len(record.epochs)
@@ -69,56 +96,41 @@ def _when(unix_seconds: float) -> str:
     return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _better(record: RunRecord) -> Tile:
-    decision = record.decision
-    gain = decision.solved_difference
+def _tiles(record: RunRecord) -> list[Tile]:
+    """Whether it got better, by how much, how sure that is, and at what cost."""
+    base, trained, decision, costs = record.base, record.trained, record.decision, record.stage_costs()
+    gain, devices = decision.solved_difference, sorted({cost.device for cost in costs if cost.device})
     if decision.promoted:
-        return Tile("Did it get better?", "Yes: promoted", f"{_sentence(decision.reason)}.", "good")
-    if gain.high < 0:
+        found = "Yes: promoted"
+    elif gain.high < 0:
         found = "No, worse: not promoted"
     elif gain.low > record.config.judge.margin:
         found = "A guard fails: not promoted"
     else:
         found = "Not shown: not promoted" if gain.low <= 0 else "Not enough: not promoted"
-    return Tile("Did it get better?", found, f"{_sentence(decision.reason)}.", "bad")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _much(record: RunRecord) -> Tile:
-    return Tile(
-        "By how much?",
-        f"{100 * record.decision.solved_difference.mean:+.1f} points",
-        f"{100 * record.base.solved.mean:.1f} % of {record.trained.protocol.problems} test problems solved before, "
-        f"{100 * record.trained.solved.mean:.1f} % after; reward {record.base.reward.mean:.3f} and "
-        f"{record.trained.reward.mean:.3f}.",
-    )
-
-
-def _sure(record: RunRecord) -> Tile:
-    decision = record.decision
-    gain = decision.solved_difference
-    return Tile(
-        "How sure?",
-        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
-        f"{100 * decision.confidence:g} % interval of the gain, paired by problem. Of this one run: another seed ends "
-        "elsewhere.",
-    )
-
-
-def _cost(record: RunRecord) -> Tile:
-    costs = record.stage_costs()
-    devices = sorted({cost.device for cost in costs if cost.device})
+    reason = f"{decision.reason[:1].upper()}{decision.reason[1:]}."
     hours = f"{_hours(sum(cost.device_seconds for cost in costs))} device-hours of work"
-    paid = money(costs)
     more = [f"{hours} on {', '.join(devices)}" if devices else hours]
-    if paid is not None:
+    if (paid := money(costs)) is not None:
         more.append(f"{paid:.2f} at the configured prices")
     if (beyond := record.overhead()) is not None:
         more.append(f"{beyond.share:.0%} of a round was overhead")
-    return Tile("At what cost?", span(sum(cost.seconds for cost in costs)), f"{'; '.join(more)}.")
+    return [
+        Tile("Did it get better?", found, reason, "good" if decision.promoted else "bad"),
+        Tile(
+            "By how much?",
+            f"{100 * gain.mean:+.1f} points",
+            f"{100 * base.solved.mean:.1f} % of {trained.protocol.problems} test problems solved before, "
+            f"{100 * trained.solved.mean:.1f} % after; reward {base.reward.mean:.3f} and {trained.reward.mean:.3f}.",
+        ),
+        Tile(
+            "How sure?",
+            f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
+            f"{100 * decision.confidence:g} % interval of the gain, paired by problem. Of this one run: another seed "
+            "ends elsewhere.",
+        ),
+        Tile("At what cost?", span(sum(cost.seconds for cost in costs)), f"{'; '.join(more)}."),
+    ]
 
 
 def span(seconds: float) -> str:
