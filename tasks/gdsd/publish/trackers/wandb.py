@@ -11,7 +11,7 @@ from tasks.gdsd.publish.trackers import files
 from tasks.gdsd.publish.trackers.base import TrackedRun
 
 if TYPE_CHECKING:
-    from wandb import Run
+    from wandb import Run, Settings
 
 SECONDS = 120.0  # until the server has taken a run in
 
@@ -28,20 +28,7 @@ def track(config: WandbConfig, run: TrackedRun, key: str | None, options: Mappin
     import wandb
     from wandb.errors import AuthenticationError, CommError, UsageError
 
-    offline = config.mode == "offline"
     with tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True) as name:
-        settings = wandb.Settings(
-            api_key=None if offline else key,
-            init_timeout=SECONDS,
-            console="off",  # nothing of this process beside the run: no output, machine, code or packages
-            silent=True,
-            disable_code=True,
-            disable_git=True,
-            disable_job_creation=True,
-            x_disable_meta=True,
-            x_disable_stats=True,
-            x_save_requirements=False,
-        )
         try:
             told = wandb.init(
                 project=config.project,
@@ -52,7 +39,7 @@ def track(config: WandbConfig, run: TrackedRun, key: str | None, options: Mappin
                 mode=config.mode,
                 dir=name,
                 resume="allow",
-                settings=settings,
+                settings=_settings(None if config.mode == "offline" else key),
             )
             try:
                 _tell(told, run)
@@ -77,6 +64,24 @@ def track(config: WandbConfig, run: TrackedRun, key: str | None, options: Mappin
         folder = f"{config.folder.rstrip('/')}/offline-run-{run.id}"
         files.put(found, folder, options)
     return f"wandb sync {folder}"
+
+
+def _settings(key: str | None) -> "Settings":
+    """Returns settings by which the run is sent and nothing of its process: no output, machine, code or packages."""
+    from wandb import Settings
+
+    return Settings(
+        api_key=key,
+        init_timeout=SECONDS,
+        console="off",
+        silent=True,
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
 
 
 def _tell(told: "Run", run: TrackedRun) -> None:
