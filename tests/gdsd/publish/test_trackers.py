@@ -41,10 +41,8 @@ def test_a_run_is_told_in_the_names_of_the_documentation(run: TrackedRun) -> Non
     """If it fails, a tracker shows other numbers than the report, or none, under names that nobody explains."""
     metrics = record().metrics()
     for row, told in zip(metrics, run.rows, strict=True):
-        assert told.round == row["round"] and "round" not in told.numbers
-        assert {**told.numbers, **told.words} == {
-            name: value for name, value in row.items() if value is not None and name != "round"
-        }
+        found = {"round": told.round, **told.numbers, **told.words}
+        assert found == {name: value for name, value in row.items() if value is not None}
     assert [row.unix_seconds for row in run.rows] == [1006.0, 1016.0]
     assert run.results["test/base_solved"] == 0.3 and run.results["test/gain_low"] == 0.1
     assert run.config["distill.learning_rate"] == 1e-3 and run.config["distill.objective.name"] == "gdsd"
@@ -55,14 +53,13 @@ def test_the_id_is_that_of_the_run(run: TrackedRun) -> None:
 
     One that is served from the cache began its rounds at another time, and may be told of elsewhere.
     """
-    first = record()
-    assert run.id == base.of(first, run.report).id
-    assert run.id == base.of(record(began_unix_seconds=5.0), run.report).id
-    publish = PublishConfig(trackers=[TensorBoardConfig(folder="elsewhere")])
-    assert run.id == base.of(record(config=first.config.model_copy(update={"publish": publish})), run.report).id
-    assert run.id != base.of(record(config=first.config.model_copy(update={"seed": 7})), run.report).id
+    first, publish = record(), PublishConfig(trackers=[TensorBoardConfig(folder="elsewhere")])
+    told_elsewhere, other = (first.config.model_copy(update=each) for each in ({"publish": publish}, {"seed": 7}))
+    for same in ({}, {"began_unix_seconds": 5.0}, {"config": told_elsewhere}):
+        assert run.id == base.of(record(**same), run.report).id
     later = [epoch.model_copy(update={"ended_unix_seconds": 2000.0}) for epoch in first.epochs]
-    assert run.id != base.of(record(epochs=later), run.report).id
+    for changed in ({"config": other}, {"epochs": later}):
+        assert run.id != base.of(record(**changed), run.report).id
 
 
 def test_tensorboard_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The registry of promoted policies: what it promises to writers at once, to killed ones and to readers."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -179,50 +180,42 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         registry.fetch(forged, tmp_path / "fetched")
 
 
+def mortal(act: Callable[..., object], lives: Iterator[int]) -> Callable[..., object]:
+    """An operation on files before which its process is killed once it has no life left."""
+
+    def acted(*arguments: object) -> object:
+        if next(lives, None) is None:
+            raise KeyboardInterrupt
+        return act(*arguments)
+
+    return acted
+
+
 def test_a_writer_killed_anywhere_leaves_the_champion_and_the_next_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, a machine that is taken away at the wrong moment ends the nightly runs, or half a policy is served.
 
-    The writer dies before each of the operations on files that an addition and a promotion are made of, in turn. So
-    this is also all that a reader beside a writer can see: whole entries, and one champion.
+    The writer dies before each of the operations on files that an addition and a promotion are made of, in turn.
     """
-    real = {name: getattr(os, name) for name in ("replace", "link", "fsync")}
-    alive = 0
-    for steps in range(100):
-        registry = Registry(str(tmp_path / f"registry-{steps}"))
-        first = promote(registry, tmp_path / f"a-{steps}", "a")
-        folder, left = make_policy(tmp_path / f"b-{steps}", "b"), steps
-
-        def mortal(name: str):
-            def act(*arguments):
-                nonlocal left
-                if left == 0:
-                    raise KeyboardInterrupt
-                left -= 1
-                return real[name](*arguments)
-
-            return act
-
-        with monkeypatch.context() as patch:
-            for name in real:
-                patch.setattr(os, name, mortal(name))
-            try:
-                registry.promote(add(registry, folder, first), against=first, who="night", why="better")
-                alive += 1
-            except KeyboardInterrupt:
-                pass
+    for steps in itertools.count():
+        registry, is_alive, lives = Registry(str(tmp_path / f"registry-{steps}")), False, iter(range(steps))
+        first, folder = promote(registry, tmp_path / f"a-{steps}", "a"), make_policy(tmp_path / f"b-{steps}", "b")
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            for name in ("replace", "link", "fsync"):
+                patch.setattr(os, name, mortal(getattr(os, name), lives))
+            registry.promote(add(registry, folder, first), against=first, who="night", why="better")
+            is_alive = True
         recorded = len(registry.history()) == 2
-        champion = registry.champion()
-        assert champion is not None and (recorded or champion == first)
+        assert recorded or registry.champion() == first
         for entry in registry.entries():
             registry.verify(entry)
         if not recorded:
             registry.promote(add(registry, folder, first), against=first, who="night", why="better")
         assert registry.champion() == add(registry, folder, first) and len(registry.history()) == 2
-        if alive:
+        if is_alive:
             break
-    assert alive and steps > 10
+    assert steps > 10
 
 
 def race(url: str, scratch: Path, me: int, wins: int) -> list[str]:
