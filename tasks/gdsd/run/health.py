@@ -151,7 +151,8 @@ def _surprise(wrong: Callable[[float, float], bool], said: str, remedy: str, mat
         first, now = float(surprise[:RECENT].mean()), seen.recent("surprise")
         if not wrong(now, first):
             return None
-        return f"{said}: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first", remedy
+        beside = f", with {seen.recent('solved'):.0%} of the rollouts solved" if matters else ""
+        return f"{said}: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first{beside}", remedy
 
     return check
 
