@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_origin
 
 from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
@@ -52,14 +52,10 @@ def _walk(model: type[BaseModel], place: str) -> Iterator[tuple[type[BaseModel],
     yield model, place
     for name, field in model.model_fields.items():
         below = f"{place}.{name}" if place else name
-        if _holds_names(field):
+        if get_origin(field.annotation) is dict:
             below += ".<name>"
         for child in submodels(field.annotation):
             yield from _walk(child, below)
-
-
-def _holds_names(field: FieldInfo) -> bool:
-    return getattr(field.annotation, "__origin__", None) is dict
 
 
 def _section(model: type[BaseModel], places: Mapping[str, list[str]]) -> str:

@@ -70,9 +70,7 @@ def report_progress(
         page = report.progress_page(
             name,
             rounds,
-            after.rewards,
-            after.epochs,
-            after.validations,
+            after,
             [concern.said() for concern in concerns],
             progress.times(after, rounds),
         )

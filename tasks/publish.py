@@ -147,7 +147,7 @@ def _track(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfi
     name = secret_of(config)
     with _kept(folder, PublishConfig(trackers=[config])):
         key = None if name is None else _key(name)
-        return trackers.make(config, options).track(base.of(record, Path(os.fspath(report))), key)
+        return trackers.track(config, base.of(record, Path(os.fspath(report))), key, options)
 
 
 @cpu_task(hours=6, retries=3, cached=False, secret=Secret(group=GROUP, key=HUB))

@@ -114,6 +114,10 @@ class EpochStats(Record):
     parent: str | None = None  # SHA-256 of the policy that it began with
     ended_unix_seconds: float  # when the work was done, before the policy was saved
 
+    def applied(self) -> list[StepStats]:
+        """Returns the updates that were not skipped."""
+        return [step for step in self.steps if not step.skipped]
+
 
 class Estimate(Record):
     """A mean with its confidence interval."""
@@ -121,6 +125,13 @@ class Estimate(Record):
     mean: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    def signed(self) -> str:
+        """Writes a difference and its interval."""
+        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
     def percent(self) -> str:
         """Writes a share and its interval in percent."""

@@ -125,14 +125,14 @@ def run(
     return done, held
 
 
-def simulate(made: Sequence[Stage], gpus: int, assumed: Assumptions, draws: int = 1, seed: int = 0) -> np.ndarray:
+def simulate(made: Sequence[Stage], gpus: int, assumed: Assumptions, draws: int = 1) -> np.ndarray:
     """Returns seconds and GPU-seconds of each stage in each of some rounds: (draws, stages, 2).
 
     Rounds come in pairs: where a task is slow in one it is quick in the other, so that means need fewer of them.
     """
     found, spread = [], assumed.spread
     for draw in range(draws):
-        work, loss = np.random.default_rng([seed, draw // 2, 0]), np.random.default_rng([seed, draw, 1])
+        work, loss = np.random.default_rng([0, draw // 2, 0]), np.random.default_rng([0, draw, 1])
         for stage in made:
             normal = work.standard_normal(len(stage.work)) * (-1) ** draw
             factors = np.exp(spread * normal - spread**2 / 2).tolist()  # of mean 1
@@ -141,15 +141,7 @@ def simulate(made: Sequence[Stage], gpus: int, assumed: Assumptions, draws: int 
 
 
 def capacity(
-    config: TrainConfig,
-    shape: Shape,
-    family: Family,
-    device: Device,
-    gpus: int,
-    assumed: Assumptions,
-    *,
-    draws: int = 200,
-    seed: int = 0,
+    config: TrainConfig, shape: Shape, family: Family, device: Device, gpus: int, assumed: Assumptions, draws: int = 200
 ) -> Capacity:
     """Simulates rounds on some GPUs: a shard for each, and updates on the part of one machine that is quickest."""
     firm = replace(assumed, taken=0.0)
@@ -162,8 +154,8 @@ def capacity(
         options.append((simulate(made, gpus, still)[..., 0].sum(), processes, made))
     quickest, processes, made = min(options, key=lambda option: option[:2])
     work = simulate([replace(stage, before=0.0) for stage in made], gpus, still)[..., 0].sum()
-    undisturbed = simulate(made, gpus, firm, draws, seed)[..., 0].sum(1).mean()
-    rounds = simulate(made, gpus, assumed, draws, seed)
+    undisturbed = simulate(made, gpus, firm, draws)[..., 0].sum(1).mean()
+    rounds = simulate(made, gpus, assumed, draws)
     seconds = rounds[..., 0].sum(1)
     return Capacity(
         gpus=gpus,

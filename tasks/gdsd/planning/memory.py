@@ -84,20 +84,21 @@ def of_sampling(
         else:
             maps = shape.maps()
             merging = max(maps[name][0] * maps[name][1] for name in adapter.targets) * FLOAT
-    return Memory(
+    found = Memory(
         weights=shape.parameters * b,
         adapter=settled,
         caches=2.0 * tokens * shape.layers * shape.kv_heads * shape.head_width * b if is_cached else 0.0,
         activations=max(network, drawing, arrives + merging - settled),
     )
+    return _packed(found, shape, b, adapter)
 
 
-def packed(memory: Memory, shape: Shape, b: int, bits: int | None) -> Memory:
-    """Returns the same with the blocks' weights in 4 bits and their scales, see denoiser.quantization.
+def _packed(memory: Memory, shape: Shape, b: int, adapter: AdapterConfig | None) -> Memory:
+    """Where a base has 4 bits: the same with its blocks' weights packed, see denoiser.quantization.
 
     The largest map is dense while it computes.
     """
-    if bits is None:
+    if adapter is None or adapter.base_bits is None:
         return memory
     dense = max(inputs * outputs for inputs, outputs in shape.maps().values()) * b
     saved = shape.body * (b - PACKED)
@@ -183,7 +184,8 @@ def of_epoch(
         activations=activations,
     )
     loaded = shape.parameters * weight + (outside * FLOAT + blocks * within if has_second else 0.0)
-    return replace(found, activations=found.activations + max(0.0, loaded - found.total))
+    found = replace(found, activations=found.activations + max(0.0, loaded - found.total))
+    return _packed(found, shape, weight, adapter)
 
 
 def read_micro_batch(

@@ -9,7 +9,7 @@ from tasks.gdsd.config.sampler import ExactConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.domains import make
-from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling, packed
+from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import Device, Work, completion, epoch, may_end_early, micro_batch, resolved
 
@@ -127,7 +127,6 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     batch = max(batch, min(rollout.batch_size, compared))
     one, exact = (completion(shape, prompt, sampler, frozen, each) for each in (engine, ExactConfig()))
     answer = completion(shape, prompt, answering, frozen, evaluation.engine)
-    bits = None if policy.adapter is None else policy.adapter.base_bits
     sampled = of_sampling(shape, batch, prompt, sampler, b, policy.adapter, engine, is_gpu)
     share_answers = ceil(max(evaluated(config)) / evaluation.shards) * evaluation.samples
     together = min(evaluation.batch_size, share_answers)
@@ -142,9 +141,9 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
         prompt_tokens=prompt,
         completions=completions,
         micro_batch=micro_batch(distill, rollout.group_size, share, prompt + length),
-        rollout=packed(sampled, shape, b, bits),
-        distill=packed(trained, shape, b, bits),
-        evaluation=packed(answered, shape, b, bits),
+        rollout=sampled,
+        distill=trained,
+        evaluation=answered,
         rollout_work=one * completions,
         drift_work=(one + exact) * compared,
         distill_work=epoch(shape, distill, completions, prompt + length, length, adapter),

@@ -4,7 +4,6 @@
 """
 
 from tasks.gdsd.report.folder import pair_samples, write
-from tasks.gdsd.report.page import render
-from tasks.gdsd.report.progress import progress_page
+from tasks.gdsd.report.page import progress_page, render
 
 __all__ = ["pair_samples", "progress_page", "render", "write"]

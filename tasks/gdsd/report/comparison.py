@@ -4,11 +4,9 @@ import html
 import io
 from pathlib import Path
 
-import yaml
-
 from tasks.gdsd import tables
 from tasks.gdsd.records import Tuning
-from tasks.gdsd.report.style import document, table_html
+from tasks.gdsd.report.style import as_yaml, document, table_html, table_markdown
 from tasks.gdsd.run.comparison import ComparisonRecord, points
 
 HEAD = ["objective", "learning rate", "reward, %", "area, %", "worst drop", "end below best", "solved, %", "seconds"]
@@ -22,9 +20,9 @@ def write(folder: Path, record: ComparisonRecord) -> str:
     page = render(record, drawing)
     (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "curves.svg").write_text(drawing, encoding="utf-8")
-    (folder / "table.md").write_text(markdown(record), encoding="utf-8")
+    (folder / "table.md").write_text(f"{table_markdown(HEAD, rows(record))}\n", encoding="utf-8")
     tables.write(points(record), tables.CURVES, folder / "curves.parquet")
-    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False), "utf-8")
+    (folder / "config.yaml").write_text(as_yaml(record.config), "utf-8")
     (folder / "comparison.json").write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
     return page
 
@@ -44,12 +42,6 @@ def rows(record: ComparisonRecord) -> list[list[str]]:
         ]
         for standing in record.standings()
     ]
-
-
-def markdown(record: ComparisonRecord) -> str:
-    """Returns the table for a README."""
-    lines = [HEAD, ["---"] * len(HEAD), *rows(record)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def summary(record: ComparisonRecord) -> str:
@@ -93,14 +85,14 @@ def render(record: ComparisonRecord, drawing: str) -> str:
     """Returns the page. Everything that comes from data or configuration is escaped."""
     tuned = [
         [
-            tuning.contestant,
-            f"{series.learning_rate:g}",
-            str(series.seed),
-            series.reports[-1].reward.percent(),
-            _remark(tuning, series.learning_rate),
+            run.contestant,
+            f"{run.learning_rate:g}",
+            str(run.seed),
+            run.reports[-1].reward.percent(),
+            _remark(tuning, run.learning_rate),
         ]
         for tuning in record.tunings
-        for series in tuning.series
+        for run in tuning.series
     ]
     title = html.escape(record.config.name)
     return document(
@@ -114,7 +106,7 @@ def render(record: ComparisonRecord, drawing: str) -> str:
             f"<figure class='printed'>{drawing}</figure>",
             *(["<h2>Learning rates</h2>", table_html(TRIED, tuned)] if tuned else []),
             "<h2>Configuration</h2>",
-            f"<pre>{html.escape(yaml.safe_dump(record.config.model_dump(mode='json'), sort_keys=False))}</pre>",
+            f"<pre>{html.escape(as_yaml(record.config))}</pre>",
         ],
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.gdsd.records import Estimate, EvalReport
+from tasks.gdsd.records import Estimate, EvalReport, Progress
 
 if TYPE_CHECKING:  # takes half a second to import
     from matplotlib.axes import Axes
@@ -50,15 +50,15 @@ class Panel:
     mark: tuple[str, int, Estimate] | None = None  # what the best round is called, its number, and what it came to
 
 
-def headline(
-    rewards: Sequence[float],  # mean of each round's rollouts
-    validations: Sequence[EvalReport],
-    base: Estimate | None = None,  # solved share of the base on the test problems
-    best: tuple[int, Estimate] | None = None,  # the published round and its solved share on the test problems
-) -> str:
-    """Draws what the run was for: the solved share at each validation, and the reward of the rollouts."""
-    rounds = [report.round for report in validations]
-    solved = [report.solved for report in validations]
+def headline(run: Progress, base: EvalReport | None = None, best: EvalReport | None = None) -> str:
+    """Draws what the run was for: the solved share at each validation, and the reward of the rollouts.
+
+    Args:
+        base: what the base reaches on the test problems.
+        best: what the published round reaches on them.
+    """
+    rewards = [reward.reward_mean for reward in run.rewards]
+    rounds, solved = [report.round for report in run.validations], [report.solved for report in run.validations]
     panel = Panel(
         "",
         [
@@ -66,8 +66,8 @@ def headline(
             Line("solved, validation", rounds, [share.mean for share in solved], solved, share=True),
         ],
         whole=True,
-        level=None if base is None else ("base, test", base.mean),
-        mark=None if best is None else (f"round {best[0]}, test", *best),
+        level=None if base is None else ("base, test", base.solved.mean),
+        mark=None if best is None else (f"round {best.round}, test", best.round, best.solved),
     )
     return draw([panel], width=4.4, height=2.0)
 
@@ -132,7 +132,7 @@ def _plot(axes: "Axes", panel: Panel) -> None:
         alone = "o" if line.intervals or len(points) == 1 else ""
         axes.plot(at, values, color=colour, marker=alone, markersize=3.5)
         if line.intervals:
-            low, high = ([scale * getattr(each, end) for each in line.intervals] for end in ("low", "high"))
+            low, high = zip(*((scale * each.low, scale * each.high) for each in line.intervals), strict=True)
             axes.vlines(line.rounds, low, high, color=colour, linewidth=1.2, alpha=0.55)
     if panel.level is not None:
         axes.axhline(scale * panel.level[1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)

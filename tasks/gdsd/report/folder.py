@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
-import yaml
 
 from tasks.gdsd import tables
 from tasks.gdsd.report.page import render
+from tasks.gdsd.report.style import as_yaml
 from tasks.gdsd.run.provenance import Provenance
 from tasks.gdsd.run.run_record import RunRecord
 
@@ -23,7 +23,7 @@ def write(folder: Path, record: RunRecord, samples: pa.Table, origin: Provenance
         for row in record.metrics():
             file.write(json.dumps(row) + "\n")
     tables.write(samples, tables.COMPARISON, folder / "samples.parquet")
-    (folder / "config.yaml").write_text(yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False), "utf-8")
+    (folder / "config.yaml").write_text(as_yaml(record.config), "utf-8")
     (folder / "run.json").write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
     (folder / "environment.json").write_text(origin.model_dump_json(indent=2) + "\n", "utf-8")
     return page

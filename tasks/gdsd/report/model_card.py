@@ -7,7 +7,7 @@ text in it, never markup.
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -16,7 +16,9 @@ from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.config.prompts import HubDataset, PromptConfig, PromptFile, TestConfig
 from tasks.gdsd.denoiser.checkpoint_record import CheckpointRecord
 from tasks.gdsd.domains import make
-from tasks.gdsd.records import Estimate, EvalReport
+from tasks.gdsd.records import EvalReport
+from tasks.gdsd.report import outcome
+from tasks.gdsd.report.style import table_markdown
 from tasks.gdsd.run.provenance import Provenance
 from tasks.gdsd.run.run_record import RunRecord
 
@@ -55,13 +57,14 @@ def write(record: RunRecord, policy: CheckpointRecord, origin: Provenance) -> st
     Args:
         policy: what the policy's checkpoint says of itself.
     """
+    guards = [[plain(cell) for cell in row] for row in outcome.guarded(record.decision)]
     text = "\n\n".join(
         [
             f"# {plain(record.config.name)}",
             _about(record, policy),
             "## What it reaches",
             _reached(record),
-            *([_guards(record)] if record.decision.guards else []),
+            *([table_markdown(outcome.GUARDS, guards)] if guards else []),
             "## Data",
             _data(record),
             "## How it was trained",
@@ -158,49 +161,9 @@ def _about(record: RunRecord, policy: CheckpointRecord) -> str:
 
 
 def _reached(record: RunRecord) -> str:
-    base, trained, decision = record.base, record.trained, record.decision
-    protocol = trained.protocol
-    rows = [
-        ["solved, %", base.solved.percent(), trained.solved.percent(), decision.solved_difference.points()],
-        *([f"pass@{k}, %", old.percent(), new.percent(), gain.points()] for k, old, new, gain in record.pass_at()),
-        ["mean reward", *map(_interval, (base.reward, trained.reward, decision.reward_difference))],
-    ]
-    sampler = protocol.sampler
-    times = "once" if protocol.samples == 1 else f"{protocol.samples} times"
-    return "\n\n".join(
-        [
-            _table(["test problems", "base", "this policy", "difference"], rows),
-            f"{protocol.problems} {plain(protocol.domain.name)} problems, each answered {times}; {sampler.length} "
-            f"tokens in blocks of {sampler.block_length}, {sampler.steps_per_block} steps a block, temperature "
-            f"{sampler.temperature:g}, seed {protocol.seed}{plain(protocol.by_engine())}. Intervals are at 95 % over "
-            f"the problems, that of the difference paired by problem at {100 * decision.confidence:g} %. "
-            f"{trained.judged:.1%} of the answers have a verdict; the others are left out.",
-        ]
-    )
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-def _guards(record: RunRecord) -> str:
-    rows = [
-        [
-            plain(guard.name),
-            f"{guard.base.protocol.problems} {plain(guard.base.protocol.domain.name)}",
-            guard.base.solved.percent(),
-            guard.trained.solved.percent(),
-            guard.difference.points(),
-            "holds" if guard.held else "fails",
-        ]
-        for guard in record.decision.guards
-    ]
-    return _table(["guard: must not get worse", "problems", "base, %", "this policy, %", "difference", ""], rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = table_markdown(["test problems", "base", "this policy", "difference"], outcome.reached(record))
+    judged = f"{record.trained.judged:.1%} of the answers have a verdict; the others are left out."
+    return f"{table}\n\n{plain(outcome.protocol(record))} {judged}"
 
 
 def _data(record: RunRecord) -> str:
@@ -218,7 +181,7 @@ def _data(record: RunRecord) -> str:
             [f"guard {plain(guard.name)}", str(protocol.problems), _from(config, config.test_data, None), sha256]
         )
     left = f"{stats.near_duplicates} problems were left out for being nearly those of another split"
-    return "\n\n".join([_table(["split", "problems", "from", "SHA-256 of the problems"], rows), f"{left}."])
+    return "\n\n".join([table_markdown(["split", "problems", "from", "SHA-256 of the problems"], rows), f"{left}."])
 
 
 def _from(config: TestConfig, source: PromptFile | HubDataset | None, seed: int | None) -> str:

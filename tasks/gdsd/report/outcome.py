@@ -2,38 +2,38 @@
 
 import html
 
-from tasks.gdsd.records import Decision, DriftStats, Estimate, EvalReport, RewardStats
+from tasks.gdsd.records import Decision, EvalReport, RewardStats
 from tasks.gdsd.report.style import table_html
 from tasks.gdsd.run.run_record import RunRecord
 
 
+def reached(record: RunRecord) -> list[list[str]]:
+    """Returns the rows of what base and trained policy reach on the test problems, and the difference."""
+    base, trained, decision = record.base, record.trained, record.decision
+    return [
+        ["solved, %", base.solved.percent(), trained.solved.percent(), decision.solved_difference.points()],
+        *([f"pass@{k}, %", old.percent(), new.percent(), gain.points()] for k, old, new, gain in record.pass_at()),
+        ["reward", str(base.reward), str(trained.reward), decision.reward_difference.signed()],
+    ]
+
+
 def table(record: RunRecord) -> str:
     """What base and trained policy reach on the test problems."""
-    base, trained, decision = record.base, record.trained, record.decision
+    base, trained = record.base, record.trained
     rows = [
-        ["solved, %", base.solved.percent(), trained.solved.percent(), decision.solved_difference.points()],
-        *(
-            [f"pass@{k}, %", before.percent(), after.percent(), difference.points()]
-            for k, before, after, difference in record.pass_at()
-        ),
-        [
-            "reward",
-            _interval(base.reward),
-            _interval(trained.reward),
-            _signed(decision.reward_difference),
-        ],
+        *reached(record),
         *([f"reward: {name}", _mean(value), _mean(trained.parts[name]), ""] for name, value in base.parts.items()),
         *([words, f"{before:.1%}", f"{after:.1%}", ""] for words, before, after in _shares(base, trained)),
     ]
     return table_html(["test problems", "base", f"trained (round {trained.round})", "difference"], rows)
 
 
-def guards(decision: Decision) -> str:
-    """What both policies reach on the guarded problems, if there are any."""
-    if not decision.guards:
-        return ""
-    head = ["guard", "problems", "base solved, %", "trained solved, %", "difference", "tolerated", ""]
-    rows = [
+GUARDS = ["guard: must not get worse", "problems", "base solved, %", "trained solved, %", "difference", "tolerated", ""]
+
+
+def guarded(decision: Decision) -> list[list[str]]:
+    """Returns the rows under `GUARDS`: what both policies reach on the guarded problems."""
+    return [
         [
             guard.name,
             f"{guard.base.protocol.problems} {guard.base.protocol.domain.name}",
@@ -45,7 +45,6 @@ def guards(decision: Decision) -> str:
         ]
         for guard in decision.guards
     ]
-    return table_html(head, rows)
 
 
 def rollouts(record: RunRecord) -> str:
@@ -77,16 +76,12 @@ def drift(record: RunRecord) -> str:
     if not rounds:
         return ""
 
-    def agreement(drift: DriftStats) -> float:
-        return drift.agreement.mean if drift.agreement is not None else 1.0
-
-    def gap(drift: DriftStats) -> float:
-        return abs(drift.reward_gap.mean) if drift.reward_gap is not None else 0.0
-
+    agreements = {drift.round: drift.agreement.mean for drift in rounds if drift.agreement is not None}
+    gaps = {drift.round: abs(drift.reward_gap.mean) for drift in rounds if drift.reward_gap is not None}
     shown = [
         ("first", rounds[0]),
-        ("least agreement", min(rounds, key=agreement)),
-        ("largest difference", max(rounds, key=gap)),
+        ("least agreement", min(rounds, key=lambda drift: agreements[drift.round])),
+        ("largest difference", max(rounds, key=lambda drift: gaps.get(drift.round, 0.0))),
         ("last", rounds[-1]),
     ]
     head = ["before the rollouts of", "round", "equal tokens, %", "reward, exact", "difference", "positions computed"]
@@ -96,7 +91,7 @@ def drift(record: RunRecord) -> str:
             str(drift.round),
             "" if drift.agreement is None else drift.agreement.percent(),
             _mean(drift.exact_reward),
-            "not judged" if drift.reward_gap is None else _signed(drift.reward_gap),
+            "not judged" if drift.reward_gap is None else drift.reward_gap.signed(),
             f"{drift.positions / drift.exact_positions:.0%}",
         ]
         for words, drift in shown
@@ -115,14 +110,6 @@ def _shares(first: EvalReport | RewardStats, last: EvalReport | RewardStats) -> 
     ]
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
-
-
 def _mean(value: float | None) -> str:
     return "not judged" if value is None else f"{value:.3f}"
 
@@ -130,10 +117,10 @@ def _mean(value: float | None) -> str:
 def protocol(record: RunRecord) -> str:
     """Says how the numbers came about."""
     found = record.trained.protocol
-    times = "each answered once" if found.samples == 1 else f"each answered {found.samples} times"
+    sampler, times = found.sampler, "once" if found.samples == 1 else f"{found.samples} times"
     return (
-        f"{found.problems} {found.domain.name} problems, {times}; {found.sampler.length} tokens, "
-        f"{found.sampler.steps_per_block} steps per block of {found.sampler.block_length}, temperature "
-        f"{found.sampler.temperature:g}, seed {found.seed}{found.by_engine()}; intervals at 95 %, the difference "
-        f"paired by problem at {100 * record.decision.confidence:g} %."
+        f"{found.problems} {found.domain.name} problems, each answered {times}; {sampler.length} tokens in blocks of "
+        f"{sampler.block_length}, {sampler.steps_per_block} steps a block, temperature {sampler.temperature:g}, seed "
+        f"{found.seed}{found.by_engine()}. Intervals are at 95 % over the problems, that of the difference paired by "
+        f"problem at {100 * record.decision.confidence:g} %."
     )

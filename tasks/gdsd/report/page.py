@@ -1,13 +1,14 @@
-"""The report of a run: first what a reader decides by, then how it came about."""
+"""The report of a run: first what a reader decides by, then how it came about. And the page of one that goes on."""
 
 import html
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import yaml
 
+from tasks.gdsd.records import Progress
 from tasks.gdsd.report import answers, curves, outcome, training
-from tasks.gdsd.report.style import Html, Tile, document, table_html, tiles
+from tasks.gdsd.report.style import Tile, as_yaml, document, table_html, tiles
 from tasks.gdsd.run import health
 from tasks.gdsd.run.costs import HOUR, money
 from tasks.gdsd.run.provenance import MAIN, Provenance
@@ -22,14 +23,14 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
         [
             f"<h1>{name}</h1><p class='sub'>{html.escape(_subtitle(record))}</p>",
             "<div class='top'>",
-            tiles([_better(record), _much(record), _sure(record), _cost(record)]),
-            _curve(record),
+            tiles(_tiles(record)),
+            curves.headline(record.progress(), record.base, record.trained),
             "</div>",
             training.concerns_html([concern.said() for concern in health.concerns(record.progress())]),
             outcome.fall_back(record),
             "<h2>Outcome</h2>",
             outcome.table(record),
-            outcome.guards(record.decision),
+            *([table_html(outcome.GUARDS, outcome.guarded(record.decision))] if record.decision.guards else []),
             f"<p>{html.escape(outcome.protocol(record))}</p>",
             "<h2>Training</h2>",
             f"<p>{html.escape(_policy(record))}</p>",
@@ -47,10 +48,35 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<h2>Where it came from</h2>",
             _origin(record, origin),
             "<details><summary>Configuration</summary>",
-            f"<pre>{html.escape(yaml.safe_dump(record.config.model_dump(mode='json'), sort_keys=False))}</pre>",
+            f"<pre>{html.escape(as_yaml(record.config))}</pre>",
             "</details><details><summary>All packages</summary>",
             table_html(["package", "version"], [[*item] for item in origin.packages.items()]),
             "</details>",
+        ],
+    )
+
+
+def progress_page(
+    name: str,
+    rounds: int,  # that the run is to have
+    run: Progress,
+    concerns: Sequence[tuple[str, str]] = (),  # what is wrong, and what to try
+    times: str = "",  # what a round takes, and the rest
+) -> str:
+    """Returns the page of a run after some of its rounds; drawing takes well under a second."""
+    title = f"{name}: round {len(run.epochs)} of {rounds}"
+    last = f"reward {run.rewards[-1].reward_mean:.3f}" if run.rewards else "no reward yet"
+    if run.validations:
+        found = run.validations[-1]
+        last += f", {found.solved.percent()} of the validation problems solved after round {found.round}"
+    return document(
+        title,
+        [
+            f"<h1>{html.escape(title)}</h1><p class='sub'>{html.escape(last)}. {html.escape(times)}</p>",
+            training.concerns_html(concerns),
+            curves.headline(run),
+            "<h2>Training</h2>",
+            f"<div class='panels'>{curves.draw(training.panels(run))}</div>",
         ],
     )
 
@@ -70,56 +96,41 @@ def _when(unix_seconds: float) -> str:
     return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _better(record: RunRecord) -> Tile:
-    decision = record.decision
-    gain = decision.solved_difference
+def _tiles(record: RunRecord) -> list[Tile]:
+    """Whether it got better, by how much, how sure that is, and at what cost."""
+    base, trained, decision, costs = record.base, record.trained, record.decision, record.stage_costs()
+    gain, devices = decision.solved_difference, sorted({cost.device for cost in costs if cost.device})
     if decision.promoted:
-        return Tile("Did it get better?", "Yes: promoted", f"{_sentence(decision.reason)}.", "good")
-    if gain.high < 0:
+        found = "Yes: promoted"
+    elif gain.high < 0:
         found = "No, worse: not promoted"
     elif gain.low > record.config.judge.margin:
         found = "A guard fails: not promoted"
     else:
         found = "Not shown: not promoted" if gain.low <= 0 else "Not enough: not promoted"
-    return Tile("Did it get better?", found, f"{_sentence(decision.reason)}.", "bad")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _much(record: RunRecord) -> Tile:
-    return Tile(
-        "By how much?",
-        f"{100 * record.decision.solved_difference.mean:+.1f} points",
-        f"{100 * record.base.solved.mean:.1f} % of {record.trained.protocol.problems} test problems solved before, "
-        f"{100 * record.trained.solved.mean:.1f} % after; reward {record.base.reward.mean:.3f} and "
-        f"{record.trained.reward.mean:.3f}.",
-    )
-
-
-def _sure(record: RunRecord) -> Tile:
-    decision = record.decision
-    gain = decision.solved_difference
-    return Tile(
-        "How sure?",
-        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
-        f"{100 * decision.confidence:g} % interval of the gain, paired by problem. Of this one run: another seed ends "
-        "elsewhere.",
-    )
-
-
-def _cost(record: RunRecord) -> Tile:
-    costs = record.stage_costs()
-    devices = sorted({cost.device for cost in costs if cost.device})
+    reason = f"{decision.reason[:1].upper()}{decision.reason[1:]}."
     hours = f"{_hours(sum(cost.device_seconds for cost in costs))} device-hours of work"
-    paid = money(costs)
     more = [f"{hours} on {', '.join(devices)}" if devices else hours]
-    if paid is not None:
+    if (paid := money(costs)) is not None:
         more.append(f"{paid:.2f} at the configured prices")
     if (beyond := record.overhead()) is not None:
         more.append(f"{beyond.share:.0%} of a round was overhead")
-    return Tile("At what cost?", span(sum(cost.seconds for cost in costs)), f"{'; '.join(more)}.")
+    return [
+        Tile("Did it get better?", found, reason, "good" if decision.promoted else "bad"),
+        Tile(
+            "By how much?",
+            f"{100 * gain.mean:+.1f} points",
+            f"{100 * base.solved.mean:.1f} % of {trained.protocol.problems} test problems solved before, "
+            f"{100 * trained.solved.mean:.1f} % after; reward {base.reward.mean:.3f} and {trained.reward.mean:.3f}.",
+        ),
+        Tile(
+            "How sure?",
+            f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
+            f"{100 * decision.confidence:g} % interval of the gain, paired by problem. Of this one run: another seed "
+            "ends elsewhere.",
+        ),
+        Tile("At what cost?", span(sum(cost.seconds for cost in costs)), f"{'; '.join(more)}."),
+    ]
 
 
 def span(seconds: float) -> str:
@@ -133,17 +144,8 @@ def _hours(seconds: float) -> str:
     return f"{seconds / HOUR:.3g}" if seconds >= HOUR / 1000 else "under 0.001"
 
 
-def _curve(record: RunRecord) -> str:
-    return curves.headline(
-        [reward.reward_mean for reward in record.rewards],
-        record.validations,
-        record.base.solved,
-        (record.trained.round, record.trained.solved),
-    )
-
-
 def _panels(record: RunRecord) -> str:
-    panels = training.panels(record.rewards, record.epochs, record.validations, record.base, record.trained)
+    panels = training.panels(record.progress(), record.base, record.trained)
     times = record.round_times()
     rounds = [epoch.round for epoch in record.epochs]
     overhead = curves.Line("", rounds, [None if timed is None else timed.share for timed in times])
@@ -163,7 +165,7 @@ def _costs(record: RunRecord) -> str:
     total = sum(cost.seconds for cost in costs)
     paid = money(costs)
     head = ["stage", "device", "seconds", "share", "device-hours", "tokens/s", *(["cost"] if paid is not None else [])]
-    rows: list[list[str | Html]] = [
+    rows: list[list[str]] = [
         [
             cost.stage,
             cost.device or "not recorded",
@@ -199,39 +201,37 @@ def _warnings(record: RunRecord) -> str:
 
 def _origin(record: RunRecord, origin: Provenance) -> str:
     source, execution = origin.source, origin.execution
-    rows: list[list[str | Html]] = [
+    checkout = "no checkout" if source is None else source.commit
+    if source is not None and not source.clean:
+        checkout += ", with changes that are not committed"
+    rows = [
         ["rounds began", _when(record.began_unix_seconds)],
         ["sources, SHA-256", origin.sources_sha256],
-        [
-            "git commit",
-            "no checkout"
-            if source is None
-            else f"{source.commit}{'' if source.clean else ', with changes that are not committed'}",
-        ],
+        ["git commit", checkout],
         ["base, SHA-256", origin.base_sha256 or "not recorded"],
         ["published policy, SHA-256", origin.policy_sha256],
         ["problems, SHA-256", record.trained.protocol.prompts_sha256],
         ["report by", f"Python {origin.python}, {origin.platform}, {origin.cpus} cores"],
         ["packages", ", ".join(f"{name} {origin.packages[name]}" for name in MAIN if name in origin.packages)],
     ]
-    if execution is not None:
+    if execution is None:
+        rows.append(["execution", "on one machine, without a cluster"])
+    else:
         rows += [
             ["execution", f"{execution.name} in {execution.project}, {execution.domain}"],
             ["image", execution.image or "not known"],
             ["workflow version", execution.version or "not known"],
         ]
-    else:
-        rows.append(["execution", "on one machine, without a cluster"])
     if record.policy.parent is not None:  # `train` would begin with the configured policy instead
-        said = (
+        repeat = (
             f"<p>It began with an earlier policy, SHA-256 {html.escape(record.policy.parent)}. To repeat it, "
             "<code>retrain</code> with the same configuration and <code>--kickoff_time</code>, from a registry whose "
             "champion is that policy.</p>"
         )
-        return table_html([], rows) + said
-    lines = [] if source is None else [f"git checkout {source.commit}"]
-    lines.append(origin.command)
-    return (
-        f"{table_html([], rows)}<p>To repeat it, with the <code>config.yaml</code> of this run's folder:</p>"
-        f"<pre>{html.escape(chr(10).join(lines))}</pre>"
-    )
+    else:
+        command = origin.command if source is None else f"git checkout {source.commit}\n{origin.command}"
+        repeat = (
+            "<p>To repeat it, with the <code>config.yaml</code> of this run's folder:</p>"
+            f"<pre>{html.escape(command)}</pre>"
+        )
+    return table_html([], rows) + repeat

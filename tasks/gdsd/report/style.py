@@ -4,6 +4,9 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import yaml
+from pydantic import BaseModel
+
 # The figures name these colours too, so that they follow the reader's light or dark mode.
 STYLE = """
 :root { color-scheme: light dark; --bg: #faf9f7; --card: #fff; --fg: #1d1c1a; --muted: #67635d; --line: #e3dfd8;
@@ -72,13 +75,6 @@ figure svg { display: block; width: 100%; height: auto; } svg text { font-family
 
 
 @dataclass(frozen=True)
-class Html:
-    """A piece of a page that is safe to be put into one."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Tile:
     """A question of the reader, its answer in a few words, and what stands behind it."""
 
@@ -111,12 +107,21 @@ def tiles(shown: Iterable[Tile]) -> str:
     return f"<div class='tiles'>{''.join(parts)}</div>"
 
 
-def table_html(head: Sequence[str], rows: Iterable[Sequence[str | Html]]) -> str:
+def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table, which scrolls in itself where it is wider than the page."""
 
-    def line(tag: str, cells: Sequence[str | Html]) -> str:
-        texts = [cell.text if isinstance(cell, Html) else html.escape(cell) for cell in cells]
-        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = "".join(line("td", row) for row in rows)
     return f"<div class='scroll'><table>{line('th', head) if head else ''}{body}</table></div>"
+
+
+def table_markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown; whoever calls escapes what is no text of ours."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+
+
+def as_yaml(config: BaseModel) -> str:
+    """Returns a configuration as a file has it."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

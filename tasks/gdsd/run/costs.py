@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.gdsd.config.hardware import TrainHardwareConfig
-from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, PolicyStats, Progress, PromptStats, RewardStats
+from tasks.gdsd.records import EpochStats, EvalReport, PolicyStats, Progress, PromptStats, RewardStats
 
 CPU = "cpu"
 HOUR = 3600.0
@@ -44,63 +44,48 @@ def stage_costs(
     Args:
         evaluations: all of the run: on validation and test problems, and of the guards.
     """
-    rewards, epochs = rounds.rewards, rounds.epochs
-    scoring = sum(report.scoring_seconds for report in evaluations)
-    at_work = max((_at_work(epoch) for epoch in epochs), default=1)
     found = [
         StageCost("prompts", prompts.seconds, CPU, price=hardware.prompts.price),
         StageCost("policy", policy.seconds, policy.device, price=hardware.policy.price),
-        StageCost(
-            "drift", sum(drift.seconds for drift in rounds.drifts), _named(rewards), price=hardware.rollout.price
-        ),
+        *_round_costs(hardware, rounds, evaluations),
+    ]
+    return [cost for cost in found if cost.seconds > 0]
+
+
+def device_seconds(hardware: TrainHardwareConfig, rounds: Progress) -> tuple[float, float]:
+    """Returns the seconds that GPUs, and that machines without one, were at work for some rounds."""
+    costs = _round_costs(hardware, rounds, rounds.validations)
+    gpu = sum((cost.device_seconds for cost in costs if cost.device not in (CPU, None)), 0.0)
+    return gpu, sum((cost.device_seconds for cost in costs if cost.device == CPU), 0.0)
+
+
+def _round_costs(hardware: TrainHardwareConfig, rounds: Progress, evaluations: Sequence[EvalReport]) -> list[StageCost]:
+    rewards, epochs = rounds.rewards, rounds.epochs
+    rollout, distill = hardware.rollout.price, hardware.distill.price
+    scoring = sum(report.scoring_seconds for report in evaluations)
+    # A GPU for each process, or a machine whose cores they share.
+    at_work = max((1 if epoch.device == CPU else epoch.processes for epoch in epochs), default=1)
+    answering = sum(report.seconds for report in evaluations) - scoring
+    return [
+        StageCost("drift", sum(drift.seconds for drift in rounds.drifts), _named(rewards), price=rollout),
         StageCost(
             "rollout",
             sum(reward.rollout_seconds for reward in rewards),
             _named(rewards),
             tokens=sum(reward.tokens for reward in rewards),
-            price=hardware.rollout.price,
+            price=rollout,
         ),
         StageCost("reward", sum(reward.reward_seconds for reward in rewards), CPU, price=hardware.scoring.price),
-        StageCost(
-            "distill",
-            sum(epoch.seconds for epoch in epochs),
-            _named(epochs),
-            at_work,
-            price=hardware.distill.price,
-        ),
+        StageCost("distill", sum(epoch.seconds for epoch in epochs), _named(epochs), at_work, price=distill),
         StageCost(
             "evaluate: answers",
-            sum(report.seconds for report in evaluations) - scoring,
+            answering,
             _named(evaluations),
             tokens=sum(report.tokens for report in evaluations),
             price=hardware.evaluation.price,
         ),
         StageCost("evaluate: verdicts", scoring, CPU, price=hardware.scoring.price),
     ]
-    return [cost for cost in found if cost.seconds > 0]
-
-
-def round_device_seconds(
-    reward: RewardStats, epoch: EpochStats, drift: DriftStats | None, validation: EvalReport | None
-) -> tuple[float, float]:
-    """Returns the seconds that GPUs, and that machines without one, were at work for a round."""
-    parts = [
-        (reward.device, reward.rollout_seconds),
-        (CPU, reward.reward_seconds),
-        (epoch.device, epoch.seconds * _at_work(epoch)),
-    ]
-    if drift is not None:
-        parts.append((reward.device, drift.seconds))
-    if validation is not None:
-        parts += [(validation.device, validation.seconds - validation.scoring_seconds)]
-        parts += [(CPU, validation.scoring_seconds)]
-    gpu = sum((seconds for device, seconds in parts if device not in (CPU, None)), 0.0)
-    return gpu, sum((seconds for device, seconds in parts if device == CPU), 0.0)
-
-
-def _at_work(epoch: EpochStats) -> int:
-    """Returns how many devices an epoch had: a GPU for each process, or a machine whose cores they share."""
-    return 1 if epoch.device == CPU else epoch.processes
 
 
 def money(costs: Sequence[StageCost]) -> float | None:

@@ -4,13 +4,13 @@ The thresholds were set beside the default experiment and Countdown, whose healt
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tasks.gdsd.evaluate.intervals import slope
-from tasks.gdsd.records import Concern, EpochStats, EvalReport, Progress, RewardStats, StepStats
+from tasks.gdsd.records import Concern, EvalReport, Progress
 
 RECENT = 5  # rounds over which shares and sizes are averaged, so that a single one alarms nobody
 HELD = 3  # rounds that it has to be so, since with this many rounds some would be by chance
@@ -56,7 +56,7 @@ class _Seen:
 
 def concerns(progress: Progress) -> list[Concern]:
     """Returns what there is to worry about after the last round, with the round since which it has been so."""
-    values = _values(progress.rewards, progress.epochs)
+    values = _values(progress)
     found = []
     for name, check in CHECKS.items():
         rounds = len(progress.epochs)
@@ -75,63 +75,32 @@ def _upto(progress: Progress, values: dict[str, np.ndarray], rounds: int) -> _Se
     return _Seen(values, [report for report in progress.validations if report.round <= rounds], rounds)
 
 
-def _values(rewards: list[RewardStats], epochs: list[EpochStats]) -> dict[str, np.ndarray]:
-    of_rewards: dict[str, Callable[[RewardStats], float | None]] = {
-        "reward": lambda reward: reward.reward_mean,
-        "spread": lambda reward: reward.reward_std,
-        "solved": lambda reward: reward.solved,
-        "without spread": lambda reward: reward.frac_zero_std,
-        "judged": lambda reward: reward.judged,
-        "empty": lambda reward: reward.empty,
-        "truncated": lambda reward: reward.truncated,
-        "distinct": lambda reward: reward.distinct,
-    }
-    of_updates: dict[str, Callable[[StepStats], float | None]] = {
-        "shift": lambda step: step.shift_abs,
-        "kl": lambda step: step.kl_ref,
-        "gradient": lambda step: step.grad_norm,
-    }
-    skipped = [sum(step.skipped for step in epoch.steps) / max(1, len(epoch.steps)) for epoch in epochs]
+def _values(run: Progress) -> dict[str, np.ndarray]:
+    rewards, epochs = run.rewards, run.epochs
+    last = [applied[-1] if (applied := epoch.applied()) else None for epoch in epochs]
     return {
-        **{name: _array([read(reward) for reward in rewards]) for name, read in of_rewards.items()},
-        **{name: _array([_last(epoch, read) for epoch in epochs]) for name, read in of_updates.items()},
-        "surprise": _array([epoch.steps[0].nll if epoch.steps else None for epoch in epochs]),
-        "skipped": _array(skipped),
+        "reward": _array(reward.reward_mean for reward in rewards),
+        "spread": _array(reward.reward_std for reward in rewards),
+        "solved": _array(reward.solved for reward in rewards),
+        "without spread": _array(reward.frac_zero_std for reward in rewards),
+        "judged": _array(reward.judged for reward in rewards),
+        "empty": _array(reward.empty for reward in rewards),
+        "truncated": _array(reward.truncated for reward in rewards),
+        "distinct": _array(reward.distinct for reward in rewards),
+        "shift": _array(step.shift_abs if step else None for step in last),
+        "kl": _array(step.kl_ref if step else None for step in last),
+        "gradient": _array(step.grad_norm if step else None for step in last),
+        "surprise": _array(epoch.steps[0].nll if epoch.steps else None for epoch in epochs),
+        "skipped": _array(sum(step.skipped for step in epoch.steps) / max(1, len(epoch.steps)) for epoch in epochs),
     }
 
 
-def _array(values: Sequence[float | None]) -> np.ndarray:
+def _array(values: Iterable[float | None]) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
-def _last(epoch: EpochStats, read: Callable[[StepStats], float | None]) -> float | None:
-    applied = [step for step in epoch.steps if not step.skipped]
-    return read(applied[-1]) if applied else None
-
-
 Found = tuple[str, str] | None  # what is seen, and what to try
-
-
-def _spread(seen: _Seen) -> Found:
-    share = seen.recent("without spread")
-    if not share >= NO_SPREAD or seen.solves():
-        return None
-    return (
-        f"{share:.0%} of the groups of the last {RECENT} rounds have equal rewards and teach nothing, with "
-        f"{seen.recent('solved'):.0%} of the rollouts solved",
-        "raise rollout.group_size or rollout.sampler.temperature, take easier problems or a longer warm start, or "
-        "weigh a part of the reward that tells answers apart",
-    )
-
-
-def _easy(seen: _Seen) -> Found:
-    if not seen.is_easy():
-        return None
-    return (
-        f"{seen.recent('without spread'):.0%} of the groups of the last {RECENT} rounds have equal rewards and teach "
-        f"nothing, since {seen.recent('solved'):.0%} of the rollouts are solved",
-        "take harder problems, raise rollout.group_size, or stop here: patience does so by the validations",
-    )
+Check = Callable[[_Seen], Found]
 
 
 def _flat(seen: _Seen) -> Found:
@@ -158,7 +127,7 @@ def _flat(seen: _Seen) -> Found:
     )
 
 
-def _runaway(name: str, times: float, said: str, remedy: str) -> Callable[[_Seen], Found]:
+def _runaway(name: str, times: float, said: str, remedy: str) -> Check:
     def check(seen: _Seen) -> Found:
         values = seen.all(name)
         before, recent = values[-50 - RECENT : -RECENT], values[-RECENT:]
@@ -172,53 +141,34 @@ def _runaway(name: str, times: float, said: str, remedy: str) -> Callable[[_Seen
     return check
 
 
-def _sure(seen: _Seen) -> Found:
-    surprise = seen.all("surprise")
-    if len(surprise) <= RECENT or seen.solves():
-        return None
-    first, now = float(surprise[:RECENT].mean()), seen.recent("surprise")
-    if not now < SURE * first:
-        return None
-    return (
-        f"the policy hardly varies: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first, "
-        f"with {seen.recent('solved'):.0%} of the rollouts solved",
-        "lower distill.learning_rate or distill.objective.guidance, set reference_weight, or raise "
-        "rollout.sampler.temperature",
-    )
+def _surprise(wrong: Callable[[float, float], bool], said: str, remedy: str, matters: bool = False) -> Check:
+    """Compares the surprise with that of the first rounds; where it matters, only while most rollouts fail."""
 
-
-def _unsure(seen: _Seen) -> Found:
-    surprise = seen.all("surprise")
-    if len(surprise) <= RECENT:
-        return None
-    first, now = float(surprise[:RECENT].mean()), seen.recent("surprise")
-    if not now > UNSURE * first:
-        return None
-    return (
-        f"the policy writes at random: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first",
-        "lower distill.learning_rate or rollout.sampler.temperature, or set distill.objective.trust_region",
-    )
-
-
-def _share(name: str, wrong: Callable[[float], bool], said: str, remedy: str) -> Callable[[_Seen], Found]:
     def check(seen: _Seen) -> Found:
-        value = seen.recent(name)
-        if math.isnan(value) or not wrong(value):
+        surprise = seen.all("surprise")
+        if len(surprise) <= RECENT or (matters and seen.solves()):
             return None
-        return f"{value:.0%} {said} in the last {RECENT} rounds", remedy
+        first, now = float(surprise[:RECENT].mean()), seen.recent("surprise")
+        if not wrong(now, first):
+            return None
+        beside = f", with {seen.recent('solved'):.0%} of the rollouts solved" if matters else ""
+        return f"{said}: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first{beside}", remedy
 
     return check
 
 
-def _alike(seen: _Seen) -> Found:
-    share = seen.recent("distinct")
-    if not share <= DISTINCT or seen.solves():
-        return None
-    return (
-        f"{share:.0%} of a group's completions are different ones, with {seen.recent('solved'):.0%} of the rollouts "
-        f"solved, in the last {RECENT} rounds",
-        "raise rollout.sampler.temperature, or lower distill.learning_rate or distill.objective.guidance",
-    )
+def _share(name: str, wrong: Callable[[float], bool], said: str, remedy: str, solves: bool | None = None) -> Check:
+    """Looks at a share; where `solves` is given, only while most rollouts are solved, or only while they are not."""
+
+    def check(seen: _Seen) -> Found:
+        value = seen.recent(name)
+        if math.isnan(value) or not wrong(value) or solves not in (None, seen.solves()):
+            return None
+        solved = f"{seen.recent('solved'):.0%} of the rollouts"
+        beside = {None: "", True: f", since {solved} are solved", False: f", with {solved} solved"}[solves]
+        return f"{value:.0%} {said}{beside}", remedy
+
+    return check
 
 
 def _fallen(seen: _Seen) -> Found:
@@ -239,9 +189,22 @@ def _fallen(seen: _Seen) -> Found:
     )
 
 
-CHECKS: dict[str, Callable[[_Seen], Found]] = {
-    "no spread": _spread,
-    "problems solved": _easy,
+CHECKS: dict[str, Check] = {
+    "no spread": _share(
+        "without spread",
+        lambda share: share >= NO_SPREAD,
+        f"of the groups of the last {RECENT} rounds have equal rewards and teach nothing",
+        "raise rollout.group_size or rollout.sampler.temperature, take easier problems or a longer warm start, or "
+        "weigh a part of the reward that tells answers apart",
+        solves=False,
+    ),
+    "problems solved": _share(
+        "without spread",
+        lambda share: share >= EASY,
+        f"of the groups of the last {RECENT} rounds have equal rewards and teach nothing",
+        "take harder problems, raise rollout.group_size, or stop here: patience does so by the validations",
+        solves=True,
+    ),
     "reward flat": _flat,
     "validation fell": _fallen,
     "shift": _runaway(
@@ -259,31 +222,47 @@ CHECKS: dict[str, Callable[[_Seen], Found]] = {
     "gradient": _runaway(
         "gradient", GRADIENT, "the gradient's norm", "lower distill.learning_rate or distill.max_grad_norm"
     ),
-    "policy too sure": _sure,
-    "policy too random": _unsure,
-    "completions alike": _alike,
+    "policy too sure": _surprise(
+        lambda now, first: now < SURE * first,
+        "the policy hardly varies",
+        "lower distill.learning_rate or distill.objective.guidance, set reference_weight, or raise "
+        "rollout.sampler.temperature",
+        matters=True,
+    ),
+    "policy too random": _surprise(
+        lambda now, first: now > UNSURE * first,
+        "the policy writes at random",
+        "lower distill.learning_rate or rollout.sampler.temperature, or set distill.objective.trust_region",
+    ),
+    "completions alike": _share(
+        "distinct",
+        lambda share: share <= DISTINCT,
+        f"of a group's completions of the last {RECENT} rounds are different ones",
+        "raise rollout.sampler.temperature, or lower distill.learning_rate or distill.objective.guidance",
+        solves=False,
+    ),
     "completions empty": _share(
         "empty",
         lambda share: share > EMPTY,
-        "of the completions have no text",
+        f"of the completions have no text in the last {RECENT} rounds",
         "look at the samples; weigh the part `format` of the reward, or start from a base that answers",
     ),
     "completions cut off": _share(
         "truncated",
         lambda share: share > TRUNCATED,
-        "of the completions ran out of tokens",
+        f"of the completions ran out of tokens in the last {RECENT} rounds",
         "raise rollout.sampler.length, and evaluation.sampler.length with it",
     ),
     "not judged": _share(
         "judged",
         lambda share: share < JUDGED,
-        "of the completions have a verdict",
+        f"of the completions have a verdict in the last {RECENT} rounds",
         "see the log of reward_rollouts for what could not be judged; those completions teach nothing",
     ),
     "updates skipped": _share(
         "skipped",
         lambda share: share > SKIPPED,
-        "of the updates were skipped, being not finite",
+        f"of the updates of the last {RECENT} rounds were skipped, being not finite",
         "lower distill.learning_rate, or distill.compute.precision: float32",
     ),
 }

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
-from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats
+from tasks.gdsd.records import Progress
 
 AIM = 0.1  # a share of overhead that nobody needs to mind
 
@@ -41,13 +42,7 @@ class Overhead:
         return said + (advice if self.share > AIM else "")
 
 
-def round_times(
-    began: float,
-    drifts: Sequence[DriftStats],
-    rewards: Sequence[RewardStats],
-    epochs: Sequence[EpochStats],
-    validations: Sequence[EvalReport],
-) -> list[RoundTime | None]:
+def round_times(began: float, rounds: Progress) -> list[RoundTime | None]:
     """Times each round of a run; None where that says nothing.
 
     That is so of the first round, of rounds of which something came from the cache, and of those that follow a
@@ -56,10 +51,10 @@ def round_times(
     Args:
         began: when the run began its rounds, in seconds since 1970; what was made before came from the cache.
     """
-    validated = {report.round for report in validations}
-    drifted = {drift.round: drift.seconds for drift in drifts}
-    times: list[RoundTime | None] = [None for _ in epochs[:1]]
-    for last, reward, epoch in zip(epochs[:-1], rewards[1:], epochs[1:], strict=True):
+    validated = {report.round for report in rounds.validations}
+    drifted = {drift.round: drift.seconds for drift in rounds.drifts}
+    times: list[RoundTime | None] = [None for _ in rounds.epochs[:1]]
+    for (last, epoch), reward in zip(pairwise(rounds.epochs), rounds.rewards[1:], strict=True):
         # The stages follow one another; only the shards of rollouts may overlap.
         work = drifted.get(epoch.round, 0.0) + reward.rollout_busy_seconds + reward.reward_seconds + epoch.seconds
         seconds = epoch.ended_unix_seconds - last.ended_unix_seconds

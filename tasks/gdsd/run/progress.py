@@ -1,7 +1,6 @@
 """A run's rounds in words, while it goes on."""
 
 import statistics
-from collections.abc import Sequence
 from itertools import pairwise
 
 from tasks.gdsd.records import EpochStats, Progress, RewardStats
@@ -12,7 +11,7 @@ def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
 
     What is left is told by this round's own work, without the validations.
     """
-    applied = [step for step in epoch.steps if not step.skipped]
+    applied = epoch.applied()
     last = applied[-1] if applied else None
     seconds = reward.rollout_busy_seconds + reward.reward_seconds + epoch.seconds
     measured = {
@@ -44,17 +43,13 @@ def times(progress: Progress, rounds: int) -> str:
         f"{statistics.fmean(reward.reward_seconds for reward in rewards):.1f} s of verdicts and "
         f"{statistics.fmean(epoch.seconds for epoch in epochs):.1f} s of updates"
     )
-    left = rounds - progress.epochs[-1].round
-    if (seconds := _round_seconds(epochs)) is None or left <= 0:
+    left = rounds - epochs[-1].round
+    # Between the ends of rounds, with the validations in between.
+    gaps = [later.ended_unix_seconds - earlier.ended_unix_seconds for earlier, later in pairwise(epochs)]
+    if not gaps or left <= 0:
         return f"{said}."
+    seconds = statistics.median(gaps)
     return f"{said}, {seconds:.1f} s in all; about {duration(seconds * left)} are left."
-
-
-def _round_seconds(epochs: Sequence[EpochStats]) -> float | None:
-    """The median time between the ends of rounds, validations in between included; None where there is only one."""
-    ends = [epoch.ended_unix_seconds for epoch in epochs]
-    gaps = [later - earlier for earlier, later in pairwise(ends)]
-    return statistics.median(gaps) if gaps else None
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from tasks.gdsd.records import (
     Record,
     RewardStats,
 )
-from tasks.gdsd.run.costs import StageCost, round_device_seconds, stage_costs
+from tasks.gdsd.run.costs import StageCost, device_seconds, stage_costs
 from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead, round_times
 
 
@@ -55,15 +55,11 @@ class RunRecord(Record):
 
     def stage_seconds(self) -> dict[str, float]:
         """Returns the time spent in each stage, in the order of the pipeline."""
-        return {
-            "prompts": self.prompts.seconds,
-            "policy": self.policy.seconds,
-            **({"drift": sum(drift.seconds for drift in self.drifts)} if self.drifts else {}),
-            "rollout": sum(reward.rollout_seconds for reward in self.rewards),
-            "reward": sum(reward.reward_seconds for reward in self.rewards),
-            "distill": sum(epoch.seconds for epoch in self.epochs),
-            "evaluate": sum(report.seconds for report in self.evaluations()),
-        }
+        found: dict[str, float] = {}
+        for cost in self.stage_costs():
+            stage = cost.stage.partition(":")[0]
+            found[stage] = found.get(stage, 0.0) + cost.seconds
+        return found
 
     def progress(self) -> Progress:
         """Returns what the rounds recorded."""
@@ -85,7 +81,7 @@ class RunRecord(Record):
 
     def round_times(self) -> list[RoundTime | None]:
         """Returns how long each round took, None where it was not timed."""
-        return round_times(self.began_unix_seconds, self.drifts, self.rewards, self.epochs, self.validations)
+        return round_times(self.began_unix_seconds, self.progress())
 
     def overhead(self) -> Overhead | None:
         """Returns what the rounds took beyond their work, None where none was timed."""
@@ -120,11 +116,16 @@ class RunRecord(Record):
         drifted = {drift.round: drift for drift in self.drifts}
         rows = []
         for reward, epoch, timed in zip(self.rewards, self.epochs, self.round_times(), strict=True):
-            applied = [step for step in epoch.steps if not step.skipped]
+            applied = epoch.applied()
             last = applied[-1] if applied else None
-            gpu_seconds, cpu_seconds = round_device_seconds(
-                reward, epoch, drifted.get(epoch.round), validated.get(epoch.round)
+            drift, report = drifted.get(epoch.round), validated.get(epoch.round)
+            alone = Progress(
+                drifts=[drift] if drift else [],
+                rewards=[reward],
+                epochs=[epoch],
+                validations=[report] if report else [],
             )
+            gpu_seconds, cpu_seconds = device_seconds(self.config.hardware, alone)
             row: dict[str, float | int | str | None] = {
                 "round": epoch.round,
                 "reward/mean": reward.reward_mean,
@@ -156,14 +157,14 @@ class RunRecord(Record):
                 "group/frac_distinct": reward.distinct,
                 "rollout/tokens_per_s": reward.tokens / reward.rollout_seconds,
             }
-            if (drift := drifted.get(epoch.round)) is not None and drift.agreement is not None:
+            if drift is not None and drift.agreement is not None:
                 row |= {
                     "drift/agreement": drift.agreement.mean,
                     "drift/reward_gap": None if drift.reward_gap is None else drift.reward_gap.mean,
                     "drift/frac_positions": drift.positions / drift.exact_positions,
                     "time/drift_s": drift.seconds,
                 }
-            if (report := validated.get(epoch.round)) is not None:
+            if report is not None:
                 row |= {"validation/solved": report.solved.mean, "validation/reward": report.reward.mean}
             rows.append(row)
         return rows

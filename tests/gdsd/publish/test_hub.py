@@ -57,39 +57,31 @@ def run(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "run")
 
 
-def test_a_policy_on_the_hub_is_one_to_load(there: FakeHub, run: Path, tmp_path: Path) -> None:
-    """If it fails, what was pushed is not the policy, cannot be read, or has problems and answers beside it."""
-    said = hub.push(run, CONFIG, TOKEN)
+def test_a_policy_on_the_hub_is_one_to_load(
+    there: FakeHub, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, what was pushed is not the policy, has problems or answers beside it, or the token in it."""
+    with caplog.at_level(logging.DEBUG):
+        said = hub.push(run, CONFIG, TOKEN)
     files = there.files["org/policy"]
+    assert {key for path, key in there.asked if "/api/repos" in path or "org/policy" in path} == {f"Bearer {TOKEN}"}
+    assert {key for path, key in there.asked if path.startswith("PUT /large/")} == {None}
     assert said == f"{there.url}/org/policy/commit/{1:040x}" and there.private == {"org/policy": True}
-    assert {*files} == {path.name for path in (run / "policy").iterdir()} - {checkpoint_record.OPTIMIZER} | {
-        ".gitattributes",
-        *hub.BESIDE,
-    }
+    policy = {path.name for path in (run / "policy").iterdir()} - {checkpoint_record.OPTIMIZER}
+    assert {*files} == policy | {".gitattributes", *hub.BESIDE}
+    (tmp_path / "fetched").mkdir()
     for name, content in files.items():
-        (tmp_path / "fetched").mkdir(exist_ok=True)
         (tmp_path / "fetched" / name).write_bytes(content)
     fetched = checkpoint.load(tmp_path / "fetched", CPU, moments=False).denoiser
     ours = checkpoint.load(run / "policy", CPU, moments=False).denoiser
     ids = torch.tensor([ours.encode("12.4=")])
     with torch.no_grad():
         assert torch.equal(fetched.head().logits(fetched(ids)), ours.head().logits(ours(ids)))
-    assert b"# a-run" in files["README.md"]
+    assert b"# a-run" in files["README.md"] and there.commits[0].startswith("Policy after 3 rounds")
+    assert TOKEN not in caplog.text and not any(TOKEN.encode() in content for content in files.values())
+    assert not [path for path in run.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
     hub.push(run, HubConfig(repo="org/open", private=False), TOKEN)
     assert there.private["org/open"] is False
-    commit, _ = there.commits
-    assert commit.startswith("Policy after 3 rounds")
-
-
-def test_the_token_is_a_header_and_nothing_else(there: FakeHub, run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """If it fails, whoever reads a log, a report or the repository may write to it."""
-    with caplog.at_level(logging.DEBUG):
-        hub.push(run, CONFIG, TOKEN)
-    assert {key for path, key in there.asked if "/api/" in path or ".git/" in path} == {f"Bearer {TOKEN}"}
-    assert {key for path, key in there.asked if path.startswith("PUT /large/")} == {None}
-    assert TOKEN not in caplog.text
-    assert not [name for name, content in there.files["org/policy"].items() if TOKEN.encode() in content]
-    assert not [path for path in run.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
 def test_pushed_again_nothing_changes_and_another_policy_takes_its_place(
@@ -143,16 +135,15 @@ def test_a_refusal_says_who_what_and_whether_it_is_worth_another_attempt(
     assert transient.may_pass(found.value) is again and TOKEN not in str(found.value)
 
 
-def test_a_hub_that_does_not_answer_is_worth_another_attempt(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, a lost connection at the end of a run ends it."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UnreachableError, match="was not reached for org/policy") as found:
-        hub.push(run, CONFIG, TOKEN)
+def test_a_hub_that_is_not_there_is_tried_again_and_a_policy_that_is_not_is_refused(
+    there: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a lost connection at the end of a run ends it, or a mistyped folder makes an empty repository."""
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(UnreachableError, match="was not reached for org/policy") as found:
+            hub.push(run, CONFIG, TOKEN)
     assert transient.may_pass(found.value)
-
-
-def test_a_folder_without_a_policy_is_refused_before_anything_is_asked(there: FakeHub, run: Path) -> None:
-    """If it fails, a mistyped folder makes an empty repository."""
     shutil.rmtree(run / "policy")
     with pytest.raises(CheckpointError, match="is not a checkpoint"):
         hub.push(run, CONFIG, TOKEN)

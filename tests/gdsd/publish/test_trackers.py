@@ -41,10 +41,8 @@ def test_a_run_is_told_in_the_names_of_the_documentation(run: TrackedRun) -> Non
     """If it fails, a tracker shows other numbers than the report, or none, under names that nobody explains."""
     metrics = record().metrics()
     for row, told in zip(metrics, run.rows, strict=True):
-        assert told.round == row["round"] and "round" not in told.numbers
-        assert {**told.numbers, **told.words} == {
-            name: value for name, value in row.items() if value is not None and name != "round"
-        }
+        found = {"round": told.round, **told.numbers, **told.words}
+        assert found == {name: value for name, value in row.items() if value is not None}
     assert [row.unix_seconds for row in run.rows] == [1006.0, 1016.0]
     assert run.results["test/base_solved"] == 0.3 and run.results["test/gain_low"] == 0.1
     assert run.config["distill.learning_rate"] == 1e-3 and run.config["distill.objective.name"] == "gdsd"
@@ -55,22 +53,21 @@ def test_the_id_is_that_of_the_run(run: TrackedRun) -> None:
 
     One that is served from the cache began its rounds at another time, and may be told of elsewhere.
     """
-    first = record()
-    assert run.id == base.of(first, run.report).id
-    assert run.id == base.of(record(began_unix_seconds=5.0), run.report).id
-    publish = PublishConfig(trackers=[TensorBoardConfig(folder="elsewhere")])
-    assert run.id == base.of(record(config=first.config.model_copy(update={"publish": publish})), run.report).id
-    assert run.id != base.of(record(config=first.config.model_copy(update={"seed": 7})), run.report).id
+    first, publish = record(), PublishConfig(trackers=[TensorBoardConfig(folder="elsewhere")])
+    told_elsewhere, other = (first.config.model_copy(update=each) for each in ({"publish": publish}, {"seed": 7}))
+    for same in ({}, {"began_unix_seconds": 5.0}, {"config": told_elsewhere}):
+        assert run.id == base.of(record(**same), run.report).id
     later = [epoch.model_copy(update={"ended_unix_seconds": 2000.0}) for epoch in first.epochs]
-    assert run.id != base.of(record(epochs=later), run.report).id
+    for changed in ({"config": other}, {"epochs": later}):
+        assert run.id != base.of(record(**changed), run.report).id
 
 
 def test_tensorboard_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:
     """If it fails, TensorBoard shows nothing, or each point as often as the run was told of."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tracker = trackers.make(TensorBoardConfig(folder=str(tmp_path / "runs")))
-    said = {tracker.track(run, None) for _ in range(2)}
+    config = TensorBoardConfig(folder=str(tmp_path / "runs"))
+    said = {trackers.track(config, run, None, {}) for _ in range(2)}
     assert said == {f"tensorboard --logdir {tmp_path}/runs"}
     (folder,) = (tmp_path / "runs").iterdir()
     events = EventAccumulator(str(folder))
@@ -80,13 +77,13 @@ def test_tensorboard_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:
         assert [(event.step, event.value) for event in found] == expected(run, metric)
         assert [event.wall_time for event in found] == [1006.0, 1016.0]
     assert events.Scalars("test/gain")[0].value == pytest.approx(0.4)
-    (config,) = events.Tensors("config/text_summary")
-    written = config.tensor_proto.string_val[0].decode()
+    (settings,) = events.Tensors("config/text_summary")
+    written = settings.tensor_proto.string_val[0].decode()
     assert json.loads(written) == json.loads(json.dumps(dict(run.config)))
     assert all(line.startswith("    ") for line in written.splitlines())
     assert [event.step for event in events.Tensors("rollout/engine/text_summary")] == [1, 2]
     assert (folder / "report.html").read_text() == run.report.read_text()
-    trackers.make(TensorBoardConfig(folder="memory://runs/all")).track(run, None)
+    trackers.track(TensorBoardConfig(folder="memory://runs/all"), run, None, {})
     stored = fsspec.filesystem("memory").find("/runs/all")
     assert sorted(name.rsplit("/", 1)[1] for name in stored) == [f"events.out.tfevents.{run.id}", "report.html"]
 
@@ -94,7 +91,7 @@ def test_tensorboard_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:
 def test_weights_and_biases_has_a_run_once(run: TrackedRun, tmp_path: Path) -> None:
     """If it fails, `wandb sync` sends no run, one without its numbers, or several of them."""
     config = WandbConfig(project="p", entity="team", mode="offline", folder=str(tmp_path / "runs"))
-    said = {trackers.make(config).track(run, None) for _ in range(2)}
+    said = {trackers.track(config, run, None, {}) for _ in range(2)}
     folder = tmp_path / f"runs/offline-run-{run.id}"
     assert said == {f"wandb sync {folder}"}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
@@ -150,7 +147,7 @@ def test_mlflow_has_a_run_once(run: TrackedRun, mlflow_files: MlflowConfig, monk
     """If it fails, MLflow shows no run, one without its numbers, or one for each time that it was told of."""
     from mlflow import MlflowClient
 
-    tracker, client = trackers.make(mlflow_files), MlflowClient(mlflow_files.uri)
+    client = MlflowClient(mlflow_files.uri)
 
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -158,8 +155,8 @@ def test_mlflow_has_a_run_once(run: TrackedRun, mlflow_files: MlflowConfig, monk
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_artifact", killed)
         with pytest.raises(KeyboardInterrupt):
-            tracker.track(run, None)
-    said = {tracker.track(run, None) for _ in range(2)}
+            trackers.track(mlflow_files, run, None, {})
+    said = {trackers.track(mlflow_files, run, None, {}) for _ in range(2)}
     (found,) = client.search_runs([client.get_experiment_by_name("puzzles").experiment_id])
     assert said == {f"{mlflow_files.uri}/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"}
     assert (found.info.status, found.info.run_name) == ("FINISHED", run.name)
@@ -180,7 +177,7 @@ def test_mlflow_takes_a_database(run: TrackedRun, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     config = MlflowConfig(uri=f"sqlite:///{tmp_path}/runs.db")
-    said = {trackers.make(config).track(run, None) for _ in range(2)}
+    said = {trackers.track(config, run, None, {}) for _ in range(2)}
     client = MlflowClient(config.uri)
     (found,) = client.search_runs([client.get_experiment_by_name("gdsd").experiment_id])
     assert len(said) == 1 and found.info.run_id in said.pop()
@@ -215,14 +212,14 @@ def test_a_token_travels_in_a_header_and_refusals_say_what_to_do(
     """If it fails, a wrong token is tried again and again, a short outage loses the run, or a token is printed."""
     monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
     url, status, keys = refusing
-    tracker = trackers.make(MlflowConfig(uri=url, token=True))
+    config = MlflowConfig(uri=url, token=True)
     with pytest.raises(PublishError, match="set MLFLOW_TRACKING_TOKEN") as wrong:
-        tracker.track(run, "very-secret")
+        trackers.track(config, run, "very-secret", {})
     assert set(keys) == {"Bearer very-secret"} and "MLFLOW_TRACKING_TOKEN" not in os.environ
     assert "very-secret" not in str(wrong.value) and not transient.may_pass(wrong.value)
     status[0] = 503
     with pytest.raises(UnreachableError, match=url) as busy:
-        tracker.track(run, "very-secret")
+        trackers.track(config, run, "very-secret", {})
     assert transient.may_pass(busy.value)
 
 
@@ -236,22 +233,15 @@ def test_weights_and_biases_that_cannot_be_reached_may_be_tried_again(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with pytest.raises(UnreachableError, match="does not take the run") as found:
-        trackers.make(WandbConfig(project="p")).track(run, "0" * 40)
+        trackers.track(WandbConfig(project="p"), run, "0" * 40, {})
     assert transient.may_pass(found.value)
 
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a run ends in an ImportError after hours."""
-    from tasks.gdsd.publish.trackers import mlflow, tensorboard, wandb
-
-    configs = [
-        TensorBoardConfig(folder="runs"),
-        WandbConfig(project="p"),
-        MlflowConfig(uri="sqlite:///runs.db"),
-    ]
+    configs = [TensorBoardConfig(folder="runs"), WandbConfig(project="p"), MlflowConfig(uri="sqlite:///runs.db")]
     trackers.require(configs)
-    for module in (mlflow, tensorboard, wandb):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     for config, packages in zip(configs, ("tensorboard", "wandb", "mlflow-skinny sqlalchemy alembic"), strict=True):
         with pytest.raises(ConfigError, match=f"pip install -c constraints.txt {packages}`"):
             trackers.require([config])

@@ -1,18 +1,22 @@
 """The registry of promoted policies: what it promises to writers at once, to killed ones and to readers."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
@@ -20,7 +24,6 @@ from tasks.gdsd.records import Estimate
 from tasks.gdsd.registry.registry import Registry
 from tasks.gdsd.registry.store import Store
 
-ROOT = Path(__file__).resolve().parents[3]
 NIGHT = datetime(2026, 11, 24, 2, tzinfo=UTC)
 
 
@@ -109,8 +112,8 @@ def test_changes_are_a_history_that_any_entry_comes_back_in(url: str, tmp_path: 
     assert registry.entry(second).parent == first, "an entry that was rolled back stays"
 
 
-def test_a_promotion_against_another_champion_is_stale(url: str, tmp_path: Path) -> None:
-    """If it fails, a policy becomes champion that was never compared with the one that it replaces."""
+def test_a_promotion_is_recorded_once_and_only_against_the_champion(url: str, tmp_path: Path) -> None:
+    """If it fails, a policy replaces one that it was never compared with, or a retry fails or undoes a rollback."""
     registry = Registry(url)
     first = promote(registry, tmp_path / "a", "a")
     late = add(registry, make_policy(tmp_path / "late", "late"), first)
@@ -120,12 +123,6 @@ def test_a_promotion_against_another_champion_is_stale(url: str, tmp_path: Path)
     with pytest.raises(StaleError, match="judged against an empty registry"):
         registry.promote(late, against=None, who="night", why="better")
     assert registry.champion() == second and len(registry.history()) == 2
-
-
-def test_a_promotion_is_recorded_once_and_not_again_after_a_rollback(url: str, tmp_path: Path) -> None:
-    """If it fails, a task that was killed after its work fails when tried again, or a retry undoes an operator."""
-    registry = Registry(url)
-    first, second = promote(registry, tmp_path / "a", "a"), promote(registry, tmp_path / "b", "b")
     again = registry.promote(second, against=first, who="night", why="better")
     assert again == registry.history()[-1] and len(registry.history()) == 2
     registry.roll_back(first, who="ann", why="bad")
@@ -134,10 +131,9 @@ def test_a_promotion_is_recorded_once_and_not_again_after_a_rollback(url: str, t
     assert registry.champion() == first
 
 
-def test_the_same_policy_and_evidence_are_one_entry(url: str, tmp_path: Path) -> None:
+def test_the_same_policy_and_evidence_are_one_entry(tmp_path: Path) -> None:
     """If it fails, each retry stores the weights anew, or two policies share an id."""
-    registry = Registry(url)
-    folder = make_policy(tmp_path / "a", "a")
+    registry, folder = Registry(str(tmp_path / "registry")), make_policy(tmp_path / "a", "a")
     assert add(registry, folder) == add(registry, folder)
     (folder / "adapter/weights").write_bytes(b"b")
     others = {add(registry, folder), add(registry, folder, "f" * 64)}
@@ -184,81 +180,76 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         registry.fetch(forged, tmp_path / "fetched")
 
 
+def mortal(act: Callable[..., object], lives: Iterator[int]) -> Callable[..., object]:
+    """An operation on files before which its process is killed once it has no life left."""
+
+    def acted(*arguments: object) -> object:
+        if next(lives, None) is None:
+            raise KeyboardInterrupt
+        return act(*arguments)
+
+    return acted
+
+
 def test_a_writer_killed_anywhere_leaves_the_champion_and_the_next_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, a machine that is taken away at the wrong moment ends the nightly runs, or half a policy is served.
 
-    The writer dies before each of the operations on files that an addition and a promotion are made of, in turn. So
-    this is also all that a reader beside a writer can see: whole entries, and one champion.
+    The writer dies before each of the operations on files that an addition and a promotion are made of, in turn.
     """
-    real = {name: getattr(os, name) for name in ("replace", "link", "fsync")}
-    alive = 0
-    for steps in range(100):
-        registry = Registry(str(tmp_path / f"registry-{steps}"))
-        first = promote(registry, tmp_path / f"a-{steps}", "a")
-        folder, left = make_policy(tmp_path / f"b-{steps}", "b"), steps
-
-        def mortal(name: str):
-            def act(*arguments):
-                nonlocal left
-                if left == 0:
-                    raise KeyboardInterrupt
-                left -= 1
-                return real[name](*arguments)
-
-            return act
-
-        with monkeypatch.context() as patch:
-            for name in real:
-                patch.setattr(os, name, mortal(name))
-            try:
-                registry.promote(add(registry, folder, first), against=first, who="night", why="better")
-                alive += 1
-            except KeyboardInterrupt:
-                pass
+    for steps in itertools.count():
+        registry, is_alive, lives = Registry(str(tmp_path / f"registry-{steps}")), False, iter(range(steps))
+        first, folder = promote(registry, tmp_path / f"a-{steps}", "a"), make_policy(tmp_path / f"b-{steps}", "b")
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            for name in ("replace", "link", "fsync"):
+                patch.setattr(os, name, mortal(getattr(os, name), lives))
+            registry.promote(add(registry, folder, first), against=first, who="night", why="better")
+            is_alive = True
         recorded = len(registry.history()) == 2
-        champion = registry.champion()
-        assert champion is not None and (recorded or champion == first)
+        assert recorded or registry.champion() == first
         for entry in registry.entries():
             registry.verify(entry)
         if not recorded:
             registry.promote(add(registry, folder, first), against=first, who="night", why="better")
         assert registry.champion() == add(registry, folder, first) and len(registry.history()) == 2
-        if alive:
+        if is_alive:
             break
-    assert alive and steps > 10
+    assert steps > 10
 
 
-RACER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tasks.gdsd.errors import StaleError
-from tasks.gdsd.registry.registry import Registry
-from tests.gdsd.registry.test_registry import add, make_policy
-
-registry, scratch, me = Registry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-won = 0
-for turn in range(1000):
-    if won == 5:
-        break
-    champion = registry.champion()
-    entry = add(registry, make_policy(scratch / f"{{me}}-{{turn}}", f"{{me}}-{{turn}}-"), champion)
-    try:
-        registry.promote(entry, against=champion, who=me, why=str(turn))
-        won += 1
-        print(entry)
-    except StaleError:
-        pass
-"""
+def race(url: str, scratch: Path, me: int, wins: int) -> list[str]:
+    """Promotes so many policies, each tried anew where another writer was faster; returns their ids."""
+    registry, won = Registry(url), list[str]()
+    for turn in range(1000):
+        champion = registry.champion()
+        entry = add(registry, make_policy(scratch / f"{me}-{turn}", f"{me}-{turn}-"), champion)
+        with suppress(StaleError):
+            registry.promote(entry, against=champion, who=str(me), why=str(turn))
+            won.append(entry)
+        if len(won) == wins:
+            break
+    return won
 
 
-def check_race(registry: Registry, claimed: set[str], racers: int, each: int) -> None:
-    """Everybody's promotions are there, each against the champion that it was judged against, and all entries whole."""
+@pytest.mark.parametrize(("racers", "wins"), [pytest.param(4, 5, id="processes"), pytest.param(3, 2, id="threads")])
+def test_writers_at_once_lose_and_mix_nothing(
+    racers: int, wins: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """If it fails, two runs that end in the same moment cost one of them its policy, or serve a mixture.
+
+    Processes race in a folder, threads in an object store.
+    """
+    is_process = request.node.callspec.id == "processes"
+    url = str(tmp_path / "registry") if is_process else f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
+    executor = ProcessPoolExecutor(racers, get_context("spawn")) if is_process else ThreadPoolExecutor(racers)
+    with executor as pool:
+        writers = [pool.submit(race, url, tmp_path / "scratch", me, wins) for me in range(racers)]
+        claimed = [entry for writer in writers for entry in writer.result(120)]
+    registry = Registry(url)
     history = registry.history()
-    assert [change.sequence for change in history] == list(range(1, racers * each + 1))
-    assert {change.entry for change in history} == claimed and len(claimed) == racers * each
+    assert [change.sequence for change in history] == list(range(1, racers * wins + 1))
+    assert {change.entry for change in history} == {*claimed} and len(claimed) == racers * wins
     before = None
     for change in history:
         assert change.previous == before and registry.entry(change.entry).parent == before
@@ -267,48 +258,30 @@ def check_race(registry: Registry, claimed: set[str], racers: int, each: int) ->
         registry.verify(entry)
 
 
-def test_processes_that_promote_at_once_lose_and_mix_nothing(tmp_path: Path) -> None:
-    """If it fails, two runs that end in the same moment cost one of them its policy, or serve a mixture.
+@pytest.mark.whole
+def test_readers_beside_writers_see_whole_entries_and_no_older_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a service that fetches the champion while a run ends gets half a policy, or the one before it."""
+    upload = Store.upload
 
-    Four processes promote five policies each; whoever finds another champion than it started from tries again.
-    """
-    url = str(tmp_path / "registry")
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER.format(root=str(ROOT)), url, str(tmp_path / "scratch"), str(number)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(4)
-    ]
-    claimed = {line for racer in racers for line in racer.communicate(timeout=120)[0].split()}
-    assert [racer.returncode for racer in racers] == [0] * 4
-    check_race(Registry(url), claimed, 4, 5)
+    def slowly(self: Store, name: str, source: Path) -> None:
+        time.sleep(0.05)  # weights take long
+        upload(self, name, source)
 
-
-def test_threads_that_promote_at_once_in_an_object_store_lose_and_mix_nothing(s3: str, tmp_path: Path) -> None:
-    """If it fails, the same happens where the registry of a cluster lies."""
-    url = f"{s3}/{uuid.uuid4().hex}"
-    claimed: list[str] = []
-
-    def race(me: int) -> None:
-        registry, won, turn = Registry(url), 0, 0
-        while won < 2:
-            champion, turn = registry.champion(), turn + 1
-            entry = add(registry, make_policy(tmp_path / f"{me}-{turn}", f"{me}-{turn}-"), champion)
-            try:
-                registry.promote(entry, against=champion, who=str(me), why="better")
-            except StaleError:
-                continue
-            won += 1
-            claimed.append(entry)
-
-    threads = [threading.Thread(target=race, args=(me,)) for me in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    check_race(Registry(url), set(claimed), 3, 2)
+    monkeypatch.setattr(Store, "upload", slowly)
+    registry, last, looks, whole = Registry(str(tmp_path / "registry")), 0, 0, set[str]()
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(race, registry.url, tmp_path / "scratch", me, 5) for me in range(2)]
+        while not all(writer.done() for writer in writers):
+            head, entries = registry.log.head(), set(registry.entries())
+            if head is not None:
+                assert head.sequence >= last and head.entry in entries
+                last, looks = head.sequence, looks + 1
+            for entry in entries - whole:  # in the moment in which it is first seen
+                registry.verify(entry)
+            whole |= entries
+    assert all(len(writer.result()) == 5 for writer in writers) and looks >= 5
 
 
 def test_a_promotion_whose_answer_was_lost_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,18 +299,6 @@ def test_a_promotion_whose_answer_was_lost_is_recorded_once(tmp_path: Path, monk
     assert [change.entry for change in registry.history()] == [entry]
 
 
-def test_a_store_that_creates_over_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, a store that ignores the condition loses one of two promotions, and nobody hears of it."""
-    from fsspec.implementations.memory import MemoryFileSystem
-
-    write = MemoryFileSystem.pipe_file
-    monkeypatch.setattr(
-        MemoryFileSystem, "pipe_file", lambda self, path, value, mode="overwrite": write(self, path, value)
-    )
-    with pytest.raises(RegistryError, match="creates a file over another"):
-        promote(Registry(f"memory://{uuid.uuid4().hex}"), tmp_path / "a", "a")
-
-
 def test_a_place_that_cannot_be_written_as_promised_is_refused_before_training(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,13 +308,13 @@ def test_a_place_that_cannot_be_written_as_promised_is_refused_before_training(
             Registry(name)
     with pytest.raises(RegistryError, match="cannot be written to"):
         Registry("s3://polices/registry").require_writable()
-
-    def link(*arguments: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
+    link, write = MagicMock(side_effect=PermissionError(1, "Operation not permitted")), MemoryFileSystem.pipe_file
     monkeypatch.setattr(os, "link", link)
     with pytest.raises(RegistryError, match="cannot link files"):
         Registry(str(tmp_path / "registry")).require_writable()
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", lambda self, path, value, mode: write(self, path, value))
+    with pytest.raises(RegistryError, match="creates a file over another"):
+        Registry(f"memory://{uuid.uuid4().hex}").require_writable()
 
 
 def test_what_is_asked_for_wrongly_is_said_with_what_there_is(tmp_path: Path) -> None:

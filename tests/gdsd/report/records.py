@@ -5,8 +5,11 @@ import re
 import pyarrow as pa
 
 from tasks.gdsd import report, tables
+from tasks.gdsd.config.prompts import PromptConfig, PromptFile
 from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.evaluate import intervals
 from tasks.gdsd.records import (
     Decision,
@@ -166,6 +169,30 @@ def answers(completions: list[str], rewards: list[float | None]) -> pa.Table:
 
 def pairs() -> pa.Table:
     return report.pair_samples(answers(["left", "wrong"], [0.0, 0.25]), answers(["right", "good"], [0.25, 1.0]))
+
+
+def hostile() -> tuple[RunRecord, pa.Table]:
+    """A run and its samples with `HOSTILE` in every place where data or a configuration can put a text."""
+    table = answers([HOSTILE, HOSTILE], [0.0, 1.0])
+    names = ("problem", "reference", "prompt_id", "prompt")
+    table = pa.Table.from_pylist([row | dict.fromkeys(names, HOSTILE) for row in table.to_pylist()], PARTS)
+    file = PromptFile.model_construct(path=HOSTILE, sha256="0" * 64)
+    prompts = PromptConfig.model_construct(train_data=file)
+    domain = DomainChoice.model_construct(root=CustomConfig.model_construct(path=HOSTILE, sha256="0" * 64))
+    trained, parts = evaluated(2, 7), {"parts": {HOSTILE: 0.5}, "warnings": [HOSTILE]}
+    trained = trained.model_copy(update=parts | {"protocol": trained.protocol.model_copy(update={"domain": domain})})
+    guards = [guard("g", False).model_copy(update={"name": HOSTILE, "base": trained})]
+    run = record().model_copy(
+        update={
+            "config": TrainConfig().model_copy(update={"name": HOSTILE, "prompts": prompts}),
+            "decision": decided(reason=HOSTILE, guards=guards),
+            "prompts": record().prompts.model_copy(update={"warnings": [HOSTILE]}),
+            "rewards": [rewarded(0.5).model_copy(update=parts)] * 2,
+            "base": evaluated(0, 3).model_copy(update=parts),
+            "trained": trained,
+        }
+    )
+    return run, report.pair_samples(table, table)
 
 
 def cells(page: str, first: str) -> list[str]:

@@ -8,10 +8,11 @@ from flytekit.deck.deck import _get_deck
 from playwright.sync_api import Browser
 
 from tasks.gdsd import report
+from tasks.gdsd.records import Progress
 from tasks.gdsd.report import comparison
 from tests.gdsd.browsers import CONTRASTS, DESKTOP, PHONE, SMALL_PHONE, browser, needs_browser, opened
 from tests.gdsd.report import test_comparison
-from tests.gdsd.report.records import HOSTILE, answers, evaluated, pairs, record, rendered
+from tests.gdsd.report.records import HOSTILE, answers, decided, hostile, pairs, record, rendered
 
 pytestmark = needs_browser
 LONG = "x" * 3000
@@ -70,13 +71,10 @@ def test_it_can_be_read_in_light_and_in_dark(running: Browser, page: str) -> Non
 
 def test_hostile_texts_stay_texts(running: Browser) -> None:
     """If it fails, an answer runs code in its reader's browser, or makes the page unreadable."""
+    run, _ = hostile()
+    run = run.model_copy(update={"decision": decided(reason=f"{HOSTILE} {LONG}")})
     texts = [HOSTILE, f"{RIGHT_TO_LEFT}{LONG}"]
     table = report.pair_samples(answers(texts, [0.0, 0.5]), answers(texts, [1.0, 0.0]))
-    run = record(
-        base=evaluated(0, 3).model_copy(update={"parts": {HOSTILE: 0.5}}),
-        trained=evaluated(2, 7).model_copy(update={"parts": {HOSTILE: 0.5}}),
-        decision=record().decision.model_copy(update={"reason": f"{HOSTILE} {LONG}"}),
-    )
     for size in (DESKTOP, SMALL_PHONE):
         with opened(running, rendered(run, table), size) as seen:
             assert not seen.wide()
@@ -103,23 +101,17 @@ def test_it_is_the_same_in_a_deck(running: Browser, page: str) -> None:
             assert min(found.values()) >= 4.5
 
 
-def test_a_run_under_way_can_be_read_as_well(running: Browser) -> None:
-    """If it fails, whoever watches a run on a phone sees nothing of it; before its first round, too."""
-    run = record()
-    half = report.progress_page("a-run", 5, run.rewards, run.epochs, run.validations, [("It is flat.", "Try more.")])
-    for html in (half, report.progress_page("a-run", 5, [], [], [])):
+def test_a_run_under_way_and_a_comparison_can_be_read_as_well(running: Browser) -> None:
+    """If it fails, whoever looks at a run before its end, or at a comparison, on a phone in the dark sees nothing."""
+    run, whole = record(), test_comparison.record(*test_comparison.RUNS)
+    half = report.progress_page("a-run", 5, run.progress(), [("It is flat.", "Try more.")])
+    assert "round 2 of 5" in half and "Try more." in half
+    compared = comparison.render(whole, comparison.curves(whole))
+    for html in (half, report.progress_page("a-run", 5, Progress()), compared):
         with opened(running, html, SMALL_PHONE, dark=True) as seen:
             assert not seen.wide() and not (seen.complaints or seen.requests)
-    assert "round 2 of 5" in half and "Try more." in half
-
-
-def test_a_comparison_fits_a_phone(running: Browser) -> None:
-    """If it fails, its page is wider than a phone, or cannot be read in the dark."""
-    whole = test_comparison.record(*test_comparison.RUNS)
-    page = comparison.render(whole, comparison.curves(whole))
-    with opened(running, page, SMALL_PHONE, dark=True) as seen:
-        assert not seen.wide() and not (seen.complaints or seen.requests)
-        assert min(seen.page.evaluate(CONTRASTS, ["h1", "td", "th", "p", "pre"]).values()) >= 4.5
+            found = seen.page.evaluate(CONTRASTS, ["h1", "td", "th", "p", "pre"]).values()
+            assert min(contrast for contrast in found if contrast is not None) >= 4.5
 
 
 def test_plain_pairs_are_shown(running: Browser) -> None:

@@ -93,24 +93,12 @@ def test_the_numbers_of_a_standing_by_hand() -> None:
     assert first.worst_drop == pytest.approx(0.1) and first.final_drop == pytest.approx(0.1)
     assert first.seconds == 15.0
     assert second.worst_drop == pytest.approx(0.2)
-
-
-def test_a_fall_that_was_made_good_is_a_drop_all_the_same() -> None:
-    """If it fails, unstable training passes for stable because it ended well.
-
-    0.1, 0.6, 0.2, 0.7: the deepest fall below the best so far is 0.4, and the last point is the best.
-    """
+    # A fall that was made good is a drop all the same: 0.1, 0.6, 0.2, 0.7.
     runs = series("a", 0, 0.6, 0.2, 0.7), series("a", 1, 0.6, 0.7, 0.7)
     shaky = record(*runs, names=("a",)).standings()[0]
     assert shaky.worst_drop == pytest.approx(0.4) and shaky.final_drop == 0.0
-
-
-def test_area_weighs_by_rounds() -> None:
-    """If it fails, a run whose last round is off the grid counts its last piece in full.
-
-    From (0, 0) to (2, 1): mean 0.5 over 2 rounds; from (2, 1) to (3, 1): 1 over 1. (2 * 0.5 + 1) / 3.
-    """
-    assert comparison.area([(0, 0.0), (2, 1.0), (3, 1.0)]) == pytest.approx(2 / 3)
+    # From (0, 0) to (2, 1): mean 0.5 over 2 rounds; from (2, 1) to (3, 1): 1 over 1.
+    assert comparison.area([(0, 0.0), (2, 1.0), (3, 1.0)]) == pytest.approx((2 * 0.5 + 1) / 3)
 
 
 def test_every_evaluation_is_a_row() -> None:

@@ -63,11 +63,8 @@ def test_the_hub_reads_what_the_card_says() -> None:
     )
     run = run.model_copy(update={"trained": repeatedly(run.trained, 0.875)})
     data = ModelCard(text(run)).data
-    assert (data.license, data.base_model, data["base_model_relation"]) == (
-        "mit",
-        "GSAI-ML/LLaDA-8B-Instruct",
-        "adapter",
-    )
+    assert (data.license, data.base_model) == ("mit", "GSAI-ML/LLaDA-8B-Instruct")
+    assert data["base_model_relation"] == "adapter"
     assert (data.datasets, data.pipeline_tag, data.library_name) == (["openai/gsm8k"], "text-generation", "gdsd")
     assert {"masked-diffusion", "llada", "lora"} <= set(data.tags)
     solved, passed = data.eval_results
@@ -119,12 +116,8 @@ def test_numbers_stand_with_their_intervals_protocol_and_limits() -> None:
         "2 rounds of 192 problems with 4 completions each",
     ):
         assert words in page, words
-
-
-def test_a_rival_s_card_does_not_claim_the_method() -> None:
-    """If it fails, a policy of another objective is published as one of GDSD."""
-    page = text(configured(distill={"objective": {"name": "espo"}}))
-    assert "By the objective `espo`, a rival of" in page and "are regressed" not in page
+    rival = text(configured(distill={"objective": {"name": "espo"}}))
+    assert "By the objective `espo`, a rival of" in rival and "are regressed" not in rival
 
 
 def said_everywhere(words: str) -> RunRecord:
@@ -204,21 +197,14 @@ def test_prompts_and_tokens_cannot_leave_the_example(monkeypatch: pytest.MonkeyP
     from tasks.gdsd.domains.sudoku import Sudoku
 
     nasty = "'''\n```\n\"\"\" + __import__('os').system('id') # \\ {protocol} 🙂"
-    run = record()
+    banned, run = ["'", "```", "\\", "{prompt}"], record()
     monkeypatch.setattr(Sudoku, "phrase", lambda self, problem: nasty)
     report = evaluated(2, 7)
-    sampler = report.protocol.sampler.model_copy(update={"ban": ["'", "```", "\\", "{prompt}"]})
+    sampler = report.protocol.sampler.model_copy(update={"ban": banned})
     protocol = report.protocol.model_copy(update={"sampler": sampler})
     page = text(run.model_copy(update={"trained": report.model_copy(update={"protocol": protocol})}))
     (code,) = re.findall(r"```python\n(.*?)\n```", page, re.S)
-    tree = ast.parse(code)
-    (prompt,) = [
-        node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.targets[0].id == "prompt"
-    ]
-    assert prompt == nasty
-    (written,) = [
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and str(node.value)[:1] == "{"
-    ]
-    assert json.loads(written)["sampler"]["ban"] == ["'", "```", "\\", "{prompt}"]
+    texts = [str(node.value) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    assert nasty in texts
+    (written,) = [found for found in texts if found[:1] == "{"]
+    assert json.loads(written)["sampler"]["ban"] == banned

@@ -9,19 +9,12 @@ import yaml
 
 from tasks.gdsd import report, tables
 from tasks.gdsd.config.evaluate import GateConfig
-from tasks.gdsd.config.prompts import PromptConfig, PromptFile
 from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.domains.custom import CustomConfig
-from tasks.gdsd.records import (
-    Estimate,
-    PassAt,
-)
+from tasks.gdsd.records import Estimate, PassAt
 from tasks.gdsd.report import answers as answers_of_page
 from tasks.gdsd.run.provenance import Provenance
 from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.report.records import (
-    HOSTILE,
     ORIGIN,
     PARTS,
     answers,
@@ -29,6 +22,7 @@ from tests.gdsd.report.records import (
     decided,
     evaluated,
     guard,
+    hostile,
     pairs,
     record,
     rendered,
@@ -37,48 +31,28 @@ from tests.gdsd.report.records import (
 )
 
 
-def test_pairs_hold_both_answers() -> None:
-    """If it fails, the report shows an answer under the wrong policy or problem."""
-    table = pairs()
-    assert table.to_pylist()[1] == {
-        "prompt_id": "test-1",
-        "sample": 0,
-        "prompt": "prompt 1",
-        "problem": "problem 1",
-        "reference": "reference 1",
-        "base_steps": 16,
-        "trained_steps": 16,
-        "base_tokens": ["w", "r", "o", "n", "g"],
-        "base_unmasked_at": [0, 0, 1, 1, 2],
-        "base_completion": "wrong",
-        "base_reward": 0.25,
-        "base_solved": False,
-        "base_reward_cells": 0.25,
-        "base_reward_format": None,
-        "trained_tokens": ["g", "o", "o", "d"],
-        "trained_unmasked_at": [0, 0, 1, 1],
-        "trained_completion": "good",
-        "trained_reward": 1.0,
-        "trained_solved": True,
-        "trained_reward_cells": 1.0,
-        "trained_reward_format": None,
-    }
-
-
-def test_every_sample_of_a_problem_is_paired(tmp_path: Path) -> None:
-    """If it fails, only one answer to a problem is kept, or different samples stand side by side."""
+def test_pairs_hold_both_answers_to_every_sample(tmp_path: Path) -> None:
+    """If it fails, an answer stands under the wrong policy or problem, or only one answer to a problem is kept."""
     several = [
         pa.Table.from_pylist([row | {"sample": sample} for sample, row in enumerate(table.to_pylist())], PARTS)
-        for table in (answers(["a", "b", "c"], [0.0, 0.5, None]), answers(["d", "e", "f"], [1.0, None, 0.5]))
+        for table in (answers(["a", "wrong", "c"], [0.0, 0.25, None]), answers(["d", "good", "f"], [1.0, None, 0.5]))
     ]
     table = report.pair_samples(*several)
     found = tables.read(tables.write(table, tables.COMPARISON, tmp_path / "s.parquet"), tables.COMPARISON).to_pylist()
-    assert [(row["sample"], row["base_completion"], row["trained_completion"]) for row in found] == [
-        (0, "a", "d"),
-        (1, "b", "e"),
-        (2, "c", "f"),
-    ]
     assert [row["trained_reward_cells"] for row in found] == [1.0, None, 0.5]
+    shared = {
+        "prompt_id": "test-1",
+        "sample": 1,
+        "prompt": "prompt 1",
+        "problem": "problem 1",
+        "reference": "reference 1",
+    }
+    base = {"steps": 16, "tokens": [*"wrong"], "unmasked_at": [0, 0, 1, 1, 2], "completion": "wrong", "reward": 0.25}
+    base |= {"solved": False, "reward_cells": 0.25, "reward_format": None}
+    trained = {"steps": 16, "tokens": [*"good"], "unmasked_at": [0, 0, 1, 1], "completion": "good", "reward": None}
+    trained |= {"solved": None, "reward_cells": None, "reward_format": None}
+    policies = {"base": base, "trained": trained}
+    assert found[1] == shared | {f"{who}_{name}": value for who, row in policies.items() for name, value in row.items()}
 
 
 def test_the_folder_is_complete_and_reads_back(tmp_path: Path) -> None:
@@ -197,19 +171,10 @@ def test_guards_are_shown_with_their_outcome() -> None:
     assert "answers: sparse in 4 tables" in page and "sparse" not in rendered(plain, pairs())
     assert given.stage_seconds()["evaluate"] == plain.stage_seconds()["evaluate"] + 4
     assert "guard     lost fails: -70.0 (-90.0 to -50.0) points solved, 2 tolerated" in given.summary("/x")
-
-
-def test_long_texts_are_cut_in_the_page() -> None:
-    """If it fails, a page with answers of a thousand tokens, or references of a hundred tests, cannot be read."""
-    table = answers(["x" * 5000], [0.5])
-    page = rendered(record(), report.pair_samples(table, table))
-    assert "x" * answers_of_page.ROOM + " [...]" in page and "x" * (answers_of_page.ROOM + 1) not in page
-
-
-def test_a_gain_that_a_guard_held_back_is_no_small_gain() -> None:
-    """If it fails, the head of the page says that the gain was too small, where another domain got worse."""
-    gained = Estimate(mean=0.4, low=0.3, high=0.5)
-    lost = decided(promoted=False, solved_difference=gained, guards=[guard("older", False)])
+    # The head says that a guard fails, and not that the gain was too small.
+    lost = decided(
+        promoted=False, solved_difference=Estimate(mean=0.4, low=0.3, high=0.5), guards=[guard("lost", False)]
+    )
     assert "A guard fails: not promoted</b>" in rendered(record(decision=lost), pairs())
     config = TrainConfig(judge=GateConfig(margin=0.35))
     assert "Not enough: not promoted</b>" in rendered(record(decision=lost, config=config), pairs())
@@ -225,46 +190,18 @@ def test_what_a_run_worries_about_is_said_at_its_top() -> None:
     assert "class='warning'" not in rendered(plain, pairs())
 
 
-def test_hostile_texts_are_escaped() -> None:
-    """If it fails, an answer of the policy, or a problem from a file, can run code in the reader's browser."""
-    table = answers([HOSTILE, HOSTILE], [0.0, 1.0])
-    names = ("problem", "reference", "prompt_id", "prompt")
-    rows = [row | dict.fromkeys(names, HOSTILE) for row in table.to_pylist()]
-    table = pa.Table.from_pylist(rows, PARTS)
-    file = PromptFile.model_construct(path=HOSTILE, sha256="0" * 64)
-    config = TrainConfig().model_copy(
-        update={"name": HOSTILE, "prompts": PromptConfig.model_construct(train_data=file)}
-    )
-    domain = DomainChoice.model_construct(root=CustomConfig.model_construct(path=HOSTILE, sha256="0" * 64))
-    trained = evaluated(2, 7).model_copy(
-        update={
-            "protocol": evaluated(2, 7).protocol.model_copy(update={"domain": domain}),
-            "parts": {HOSTILE: 0.5},
-            "warnings": [HOSTILE],
-        }
-    )
-    hostile_guard = guard("g", False).model_copy(update={"name": HOSTILE, "base": trained})
-    given = record().model_copy(
-        update={
-            "config": config,
-            "decision": decided(reason=HOSTILE, guards=[hostile_guard]),
-            "prompts": record().prompts.model_copy(update={"warnings": [HOSTILE]}),
-            "rewards": [rewarded(0.5).model_copy(update={"warnings": [HOSTILE], "parts": {HOSTILE: 0.5}})] * 2,
-            "base": evaluated(0, 3).model_copy(update={"parts": {HOSTILE: 0.5}}),
-            "trained": trained,
-        }
-    )
-    page = rendered(given, report.pair_samples(table, table))
+def test_hostile_and_long_texts_stay_texts_in_a_page_that_needs_nothing_else() -> None:
+    """If it fails, an answer runs code in the reader's browser, hides the page, or a page in a console has holes."""
+    page = rendered(*hostile())
     assert "<script" not in page and "<img" not in page
     assert page.count("&lt;script&gt;") >= 10, "it is all there, as text"
-
-
-def test_the_page_needs_nothing_else() -> None:
-    """If it fails, a report shown inside the Flyte console, or offline, has holes."""
     page = rendered(record(), pairs())
     links = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
-    assert [link for link in links if not link.startswith("#")] == []
-    assert "@import" not in page and "<svg" in page and "<?xml" not in page
+    assert all(link.startswith("#") for link in links) and "@import" not in page
+    assert "<svg" in page and "<?xml" not in page
+    table = answers(["x" * 5000], [0.5])
+    page = rendered(record(), report.pair_samples(table, table))
+    assert "x" * answers_of_page.ROOM + " [...]" in page and "x" * (answers_of_page.ROOM + 1) not in page
 
 
 def test_extremes_are_reported() -> None:
@@ -283,14 +220,3 @@ def test_what_could_not_be_judged_is_not_shown_as_zero() -> None:
     page = rendered(record(), table)
     card = next(part for part in page.split("<div class='card'>") if "problem 0" in part)
     assert "not judged" in card and "wrong, reward 0.50" in card and "reward 0.00" not in card
-
-
-def test_the_answers_that_changed_most_are_shown() -> None:
-    """If it fails, the page shows answers that training left alone, and hides what it did."""
-    base = answers([f"old-{index}." for index in range(40)], [0.5] * 40)
-    trained = answers(
-        [f"new-{index}." for index in range(40)], [0.0 if index in (7, 31) else 0.5 for index in range(40)]
-    )
-    page = rendered(record(), report.pair_samples(base, trained))
-    shown = re.findall(r"new-(\d+)\.", page)
-    assert list(dict.fromkeys(shown)) == ["7", "31"], "the most changed, and the worst of the rest"

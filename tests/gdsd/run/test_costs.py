@@ -35,12 +35,8 @@ def test_device_seconds_of_a_round() -> None:
     first, second = on_gpus().metrics()
     assert (first["cost/gpu_s"], first["cost/cpu_s"]) == (2 + 2 * 1, 0.5)
     assert (second["cost/gpu_s"], second["cost/cpu_s"]) == (2 + 2 * 2 + 0.75, 0.5 + 0.25)
-
-
-def test_processes_without_gpus_share_a_machine() -> None:
-    """If it fails, the seconds of one machine are counted for each process on it. 2 s of rollouts have no device."""
-    plain = record()
-    epochs = [epoch.model_copy(update={"device": "cpu", "processes": 2}) for epoch in plain.epochs]
+    # Processes without GPUs share a machine.
+    epochs = [epoch.model_copy(update={"device": "cpu", "processes": 2}) for epoch in record().epochs]
     assert record(epochs=epochs).metrics()[0]["cost/cpu_s"] == 0.5 + 1
 
 
@@ -58,15 +54,7 @@ def test_money_follows_from_prices() -> None:
     page = rendered(run, pairs())
     assert "0.02 at the configured prices" in page and f"on {GPU}, cpu" in page
     assert cells(page, "distill") == [GPU, "3.0", "21%", "0.00167", "", "0.01"]
-
-
-def test_no_price_no_money() -> None:
-    """If it fails, a run of unknown price looks free."""
+    # A run of unknown price does not look free, and the table of costs tells the times of the run's last lines.
     run = on_gpus()
     assert money(run.stage_costs()) is None and "configured prices" not in rendered(run, pairs())
-
-
-def test_stages_are_the_seconds_that_are_reported() -> None:
-    """If it fails, the table of costs and the last lines of a run tell different times."""
-    run = on_gpus()
     assert sum(cost.seconds for cost in run.stage_costs()) == pytest.approx(sum(run.stage_seconds().values()))

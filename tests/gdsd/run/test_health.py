@@ -56,18 +56,13 @@ CASES: dict[str, tuple[Rows, Rows, list[EvalReport]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", health.CHECKS)
 def test_each_concern_is_raised_and_nothing_else(name: str) -> None:
     """If it fails, hours are spent on a run that its own numbers say is lost, or a reader is sent the wrong way."""
     (concern,) = health.concerns(run(*CASES[name]))
     assert concern.name == name and 1 <= concern.since <= ROUNDS
     what, remedy = concern.said()
     assert f"since round {concern.since}: " in what and remedy.startswith("Try: ")
-
-
-def test_every_check_is_covered() -> None:
-    """If it fails, nobody knows whether a new check ever says anything."""
-    assert set(CASES) == set(health.CHECKS)
 
 
 def test_a_run_that_learns_raises_none() -> None:
@@ -78,6 +73,8 @@ def test_a_run_that_learns_raises_none() -> None:
     unknown = with_all(LEARNING, 0, distinct=None)
     assert names(run(unknown, steps(0, nll=None, shift_abs=None, grad_norm=None, kl_ref=None))) == []
     assert names(Progress()) == names(run(LEARNING[:1], [{}])) == []
+    # Of twenty validations one lies below its interval by chance.
+    assert names(run(LEARNING, steps(), [*VALIDATIONS, validation(50, 0.25), validation(60, 0.4)])) == []
 
 
 def test_a_concern_says_since_when_and_passes() -> None:
@@ -97,11 +94,6 @@ def test_a_flat_reward_is_told_from_one_that_noise_hides() -> None:
     assert "no longer rises" in stopped.seen
     assert names(run(noisy(0.0, health.LEARNS - 1))) == []  # too early to tell
     assert names(run([*noisy(0.01, 30), *noisy(0.001, 60, start=0.6)])) == []  # slow, but it rises
-
-
-def test_one_low_validation_is_no_fall() -> None:
-    """If it fails, chance ends a run: of twenty validations one lies below its interval."""
-    assert names(run(LEARNING, steps(), [*VALIDATIONS, validation(50, 0.25), validation(60, 0.4)])) == []
 
 
 def default_run() -> Progress:

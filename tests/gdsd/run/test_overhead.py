@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.gdsd.evaluate.drift import unmeasured
-from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, RewardStats
+from tasks.gdsd.records import EpochStats
 from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead
 from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.report.records import evaluated, pairs, record, rendered, rewarded
@@ -11,9 +11,7 @@ from tests.gdsd.report.records import evaluated, pairs, record, rendered, reward
 BEGAN = 1000.0
 
 
-def rounds(
-    count: int, drifts: list[DriftStats] | None = None, validations: list[EvalReport] | None = None
-) -> dict[str, object]:
+def rounds(count: int) -> dict[str, object]:
     """Rounds that end every 10 s and work for 4 of them: 1.5 in rollouts, 0.5 in scoring, 2 in updates."""
     ends = [BEGAN + 10 * (index + 1) for index in range(count)]
     return {
@@ -22,8 +20,8 @@ def rounds(
             EpochStats(round=index + 1, sequences=0, steps=[], seconds=2.0, ended_unix_seconds=end)
             for index, end in enumerate(ends)
         ],
-        "drifts": drifts or [],
-        "validations": validations or [evaluated(count, 6)],
+        "drifts": [],
+        "validations": [evaluated(count, 6)],
         "began_unix_seconds": BEGAN,
     }
 
@@ -33,37 +31,23 @@ def timed(**changed: object) -> list[float | None]:
 
 
 def test_a_round_lasts_from_the_end_of_the_one_before() -> None:
-    """If it fails, what a round waits for is nobody's, or validations in between count as overhead of its rounds."""
-    assert timed() == pytest.approx([None, 0.6, 0.6, 0.6])
-    assert timed(validations=[evaluated(2, 6), evaluated(4, 6)]) == pytest.approx([None, 0.6, None, 0.6])
+    """If it fails, what a round waits for is nobody's, or a validation, a drift sample or a night is overhead.
 
-
-def test_the_work_of_a_drift_sample_is_no_overhead() -> None:
-    """If it fails, runs with an approximate engine are told to make larger rounds for what is work."""
-    drift = unmeasured(2).model_copy(update={"seconds": 3.0})
-    assert timed(drifts=[drift]) == pytest.approx([None, 0.6, 0.3, 0.6])
-
-
-def test_rounds_from_the_cache_are_not_timed() -> None:
-    """If it fails, the night between two runs counts as overhead of a round.
-
-    A run begins while round 2 is under way, so it has rounds 1 and 2 from the cache, whole or in part.
-    """
-    assert timed(began_unix_seconds=BEGAN + 12) == pytest.approx([None, None, 0.6, 0.6])
-    assert timed(began_unix_seconds=BEGAN + 50) == [None] * 4
-
-
-def test_a_round_with_a_part_from_the_cache_is_not_timed() -> None:
-    """If it fails, work of another day is set off against the time of today.
-
-    Rollouts of before the run began; and updates that took longer than the round.
+    A run that begins while round 2 is under way has rounds 1 and 2 from the cache, whole or in part. So has one with
+    rollouts of before it began, or with updates that took longer than the round.
     """
     given = rounds(4)
     rewards, epochs = given["rewards"], given["epochs"]
     assert isinstance(rewards, list) and isinstance(epochs, list)
-    old: list[RewardStats] = [*rewards[:2], rewarded(0.5, began=BEGAN - 100), rewards[3]]
+    assert timed() == pytest.approx([None, 0.6, 0.6, 0.6])
+    assert timed(validations=[evaluated(2, 6), evaluated(4, 6)]) == pytest.approx([None, 0.6, None, 0.6])
+    drift = unmeasured(2).model_copy(update={"seconds": 3.0})
+    assert timed(drifts=[drift]) == pytest.approx([None, 0.6, 0.3, 0.6])
+    assert timed(began_unix_seconds=BEGAN + 12) == pytest.approx([None, None, 0.6, 0.6])
+    assert timed(began_unix_seconds=BEGAN + 50) == [None] * 4
+    old = [*rewards[:2], rewarded(0.5, began=BEGAN - 100), rewards[3]]
     assert timed(rewards=old) == pytest.approx([None, 0.6, None, 0.6])
-    long: list[EpochStats] = [*epochs[:3], epochs[3].model_copy(update={"seconds": 60.0})]
+    long = [*epochs[:3], epochs[3].model_copy(update={"seconds": 60.0})]
     assert timed(epochs=long) == pytest.approx([None, 0.6, 0.6, None])
 
 

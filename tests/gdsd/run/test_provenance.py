@@ -35,20 +35,15 @@ def test_the_state_of_a_checkout(tmp_path: Path) -> None:
     assert provenance.source_state(tmp_path / "site-packages") is None, "an installation inside another's checkout"
 
 
-def test_the_record_names_what_is_installed_and_how_to_repeat(tmp_path: Path) -> None:
-    """If it fails, a result cannot be made again, or not where it was made."""
+def test_a_run_says_what_is_installed_how_to_repeat_it_and_where_it_came_from(tmp_path: Path) -> None:
+    """If it fails, a result cannot be made again, or its code and execution not be found."""
     where = Execution(project="p", domain="d", name="abc", image="registry/gdsd:cpu", version="v1")
     local = provenance.record(tmp_path, "1" * 64, None, "2" * 64, "3" * 64)
     remote = provenance.record(tmp_path, "1" * 64, where, None, "3" * 64)
     assert local.packages["pydantic"] and local.python.startswith("3.") and local.source is None
     assert local.command == "pyflyte run workflows/gdsd.py train --config config.yaml"
     assert remote.command == "pyflyte run --remote -p p -d d workflows/gdsd.py train --config config.yaml"
-
-
-def test_the_page_names_where_a_run_came_from() -> None:
-    """If it fails, the reader of a page cannot find the code, the parents or the execution behind it."""
     state = SourceState(commit="c0ffee", clean=False)
-    where = Execution(project="p", domain="d", name="abc", image="registry/gdsd:cpu", version="v1")
     page = rendered(record(), pairs(), ORIGIN.model_copy(update={"source": state, "execution": where}))
     said = ["c0ffee, with changes", "git checkout c0ffee", "abc in p, d", "registry/gdsd:cpu", "v1", "5" * 64, "b" * 64]
     for words in (*said, "c" * 64, "tqdm", "torch 2.13.0", "1970-01-01 00:16 UTC", ORIGIN.command):

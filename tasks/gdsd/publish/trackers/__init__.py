@@ -1,28 +1,32 @@
-"""Trackers of experiments, each behind one small interface; its packages are imported only where it is used."""
+"""Trackers of experiments, a module each; its packages are imported only where it is used."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 from tasks.gdsd.config.publish import MlflowConfig, TensorBoardConfig, Tracker, WandbConfig
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.publish.trackers import base, files
-from tasks.gdsd.publish.trackers.mlflow import Mlflow
-from tasks.gdsd.publish.trackers.tensorboard import TensorBoard
-from tasks.gdsd.publish.trackers.wandb import Wandb
+from tasks.gdsd.publish.trackers import mlflow, tensorboard, wandb
+from tasks.gdsd.publish.trackers.base import TrackedRun
 
 
-def make(config: Tracker, options: files.Options | None = None) -> base.Tracker:
-    """Returns the back end of a configuration.
+def track(config: Tracker, run: TrackedRun, key: str | None, options: Mapping[str, object]) -> str:
+    """Tells a tracker of a run; returns where it is to be found. Told of the same run again, it has it once.
 
     Args:
+        key: the tracker's secret, where it needs one.
         options: what fsspec's file system takes for its folder, such as an endpoint.
+
+    Raises:
+        PublishError: the tracker refuses.
+        UnreachableError: it may work later.
     """
     match config:
         case TensorBoardConfig():
-            return TensorBoard(config, options or {})
+            return tensorboard.track(config, run, options)
         case WandbConfig():
-            return Wandb(config, options or {})
+            return wandb.track(config, run, key, options)
         case MlflowConfig():
-            return Mlflow(config)
+            return mlflow.track(config, run, key)
 
 
 def require(configs: Sequence[Tracker]) -> None:
@@ -32,9 +36,14 @@ def require(configs: Sequence[Tracker]) -> None:
         ConfigError: naming the packages and what installs them.
     """
     for config in configs:
-        if missing := make(config).missing():
+        packages: dict[str, str] = {config.name: config.name}  # as pip names them, by what is imported
+        if isinstance(config, MlflowConfig):
+            packages = {"mlflow": "mlflow-skinny"}
+            if config.uri.startswith(mlflow.SQLITE):
+                packages |= {"sqlalchemy": "sqlalchemy", "alembic": "alembic"}
+        if missing := " ".join(package for module, package in packages.items() if not find_spec(module)):
             raise ConfigError(
-                f"publish.trackers has {config.name!r}, which needs {', '.join(missing)}, and that is not installed "
-                f"here; run `python -m pip install -c constraints.txt {' '.join(missing)}`, build the image with "
-                "EXTRAS=tracking (docs/images.md), or leave the tracker out"
+                f"publish.trackers has {config.name!r}, which needs {missing}, and that is not installed here; run "
+                f"`python -m pip install -c constraints.txt {missing}`, build the image with EXTRAS=tracking "
+                "(docs/images.md), or leave the tracker out"
             )

@@ -1,11 +1,10 @@
-"""What a tracker of experiments is told of a run, and what tells it."""
+"""What a tracker of experiments is told of a run."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tasks.gdsd.run.run_record import RunRecord
 
@@ -34,26 +33,6 @@ class TrackedRun:
     results: Mapping[str, float]  # on the test problems
     verdict: str
     report: Path  # one HTML page
-
-
-class Tracker(Protocol):
-    """A back end. Told of the same run again, it has it once."""
-
-    def missing(self) -> list[str]:
-        """Returns the packages that it needs and that are not installed, as pip names them."""
-        ...
-
-    def track(self, run: TrackedRun, key: str | None) -> str:
-        """Tells of a run; returns where it is to be found.
-
-        Args:
-            key: the secret of the back end, where it needs one.
-
-        Raises:
-            PublishError: the back end refuses.
-            UnreachableError: it may work later.
-        """
-        ...
 
 
 def of(record: RunRecord, report: Path) -> TrackedRun:

@@ -7,10 +7,8 @@ import fsspec
 
 from tasks.gdsd.errors import PublishError, UnreachableError
 
-Options = Mapping[str, object]  # what fsspec's file system takes, such as an endpoint
 
-
-def put(files: Mapping[str, Path], url: str, options: Options) -> None:
+def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> None:
     """Writes local files under their names into a folder, over older ones of the same names.
 
     Raises:

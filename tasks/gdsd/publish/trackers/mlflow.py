@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,80 +23,68 @@ LONGEST = 6000  # of a parameter's value
 Item = TypeVar("Item")
 
 
-class Mlflow:
-    """Makes a run with its metrics, parameters and report."""
+def track(config: MlflowConfig, run: TrackedRun, key: str | None) -> str:
+    """Writes a run to the server or database; returns its address.
 
-    def __init__(self, config: MlflowConfig):
-        self._config = config
+    A run that is there and ended is left as it is; one that was broken off is replaced.
 
-    def missing(self) -> list[str]:
-        """Returns what is not installed."""
-        modules = {"mlflow": "mlflow-skinny"}
-        if self._config.uri.startswith(SQLITE):
-            modules |= {"sqlalchemy": "sqlalchemy", "alembic": "alembic"}
-        return [package for module, package in modules.items() if not find_spec(module)]
+    Raises:
+        PublishError: the server refuses.
+        UnreachableError: it does not answer.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
-    def track(self, run: TrackedRun, key: str | None) -> str:
-        """Writes a run to the server or database; returns its address.
+    with _environment(key):
+        try:
+            client = MlflowClient(tracking_uri=config.uri)
+            experiment = _experiment(client, config)
+            for found in client.search_runs([experiment], f"tags.`{RUN}` = '{run.id}'"):
+                if found.info.status == "FINISHED":
+                    return _address(config, experiment, found.info.run_id)
+                client.delete_run(found.info.run_id)
+            return _address(config, experiment, _write(client, experiment, run))
+        except MlflowException as error:
+            raise _told(error, config.uri) from error
 
-        A run that is there and ended is left as it is; one that was broken off is replaced.
 
-        Raises:
-            PublishError: the server refuses.
-            UnreachableError: it does not answer.
-        """
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
+def _experiment(client: "MlflowClient", config: MlflowConfig) -> str:
+    name, uri = config.experiment, config.uri
+    if (found := client.get_experiment_by_name(name)) is not None:
+        return str(found.experiment_id)
+    place = None
+    if uri.startswith(SQLITE):  # else the working folder
+        place = (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlflow-artifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=place))
 
-        with _environment(key):
-            try:
-                client = MlflowClient(tracking_uri=self._config.uri)
-                experiment = self._experiment(client)
-                for found in client.search_runs([experiment], f"tags.`{RUN}` = '{run.id}'"):
-                    if found.info.status == "FINISHED":
-                        return self._address(experiment, found.info.run_id)
-                    client.delete_run(found.info.run_id)
-                return self._address(experiment, self._write(client, experiment, run))
-            except MlflowException as error:
-                raise _told(error, self._config.uri) from error
 
-    def _experiment(self, client: "MlflowClient") -> str:
-        name, uri = self._config.experiment, self._config.uri
-        if (found := client.get_experiment_by_name(name)) is not None:
-            return str(found.experiment_id)
-        place = None
-        if uri.startswith(SQLITE):  # else the working folder
-            place = (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlflow-artifacts").as_uri()
-        return str(client.create_experiment(name, artifact_location=place))
+def _write(client: "MlflowClient", experiment: str, run: TrackedRun) -> str:
+    from mlflow.entities import Metric, Param
 
-    def _write(self, client: "MlflowClient", experiment: str, run: TrackedRun) -> str:
-        from mlflow.entities import Metric, Param
+    first, last = run.rows[0], run.rows[-1]
+    tags = {RUN: run.id, "verdict": run.verdict, **last.words}
+    made = client.create_run(experiment, int(1000 * first.unix_seconds), tags, run.name).info.run_id
+    metrics = [
+        Metric(name, number, int(1000 * row.unix_seconds), row.round)
+        for row in run.rows
+        for name, number in row.numbers.items()
+    ]
+    metrics += [Metric(name, value, int(1000 * last.unix_seconds), last.round) for name, value in run.results.items()]
+    for part in _parts(metrics, METRICS):
+        client.log_batch(made, metrics=part)
+    params = [Param(name, str(value)[:LONGEST]) for name, value in run.config.items()]
+    for some in _parts(params, PARAMS):
+        client.log_batch(made, params=some)
+    client.log_artifact(made, str(run.report))
+    client.set_terminated(made, end_time=int(1000 * last.unix_seconds))
+    return str(made)
 
-        first, last = run.rows[0], run.rows[-1]
-        tags = {RUN: run.id, "verdict": run.verdict, **last.words}
-        made = client.create_run(experiment, int(1000 * first.unix_seconds), tags, run.name).info.run_id
-        metrics = [
-            Metric(name, number, int(1000 * row.unix_seconds), row.round)
-            for row in run.rows
-            for name, number in row.numbers.items()
-        ]
-        metrics += [
-            Metric(name, value, int(1000 * last.unix_seconds), last.round) for name, value in run.results.items()
-        ]
-        for part in _parts(metrics, METRICS):
-            client.log_batch(made, metrics=part)
-        params = [Param(name, str(value)[:LONGEST]) for name, value in run.config.items()]
-        for some in _parts(params, PARAMS):
-            client.log_batch(made, params=some)
-        client.log_artifact(made, str(run.report))
-        client.set_terminated(made, end_time=int(1000 * last.unix_seconds))
-        return str(made)
 
-    def _address(self, experiment: str, run: str) -> str:
-        uri = self._config.uri
-        if uri.startswith(SQLITE):
-            return f"{uri}, experiment {self._config.experiment}, run {run}"
-        return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+def _address(config: MlflowConfig, experiment: str, run: str) -> str:
+    uri = config.uri
+    if uri.startswith(SQLITE):
+        return f"{uri}, experiment {config.experiment}, run {run}"
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
 def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
