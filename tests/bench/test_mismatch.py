@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tasks.gdsd.config.objective import ObjectiveConfig
 from tests.bench.harness import show
-from tests.gdsd.directions import (
+from tests.gdsd.objectives.directions import (
     OBJECTIVES,
     cosine,
     enumerate_cases,
@@ -27,7 +27,7 @@ from tests.gdsd.directions import (
     tilt,
     visited_states,
 )
-from tests.gdsd.enumerable import (
+from tests.gdsd.objectives.enumerable import (
     any_order,
     ascent,
     consistent_table,

@@ -181,11 +181,11 @@ ELSEWHERE = {
     "distill.compute.save_minutes": "tests/gdsd/distill/test_resume.py",  # on a cluster only
     "policy.model": "tests/tasks/test_policy.py",
     "distill.max_skipped": "tests/gdsd/distill/test_updates.py",
-    "distill.objective.after_end": "tests/gdsd/test_every_objective.py",  # needs answers that end early
-    "rollout.engine.compile": "tests/gdsd/test_compile.py",  # only time
+    "distill.objective.after_end": "tests/gdsd/objectives/test_every_objective.py",  # needs answers that end early
+    "rollout.engine.compile": "tests/gdsd/rollout/test_compile.py",  # only time
     "rollout.engine.drift.reward_gap": "tests/gdsd/evaluate/test_drift.py",  # needs a gap that is not chance
     "evaluation.engine.compile": "the same field as rollout.engine.compile",
-    "rollout.sampler.stop_at_end": "tests/gdsd/test_engines.py",  # needs answers that end early
+    "rollout.sampler.stop_at_end": "tests/gdsd/rollout/test_engines.py",  # needs answers that end early
     "evaluation.sampler.stop_at_end": "the same field as rollout.sampler.stop_at_end",
     "judge.guards.older.test_data": "the same field as prompts.test_data",
     "judge.guards.older.columns": "the same field as prompts.columns",

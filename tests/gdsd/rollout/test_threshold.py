@@ -20,7 +20,7 @@ from tests.gdsd.evaluate.test_evaluation import SUDOKU, evaluate
 from tests.gdsd.official import write_dream
 from tests.gdsd.plain_sampler import plain_sampler
 from tests.gdsd.report.records import evaluated, pairs, record, rendered
-from tests.gdsd.test_engines import FREE, GREEDY, generate, requests, sample
+from tests.gdsd.rollout.test_engines import FREE, GREEDY, generate, requests, sample
 
 ONE_BY_ONE = SamplerConfig(length=12, block_length=6, steps_per_block=6, temperature=0.0)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tasks.gdsd.config.objective import EspoConfig
 from tasks.gdsd.objectives.clip import clipped_surrogate
 from tasks.gdsd.objectives.espo import espo_loss
-from tests.gdsd.rivals import coupled, example, scores
+from tests.gdsd.objectives.rivals import coupled, example, scores
 
 # One pair over two tokens: each half hides one of L = 2, so both count (L + 1) / 1 / 2 = 1.5 in the ELBO.
 HALVES = coupled([[1, 0], [1, 0]])

@@ -7,7 +7,7 @@ import torch
 
 from tasks.gdsd.config.objective import DiffuGrpoConfig
 from tasks.gdsd.objectives.diffu_grpo import diffu_grpo_loss
-from tests.gdsd.rivals import example, scores, whole
+from tests.gdsd.objectives.rivals import example, scores, whole
 
 OLD = torch.full((1, 2, 2), -2.0, dtype=torch.float64)
 RATIOS = torch.tensor([[[1.25, 1.75], [0.25, 2.0]]], dtype=torch.float64)

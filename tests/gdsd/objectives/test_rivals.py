@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, ObjectiveConfig, SpgConfig, Wd1Config
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.objectives import Scores, objective_loss
-from tests.gdsd.rivals import example, rows
+from tests.gdsd.objectives.rivals import example, rows
 
 # The clips are narrow enough to stop some of the example, and no more.
 RIVALS: dict[str, ObjectiveConfig] = {

@@ -17,8 +17,8 @@ from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.rollout.engines.base import Engine
 from tasks.gdsd.rollout.engines.choice import Rules
 from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking
-from tests.gdsd.directions import OBJECTIVES, cosine, first_step, kept_tokens, tilt, visited_states
-from tests.gdsd.enumerable import (
+from tests.gdsd.objectives.directions import OBJECTIVES, cosine, first_step, kept_tokens, tilt, visited_states
+from tests.gdsd.objectives.enumerable import (
     COMPLETIONS,
     LENGTH,
     MASK,

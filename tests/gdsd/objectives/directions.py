@@ -19,7 +19,7 @@ from tasks.gdsd.config.objective import (
 from tasks.gdsd.distill import masking
 from tasks.gdsd.distill.masking import Views
 from tasks.gdsd.objectives import Scores, objective_loss
-from tests.gdsd.enumerable import (
+from tests.gdsd.objectives.enumerable import (
     COMPLETIONS,
     LENGTH,
     MASK_PROBABILITY,

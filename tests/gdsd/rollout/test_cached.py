@@ -19,7 +19,7 @@ from tests.gdsd.checkpoints import CPU
 from tests.gdsd.official import write_dream, write_llada
 from tests.gdsd.plain_cache import PlainCache
 from tests.gdsd.plain_sampler import plain_sampler
-from tests.gdsd.test_engines import FREE, GREEDY, generate, sample
+from tests.gdsd.rollout.test_engines import FREE, GREEDY, generate, sample
 
 ENGINES = ["prefix_cache", "dual_cache"]
 PROMPTS = [[30, 8, 40, 41, 7, 12, 27], [10], [11, 20], [9, 33, 44, 8]]  # of different lengths, hence padded in a batch

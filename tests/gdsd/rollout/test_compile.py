@@ -16,7 +16,7 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.rollout.engines.base import Request
 from tasks.gdsd.rollout.engines.exact import Exact
-from tests.gdsd.test_engines import generate, sample
+from tests.gdsd.rollout.test_engines import generate, sample
 
 FREE = SamplerConfig(length=12, block_length=6, steps_per_block=6, temperature=1.0)
 LONG = SamplerConfig(length=24, block_length=6, steps_per_block=4, temperature=0.0)

@@ -7,7 +7,7 @@ import torch
 
 from tasks.gdsd.config.objective import Wd1Config
 from tasks.gdsd.objectives.wd1 import group_weights, wd1_loss
-from tests.gdsd.rivals import scores, whole
+from tests.gdsd.objectives.rivals import scores, whole
 
 ALL_JUDGED = torch.tensor([True, True])
 

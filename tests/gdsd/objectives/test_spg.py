@@ -10,7 +10,7 @@ from torch import Tensor
 from tasks.gdsd.config.objective import SpgConfig
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.objectives.spg import spg_loss, upper_bound
-from tests.gdsd.rivals import coupled, example, scores
+from tests.gdsd.objectives.rivals import coupled, example, scores
 
 # The first pair hides one of L = 2 tokens in each half, with weight (L + 1) / 1 = 3; the second hides both, with
 # weight 3 / 2, and nothing. The first token has probability 1/2 in view 0 and 1/4 in view 2, the second 1/2 in both.
