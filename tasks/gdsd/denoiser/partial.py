@@ -41,26 +41,18 @@ class KeyValues:
         return self.keys[layer], self.values[layer]
 
 
-def reader(denoiser: Denoiser) -> Read:
-    """Returns a function of (ids, attention, places) that reads the whole canvas, see `states_at`."""
-
-    def read(ids: Tensor, attention: Tensor | None, places: Tensor) -> Tensor:
-        return states_at(denoiser, ids, attention, places)
-
-    return read
-
-
 def compiled(denoiser: Denoiser) -> Read:
-    """Returns the same, compiled once for canvases of all lengths, and again where one has no padding or one sequence.
+    """Returns a function of (ids, attention, places) that reads the whole canvas by compiled code, see `states_at`.
 
-    Every number of places is a shape of its own: keep it the same.
+    It is compiled once for canvases of all lengths, and again where one has no padding or one sequence. Every number of
+    places is a shape of its own: keep it the same.
 
     Raises:
         ConfigError: at the first reading, torch cannot compile it on this machine.
     """
     compile_it: Callable[..., Read] = torch.compile
     # Isolated, or the policies of one process would share the few compilations that torch allows a function.
-    quick = compile_it(reader(denoiser), dynamic=True, isolate_recompiles=True)
+    quick = compile_it(lambda *canvas: states_at(denoiser, *canvas), dynamic=True, isolate_recompiles=True)
 
     def read(ids: Tensor, attention: Tensor | None, places: Tensor) -> Tensor:
         try:

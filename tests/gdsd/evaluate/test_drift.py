@@ -25,7 +25,7 @@ from tasks.gdsd.records import DriftStats, Estimate, RolloutStats
 from tasks.gdsd.report import comparison
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
-from tasks.gdsd.rollout.engines.cached import PrefixCache
+from tasks.gdsd.rollout.engines.cached import Cached
 from tasks.gdsd.rollout.engines.unmasking import Unmasking
 from tests.gdsd.report import test_comparison
 from tests.gdsd.report.records import cells, pairs, record, rendered, rewarded
@@ -67,7 +67,7 @@ def test_both_engines_complete_the_same_problems_by_the_same_draws(
     shared = ("prompt_id", "sample", "problem", "reference", "prompt_ids")
     assert [[row[name] for name in shared] for row in ours] == [[row[name] for name in shared] for row in exact]
     assert [row["completion_ids"] for row in ours] != [row["completion_ids"] for row in exact]
-    monkeypatch.setattr(PrefixCache, "resolve", Unmasking.resolve)  # which refuses none
+    monkeypatch.setattr(Cached, "resolve", Unmasking.resolve)  # which refuses none
     all_anew = RolloutEngine(PrefixCacheConfig(refresh_every=1))
     again, costs = drift.sample(denoiser, puzzles, SETTINGS, all_anew, size=3, batch_size=8, seed=0)
     assert [row["completion_ids"] for row in by(again, "prefix_cache")] == [row["completion_ids"] for row in exact]

@@ -13,7 +13,7 @@ from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Completion, Request
-from tasks.gdsd.rollout.engines.cached import Cached, DualCache, PrefixCache
+from tasks.gdsd.rollout.engines.cached import Cached
 from tasks.gdsd.rollout.engines.unmasking import Unmasking, resolve
 from tests.gdsd.checkpoints import CPU
 from tests.gdsd.official import write_dream, write_llada
@@ -40,22 +40,15 @@ def requests(copies: int = 1) -> list[Request]:
     ]
 
 
-class AnyPrefixCache(PrefixCache):
+class AnyCache(Cached):
     """One that refuses nothing: what equals the exact engine is of no use but here."""
 
     resolve = Unmasking.resolve
 
 
-class AnyDualCache(DualCache):
-    """One that refuses nothing."""
-
-    resolve = Unmasking.resolve
-
-
 def make(denoiser: Denoiser, name: str, refresh_every: int | None) -> Cached:
-    if name == "prefix_cache":
-        return AnyPrefixCache(denoiser, PrefixCacheConfig(refresh_every=refresh_every))
-    return AnyDualCache(denoiser, DualCacheConfig(refresh_every=refresh_every))
+    kind = PrefixCacheConfig if name == "prefix_cache" else DualCacheConfig
+    return AnyCache(denoiser, kind(refresh_every=refresh_every))
 
 
 def plain(denoiser: Denoiser, request: Request, config: SamplerConfig, name: str, every: int | None) -> Completion:

@@ -11,7 +11,7 @@ from typing import assert_never
 from tasks.gdsd.config.sampler import DualCacheConfig, EngineConfig, ExactConfig, PrefixCacheConfig, ThresholdConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.rollout.engines.base import Engine
-from tasks.gdsd.rollout.engines.cached import DualCache, PrefixCache
+from tasks.gdsd.rollout.engines.cached import Cached
 from tasks.gdsd.rollout.engines.exact import Exact
 from tasks.gdsd.rollout.engines.threshold import Threshold
 
@@ -23,10 +23,8 @@ def make(config: EngineConfig, denoiser: Denoiser) -> Engine:
     match config:
         case ExactConfig():
             return Exact(denoiser, config)
-        case PrefixCacheConfig():
-            return PrefixCache(denoiser, config)
-        case DualCacheConfig():
-            return DualCache(denoiser, config)
+        case PrefixCacheConfig() | DualCacheConfig():
+            return Cached(denoiser, config)
         case ThresholdConfig():
             return Threshold(denoiser, config)
         case _:

@@ -4,18 +4,19 @@ Bidirectional states change with every token that is unmasked anywhere, so what 
 completions are not quite the policy's. What an engine costs in agreement and reward is measured, see `drift`.
 """
 
-from abc import abstractmethod
-
 from torch import Tensor
 
-from tasks.gdsd.config.sampler import CacheConfig, DualCacheConfig, PrefixCacheConfig, SamplerConfig, check_cache
+from tasks.gdsd.config.sampler import CacheConfig, DualCacheConfig, SamplerConfig, check_cache
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.partial import KeyValues, states_at
 from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking
 
 
 class Cached(Unmasking):
-    """Reads the whole canvas in a block's first step, and every so many steps; in the others a part of it."""
+    """Reads the whole canvas in a block's first step, and every so many steps; in the others a part of it.
+
+    The prefix cache keeps what comes before the block, the dual cache what comes after it as well.
+    """
 
     def __init__(self, denoiser: Denoiser, config: CacheConfig):
         super().__init__(denoiser)
@@ -32,43 +33,15 @@ class Cached(Unmasking):
         check_cache(self._config, resolved)
         return resolved
 
-    @abstractmethod
-    def part(self, canvas: Canvas) -> slice:
-        """Returns the places whose states are computed in every step."""
-
     def states(self, canvas: Canvas, hidden_at: Tensor, step: int) -> Tensor:
-        """Reads all places where the cache is due, and else those of the part."""
+        """Reads all places where the cache is due, and else those that are not kept."""
         every = self._config.refresh_every
-        is_due = step == 0 or (every is not None and step % every == 0)
-        if is_due:
+        part = slice(0, canvas.ids.shape[1])
+        if step == 0 or (every is not None and step % every == 0):
             self._kept = KeyValues()
-        part = slice(0, canvas.ids.shape[1]) if is_due else self.part(canvas)
-        self.work.calls += 1
-        self.work.positions += canvas.ids.shape[0] * (part.stop - part.start)
+        else:
+            # From the first place that predicts a token of the block.
+            begin = max(0, canvas.block.start - self.denoiser.family.shifted)
+            part = slice(begin, canvas.block.stop if isinstance(self._config, DualCacheConfig) else part.stop)
+        self.count(canvas, part.stop - part.start)
         return states_at(self.denoiser, canvas.ids, canvas.attention, hidden_at, part, self._kept)
-
-    def _begin(self, canvas: Canvas) -> int:
-        """The first place that predicts a token of the block."""
-        return max(0, canvas.block.start - self.denoiser.family.shifted)
-
-
-class PrefixCache(Cached):
-    """Keeps what comes before the block."""
-
-    def __init__(self, denoiser: Denoiser, config: PrefixCacheConfig):
-        super().__init__(denoiser, config)
-
-    def part(self, canvas: Canvas) -> slice:
-        """Returns the block and all after it."""
-        return slice(self._begin(canvas), canvas.ids.shape[1])
-
-
-class DualCache(Cached):
-    """Keeps what comes before and after the block."""
-
-    def __init__(self, denoiser: Denoiser, config: DualCacheConfig):
-        super().__init__(denoiser, config)
-
-    def part(self, canvas: Canvas) -> slice:
-        """Returns the block."""
-        return slice(self._begin(canvas), canvas.block.stop)

@@ -14,16 +14,14 @@ class Exact(Unmasking):
 
     def __init__(self, denoiser: Denoiser, config: ExactConfig):
         super().__init__(denoiser)
-        self._is_compiled = config.compile
-        self._read = partial.compiled(denoiser) if config.compile else partial.reader(denoiser)
+        self._compiled = partial.compiled(denoiser) if config.compile else None
 
     def states(self, canvas: Canvas, hidden_at: Tensor, step: int) -> Tensor:
-        """Reads the whole canvas."""
-        self.work.calls += 1
-        self.work.positions += canvas.ids.numel()
-        if not self._is_compiled:
-            return self._read(canvas.ids, canvas.attention, hidden_at)
+        """Reads the whole canvas, by compiled code if the configuration asks for it."""
+        if self._compiled is None:
+            return super().states(canvas, hidden_at, step)
+        self.count(canvas, canvas.ids.shape[1])
         # Rows of the whole block, since each number of them would be compiled anew.
         block = torch.arange(canvas.block.start, canvas.block.stop, device=canvas.ids.device)  # (M,)
-        states = self._read(canvas.ids, canvas.attention, block.expand(len(canvas.which), -1))  # (B, M, D)
+        states = self._compiled(canvas.ids, canvas.attention, block.expand(len(canvas.which), -1))  # (B, M, D)
         return partial.take(states, hidden_at - canvas.block.start)

@@ -1,11 +1,9 @@
 """Confidence-threshold unmasking, for evaluations under a protocol name of its own (arXiv 2505.22618)."""
 
 import torch
-from torch import Tensor
 
 from tasks.gdsd.config.sampler import SamplerConfig, ThresholdConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.partial import states_at
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.rollout.engines.choice import Rules
 from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking
@@ -31,12 +29,6 @@ class Threshold(Unmasking):
                 "set it to 'confidence', or use the engine 'exact'"
             )
         return resolved
-
-    def states(self, canvas: Canvas, hidden_at: Tensor, step: int) -> Tensor:
-        """Reads the whole canvas."""
-        self.work.calls += 1
-        self.work.positions += canvas.ids.numel()
-        return states_at(self.denoiser, canvas.ids, canvas.attention, hidden_at)
 
     def unmask_block(self, canvas: Canvas, settings: SamplerConfig, rules: Rules, first_step: int) -> None:
         """Unmasks the canvas's block; a sequence is read until nothing of its block is hidden.

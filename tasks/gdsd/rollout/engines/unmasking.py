@@ -5,7 +5,6 @@ and hides the rest again. One uniform number per (sequence, step, position) driv
 what else is in the batch.
 """
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.base import SamplerDefaults
 from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.denoiser.padding import left_pad
+from tasks.gdsd.denoiser.partial import states_at
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
 from tasks.gdsd.rollout.engines.choice import Rules, choose
@@ -83,13 +83,12 @@ class Canvas:
 
 
 class Unmasking(Engine):
-    """Unmasks in blocks; how the states of hidden tokens come about is the subclass's."""
+    """Unmasks in blocks. A subclass may read the canvas otherwise than as a whole, or choose the tokens otherwise."""
 
     def __init__(self, denoiser: Denoiser):
         super().__init__()
         self.denoiser = denoiser.eval()
 
-    @abstractmethod
     def states(
         self,
         canvas: Canvas,
@@ -97,6 +96,13 @@ class Unmasking(Engine):
         step: int,  # of the block, counted in denoiser calls
     ) -> Tensor:  # (B, R, D)
         """Returns the states that predict the hidden tokens, and counts the work of the network's blocks."""
+        self.count(canvas, canvas.ids.shape[1])
+        return states_at(self.denoiser, canvas.ids, canvas.attention, hidden_at)
+
+    def count(self, canvas: Canvas, places: int) -> None:
+        """Counts a call of the denoiser that computes so many places of each sequence."""
+        self.work.calls += 1
+        self.work.positions += len(canvas.which) * places
 
     def resolve(self, settings: SamplerConfig) -> SamplerConfig:
         """Fills in what the authors of the policy's family have where the settings leave it open; see `resolve`."""
