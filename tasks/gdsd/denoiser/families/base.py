@@ -13,6 +13,7 @@ from tasks.gdsd.errors import CheckpointError
 
 Architecture = Literal["llama", "qwen2", "qwen3"]
 Values = Mapping[str, object]  # the content of a config.json
+Allowed = Mapping[str, tuple[object, ...]]  # the values that a key of it may have
 
 ABSENT: Final = "<absent>"  # among the allowed values of a key: it may be left out
 PROMPT: Final = "<prompt>"  # the place of the prompt in a chat template
@@ -47,9 +48,8 @@ class Family:
     pad: Special
     sampler: SamplerDefaults
     never: tuple[Special, ...] = ()  # further tokens that no answer contains
-    names: Mapping[str, str] = field(
-        default_factory=dict
-    )  # stock name of a module -> official one; N for a layer's number
+    # Stock name of a module -> official one; N stands for a layer's number.
+    names: Mapping[str, str] = field(default_factory=dict)
     chat: tuple[Special | str, ...] = (PROMPT,)  # special tokens, text, and the prompt
     strips_prompt: bool = False  # whether the template strips the prompt
     shifted: bool = False  # whether row i - 1 predicts token i
@@ -76,44 +76,32 @@ class Family:
 
 
 def size(values: Values, key: str, default: int | None = None) -> int:
-    """Reads a positive whole number.
-
-    Raises:
-        CheckpointError: it is missing, or something else.
-    """
+    """Reads a positive whole number, or refuses the configuration. The default also stands for null."""
     found = values.get(key)
     if found is None and default is not None:
         return default
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise CheckpointError(f"config.json is refused: {key} is {found!r}, but it should be a positive whole number")
+        raise _refused(key, found, "it should be a positive whole number")
     return found
 
 
 def number(values: Values, key: str, default: float | None = None) -> float:
-    """Reads a positive number.
-
-    Raises:
-        CheckpointError: it is missing, or something else.
-    """
+    """Reads a positive number, or refuses the configuration."""
     found = values.get(key, default)
     if not isinstance(found, int | float) or isinstance(found, bool) or not 0 < found < float("inf"):
-        raise CheckpointError(f"config.json is refused: {key} is {found!r}, but it should be a positive number")
+        raise _refused(key, found, "it should be a positive number")
     return float(found)
 
 
 def flag(values: Values, key: str, default: bool) -> bool:
-    """Reads true or false.
-
-    Raises:
-        CheckpointError: it is something else.
-    """
+    """Reads true or false, or refuses the configuration."""
     found = values.get(key, default)
     if not isinstance(found, bool):
-        raise CheckpointError(f"config.json is refused: {key} is {found!r}, but it should be true or false")
+        raise _refused(key, found, "it should be true or false")
     return found
 
 
-def demand(values: Values, allowed: Mapping[str, tuple[object, ...]]) -> None:
+def demand(values: Values, allowed: Allowed) -> None:
     """Refuses a configuration whose arithmetic is another than the family's.
 
     Raises:
@@ -123,45 +111,48 @@ def demand(values: Values, allowed: Mapping[str, tuple[object, ...]]) -> None:
         found = values.get(key, ABSENT)
         if not any(type(found) is type(item) and found == item for item in good):
             said = " or ".join(repr(item) for item in good if item is not ABSENT)
-            raise CheckpointError(
-                f"config.json is refused: {key} is {found!r}, which changes what is computed; supported: {said}"
-            )
+            raise _refused(key, found, f"another value changes what is computed; supported: {said}")
 
 
-def stock_keys(values: Values, layers: int) -> dict[str, object]:
-    """Reads what configurations in the style of transformers share, and refuses what changes the arithmetic.
+def _refused(key: str, found: object, reason: str) -> CheckpointError:
+    return CheckpointError(f"config.json is refused: {key} is {found!r}, but {reason}")
+
+
+def stock_keys(values: Values, allowed: Allowed, *, tied: bool) -> dict[str, object]:
+    """Translates a configuration in the style of transformers, and refuses what changes the arithmetic.
+
+    Args:
+        allowed: keys of the family's own that would change the arithmetic, each with the values that do not.
+        tied: whether the head is the embedding where config.json does not say.
 
     Raises:
         CheckpointError: a size is missing, or a value is not supported.
     """
-    demand(
-        values,
-        {
-            "hidden_act": ("silu",),
-            "attention_dropout": (0.0, 0, ABSENT),
-            "use_sliding_window": (False, ABSENT),
-            "use_mrope": (False, ABSENT),
-            "layer_types": (["full_attention"] * layers, None, ABSENT),
-            "block_size": (None, ABSENT),  # of block-causal models, which are read by another mask
-        },
-    )
+    layers, heads = size(values, "num_hidden_layers"), size(values, "num_attention_heads")
+    shared: Allowed = {
+        "hidden_act": ("silu",),
+        "attention_dropout": (0.0, 0, ABSENT),
+        "use_sliding_window": (False, ABSENT),
+        "use_mrope": (False, ABSENT),
+        "layer_types": (["full_attention"] * layers, None, ABSENT),
+        "block_size": (None, ABSENT),  # of block-causal models, which are read by another mask
+    }
+    demand(values, {**shared, **allowed})
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(rope, dict):
-        raise CheckpointError(f"config.json is refused: rope_parameters is {rope!r}")
+        raise _refused("rope_parameters", rope, "it should be an object")
     demand(rope, {"rope_type": ("default", ABSENT), "type": ("default", ABSENT)})
     demand(rope, {"factor": (1.0, 1, None, ABSENT), "partial_rotary_factor": (1.0, 1, None, ABSENT)})
-    heads = size(values, "num_attention_heads")
     return {
         **NO_TOKENS,
-        "vocab_size": size(values, "vocab_size"),
-        "hidden_size": size(values, "hidden_size"),
-        "intermediate_size": size(values, "intermediate_size"),
+        **{key: size(values, key) for key in ("vocab_size", "hidden_size", "intermediate_size")},
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": size(values, "num_key_value_heads", heads),
         "max_position_embeddings": size(values, "max_position_embeddings"),
         "rms_norm_eps": number(values, "rms_norm_eps"),
         "rope_parameters": rope_parameters(number(rope if "rope_theta" in rope else values, "rope_theta")),
+        "tie_word_embeddings": flag(values, "tie_word_embeddings", tied),
     }
 
 

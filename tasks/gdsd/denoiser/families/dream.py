@@ -7,24 +7,18 @@ from tasks.gdsd.denoiser.families.base import (
     SamplerDefaults,
     Special,
     Values,
-    demand,
-    flag,
     size,
     stock_keys,
 )
-from tasks.gdsd.errors import CheckpointError
 
 TURN_BEGIN, TURN_END = Special("<|im_start|>"), Special("<|im_end|>")
 
 
 def configure(values: Values) -> dict[str, object]:
     """Takes over a configuration in the style of transformers."""
-    demand(values, {"attention_bias": (True, ABSENT)})
-    shape = stock_keys(values, size(values, "num_hidden_layers"))
     width = size(values, "hidden_size") // size(values, "num_attention_heads")
-    if size(values, "head_dim", width) != width:
-        raise CheckpointError(f"config.json is refused: head_dim is {values['head_dim']!r}, supported: {width}")
-    return shape | {"tie_word_embeddings": flag(values, "tie_word_embeddings", False)}
+    allowed = {"attention_bias": (True, ABSENT), "head_dim": (width, None, ABSENT)}
+    return stock_keys(values, allowed, tied=False)
 
 
 DREAM = Family(

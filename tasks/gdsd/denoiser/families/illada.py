@@ -4,34 +4,18 @@ It shares neither names, tokens, template nor rotary precision with LLaDA, so it
 are phrased as its authors evaluate the base model: the text after the token of a beginning.
 """
 
-from tasks.gdsd.denoiser.families.base import (
-    ABSENT,
-    PROMPT,
-    Family,
-    SamplerDefaults,
-    Special,
-    Values,
-    demand,
-    flag,
-    size,
-    stock_keys,
-)
+from tasks.gdsd.denoiser.families.base import ABSENT, PROMPT, Family, SamplerDefaults, Special, Values, stock_keys
 
 
 def configure(values: Values) -> dict[str, object]:
     """Takes over a configuration in the style of transformers."""
-    demand(
-        values,
-        {
-            "attention_bias": (False, ABSENT),
-            "mlp_bias": (False, ABSENT),
-            "layer_norm_eps": (None, ABSENT),  # else its norms are LayerNorm
-            "resid_pdrop": (0.0, 0, ABSENT),
-        },
-    )
-    return stock_keys(values, size(values, "num_hidden_layers")) | {
-        "tie_word_embeddings": flag(values, "tie_word_embeddings", True)
+    allowed = {
+        "attention_bias": (False, ABSENT),
+        "mlp_bias": (False, ABSENT),
+        "layer_norm_eps": (None, ABSENT),  # else its norms are LayerNorm
+        "resid_pdrop": (0.0, 0, ABSENT),
     }
+    return stock_keys(values, allowed, tied=True)
 
 
 BEGIN = Special(key="bos_token_id")

@@ -4,6 +4,7 @@ from tasks.gdsd.denoiser.families.base import (
     ABSENT,
     NO_TOKENS,
     PROMPT,
+    Allowed,
     Family,
     SamplerDefaults,
     Special,
@@ -19,7 +20,7 @@ BEGIN, TURN_END = Special("<|startoftext|>"), Special("<|eot_id|>")
 HEADER_BEGIN, HEADER_END = Special("<|start_header_id|>"), Special("<|end_header_id|>")
 
 # What the published modelling code would compute differently. Where a key may be absent, its default is the same.
-ARITHMETIC: dict[str, tuple[object, ...]] = {
+ARITHMETIC: Allowed = {
     "activation_type": ("silu",),
     "block_type": ("llama",),
     "block_group_size": (1, ABSENT),

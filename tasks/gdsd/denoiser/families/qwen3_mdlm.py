@@ -11,8 +11,6 @@ from tasks.gdsd.denoiser.families.base import (
     SamplerDefaults,
     Special,
     Values,
-    demand,
-    flag,
     size,
     stock_keys,
 )
@@ -22,11 +20,8 @@ TURN_BEGIN, TURN_END = Special("<|im_start|>"), Special("<|im_end|>")
 
 def configure(values: Values) -> dict[str, object]:
     """Takes over a configuration in the style of transformers."""
-    demand(values, {"attention_bias": (False, ABSENT)})
-    return stock_keys(values, size(values, "num_hidden_layers")) | {
-        "head_dim": size(values, "head_dim", 128),
-        "tie_word_embeddings": flag(values, "tie_word_embeddings", True),
-    }
+    shape = stock_keys(values, {"attention_bias": (False, ABSENT)}, tied=True)
+    return shape | {"head_dim": size(values, "head_dim", 128)}
 
 
 QWEN3_MDLM = Family(
