@@ -27,8 +27,9 @@ from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
 from tasks.gdsd.config.train import DistillConfig
-from tasks.gdsd.denoiser import families, networks, tokenizer_files
+from tasks.gdsd.denoiser import families, networks
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.load import load_tokenizer
 from tasks.gdsd.planning import memory as footprint
 from tasks.gdsd.planning import shapes, work
 from tasks.gdsd.rollout.engines.base import Request
@@ -72,7 +73,7 @@ def random_denoiser(values: dict[str, object], folder: Path, device: torch.devic
         network.get_submodule(module).register_parameter(kind, torch.nn.Parameter(filled))
     networks.finish(network, family, device)
     files = {"config.json": json.dumps(values).encode()}
-    return Denoiser(network, tokenizer_files.load(folder), family, files).eval()
+    return Denoiser(network, load_tokenizer(folder), family, files).eval()
 
 
 def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:

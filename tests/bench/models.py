@@ -11,7 +11,7 @@ from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY
-from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+from tasks.gdsd.denoiser.tiny import character_tokenizer
 from tasks.gdsd.distill import loop
 from tasks.gdsd.planning.shapes import Shape
 

@@ -68,7 +68,7 @@ def train(tmp_path: Path):
 
 def test_an_approximate_engine_is_measured_in_every_round(train, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, an approximate engine trains a policy and nobody knows how far it is from the exact one."""
-    from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+    from tasks.gdsd.denoiser.tiny import character_tokenizer
     from tasks.gdsd.evaluate import drift as stage
 
     given, ends = stage.agree, []

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.gdsd.config.model_source import HubModel, ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig
-from tasks.gdsd.denoiser import lora, networks, weights
+from tasks.gdsd.denoiser import lora, weights
 from tasks.gdsd.denoiser.checkpoint_record import BASE, BaseRecord
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.head import Head
@@ -226,7 +226,7 @@ class Denoiser(torch.nn.Module):
             tensors = lora.base_weights(self.network)
             for name, content in self._files.items():
                 (folder / name).write_bytes(_with_dtype(content, tensors) if name == "config.json" else content)
-            if networks.is_tied(self.network):
+            if self.network.config.tie_word_embeddings:
                 del tensors[weights.HEAD]
             weights.write(folder, tensors, self.family, shard_bytes)
         if self._adapter is not None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.utils import logging as library_logging
 
 from tasks.gdsd.config.model_source import HubModel, ModelFolder, resolve
-from tasks.gdsd.denoiser import families, lora, networks, quantization, tokenizer_files, weights
+from tasks.gdsd.denoiser import families, lora, networks, quantization, weights
 from tasks.gdsd.denoiser.checkpoint_record import BASE, read_base
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.base import PROMPT, Family
@@ -107,7 +108,7 @@ def _load(
             f"{folder}/config.json has the model_type {values.get('model_type')!r}, "
             f"but the family {family.name} has {family.model_type!r}"
         )
-    tokenizer = tokenizer_files.load(folder)
+    tokenizer = load_tokenizer(folder)
     try:
         network = networks.build(family, values)
     except CheckpointError as error:
@@ -125,6 +126,27 @@ def _load(
         return Denoiser(network, tokenizer, family, {path.name: path.read_bytes() for path in kept}, source, bits)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Loads tokenizer.json, or vocab.json and merges.txt as the tokenizer of Qwen2; no code of the folder runs.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    kind: type[PreTrainedTokenizerBase] = PreTrainedTokenizerFast
+    needed = "tokenizer.json"
+    if not (folder / needed).is_file() and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        kind, needed = Qwen2Tokenizer, "vocab.json"
+    for name in (needed, "tokenizer_config.json"):
+        _read_json(folder, name)
+    try:
+        tokenizer = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a damaged file surfaces as whatever its parser raises
+        raise CheckpointError(f"{folder}: its tokenizer cannot be loaded: {type(error).__name__}: {error}") from error
+    for key in ("is_local", "local_files_only", "trust_remote_code"):
+        tokenizer.init_kwargs.pop(key, None)  # how it was loaded is no part of what is saved
+    return tokenizer
 
 
 def _read_json(folder: Path, name: str) -> dict[str, object]:

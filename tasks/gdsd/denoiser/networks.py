@@ -4,7 +4,8 @@ No code of a checkpoint is run: config.json becomes the arguments of a stock con
 is refused.
 """
 
-from typing import Any, TypeAlias, assert_never
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from transformers import (
     AttentionMaskInterface,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -22,11 +24,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from tasks.gdsd.denoiser.families.base import Family, Values
+from tasks.gdsd.denoiser.families.base import Architecture, Family, Values
 from tasks.gdsd.errors import CheckpointError
 
 Network: TypeAlias = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
-Shape: TypeAlias = LlamaConfig | Qwen2Config | Qwen3Config
+STOCK: dict[Architecture, tuple[type[PretrainedConfig], Callable[[Any], Network]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
 
 ROTATED = "sdpa_rotated_in_float32"
 
@@ -38,36 +44,19 @@ def build(family: Family, values: Values) -> Network:
         CheckpointError: config.json lacks something, or describes another computation.
     """
     arguments = family.configure(values)
+    shape_class, network_class = STOCK[family.architecture]
     try:
-        shape = _shape(family, arguments)
+        shape = shape_class.from_dict(arguments)
         shape.is_causal = False
         if family.rotates_in_float32:
             shape._attn_implementation = ROTATED
         with torch.device("meta"):
-            network = _network(shape)
+            network = network_class(shape)
     except Exception as error:  # the library validates with errors of its own
         raise CheckpointError(f"config.json is refused: {type(error).__name__}: {error}") from error
     if any(getattr(layer.self_attn, "sliding_window", None) is not None for layer in network.model.layers):
         raise CheckpointError("config.json is refused: it asks for sliding windows")
     return network
-
-
-def _shape(family: Family, arguments: dict[str, object]) -> Shape:
-    match family.architecture:
-        case "llama":
-            return LlamaConfig.from_dict(arguments)
-        case "qwen2":
-            return Qwen2Config.from_dict(arguments)
-        case "qwen3":
-            return Qwen3Config.from_dict(arguments)
-        case _:
-            assert_never(family.architecture)
-
-
-def _network(shape: Shape) -> Network:
-    if isinstance(shape, LlamaConfig):
-        return LlamaForCausalLM(shape)
-    return Qwen2ForCausalLM(shape) if isinstance(shape, Qwen2Config) else Qwen3ForCausalLM(shape)
 
 
 def finish(network: Network, family: Family, device: torch.device) -> None:
@@ -76,10 +65,6 @@ def finish(network: Network, family: Family, device: torch.device) -> None:
         rotary = Float32Rotary if family.rotates_in_float32 else type(network.model.rotary_emb)
         network.model.rotary_emb = rotary(network.config).to(device)  # type: ignore[arg-type]  # its own configuration
     network.tie_weights()
-
-
-def is_tied(network: Network) -> bool:
-    return bool(network.config.tie_word_embeddings)
 
 
 class Float32Rotary(LlamaRotaryEmbedding):

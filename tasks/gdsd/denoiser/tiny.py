@@ -4,13 +4,27 @@ It is a real policy on the code path of the large models; only its size and its 
 """
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config.policy import TinyModelConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.tiny import TINY
-from tasks.gdsd.denoiser.tokenizer import character_tokenizer
+from tasks.gdsd.domains.alphabet import ALPHABET, END, MASK, PAD
+
+
+def character_tokenizer() -> PreTrainedTokenizerFast:
+    """Builds a tokenizer with one token per character of `ALPHABET` and the three special tokens.
+
+    Characters outside the alphabet are refused by `Denoiser.encode`, not mapped to an unknown token.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {token: index for index, token in enumerate([END, PAD, MASK, *ALPHABET])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, mask_token=MASK)
 
 
 def build(config: TinyModelConfig, seed: int) -> Denoiser:

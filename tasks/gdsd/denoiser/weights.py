@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tasks.gdsd.denoiser import quantization
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.denoiser.networks import Network, is_tied
+from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import CheckpointError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -42,7 +42,7 @@ def read(
     """
     places = official_places(network, family)
     files = _files(folder)
-    tied_head = family.official(HEAD) if is_tied(network) else None
+    tied_head = family.official(HEAD) if network.config.tie_word_embeddings else None
     shapes: dict[str, list[int]] = {}
     for file in sorted(set(files.values())):
         with _Tensors(file) as tensors:

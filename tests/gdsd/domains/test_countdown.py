@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from tasks.gdsd.denoiser.tokenizer import ALPHABET
+from tasks.gdsd.domains.alphabet import ALPHABET
 from tasks.gdsd.domains.base import Problem
 from tasks.gdsd.domains.countdown import Countdown, CountdownConfig, canonical, parse, read_problem, solve
 from tasks.gdsd.errors import DataError
