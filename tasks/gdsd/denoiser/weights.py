@@ -5,10 +5,14 @@ names and shapes are compared before the first is read. Pickled weights (*.bin, 
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,7 +22,7 @@ from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import CheckpointError
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WHOLE, SHARDS, INDEX = "model.safetensors", "model{suffix}.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 DTYPES = {"F64", "F32", "F16", "BF16"}
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -40,103 +44,94 @@ def read(
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is missing, surplus, or of another shape or kind.
     """
-    places = official_places(network, family)
-    files = _files(folder)
+    stock = {family.official(name): name for name, _ in network.named_parameters()}
+    places = {official: network.get_parameter(name) for official, name in stock.items()}
+    stored = _stored(folder)
     tied_head = family.official(HEAD) if network.config.tie_word_embeddings else None
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(set(files.values())):
-        with _Tensors(file) as tensors:
-            for name in tensors.names:
-                if files.get(name) != file:
-                    raise CheckpointError(f"{file} has the tensor {name}, which {INDEX} does not place there")
-                dtype_here, shapes[name] = tensors.describe(name)
-                if dtype_here not in DTYPES:
-                    raise CheckpointError(f"{file}: {name} is {dtype_here}, but weights are one of {sorted(DTYPES)}")
-    _compare("lacks", sorted(places.keys() - shapes.keys()), folder)
-    _compare("has surplus", sorted(shapes.keys() - places.keys() - {tied_head}), folder)
-    wrong = [name for name, place in places.items() if list(place.shape) != shapes[name]]
-    if wrong:
+    _compare("lacks", sorted(places.keys() - stored.keys()), folder)
+    _compare("has surplus", sorted(stored.keys() - places.keys() - {tied_head}), folder)
+    if wrong := [name for name, place in places.items() if list(place.shape) != stored[name].shape]:
         name = wrong[0]
         raise CheckpointError(
             f"{folder}: {len(wrong)} tensors of {WHOLE} do not fit config.json; first {name}, "
-            f"which is {shapes[name]} instead of {list(places[name].shape)}"
+            f"which is {stored[name].shape} instead of {list(places[name].shape)}"
         )
-    stock = {family.official(name): name for name, _ in network.named_parameters()}
-    for file in sorted(set(files.values())):
-        with _Tensors(file) as tensors:
-            for name in sorted(name for name, at in files.items() if at == file and name in places):
+    for file in sorted({tensor.file for tensor in stored.values()}):
+        with _opened(file) as tensors:
+            for name in sorted(name for name in places if stored[name].file == file):
                 module, _, kind = stock[name].rpartition(".")
                 # A copy even where neither changes: the library maps the file, and a file can change under us.
-                tensor = tensors.read(name).to(device=device, dtype=dtype, copy=True)
+                tensor: Tensor = tensors.get_tensor(name).to(device=device, dtype=dtype, copy=True)  # type: ignore[no-untyped-call]
                 place = network.get_submodule(module)
                 if bits is not None and quantization.is_quantised(stock[name], network):
                     network.set_submodule(module, quantization.quantise(cast(torch.nn.Linear, place), tensor))
                 else:
                     place.register_parameter(kind, torch.nn.Parameter(tensor))
-    if tied_head in shapes:
-        _compare_tied_head(network, files[tied_head], tied_head)
+    if tied_head in stored:
+        _compare_tied_head(network, stored[tied_head].file, tied_head)
 
 
 def write(folder: Path, weights: dict[str, Tensor], family: Family, shard_bytes: int = SHARD_BYTES) -> None:
     """Writes weights under their official names: one file, or shards with an index where they exceed `shard_bytes`."""
-    shards: list[dict[str, Tensor]] = [{}]
-    room = shard_bytes
-    for name, tensor in weights.items():
-        if tensor.nbytes > room and shards[-1]:
-            shards.append({})
-            room = shard_bytes
-        shards[-1][family.official(name)] = tensor.detach()
-        room -= tensor.nbytes
-    metadata = {"format": "pt"}
-    if len(shards) == 1:
-        save_file(_ready(shards[0]), folder / WHOLE, metadata=metadata)
-        return
-    places: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(_ready(shard), folder / file, metadata=metadata)
-        places |= dict.fromkeys(shard, file)
-    total = sum(tensor.nbytes for tensor in weights.values())
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    named = {family.official(name): tensor.detach() for name, tensor in weights.items()}
+    split = split_torch_state_dict_into_shards(named, filename_pattern=SHARDS, max_shard_size=shard_bytes)
+    for file, names in split.filename_to_tensors.items():
+        shard = {name: named[name].cpu().contiguous() for name in names}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": dict(sorted(split.tensor_to_filename.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
-def official_places(network: Network, family: Family) -> dict[str, torch.nn.Parameter]:
-    """Returns the parameters by official name; a tied head is no parameter of its own."""
-    return {family.official(name): parameter for name, parameter in network.named_parameters()}
+@dataclass(frozen=True)
+class _Stored:
+    """Where a tensor lies, and its shape."""
+
+    file: Path
+    shape: list[int]
 
 
-def _ready(shard: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
+def _stored(folder: Path) -> dict[str, _Stored]:
+    """Returns all tensors of a folder, read from the heads of its files.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of a kind that is not read, or is not what the index says.
+    """
+    index = _read_index(folder) if (folder / INDEX).is_file() else None
+    if index is None and not (folder / WHOLE).is_file():
+        raise CheckpointError(
+            f"{folder} is not a checkpoint: {WHOLE} (or {INDEX} with its shards) is missing.{_advice(folder)}"
+        )
+    found: dict[str, _Stored] = {}
+    for file in sorted({WHOLE} if index is None else set(index.values())):
+        with _opened(folder / file) as tensors:
+            names: list[str] = tensors.keys()  # type: ignore[no-untyped-call]
+            for name in names:
+                if index is not None and index.get(name) != file:
+                    raise CheckpointError(f"{folder / file} has the tensor {name}, which {INDEX} does not place there")
+                head = tensors.get_slice(name)  # type: ignore[no-untyped-call]
+                if head.get_dtype() not in DTYPES:
+                    raise CheckpointError(
+                        f"{folder / file}: {name} is {head.get_dtype()}, but weights are one of {sorted(DTYPES)}"
+                    )
+                found[name] = _Stored(folder / file, list(head.get_shape()))
+    if index is not None and (lacking := sorted(index.keys() - found.keys())):
+        raise CheckpointError(f"{folder / index[lacking[0]]} lacks the tensor {lacking[0]}, which {INDEX} places there")
+    return found
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Returns which file holds which tensor."""
-    if not (folder / INDEX).is_file():
-        if not (folder / WHOLE).is_file():
-            raise CheckpointError(
-                f"{folder} is not a checkpoint: {WHOLE} (or {INDEX} with its shards) is missing.{_advice(folder)}"
-            )
-        with _Tensors(folder / WHOLE) as tensors:
-            return dict.fromkeys(tensors.names, folder / WHOLE)  # not a dict
+def _read_index(folder: Path) -> dict[str, str]:
     try:
         places = json.loads((folder / INDEX).read_text())["weight_map"]
-        names = {str(name): str(file) for name, file in places.items()}
+        index = {str(name): str(file) for name, file in places.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise CheckpointError(f"{folder / INDEX} is damaged: {type(error).__name__}: {error}") from error
-    for file in sorted(set(names.values())):
+    for file in sorted(set(index.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise CheckpointError(f"{folder / INDEX} names {file!r}, which is no safetensors file beside it")
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder} is not whole: {file} is missing, which {INDEX} names.")
-    found: dict[str, set[str]] = {}
-    for name, file in names.items():
-        if file not in found:
-            with _Tensors(folder / file) as tensors:
-                found[file] = set(tensors.names)
-        if name not in found[file]:
-            raise CheckpointError(f"{folder / file} lacks the tensor {name}, which {INDEX} places there")
-    return {name: folder / file for name, file in names.items()}
+    return index
 
 
 def _advice(folder: Path) -> str:
@@ -152,29 +147,19 @@ def _advice(folder: Path) -> str:
     )
 
 
-class _Tensors:
-    """An open safetensors file; damage is refused by name. (The library has no types for its calls.)"""
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """Opens a safetensors file. (The library has no types for its calls.)
 
-    def __init__(self, path: Path):
-        try:
-            self._file = safe_open(path, framework="pt")
-            self.names: list[str] = list(self._file.keys())  # type: ignore[no-untyped-call]  # safetensors has no types
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._file.__exit__(*raised)  # type: ignore[no-untyped-call]  # safetensors has no types
-
-    def describe(self, name: str) -> tuple[str, list[int]]:
-        part = self._file.get_slice(name)  # type: ignore[no-untyped-call]  # safetensors has no types
-        return str(part.get_dtype()), list(part.get_shape())
-
-    def read(self, name: str) -> Tensor:
-        tensor: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]  # safetensors has no types
-        return tensor
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        file = safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    with file as tensors:
+        yield tensors
 
 
 def _compare(what: str, names: list[str], folder: Path) -> None:
@@ -188,7 +173,7 @@ def _compare(what: str, names: list[str], folder: Path) -> None:
 def _compare_tied_head(network: Network, file: Path, name: str) -> None:
     """Some writers store a tied head although it is the embedding; then it has to be that."""
     embedding = network.model.embed_tokens.weight
-    with _Tensors(file) as tensors:
-        head = tensors.read(name)
+    with _opened(file) as tensors:
+        head: Tensor = tensors.get_tensor(name)  # type: ignore[no-untyped-call]
     if head.shape != embedding.shape or not torch.equal(head.to(embedding.device, embedding.dtype), embedding):
         raise CheckpointError(f"{file}: {name} differs from the embedding, but config.json says that they are tied")
