@@ -149,26 +149,18 @@ def _at_rest(config: AdapterConfig, family: Family, source: HubModel | ModelFold
     from peft import LoraConfig
 
     targets = sorted(family.official_leaf(target) for target in config.targets)
-    layers = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # declared whole, but only ever divided by the rank
-        base_model_name_or_path=_place(source),
-        revision=_revision(source),
-    )
     # peft finds targets by the end of their path, and LLaDA's head is called as the last map of its blocks.
     excluded = family.outside_blocks(targets) or None
     # Lists, since peft's sets have another order in each process.
-    return layers.to_dict() | {"target_modules": targets, "exclude_modules": excluded}
+    fields = {"r": config.rank, "lora_alpha": config.alpha, "target_modules": targets, "exclude_modules": excluded}
+    return LoraConfig().to_dict() | fields | _home(source)
 
 
-def _place(source: HubModel | ModelFolder | None) -> str:
-    if source is None:
-        return BESIDE
-    return source.hub if isinstance(source, HubModel) else source.path
-
-
-def _revision(source: HubModel | ModelFolder | None) -> str | None:
-    return source.revision if isinstance(source, HubModel) else None
+def _home(source: HubModel | ModelFolder | None) -> dict[str, object]:
+    """Where peft finds the base."""
+    if isinstance(source, HubModel):
+        return {"base_model_name_or_path": source.hub, "revision": source.revision}
+    return {"base_model_name_or_path": BESIDE if source is None else source.path, "revision": None}
 
 
 def _spelled(home: dict[str, object]) -> str:
@@ -182,12 +174,11 @@ def _read_config(path: Path, family: Family, source: HubModel | ModelFolder | No
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict) or found.get("peft_type") != "LORA":
-        kind = found.get("peft_type") if isinstance(found, dict) else found
+    kind = found.get("peft_type") if isinstance(found, dict) else found
+    if kind != "LORA" or not isinstance(found, dict):
         raise CheckpointError(f"{path} does not describe a LoRA adapter: peft_type is {kind!r}")
-    home: dict[str, object] = {"base_model_name_or_path": _place(source), "revision": _revision(source)}
-    named = {key: found.get(key) for key in home}
-    if named != home:
+    home = _home(source)
+    if (named := {key: found.get(key) for key in home}) != home:
         raise CheckpointError(f"{path} names another base, {_spelled(named)}: here it counts on {_spelled(home)}")
     targets = found.get("target_modules")
     if isinstance(targets, list):
