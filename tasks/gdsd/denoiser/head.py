@@ -21,13 +21,12 @@ def rows_per_block(dtype: torch.dtype, width: int) -> int:
 
 @dataclass(frozen=True)
 class Head:
-    """The linear map from hidden states to logits.
+    """The linear map from hidden states to logits, which has no bias in any of the stock classes.
 
     A frozen head's mean row is computed once and kept, so a Head must not outlive a change of frozen weights.
     """
 
     weight: Tensor  # (V, D)
-    bias: Tensor | None = None  # (V,)
 
     def precision(self, hidden: Tensor) -> torch.dtype:
         """Returns the dtype of logits and scores: float32, or float64 where the hidden states or the head are."""
@@ -41,12 +40,12 @@ class Head:
         dtype = self.precision(hidden)
         hidden, head = hidden.to(dtype), self.cast_where_trained(dtype)
         if head.weight.dtype == dtype:
-            return functional.linear(hidden, head.weight, None if head.bias is None else head.bias.to(dtype))
+            return functional.linear(hidden, head.weight)
         blocks = head.blocks(hidden[..., 0].numel(), dtype)
-        return torch.cat([functional.linear(hidden, weight, bias) for _, weight, bias in blocks], -1)
+        return torch.cat([functional.linear(hidden, weight) for _, weight in blocks], -1)
 
-    def blocks(self, rows: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        """Cuts the vocabulary into (tokens, their head rows, their biases), cast to `dtype`.
+    def blocks(self, rows: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """Cuts the vocabulary into (tokens, their head rows), cast to `dtype`.
 
         Neither a block's head rows nor its logits for so many `rows` exceed BLOCK_BYTES.
         """
@@ -54,36 +53,21 @@ class Head:
         step = rows_per_block(dtype, max(rows, width))
         for start in range(0, vocabulary, step):
             part = slice(start, min(start + step, vocabulary))
-            yield part, self.weight[part].to(dtype), None if self.bias is None else self.bias[part].to(dtype)
+            yield part, self.weight[part].to(dtype)
 
     def cast_where_trained(self, dtype: torch.dtype) -> "Head":
         """Casts what a gradient is wanted of, so that the gradients of a token's many rows add up in that precision."""
-
-        def cast(table: Tensor) -> Tensor:
-            return table.to(dtype) if table.requires_grad and torch.is_grad_enabled() else table
-
-        weight, bias = cast(self.weight), None if self.bias is None else cast(self.bias)
-        unchanged = weight is self.weight and bias is self.bias
-        return self if unchanged else Head(weight, bias)  # the same object, since it keeps the mean row
+        if self.weight.dtype == dtype or not (self.weight.requires_grad and torch.is_grad_enabled()):
+            return self  # the same object, since it keeps the mean row
+        return Head(self.weight.to(dtype))
 
     def mean_row(self, dtype: torch.dtype) -> Tensor:  # (D,)
         """Returns mean(W) over the vocabulary: differentiable when W is trained, else in O(D) after the first use."""
         return self.weight.mean(0, dtype=dtype) if self.weight.requires_grad else self._frozen_mean_row.to(dtype)
 
-    def mean_bias(self, dtype: torch.dtype) -> Tensor | None:  # ()
-        """Returns mean(b) over the vocabulary, or None without a bias; see `mean_row`."""
-        if self.bias is None:
-            return None
-        return self.bias.mean(dtype=dtype) if self.bias.requires_grad else self._frozen_mean_bias.to(dtype)
-
     @cached_property
     def _frozen_mean_row(self) -> Tensor:  # (D,) float64, good for scores of either precision
         total = self.weight.new_zeros(self.weight.shape[1], dtype=torch.float64)
-        for _, rows, _ in self.blocks(1, torch.float64):
+        for _, rows in self.blocks(1, torch.float64):
             total += rows.sum(0)
         return total / len(self.weight)
-
-    @cached_property
-    def _frozen_mean_bias(self) -> Tensor:  # () float64
-        assert self.bias is not None
-        return self.bias.mean(dtype=torch.float64)

@@ -1,6 +1,6 @@
 """Token scores from hidden states: what the denoiser says of one token, without the (R, V) logits of R tokens.
 
-With logits z = W h + b for a head (W, b) the readouts of token y are
+With logits z = W h for a head W the readouts of token y are
 
     log_prob      z[y] - logsumexp(z)
     centred       z[y] - mean(z): token logit centralisation (TLC) of arXiv 2605.29398
@@ -62,7 +62,7 @@ def log_prob(
     hidden, head = hidden.to(dtype), head.cast_where_trained(dtype)
     if not torch.is_grad_enabled():
         return _log_prob(hidden, head, tokens, with_slope=False)[0]
-    score: Tensor = _LogProb.apply(hidden, head.weight, head.bias, tokens)  # type: ignore[no-untyped-call]  # torch's
+    score: Tensor = _LogProb.apply(hidden, head.weight, tokens)  # type: ignore[no-untyped-call]  # torch's
     return score
 
 
@@ -73,11 +73,11 @@ def centred(
 ) -> Tensor:  # (R,)
     """Scores each token by its logit less the mean logit over the vocabulary, in O(D) per token.
 
-    z[y] - mean(z) = h . (W[y] - mean(W)) + b[y] - mean(b): the softmax normaliser cancels and the logits never exist.
+    z[y] - mean(z) = h . (W[y] - mean(W)): the softmax normaliser cancels and the logits never exist.
     """
     dtype = head.precision(hidden)
     hidden, head = hidden.to(dtype), head.cast_where_trained(dtype)
-    return _logit_above(hidden, head, tokens, head.mean_row(dtype), head.mean_bias(dtype))
+    return _logit_above(hidden, head, tokens, head.mean_row(dtype))
 
 
 def centred_topk(
@@ -89,8 +89,7 @@ def centred_topk(
     """Scores each token by its logit less the mean logit of its row's candidates, in O(k D) per token."""
     dtype = head.precision(hidden)
     hidden, head = hidden.to(dtype), head.cast_where_trained(dtype)
-    bias = None if head.bias is None else head.bias[candidates].mean(1, dtype=dtype)  # (R,)
-    return _logit_above(hidden, head, tokens, _mean_rows(head.weight, candidates, dtype), bias)
+    return _logit_above(hidden, head, tokens, _mean_rows(head.weight, candidates, dtype))
 
 
 @torch.no_grad()
@@ -112,8 +111,8 @@ def top_tokens(
     hidden = hidden.to(head.precision(hidden))
     best = hidden.new_empty(len(hidden), 0)  # (R, up to k): the highest logits of the blocks so far
     found = hidden.new_empty(len(hidden), 0, dtype=torch.int64)  # their tokens
-    for part, weight, bias in head.blocks(len(hidden), hidden.dtype):
-        logits = torch.cat([best, functional.linear(hidden, weight, bias)], 1)  # (R, up to k + v)
+    for part, weight in head.blocks(len(hidden), hidden.dtype):
+        logits = torch.cat([best, functional.linear(hidden, weight)], 1)  # (R, up to k + v)
         places = _highest(logits, min(k, logits.shape[1]))
         best = logits.gather(1, places)
         block = torch.arange(part.start, part.stop, device=hidden.device).expand(len(hidden), -1)
@@ -142,17 +141,13 @@ def _logit_above(
     head: Head,
     tokens: Tensor,  # (R,)
     row: Tensor | float,  # (D,) or (R, D)
-    bias: Tensor | float | None,  # () or (R,)
 ) -> Tensor:  # (R,)
     """Returns z[y] less the logit of another head row.
 
     Rows are subtracted before the product: a component that all rows share cancels while it is still exact.
     """
     rows = functional.embedding(tokens, head.weight).to(hidden.dtype)  # (R, D), a new tensor
-    score = (hidden * rows.sub_(row)).sum(1)
-    if head.bias is not None and bias is not None:
-        score = score + (head.bias[tokens].to(hidden.dtype) - bias)
-    return score
+    return (hidden * rows.sub_(row)).sum(1)
 
 
 def _mean_rows(
@@ -180,13 +175,13 @@ def _log_prob(
     """
     log_total = hidden.new_full((len(hidden),), -torch.inf)
     mean = torch.zeros_like(hidden) if with_slope else None  # sum_v p[v] W[v]
-    for _, weight, bias in head.blocks(len(hidden), hidden.dtype):
-        logits = functional.linear(hidden, weight, bias)  # (R, v)
+    for _, weight in head.blocks(len(hidden), hidden.dtype):
+        logits = functional.linear(hidden, weight)  # (R, v)
         before, log_total = log_total, torch.logaddexp(log_total, logits.logsumexp(1))
         if mean is not None:
             mean *= (before - log_total).exp()[:, None]
             mean.addmm_(logits.sub_(log_total[:, None]).exp_(), weight)
-    score = _logit_above(hidden, head, tokens, 0.0, 0.0) - log_total
+    score = _logit_above(hidden, head, tokens, 0.0) - log_total
     return score, log_total, None if mean is None else functional.embedding(tokens, head.weight).to(mean.dtype) - mean
 
 
@@ -203,12 +198,11 @@ class _LogProb(torch.autograd.Function):
         ctx: BackwardCFunction,
         hidden: Tensor,  # (R, D)
         weight: Tensor,  # (V, D)
-        bias: Tensor | None,  # (V,)
         tokens: Tensor,  # (R,)
     ) -> Tensor:  # (R,)
         wanted: tuple[bool, ...] = ctx.needs_input_grad
-        score, log_total, slope = _log_prob(hidden, Head(weight, bias), tokens, with_slope=wanted[0])
-        for_trained = (hidden, weight, bias, tokens, log_total) if wanted[1] or wanted[2] else ()
+        score, log_total, slope = _log_prob(hidden, Head(weight), tokens, with_slope=wanted[0])
+        for_trained = (hidden, weight, tokens, log_total) if wanted[1] else ()
         ctx.save_for_backward(slope, *for_trained)  # type: ignore[arg-type]  # None is allowed
         return score
 
@@ -217,24 +211,20 @@ class _LogProb(torch.autograd.Function):
     def backward(
         ctx: BackwardCFunction,
         gradient: Tensor,  # (R,)
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         gradient = gradient[:, None]
         saved: tuple[Tensor, ...] = ctx.saved_tensors
         wanted: tuple[bool, ...] = ctx.needs_input_grad
         of_hidden = gradient * saved[0] if wanted[0] else None
-        if not (wanted[1] or wanted[2]):
-            return of_hidden, None, None, None
-        _, hidden, weight, bias, tokens, log_total = saved
-        of_weight = torch.empty_like(weight) if wanted[1] else None
-        of_bias = torch.empty_like(bias) if wanted[2] else None
-        for part, rows, biases in Head(weight, bias).blocks(len(hidden), hidden.dtype):
-            logits = functional.linear(hidden, rows, biases)  # (R, v)
+        if not wanted[1]:
+            return of_hidden, None, None
+        _, hidden, weight, tokens, log_total = saved
+        of_weight = torch.empty_like(weight)
+        for part, rows in Head(weight).blocks(len(hidden), hidden.dtype):
+            logits = functional.linear(hidden, rows)  # (R, v)
             of_logits = logits.sub_(log_total[:, None]).exp_().neg_()  # 1[v = y] - p[v], below
             (here,) = torch.where((tokens >= part.start) & (tokens < part.stop))
             of_logits[here, tokens[here] - part.start] += 1
             of_logits *= gradient
-            if of_weight is not None:
-                torch.mm(of_logits.T, hidden, out=of_weight[part])
-            if of_bias is not None:
-                torch.sum(of_logits, 0, out=of_bias[part])
-        return of_hidden, of_weight, of_bias, None
+            torch.mm(of_logits.T, hidden, out=of_weight[part])
+        return of_hidden, of_weight, None
