@@ -54,10 +54,9 @@ class Denoiser(torch.nn.Module):
         self.family = family
         self._files = dict(files or {})
         self._text = Text(tokenizer, family, json.loads(self._files.get("config.json", b"{}")))
-        special = self._text.special
-        self.mask_id, self.pad_id, self.end_ids = special.mask, special.pad, special.ends
+        self.mask_id, self.pad_id, self.end_ids = self._text.mask, self._text.pad, self._text.ends
         self.end_id = self.end_ids[0]  # what fills the canvas after an answer
-        banned = (self.mask_id, self.pad_id, *special.never)
+        banned = (self.mask_id, self.pad_id, *self._text.never)
         self.never_sampled = tuple(dict.fromkeys(token for token in banned if token not in self.end_ids))
         tokens = max(tokenizer.get_vocab().values()) + 1
         if tokens > self.vocabulary_size:

@@ -17,11 +17,38 @@ class Text:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, family: Family, values: Values):
-        self._tokenizer, self._family = tokenizer, family
-        self.special = SpecialIds(family, tokenizer.get_vocab(), values)
-        self._chat = [self.special.find(part) if isinstance(part, Special) else part for part in family.chat]
-        spelled = [str(tokenizer.convert_ids_to_tokens(token)) for token in sorted(self.special.reserved)]
+        self._tokenizer, self._family, self._values = tokenizer, family, values
+        self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        self.mask, self.pad = self._find(family.mask), self._find(family.pad)
+        self.ends = tuple(dict.fromkeys(map(self._find, family.ends)))
+        self.never = tuple(map(self._find, family.never))
+        if self.mask in (self.pad, *self.ends):
+            raise CheckpointError(f"the mask, {family.mask.text!r}, is also the padding or an end, so it says nothing")
+        self._chat = [self._find(part) if isinstance(part, Special) else part for part in family.chat]
+        # Text that a tokenizer reads as one of these would let a prompt speak for the template, or hold a mask.
+        template = (part for part in self._chat if not isinstance(part, str))
+        self._reserved = frozenset((self.mask, self.pad, *self.ends, *self.never, *template))
+        spelled = [str(tokenizer.convert_ids_to_tokens(token)) for token in sorted(self._reserved)]
         self._breaks = re.compile("|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in spelled))
+
+    def _find(self, special: Special) -> int:
+        """Returns the id of a special token."""
+        in_text = None if special.text is None else self._vocabulary.get(special.text)
+        if special.text is not None and in_text is None:
+            raise CheckpointError(f"the tokenizer has no token {special.text!r}, which the family needs")
+        in_config = None if special.key is None else self._values.get(special.key)
+        if in_config is None:
+            if in_text is None:
+                raise CheckpointError(f"config.json names no {special.key}, which the family needs")
+            return in_text
+        if in_text is not None and in_config != in_text:
+            raise CheckpointError(
+                f"config.json says that {special.key} is {in_config!r}, "
+                f"but the tokenizer's {special.text!r} is {in_text}"
+            )
+        if not isinstance(in_config, int) or in_config not in self._vocabulary.values():
+            raise CheckpointError(f"config.json says that {special.key} is {in_config!r}, which is no token")
+        return in_config
 
     def encode(self, text: str) -> list[int]:
         """Tokenises a prompt, phrased as the family's template has it.
@@ -50,7 +77,7 @@ class Text:
         encode = self._tokenizer.encode
         parts = [encode(piece, add_special_tokens=False, split_special_tokens=True) for piece in pieces]
         ids: list[int] = [token for part in parts for token in part]
-        if spoken := self.special.reserved.intersection(ids):
+        if spoken := self._reserved.intersection(ids):
             tokens = self._tokenizer.convert_ids_to_tokens(sorted(spoken))
             raise DataError(
                 f"The prompt {text!r} is read as the special tokens {tokens}; a prompt may not contain them."
@@ -59,7 +86,7 @@ class Text:
 
     def _encode_characters(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        if self.special.pad in ids or len(ids) != len(text):
+        if self.pad in ids or len(ids) != len(text):
             known = set(self._tokenizer.get_vocab())
             unknown = sorted({character for character in text if character not in known})
             raise DataError(
@@ -70,54 +97,15 @@ class Text:
 
     def ended(self, ids: Sequence[int]) -> bool:
         """Says whether a completion came to an end."""
-        return not set(self.special.ends).isdisjoint(ids)
+        return not set(self.ends).isdisjoint(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of a completion up to its first end token."""
         ids = list(ids)
-        end = next((place for place, token in enumerate(ids) if token in self.special.ends), len(ids))
+        end = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
         return str(self._tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns the text of each token, ends included; what is but a part of a character has a sign in its place."""
         texts = {token: str(self._tokenizer.decode([token], skip_special_tokens=False)) for token in set(ids)}
         return [texts[token] for token in ids]
-
-
-class SpecialIds:
-    """The ids of a family's special tokens in one checkpoint.
-
-    Raises:
-        CheckpointError: one is missing, or config.json and the tokenizer disagree.
-    """
-
-    def __init__(self, family: Family, vocabulary: Mapping[str, int], values: Values):
-        self._vocabulary, self._values = vocabulary, values
-        self.mask = self.find(family.mask)
-        self.ends = tuple(dict.fromkeys(map(self.find, family.ends)))
-        self.pad = self.find(family.pad)
-        self.never = tuple(map(self.find, family.never))
-        self.template = tuple(self.find(part) for part in family.chat if isinstance(part, Special))
-        # Text that a tokenizer reads as one of these would let a prompt speak for the template, or hold a mask.
-        self.reserved = frozenset((self.mask, self.pad, *self.ends, *self.never, *self.template))
-        if self.mask in (self.pad, *self.ends):
-            raise CheckpointError(f"the mask, {family.mask.text!r}, is also the padding or an end, so it says nothing")
-
-    def find(self, special: Special) -> int:
-        """Returns the id of a special token."""
-        in_text = None if special.text is None else self._vocabulary.get(special.text)
-        if special.text is not None and in_text is None:
-            raise CheckpointError(f"the tokenizer has no token {special.text!r}, which the family needs")
-        in_config = None if special.key is None else self._values.get(special.key)
-        if in_config is None:
-            if in_text is None:
-                raise CheckpointError(f"config.json names no {special.key}, which the family needs")
-            return in_text
-        if in_text is not None and in_config != in_text:
-            raise CheckpointError(
-                f"config.json says that {special.key} is {in_config!r}, "
-                f"but the tokenizer's {special.text!r} is {in_text}"
-            )
-        if not isinstance(in_config, int) or in_config not in self._vocabulary.values():
-            raise CheckpointError(f"config.json says that {special.key} is {in_config!r}, which is no token")
-        return in_config
