@@ -61,23 +61,3 @@ def from_pair_scores(
         judged=torch.ones(theta.shape[1], dtype=torch.bool) if judged is None else judged,
         group_size=group_size,
     )
-
-
-def part(scores: Scores, pairs: slice, rows: slice | Tensor) -> Scores:
-    """Some pairs of some sequences: whole groups."""
-    views = slice(2 * (pairs.start or 0), None if pairs.stop is None else 2 * pairs.stop)
-
-    def cut(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[views, rows]
-
-    return Scores(
-        theta=scores.theta[views, rows],
-        old=scores.old[views, rows],
-        ref=cut(scores.ref),
-        theta_log_prob=cut(scores.theta_log_prob),
-        ref_log_prob=cut(scores.ref_log_prob),
-        hidden=scores.hidden[views, rows],
-        lengths=scores.lengths[rows],
-        judged=scores.judged[rows],
-        group_size=scores.group_size,
-    )

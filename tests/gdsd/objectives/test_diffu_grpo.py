@@ -7,7 +7,7 @@ import torch
 
 from tasks.gdsd.config.objective import DiffuGrpoConfig
 from tasks.gdsd.objectives.diffu_grpo import diffu_grpo_loss
-from tests.gdsd.objectives.rivals import example, scores, whole
+from tests.gdsd.objectives.examples import scores, whole
 
 OLD = torch.full((1, 2, 2), -2.0, dtype=torch.float64)
 RATIOS = torch.tensor([[[1.25, 1.75], [0.25, 2.0]]], dtype=torch.float64)
@@ -46,21 +46,6 @@ def test_the_penalty_by_hand() -> None:
     assert loss.item() == pytest.approx(0.04 * expected)
     (found,) = torch.autograd.grad(loss, theta)
     torch.testing.assert_close(found, 0.04 * (1 - 1 / RATIOS) / 2)
-
-
-def test_the_first_gradient_is_that_of_the_mean_log_probability() -> None:
-    """If it fails, the first step is no policy gradient, or long completions outweigh short ones.
-
-    At theta = old all ratios are 1: -A / L for each of a completion's L tokens, averaged over the draws.
-    """
-    given, advantages = example("whole")
-    theta = given.old.clone().requires_grad_()
-    at_old = scores(given.hidden, theta, given.old, group_size=4)
-    loss, metrics = diffu_grpo_loss(at_old, advantages, DiffuGrpoConfig(kl_weight=0))
-    expected = -advantages[:, None] / given.lengths[:, None] / 2 * given.hidden
-    torch.testing.assert_close(torch.autograd.grad(loss, theta)[0], expected)
-    assert loss.item() == pytest.approx(-advantages.sum().item())
-    assert metrics.clipped is not None and metrics.clipped.item() == 0
 
 
 def test_draws_have_ratios_of_their_own() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tasks.gdsd.config.objective import SpgConfig
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.objectives.spg import spg_loss, upper_bound
-from tests.gdsd.objectives.rivals import coupled, example, scores
+from tests.gdsd.objectives.examples import coupled, scores
 
 # The first pair hides one of L = 2 tokens in each half, with weight (L + 1) / 1 = 3; the second hides both, with
 # weight 3 / 2, and nothing. The first token has probability 1/2 in view 0 and 1/4 in view 2, the second 1/2 in both.
@@ -60,20 +60,6 @@ def test_the_gradient_weighs_views_by_their_confidence() -> None:
     expected = torch.tensor([[0.8, 0], [0, 2 / 3], [0.2, 1 / 3], [0, 0]], dtype=torch.float64) / 2
     torch.testing.assert_close(found[:, 1], expected)
     assert not found[:, 0].any()
-
-
-def test_good_answers_get_the_gradient_of_the_elbo() -> None:
-    """If it fails, an upper bound is raised, which promises nothing about the likelihood below it.
-
-    -A (L + 1) / (2x) / L / K for a token hidden among x of L in K pairs.
-    """
-    given, advantages = example("coupled")
-    theta = given.theta.clone().requires_grad_()
-    loss, _ = spg_loss(scores(given.hidden, theta, given.old, group_size=4), advantages.abs(), SpgConfig())
-    lengths = given.lengths[:, None]
-    elbo_weight = (lengths + 1) / (2 * given.hidden.sum(2, keepdim=True).clamp(min=1))
-    expected = -advantages.abs()[:, None] * elbo_weight / lengths / 2 * given.hidden
-    torch.testing.assert_close(torch.autograd.grad(loss, theta)[0], expected)
 
 
 def test_one_pair_has_no_use_for_the_power() -> None:
