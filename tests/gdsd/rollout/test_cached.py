@@ -21,7 +21,10 @@ from tests.gdsd.plain_cache import PlainCache
 from tests.gdsd.plain_sampler import plain_sampler
 from tests.gdsd.rollout.test_engines import FREE, GREEDY, generate, sample
 
-ENGINES = ["prefix_cache", "dual_cache"]
+KINDS: dict[str, type[PrefixCacheConfig | DualCacheConfig]] = {
+    "prefix_cache": PrefixCacheConfig,
+    "dual_cache": DualCacheConfig,
+}
 PROMPTS = [[30, 8, 40, 41, 7, 12, 27], [10], [11, 20], [9, 33, 44, 8]]  # of different lengths, hence padded in a batch
 
 
@@ -47,8 +50,7 @@ class AnyCache(Cached):
 
 
 def make(denoiser: Denoiser, name: str, refresh_every: int | None) -> Cached:
-    kind = PrefixCacheConfig if name == "prefix_cache" else DualCacheConfig
-    return AnyCache(denoiser, kind(refresh_every=refresh_every))
+    return AnyCache(denoiser, KINDS[name](refresh_every=refresh_every))
 
 
 def plain(denoiser: Denoiser, request: Request, config: SamplerConfig, name: str, every: int | None) -> Completion:
@@ -67,7 +69,7 @@ def plain(denoiser: Denoiser, request: Request, config: SamplerConfig, name: str
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("every", [None, 2])
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", KINDS)
 def test_equals_a_plain_cached_sampler(published: Denoiser, name: str, every: int | None, temperature: float) -> None:
     """If it fails, an engine keeps other keys and values than it says, or refreshes them at other steps."""
     config = GREEDY.model_copy(update={"temperature": temperature, "stop_at_end": True})
@@ -77,7 +79,7 @@ def test_equals_a_plain_cached_sampler(published: Denoiser, name: str, every: in
 
 
 @pytest.mark.parametrize("config", [FREE, GREEDY], ids=["free", "greedy"])
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", KINDS)
 def test_what_is_never_stale_equals_the_exact_engine(published: Denoiser, name: str, config: SamplerConfig) -> None:
     """If it fails, an engine differs from the exact one by more than what it keeps.
 
@@ -94,7 +96,7 @@ def test_what_is_never_stale_equals_the_exact_engine(published: Denoiser, name: 
     assert generate(make(published, name, None), asked, config) != sample(published, asked, config)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", KINDS)
 def test_batches_change_no_token(published: Denoiser, name: str) -> None:
     """If it fails, a batch reads what another one left behind, or padding is kept as if it were a prompt."""
     asked = requests(4)
@@ -103,19 +105,6 @@ def test_batches_change_no_token(published: Denoiser, name: str) -> None:
     for batch_size in (1, 3):
         assert generate(engine, asked, FREE, batch_size) == together
     assert generate(engine, asked[::-1], FREE, 5) == together[::-1]
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_finished_sequences_leave_the_batch(denoiser: Denoiser, name: str) -> None:
-    """If it fails, the sequences that stay read the keys and values of those that left."""
-    config = SamplerConfig(length=12, block_length=2, steps_per_block=2, temperature=2.0)
-    asked, whole, stopping = requests(8), make(denoiser, name, None), make(denoiser, name, None)
-    full = generate(whole, asked, config, 16)
-    early = generate(stopping, asked, config.model_copy(update={"stop_at_end": True}), 16)
-    assert [denoiser.decode(made.ids) for made in early] == [denoiser.decode(made.ids) for made in full]
-    left = [made.steps < config.steps for made in early]
-    assert any(left) and not all(left)
-    assert stopping.work.positions < whole.work.positions
 
 
 # Prompt of 7, length 12 in 2 blocks of 6, 4 steps each (LLaDA: 2, 2, 1, 1 tokens). T = 19; after the first block's
@@ -133,14 +122,14 @@ COUNTS = {
 @pytest.mark.parametrize("name, every", COUNTS)
 def test_the_work_by_hand(denoiser: Denoiser, name: str, every: int | None) -> None:
     """If it fails, an engine saves less than it says, or a report's count of it is wrong."""
-    engine = make(denoiser, name, every)
+    engine = engines.make(KINDS[name](refresh_every=every), denoiser)
     generate(engine, [Request(PROMPTS[0], key) for key in range(3)], GREEDY)
     assert engine.work.positions == 3 * COUNTS[name, every]
     assert engine.work.calls == 8
     assert engine.work.rows == 3 * 2 * (6 + 4 + 2 + 1)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_work_of_dream_by_hand(tmp_path: Path, name: str) -> None:
     """If it fails, the row before a block, which predicts its first token, is stale; or a step without a token reads.
 
@@ -156,15 +145,6 @@ def test_the_work_of_dream_by_hand(tmp_path: Path, name: str) -> None:
     few = make(dream, name, None)
     generate(few, [Request(PROMPTS[0], 0)], SamplerConfig(length=3, block_length=3, steps_per_block=3))
     assert few.work.positions == 10 + 4 and few.work.calls == 2
-
-
-@pytest.mark.parametrize("config", [PrefixCacheConfig(), DualCacheConfig(refresh_every=2)], ids=["prefix", "dual"])
-def test_made_by_name(denoiser: Denoiser, config: PrefixCacheConfig | DualCacheConfig) -> None:
-    """If it fails, a configuration's engine or its interval is not the one that runs."""
-    engine = engines.make(config, denoiser)
-    for _ in engine.generate([Request(PROMPTS[0], 0)], GREEDY, 1):
-        pass
-    assert engine.work.positions == COUNTS[config.name, config.refresh_every]
 
 
 @pytest.mark.parametrize(

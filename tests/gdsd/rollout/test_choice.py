@@ -46,39 +46,28 @@ def test_the_draw_has_the_softmax_distribution() -> None:
         assert ((counts - expected)[possible] ** 2 / expected[possible]).sum().item() < 30, f"T = {temperature}"
 
 
-def test_the_draw_inverts_the_cumulative_distribution() -> None:
-    """If it fails, tokens at the ends of the vocabulary are drawn too often or never, even those of no mass.
-
-    Four tokens of equal mass, 1, 2, 4 and 5, own a quarter of [0, 1) each, closed below and open above.
-    """
-    logits = torch.tensor([-math.inf, 0.0, 0.0, -math.inf, 0.0, 0.0, -math.inf])
-    uniform = torch.tensor([0.0, 0.2, 0.25, 0.49, 0.5, 0.7, 0.75, 1 - 2.0**-53], dtype=torch.float64)
-    drawn = draw(logits, 1.0, uniform)
-    assert drawn.tolist() == [1, 1, 2, 2, 4, 4, 5, 5]
-
-
-def test_rare_tokens_are_drawn() -> None:
-    """If it fails, the tail of the distribution is cut off, as half-precision noise cuts it.
-
-    A first token of probability about 1e-12 owns u < 1e-12; the last one owns u > 1 - 1e-12.
-    """
-    tail = math.log(1e-12)
-    uniform = torch.tensor([0.5e-12, 0.5, 1 - 0.5e-12], dtype=torch.float64)
-    assert draw(torch.tensor([tail, 0.0, tail]), 1.0, uniform).tolist() == [0, 1, 2]
+NO, TAIL = -math.inf, math.log(1e-12)
+BY_HAND: dict[str, tuple[list[float], float, list[float], list[int]]] = {
+    # Four tokens of equal mass, 1, 2, 4 and 5, own a quarter of [0, 1) each, closed below and open above.
+    "ends and tokens of no mass": (
+        [NO, 0.0, 0.0, NO, 0.0, 0.0, NO],
+        1.0,
+        [0.0, 0.2, 0.25, 0.49, 0.5, 0.7, 0.75, 1 - 2.0**-53],
+        [1, 1, 2, 2, 4, 4, 5, 5],
+    ),
+    # A first token of probability about 1e-12 owns u < 1e-12, and the last one u > 1 - 1e-12.
+    "rare tokens": ([TAIL, 0.0, TAIL], 1.0, [0.5e-12, 0.5, 1 - 0.5e-12], [0, 1, 2]),
+    "no overflow": ([-1e4, 3e4, 2.9e4, NO], 0.001, [0.0, 0.999], [1, 1]),
+    "greedy": ([-1e4, 3e4, 2.9e4, NO], 0.0, [0.0, 0.999], [1, 1]),
+    "greedy takes the first of equals": ([0.0, 2.0, 2.0, 1.0], 0.0, [0.0], [1]),
+}
 
 
-def test_large_logits_and_low_temperatures_do_not_overflow() -> None:
-    """If it fails, a confident policy emits token 0 or the last one, from a distribution of NaN."""
-    logits = torch.tensor([-1e4, 3e4, 2.9e4, -math.inf])
-    uniform = torch.tensor([0.0, 0.999], dtype=torch.float64)
-    assert draw(logits, 0.001, uniform).tolist() == [1, 1]
-    assert draw(logits, 0.0, uniform).tolist() == [1, 1]
-
-
-def test_temperature_zero_takes_the_first_of_equal_logits() -> None:
-    """If it fails, greedy answers differ between machines."""
-    logits = torch.tensor([0.0, 2.0, 2.0, 1.0])
-    assert draw(logits, 0.0, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
+@pytest.mark.parametrize(("logits", "temperature", "uniform", "tokens"), BY_HAND.values(), ids=BY_HAND)
+def test_draws_by_hand(logits: list[float], temperature: float, uniform: list[float], tokens: list[int]) -> None:
+    """If it fails, tokens at the ends of the vocabulary, rare or impossible ones come too often or never."""
+    found = draw(torch.tensor(logits), temperature, torch.tensor(uniform, dtype=torch.float64))
+    assert found.tolist() == tokens
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.7])

@@ -57,6 +57,7 @@ def compilations(denoiser: Denoiser) -> list[int]:
     return found
 
 
+@pytest.mark.whole
 def test_few_shapes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, compiling costs more than it saves: a minute for every number of hidden tokens, or for none.
 

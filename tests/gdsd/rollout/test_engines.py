@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout import engines
-from tasks.gdsd.rollout.engines.base import Completion, Request
+from tasks.gdsd.rollout.engines.base import Completion, Engine, Request
 from tasks.gdsd.rollout.engines.exact import Exact
 from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking, make_rules, resolve
 from tests.gdsd.official import write_llada
@@ -39,7 +40,7 @@ def requests(denoiser: Denoiser, count: int = 24) -> list[Request]:
     ]
 
 
-def generate(engine: Unmasking, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[Completion]:
+def generate(engine: Engine, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[Completion]:
     found: dict[int, Completion] = {}
     for batch in engine.generate(asked, config, batch_size):
         found.update(batch)
@@ -115,12 +116,6 @@ def test_batches_are_as_large_as_asked_for_and_sorted_by_length(denoiser: Denois
     assert sorted(index for batch in batches for index in batch) == list(range(11))
 
 
-def test_left_padding_changes_nothing(denoiser: Denoiser) -> None:
-    """If it fails, a short prompt is answered differently when a long one is in its batch."""
-    asked = requests(denoiser, 6)
-    assert sample(denoiser, asked, FREE) == [sample(denoiser, [request], FREE)[0] for request in asked]
-
-
 def test_left_pad_by_hand() -> None:
     """If it fails, the policy reads padding as part of a prompt, or not all of the prompt."""
     ids, attention = left_pad([[5, 6, 7], [8], []], 1, torch.device("cpu"))
@@ -138,16 +133,6 @@ def test_mask_and_padding_are_never_emitted(denoiser: Denoiser) -> None:
     emitted = {token for made in sample(denoiser, requests(denoiser, 64), config) for token in made.ids}
     assert len(emitted) == len(denoiser.tokenizer) - 2
     assert emitted.isdisjoint({denoiser.mask_id, denoiser.pad_id})
-
-
-def test_the_key_decides_only_where_there_is_a_draw(denoiser: Denoiser) -> None:
-    """If it fails, samples of a group are all alike, or a greedy evaluation depends on its seed."""
-    prompt = denoiser.encode("12=")
-    asked = [Request(prompt, key) for key in (1, 2, 1)]
-    first, second, again = sample(denoiser, asked, FREE)
-    assert first == again != second
-    greedy = sample(denoiser, asked, GREEDY)
-    assert greedy[0] == greedy[1] == greedy[2]
 
 
 @pytest.mark.parametrize(
@@ -234,92 +219,65 @@ class Scripted(Unmasking):
             yield sorted(set(before) - set(after))
 
 
-def unmasking_order(
-    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, *confidence: list[float], block_length: int, steps: int
-) -> list[list[int]]:
+@pytest.mark.parametrize(
+    ("confidence", "block_length", "steps", "order"),
+    [
+        ([[1, 5, 2, 6, 3, 4]], 6, 3, [[1, 3], [4, 5], [0, 2]]),
+        ([[1, 2, 3, 9, 8, 7]], 3, 3, [[2], [1], [0], [3], [4], [5]]),
+        ([[2.0] * 20], 20, 7, [[*range(start, min(start + 3, 20))] for start in range(0, 20, 3)]),
+        ([[1, 2, 3, 4, 5], [2.0] * 5], 5, 5, [[4], [0], [1], [2], [3]]),
+    ],
+    ids=["the most confident first", "blocks from left to right", "ties by position", "ties that were none"],
+)
+def test_the_order_of_unmasking_by_hand(
+    denoiser: Denoiser,
+    monkeypatch: pytest.MonkeyPatch,
+    confidence: list[list[float]],
+    block_length: int,
+    steps: int,
+    order: list[list[int]],
+) -> None:
+    """If it fails, the least sure tokens are kept, later blocks are fixed before earlier ones, or a device decides."""
     length = len(confidence[0])
     config = SamplerConfig(length=length, block_length=block_length, steps_per_block=steps, temperature=0.0)
     monkeypatch.setattr(denoiser, "head", lambda: Head(torch.eye(len(denoiser.tokenizer))[3][:, None]))  # (V, 1)
-    scripted = Scripted(denoiser, list(confidence))
+    scripted = Scripted(denoiser, confidence)
     (made,) = generate(scripted, [Request([5, 6], 0)], config)
-    assert made.ids == [3] * length
-    order = list(scripted.order())
+    assert made.ids == [3] * length and list(scripted.order()) == order
     # What the completion says of its own making is what the denoiser was shown.
     assert [[i for i, at in enumerate(made.unmasked_at) if at == step] for step in range(len(order))] == order
-    return order
 
 
-def test_the_most_confident_tokens_come_first(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, the sampler keeps the tokens that the policy is least sure of."""
-    assert unmasking_order(denoiser, monkeypatch, [1, 5, 2, 6, 3, 4], block_length=6, steps=3) == [
-        [1, 3],
-        [4, 5],
-        [0, 2],
-    ]
-
-
-def test_blocks_are_unmasked_left_to_right(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, later parts of an answer are fixed before the earlier ones that they follow from."""
-    assert unmasking_order(denoiser, monkeypatch, [1, 2, 3, 9, 8, 7], block_length=3, steps=3) == [
-        [2],
-        [1],
-        [0],
-        [3],
-        [4],
-        [5],
-    ]
-
-
-def test_ties_are_broken_by_position(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, equally confident tokens are kept in an order that depends on the device."""
-    assert unmasking_order(denoiser, monkeypatch, [2.0] * 20, block_length=20, steps=7) == [
-        list(range(start, start + count))
-        for start, count in ((0, 3), (3, 3), (6, 3), (9, 3), (12, 3), (15, 3), (18, 2))
-    ]
-    # Also where an earlier step saw the positions in another order.
-    order = unmasking_order(denoiser, monkeypatch, [1, 2, 3, 4, 5], [2.0] * 5, block_length=5, steps=5)
-    assert order == [[4], [0], [1], [2], [3]]
-
-
-def even(block_length: int, steps: int) -> list[int]:
-    config = SamplerConfig(length=block_length, block_length=block_length, steps_per_block=steps, order="confidence")
-    return config.shares()
+def shares(order: Literal["confidence", "entropy"], tokens: int, steps: int) -> list[int]:
+    return SamplerConfig(length=tokens, block_length=tokens, steps_per_block=steps, order=order).shares()
 
 
 def test_shares() -> None:
-    """If it fails, a block is left with hidden tokens, or a step unmasks none."""
-    assert even(7, 3) == [3, 2, 2]
-    assert even(4, 4) == [1, 1, 1, 1]
-    assert even(5, 1) == [5]
-    for tokens in range(1, 33):
-        for steps in range(1, tokens + 1):
-            made = even(tokens, steps)
-            assert len(made) == steps and sum(made) == tokens
-            assert max(made) - min(made) <= 1 and made == sorted(made, reverse=True)
+    """If it fails, a block is left with hidden tokens, a step unmasks none, or Dream is not sampled as by its authors.
 
-
-def test_shares_of_dreams_schedule_by_hand() -> None:
-    """If it fails, Dream is not sampled as its authors sample it.
-
-    4 tokens in 4 steps: t = 1, 0.75025, 0.5005, 0.25075, 0.001. int(4 * 0.24975) = 0, int(4 * 0.33289) = 1,
+    Dream's 4 tokens in 4 steps: t = 1, 0.75025, 0.5005, 0.25075, 0.001. int(4 * 0.24975) = 0, int(4 * 0.33289) = 1,
     int(3 * 0.49900) = 1, and the last step takes the other 2.
     """
-    config = SamplerConfig(length=4, block_length=4, steps_per_block=4, order="entropy")
-    assert config.shares() == [0, 1, 1, 2]
-    for tokens in (1, 5, 32, 256):
-        for steps in {1, min(3, tokens), tokens}:
-            made = SamplerConfig(length=tokens, block_length=tokens, steps_per_block=steps, order="entropy").shares()
-            assert len(made) == steps and sum(made) == tokens and min(made) >= 0
+    assert shares("confidence", 7, 3) == [3, 2, 2] and shares("entropy", 4, 4) == [0, 1, 1, 2]
+    for tokens in (1, 2, 5, 32):
+        for steps in range(1, tokens + 1):
+            even, dream = shares("confidence", tokens, steps), shares("entropy", tokens, steps)
+            assert len(even) == len(dream) == steps and sum(even) == sum(dream) == tokens and min(dream) >= 0
+            assert max(even) - min(even) <= 1 and even == sorted(even, reverse=True)
 
 
 # Stopping early, and what the family decides
 
 
-def test_finished_sequences_leave_the_batch(denoiser: Denoiser) -> None:
+@pytest.mark.parametrize(
+    "choice", [ExactConfig(), PrefixCacheConfig(), DualCacheConfig()], ids=lambda config: config.name
+)
+def test_finished_sequences_leave_the_batch(denoiser: Denoiser, choice: EngineConfig) -> None:
     """If it fails, what follows an end token is computed although nobody looks at it, or others' tokens change."""
     config = SamplerConfig(length=12, block_length=2, steps_per_block=2, temperature=2.0)
     asked = requests(denoiser, 32)
-    whole, engine = sample(denoiser, asked, config), Exact(denoiser, ExactConfig())
+    full, engine = (engines.make(choice, denoiser) for _ in range(2))
+    whole = generate(full, asked, config, 8)
     stopped = generate(engine, asked, config.model_copy(update={"stop_at_end": True}), 8)
     ended = [set(made.ids[:10]) & set(denoiser.end_ids) for made in whole]
     assert any(ended) and not all(ended)
@@ -328,8 +286,6 @@ def test_finished_sequences_leave_the_batch(denoiser: Denoiser) -> None:
         assert denoiser.ended(early.ids) == denoiser.ended(late.ids)
         assert early.steps == sum(at < early.steps for at in range(config.steps))
     assert sum(made.steps for made in stopped) < sum(made.steps for made in whole)
-    full = Exact(denoiser, ExactConfig())
-    generate(full, asked, config, 8)
     assert engine.work.positions < full.work.positions
 
 

@@ -52,21 +52,14 @@ def merged(folder: Path, parts: list[Rows]) -> pa.Table:
 def test_shards_and_batches_change_no_token(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
     """If it fails, a run on more machines, or with less memory, is another experiment."""
     expected = merged(tmp_path / "whole", [shard_rows(denoiser, puzzles)])
-    assert expected.num_rows == 4 * GROUP
+    order = list(zip(expected["prompt_id"].to_pylist(), expected["sample"].to_pylist(), strict=True))
+    assert order == sorted(order) and len(set(order)) == expected.num_rows == 4 * GROUP
+    assert expected["prompt_id"].num_chunks == 1
     for shards, batch_size in product((1, 2, 3, 4), (1, 5)):
         parts = [shard_rows(denoiser, puzzles, shard, shards, batch_size) for shard in range(shards)]
-        found = merged(tmp_path / f"{shards}-{batch_size}", parts)
-        assert found.equals(expected), f"{shards} shards, batches of {batch_size}"
-
-
-def test_the_order_of_shards_does_not_matter(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
-    """If it fails, training depends on which machine finished first."""
-    parts = [shard_rows(denoiser, puzzles, shard, 3) for shard in range(3)]
-    forward, backward = merged(tmp_path / "forward", parts), merged(tmp_path / "backward", parts[::-1])
-    assert forward.equals(backward)
-    order = list(zip(forward["prompt_id"].to_pylist(), forward["sample"].to_pylist(), strict=True))
-    assert order == sorted(order) and len(set(order)) == len(order)
-    assert forward["prompt_id"].num_chunks == 1
+        for name, some in (("forward", parts), ("backward", parts[::-1])):  # whichever machine finished first
+            found = merged(tmp_path / f"{name}-{shards}-{batch_size}", some)
+            assert found.equals(expected), f"{shards} shards, batches of {batch_size}, {name}"
 
 
 def test_samples_are_numbered_numerically(tmp_path: Path) -> None:
@@ -119,22 +112,11 @@ def test_samples_rounds_and_seeds_differ(denoiser: Denoiser, puzzles: pa.Table) 
             assert group.isdisjoint(first.get(prompt, set()))
 
 
-def test_rounds_that_do_not_divide_the_problems_work(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
-    """If it fails, a run stops at the round in which its problems run out: 5 problems, 4 per round."""
-    for index in range(4):
-        rows = merged(tmp_path / str(index), [shard_rows(denoiser, puzzles, round_index=index)])
-        assert rows.num_rows == 4 * GROUP and len(set(rows["prompt_id"].to_pylist())) == 4
-
-
-def test_a_file_that_is_no_shard_is_refused(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
-    """If it fails, a truncated upload ends in a stack trace, or a table of other columns is taken for rollouts."""
-    good = tables.write(shard_rows(denoiser, puzzles), tables.ROLLOUTS, tmp_path / "good.parquet")
-    cut = tmp_path / "cut.parquet"
-    cut.write_bytes(good.read_bytes()[:-20])
+def test_a_table_of_other_columns_is_refused(puzzles: pa.Table, tmp_path: Path) -> None:
+    """If it fails, a table of prompts is taken for rollouts."""
     other = tables.write(puzzles, tables.PROMPTS, tmp_path / "other.parquet")
-    for path in (cut, other, tmp_path / "missing.parquet"):
-        with pytest.raises(DataError, match=path.name):
-            tables.read(path, tables.ROLLOUTS)
+    with pytest.raises(DataError, match=other.name):
+        tables.read(other, tables.ROLLOUTS)
 
 
 def test_rows_without_a_required_value_are_refused(denoiser: Denoiser, puzzles: pa.Table, tmp_path: Path) -> None:
@@ -146,6 +128,7 @@ def test_rows_without_a_required_value_are_refused(denoiser: Denoiser, puzzles: 
     assert not (tmp_path / "rollouts.parquet").exists()
 
 
+@pytest.mark.whole
 def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
     """If it fails, the number of machines, or their memory, decides which policy is trained."""
     from tasks.gdsd.config.policy import WarmStartConfig
@@ -160,10 +143,8 @@ def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
     warm_start.warm_start(policy, train, WarmStartConfig(steps=10), config.rollout.sampler.length, 0)
 
     def completions(shards: int, batch_size: int) -> dict[tuple[object, object], object]:
-        rows = [
-            row
-            for shard in range(shards)
-            for row in rollouts.generate_shard(
+        made = (
+            rollouts.generate_shard(
                 policy,
                 train,
                 config.rollout.sampler,
@@ -175,9 +156,10 @@ def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
                 seed=config.seed,
                 shard=shard,
                 shards=shards,
-            )[0]
-        ]
-        return {(row["prompt_id"], row["sample"]): row for row in rows}
+            )
+            for shard in range(shards)
+        )
+        return {(row["prompt_id"], row["sample"]): row for rows, _ in made for row in rows}
 
     whole = completions(1, config.rollout.batch_size)
     assert len(whole) == config.rollout.prompts_per_round * config.rollout.group_size
