@@ -254,6 +254,7 @@ def write_qwen3_mdlm(
 
 
 WRITERS = {"llada": write_llada, "illada": write_illada, "dream": write_dream, "qwen3_mdlm": write_qwen3_mdlm}
+CONFIGS = {"llada": llada_config, "illada": illada_config, "dream": dream_config, "qwen3_mdlm": qwen3_mdlm_config}
 
 
 def _stock_shapes(values: dict[str, object], head: int) -> dict[str, tuple[int, ...]]:

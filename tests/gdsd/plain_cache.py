@@ -1,19 +1,46 @@
-"""Stale keys and values by the book: the whole canvas in float64, where those outside a part are the earlier ones."""
+"""Stock blocks by the book in float64, and stale keys and values: those outside a part are the earlier ones."""
+
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tests.gdsd.official_maths import attend, in_float64, norm, rotate, split, stock, transformer
+from tests.gdsd.official_maths import Weights, attend, in_float64, norm, rotate, split, stock, transformer
+
+
+class Shape(NamedTuple):
+    """What the weights of a network do not say of it."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    theta: float  # of the rotation
+    epsilon: float  # of the norms
 
 
 class PlainCache:
-    """Reads canvases of one denoiser; every block of the network remembers keys and values, rotated."""
+    """Reads canvases of one network; every block remembers keys and values, rotated.
 
-    def __init__(self, denoiser: Denoiser):
-        self.shape, self.is_shifted = denoiser.network.config.to_dict(), denoiser.family.shifted
-        self.weights = in_float64(denoiser.network.state_dict())
+    A Qwen2 (Dream) has biases on queries, keys and values, a Qwen3 norms of each head's queries and keys.
+    """
+
+    def __init__(self, weights: Weights, shape: Shape, is_shifted: bool = False):
+        self.weights = in_float64(weights)  # by stock name
+        self.shape, self.is_shifted = shape, is_shifted
         self.kept: list[tuple[Tensor, Tensor]] = []
+
+    @classmethod
+    def of(cls, denoiser: Denoiser) -> Self:
+        config = denoiser.network.config
+        shape = Shape(
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.rope_parameters["rope_theta"],
+            config.rms_norm_eps,
+        )
+        return cls(denoiser.network.state_dict(), shape, denoiser.family.shifted)
 
     def read(
         self,
@@ -25,21 +52,20 @@ class PlainCache:
         inside = torch.zeros(ids.shape[1], dtype=torch.bool)
         inside[slice(None) if part is None else part] = True
         seen = torch.ones_like(ids, dtype=torch.bool) if seen is None else seen
-        epsilon, theta = self.shape["rms_norm_eps"], self.shape["rope_parameters"]["rope_theta"]
+        layers, query_heads, kv_heads, theta, epsilon = self.shape
         before, self.kept = self.kept, []
 
         def attention(layer: int, x: Tensor) -> Tensor:
             place = f"model.layers.{layer}.self_attn"
 
-            def heads(name: str, count: int, turned: bool) -> Tensor:  # (B, T, count, d)
+            def heads(name: str, count: int) -> Tensor:  # (B, T, count, d)
                 found = x @ self.weights[f"{place}.{name}_proj.weight"].T
                 found = split(found + self.weights.get(f"{place}.{name}_proj.bias", torch.zeros(())), count)
                 if f"{place}.{name}_norm.weight" in self.weights:
                     found = norm(found, self.weights[f"{place}.{name}_norm.weight"], epsilon)
-                return rotate(found, theta) if turned else found
+                return found if name == "v" else rotate(found, theta)
 
-            queries = heads("q", self.shape["num_attention_heads"], True)
-            keys, values = (heads(name, self.shape["num_key_value_heads"], name == "k") for name in "kv")
+            queries, keys, values = heads("q", query_heads), heads("k", kv_heads), heads("v", kv_heads)
             if not inside.all():
                 now = inside[None, :, None, None]
                 keys, values = (torch.where(now, *pair) for pair in zip((keys, values), before[layer], strict=True))
@@ -47,6 +73,6 @@ class PlainCache:
             return attend(queries, keys, values, seen) @ self.weights[f"{place}.o_proj.weight"].T
 
         x = self.weights["model.embed_tokens.weight"][ids]
-        x = transformer(x, self.shape["num_hidden_layers"], attention, stock(self.weights), epsilon)
+        x = transformer(x, layers, attention, stock(self.weights), epsilon)
         states = norm(x, self.weights["model.norm.weight"], epsilon)
         return torch.cat([states[:, :1], states[:, :-1]], 1) if self.is_shifted else states

@@ -11,51 +11,36 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
 from tests.gdsd.checkpoints import CPU
 from tests.gdsd.official import HEADS, LAYERS, WRITERS, write_dream, write_illada, write_llada
-from tests.gdsd.official_maths import Weights, attend, in_float64, norm, rotate, split, stock, transformer
+from tests.gdsd.official_maths import Weights, split
+from tests.gdsd.plain_cache import PlainCache, Shape
 
 IDS = torch.tensor([[9, 30, 100, 12, 77, 5, 5, 5, 41], [9, 8, 5, 200, 5, 5, 41, 5, 11]])
 PADDING = 3  # of the second sequence
-OURS = {"norm_1": "attn_norm", "norm_2": "ff_norm", "gate": "ff_proj", "up": "up_proj", "down": "ff_out"}
+# LLaDA's names, and those of the stock class: of whole paths, then of the parts of a block.
+LLADA_NAMES = {
+    "model.transformer.blocks": "model.layers",
+    "model.transformer.wte": "model.embed_tokens",
+    "model.transformer.ln_f": "model.norm",
+    "model.transformer.ff_out": "lm_head",
+    **{f".{name}_proj": f".self_attn.{name}_proj" for name in "qkv"},
+    ".attn_out": ".self_attn.o_proj",
+    ".attn_norm": ".input_layernorm",
+    ".ff_norm": ".post_attention_layernorm",
+    ".ff_proj": ".mlp.gate_proj",
+    ".up_proj": ".mlp.up_proj",
+    ".ff_out": ".mlp.down_proj",
+}
+# Theta of the rotation and epsilon of the norms, as the papers and configurations have them.
+NUMBERS = {"llada": (5e5, 1e-5), "illada": (5e5, 1e-6), "dream": (1e6, 1e-6), "qwen3_mdlm": (1e6, 1e-6)}
 
 
-def llada(weights: Weights, ids: Tensor, seen: Tensor, kv_heads: int) -> Tensor:  # (B, T, V)
-    """LLaDA as its paper and configuration have it: no causal mask, no biases, theta 5e5, epsilon 1e-5."""
-    weights = in_float64(weights)
-
-    def part(layer: int, name: str) -> Tensor:
-        return weights[f"model.transformer.blocks.{layer}.{OURS.get(name, name)}.weight"]
-
-    def attention(layer: int, x: Tensor) -> Tensor:
-        q, k = (split(x @ part(layer, f"{name}_proj").T, count) for name, count in (("q", HEADS), ("k", kv_heads)))
-        v = split(x @ part(layer, "v_proj").T, kv_heads)
-        return attend(rotate(q, 5e5), rotate(k, 5e5), v, seen) @ part(layer, "attn_out").T
-
-    x = transformer(weights["model.transformer.wte.weight"][ids], LAYERS, attention, part, 1e-5)
-    head = weights.get("model.transformer.ff_out.weight", weights["model.transformer.wte.weight"])
-    return norm(x, weights["model.transformer.ln_f.weight"], 1e-5) @ head.T
-
-
-def stock_named(weights: Weights, ids: Tensor, seen: Tensor, theta: float) -> Tensor:  # (B, T, V)
-    """The others, without a causal mask: grouped keys and values, epsilon 1e-6, a head that is tied or its own.
-
-    A Qwen2 (Dream) has biases on queries, keys and values, a Qwen3 norms of each head's queries and keys.
-    """
-    weights = in_float64(weights)
-
-    def attention(layer: int, x: Tensor) -> Tensor:
-        place = f"model.layers.{layer}.self_attn"
-
-        def heads(name: str, count: int) -> Tensor:
-            rows = x @ weights[f"{place}.{name}_proj.weight"].T + weights.get(f"{place}.{name}_proj.bias", 0)
-            scale = weights.get(f"{place}.{name}_norm.weight")
-            return split(rows, count) if scale is None else norm(split(rows, count), scale, 1e-6)
-
-        q, k, v = heads("q", HEADS), heads("k", 2), heads("v", 2)
-        return attend(rotate(q, theta), rotate(k, theta), v, seen) @ weights[f"{place}.o_proj.weight"].T
-
-    embedding = weights["model.embed_tokens.weight"]
-    x = transformer(embedding[ids], LAYERS, attention, stock(weights), 1e-6)
-    return norm(x, weights["model.norm.weight"], 1e-6) @ weights.get("lm_head.weight", embedding).T
+def by_the_book(name: str, weights: Weights, seen: Tensor, kv_heads: int) -> Tensor:  # (B, T, V)
+    """The architecture without a causal mask, with a head that is tied or its own; row i is not shifted."""
+    if name == "llada":
+        for theirs, ours in LLADA_NAMES.items():
+            weights = {key.replace(theirs, ours): tensor for key, tensor in weights.items()}
+    states = PlainCache(weights, Shape(LAYERS, HEADS, kv_heads, *NUMBERS[name])).read(IDS, seen)
+    return states @ weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).double().T
 
 
 @torch.no_grad()
@@ -86,10 +71,7 @@ def test_logits_are_those_of_the_architecture(name: str, config: dict[str, objec
     seen = torch.ones_like(IDS, dtype=torch.bool)
     for padding in (0, PADDING):
         seen[1, :padding] = False
-        if name == "llada":
-            rows = llada(weights, IDS, seen, kv_heads=2 if "n_kv_heads" in config else HEADS)
-        else:
-            rows = stock_named(weights, IDS, seen, 5e5 if name == "illada" else 1e6)
+        rows = by_the_book(name, weights, seen, HEADS if name == "llada" and "n_kv_heads" not in config else 2)
         found = logits(denoiser, IDS, seen)
         for sequence, first in ((0, 0), (1, padding)):
             expected = rows[sequence, first:]

@@ -45,14 +45,6 @@ def test_text_survives_the_tokenizer(denoiser: Denoiser) -> None:
         assert len(denoiser.encode(text)) == len(text)
 
 
-def test_decoding_stops_at_the_first_end_token(denoiser: Denoiser) -> None:
-    """If it fails, what a policy emits after its answer counts as part of it."""
-    first, second = denoiser.encode("12"), denoiser.encode("34")
-    assert denoiser.decode([*first, denoiser.end_id, *second, denoiser.end_id]) == "12"
-    assert denoiser.decode([denoiser.end_id, *first]) == ""
-    assert denoiser.decode(first) == "12"
-
-
 @pytest.mark.parametrize(
     "text", ["A", "1\n2", "<mask>", "<end>", "<pad>", "é", "\N{FULLWIDTH DIGIT ONE}", "a\x00b", "\t"]
 )

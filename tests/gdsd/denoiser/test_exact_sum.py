@@ -178,6 +178,7 @@ def gradients(denoiser: Denoiser, autocast: bool, recompute: bool = False) -> Te
 def test_training_scores_what_sampling_draws_from(model: Path, bits: Bits, autocast: bool) -> None:
     """If it fails, the old scores are of another policy than the rollouts: both must be the same to the bit."""
     denoiser = trainable(model, bits)
+    assert {part.dtype for _, part in denoiser.trainable()} == {torch.float32}, "half precision rounds updates away"
     trained = states(denoiser, autocast)
     with denoiser.base_only():
         assert not torch.equal(states(denoiser, autocast), trained), "the adapter matters, so the test means something"
@@ -200,8 +201,8 @@ def test_training_in_half_precision_goes_where_float32_does(
     assert torch.equal(gradients(trainable(model, bits, dtype), autocast, recompute=True), rounded)
 
 
-def test_full_precision_is_the_librarys_own(model: Path) -> None:
-    """If it fails, a fresh adapter no longer leaves a float32 base as it was, to the bit."""
+def test_a_fresh_adapter_leaves_a_float32_base_as_it_was(model: Path) -> None:
+    """If it fails, training starts from another policy than the base: B = 0, so W + alpha / r B A = W, to the bit."""
     denoiser = loaded(model, torch.float32)
     before = states(denoiser, False)
     denoiser.attach_adapter(AdapterConfig(rank=RANK), seed=0)

@@ -10,24 +10,15 @@ from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.denoiser.partial import KeyValues, states_at
+from tests.gdsd.checkpoints import CPU
 from tests.gdsd.conftest import build
 from tests.gdsd.official import WRITERS
 from tests.gdsd.plain_cache import PlainCache
 
-CPU = torch.device("cpu")
 FAMILIES = [*WRITERS, "tiny"]
 TOKENS, PADDING = 60, 7
 PLACES = torch.tensor([[0, 1, 30, TOKENS - 1], [PADDING, PADDING + 1, 41, TOKENS - 1]])  # first and last ones included
 PART = slice(30, 50)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A published checkpoint of each family, small and random."""
-    made = {name: tmp_path_factory.mktemp(name) for name in WRITERS}
-    for name, write in WRITERS.items():
-        write(made[name])
-    return made
 
 
 def load(folders: dict[str, Path], family: str, dtype: torch.dtype = torch.float32) -> Denoiser:
@@ -105,7 +96,7 @@ def test_stale_keys_and_values_by_the_book(folders: dict[str, Path], family: str
     """
     denoiser = load(folders, family)
     ids, attention = canvas(denoiser, padded)
-    kept, plain = KeyValues(), PlainCache(denoiser)
+    kept, plain = KeyValues(), PlainCache.of(denoiser)
     states_at(denoiser, ids, attention, PLACES, None, kept)
     plain.read(ids, attention)
     for part in (PART, slice(40, TOKENS)):

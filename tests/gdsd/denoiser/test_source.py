@@ -145,17 +145,25 @@ def test_only_data_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Monke
         resolve(HubModel(hub=source.hub, revision="f" * 40))
 
 
+def answered(kind: type[errors.HfHubHTTPError]) -> errors.HfHubHTTPError:
+    return kind("no", response=SimpleNamespace(headers={}, request=None))
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (errors.LocalEntryNotFoundError("no"), "not in the local cache and the hub cannot be reached"),
         (errors.OfflineModeIsEnabled("no"), "not in the local cache"),
         (OSError("No space left on device"), "cannot be downloaded: OSError: No space left"),
+        (answered(errors.RepositoryNotFoundError), "the hub has no model a/b"),
+        (answered(errors.RevisionNotFoundError), "no such commit"),
+        (answered(errors.GatedRepoError), "is gated"),
+        (answered(errors.HfHubHTTPError), "cannot be downloaded: HfHubHTTPError"),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_the_hub_cannot_give_is_said(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, a run dies of a stack trace of the hub's library."""
+    """If it fails, a run dies of a stack trace, or a gated or mistyped model looks like a fault of the network."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -163,23 +171,6 @@ def test_what_the_hub_cannot_give_is_said(error: Exception, said: str, monkeypat
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(CheckpointError, match=f"a/b at {REVISION}.*{said}"):
         resolve(HubModel(hub="a/b", revision=REVISION))
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        (errors.RepositoryNotFoundError, "the hub has no model a/b"),
-        (errors.RevisionNotFoundError, "no such commit"),
-        (errors.GatedRepoError, "is gated"),
-        (errors.HfHubHTTPError, "cannot be downloaded: HfHubHTTPError"),
-    ],
-)
-def test_answers_of_the_hub_are_said(
-    kind: type[errors.HfHubHTTPError], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it fails, a gated or mistyped model looks like a fault of the network."""
-    response = SimpleNamespace(headers={}, request=None)
-    test_what_the_hub_cannot_give_is_said(kind("no", response=response), said, monkeypatch)
 
 
 # Checkpoints on a pinned base

@@ -55,7 +55,7 @@ def make(denoiser: Denoiser, name: str, refresh_every: int | None) -> Cached:
 
 def plain(denoiser: Denoiser, request: Request, config: SamplerConfig, name: str, every: int | None) -> Completion:
     """One sequence by the book: all keys and values are stale but those of the block, or of all from the block on."""
-    cache = PlainCache(denoiser)
+    cache = PlainCache.of(denoiser)
 
     def read(canvas: Tensor, call: int, block: int) -> Tensor:
         if call == 0 or (every is not None and call % every == 0):
