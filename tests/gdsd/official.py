@@ -35,11 +35,9 @@ def llada_config() -> dict[str, object]:
     return {
         "activation_type": "silu",
         "alibi": False,
-        "alibi_bias_max": 8.0,
         "architectures": ["LLaDAModelLM"],
         "attention_dropout": 0.0,
         "attention_layer_norm": False,
-        "attention_layer_norm_with_affine": True,
         "auto_map": {
             "AutoConfig": "configuration_llada.LLaDAConfig",
             "AutoModelForCausalLM": "modeling_llada.LLaDAModelLM",
@@ -52,13 +50,8 @@ def llada_config() -> dict[str, object]:
         "embedding_dropout": 0.0,
         "embedding_size": ROWS,
         "eos_token_id": 1,
-        "flash_attention": False,
         "include_bias": False,
         "include_qkv_bias": False,
-        "init_cutoff_factor": None,
-        "init_device": "meta",
-        "init_fn": "mitchell",
-        "init_std": 0.02,
         "input_emb_norm": False,
         "layer_norm_type": "rms",
         "layer_norm_with_affine": True,
@@ -72,14 +65,12 @@ def llada_config() -> dict[str, object]:
         "n_kv_heads": HEADS,
         "n_layers": LAYERS,
         "pad_token_id": 1,
-        "precision": "amp_bf16",
         "residual_dropout": 0.0,
         "rms_norm_eps": 1e-05,
         "rope": True,
         "rope_full_precision": True,
         "rope_theta": 500000.0,
         "scale_logits": False,
-        "transformers_version": "4.46.3",
         "use_cache": False,
         "vocab_size": ROWS,
         "weight_tying": False,
@@ -91,7 +82,6 @@ def stock_config(kv_heads: int) -> dict[str, object]:
         "attention_dropout": 0.0,
         "hidden_act": "silu",
         "hidden_size": WIDTH,
-        "initializer_range": 0.02,
         "intermediate_size": INNER,
         "max_position_embeddings": 128,
         "num_attention_heads": HEADS,
@@ -117,7 +107,6 @@ def illada_config() -> dict[str, object]:
         "rms_norm_eps": 1e-06,
         "rope_theta": 500000.0,
         "tie_word_embeddings": True,
-        "transformers_version": "4.57.1",
     }
 
 
@@ -138,7 +127,6 @@ def dream_config() -> dict[str, object]:
         "rope_theta": 1000000.0,
         "sliding_window": None,
         "tie_word_embeddings": False,
-        "transformers_version": "4.46.2",
         "use_cache": True,
         "use_sliding_window": False,
     }
@@ -159,7 +147,6 @@ def qwen3_mdlm_config() -> dict[str, object]:
         "rope_theta": 1000000,
         "sliding_window": None,
         "tie_word_embeddings": True,
-        "transformers_version": "4.57.0",
         "use_cache": True,
         "use_sliding_window": False,
     }

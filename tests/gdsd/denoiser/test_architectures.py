@@ -34,11 +34,16 @@ LLADA_NAMES = {
 NUMBERS = {"llada": (5e5, 1e-5), "illada": (5e5, 1e-6), "dream": (1e6, 1e-6), "qwen3_mdlm": (1e6, 1e-6)}
 
 
+def in_stock_names(weights: Weights) -> Weights:
+    """LLaDA's weights by the names of the stock class."""
+    for theirs, ours in LLADA_NAMES.items():
+        weights = {key.replace(theirs, ours): tensor for key, tensor in weights.items()}
+    return weights
+
+
 def by_the_book(name: str, weights: Weights, seen: Tensor, kv_heads: int) -> Tensor:  # (B, T, V)
     """The architecture without a causal mask, with a head that is tied or its own; row i is not shifted."""
-    if name == "llada":
-        for theirs, ours in LLADA_NAMES.items():
-            weights = {key.replace(theirs, ours): tensor for key, tensor in weights.items()}
+    weights = in_stock_names(weights) if name == "llada" else weights
     states = PlainCache(weights, Shape(LAYERS, HEADS, kv_heads, *NUMBERS[name])).read(IDS, seen)
     return states @ weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).double().T
 

@@ -40,16 +40,6 @@ def test_the_weights_are_softmaxes_of_the_group() -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_small_weights_are_twice_the_advantages() -> None:
-    """If it fails, wd1 takes steps of another scale than the other objectives at the same learning rate.
-
-    To first order w+- = (1 +- psi A) / n for centred A, so n (w+ - w-) = 2 psi A.
-    """
-    advantages = torch.tensor([0.5, -0.2, -0.3], dtype=torch.float64)
-    found = group_weights(advantages, torch.tensor([True] * 3), 3, guidance=1e-4)
-    torch.testing.assert_close(found / 2e-4, advantages, rtol=0, atol=1e-4)
-
-
 def test_large_advantages_saturate() -> None:
     """If it fails, a reward on a large scale makes weights overflow. All weight goes to the best and the worst."""
     found = group_weights(torch.tensor([500.0, -500.0]), ALL_JUDGED, 2, guidance=10.0)
