@@ -7,13 +7,18 @@ import pyarrow as pa
 import pytest
 
 from tasks.gdsd import tables
-from tasks.gdsd.config.sampler import ExactConfig, RolloutEngine, SamplerConfig
+from tasks.gdsd.config.sampler import SamplerConfig
+from tasks.gdsd.config.train import RolloutConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.rollout import shard as rollouts
 
-SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=2, temperature=1.0)
 GROUP = 3
+CONFIG = RolloutConfig(
+    prompts_per_round=4,
+    group_size=GROUP,
+    sampler=SamplerConfig(length=16, block_length=8, steps_per_block=2, temperature=1.0),
+)
 Rows = list[dict[str, object]]
 
 
@@ -25,21 +30,22 @@ def shard_rows(
     batch_size: int = 64,
     round_index: int = 2,
     seed: int = 0,
+    config: RolloutConfig = CONFIG,
 ) -> Rows:
     rows, stats = rollouts.generate_shard(
         denoiser,
         train,
-        SETTINGS,
-        RolloutEngine(ExactConfig()),
-        prompts_per_round=4,
-        group_size=GROUP,
+        config.sampler,
+        config.engine,
+        prompts_per_round=config.prompts_per_round,
+        group_size=config.group_size,
         batch_size=batch_size,
         round_index=round_index,
         seed=seed,
         shard=shard,
         shards=shards,
     )
-    assert stats.completions == len(rows) and stats.tokens == 16 * len(rows) and stats.seconds > 0
+    assert stats.completions == len(rows) and stats.tokens == config.sampler.length * len(rows) and stats.seconds > 0
     return rows
 
 
@@ -142,25 +148,9 @@ def test_the_default_experiment_does_not_depend_on_shards_and_batches() -> None:
     policy = tiny.build(config.policy.tiny, config.policy.seed)
     warm_start.warm_start(policy, train, WarmStartConfig(steps=10), config.rollout.sampler.length, 0)
 
-    def completions(shards: int, batch_size: int) -> dict[tuple[object, object], object]:
-        made = (
-            rollouts.generate_shard(
-                policy,
-                train,
-                config.rollout.sampler,
-                config.rollout.engine,
-                prompts_per_round=config.rollout.prompts_per_round,
-                group_size=config.rollout.group_size,
-                batch_size=batch_size,
-                round_index=0,
-                seed=config.seed,
-                shard=shard,
-                shards=shards,
-            )
-            for shard in range(shards)
-        )
-        return {(row["prompt_id"], row["sample"]): row for rows, _ in made for row in rows}
-
-    whole = completions(1, config.rollout.batch_size)
+    whole = shard_rows(policy, train, batch_size=config.rollout.batch_size, config=config.rollout)
     assert len(whole) == config.rollout.prompts_per_round * config.rollout.group_size
-    assert completions(5, 100) == whole
+    parts = [row for shard in range(5) for row in shard_rows(policy, train, shard, 5, 100, config=config.rollout)]
+    assert {(row["prompt_id"], row["sample"]): row for row in parts} == {
+        (row["prompt_id"], row["sample"]): row for row in whole
+    }
