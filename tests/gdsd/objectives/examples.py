@@ -1,4 +1,4 @@
-"""What the rival objectives are given in tests."""
+"""What objectives are given in tests."""
 
 from dataclasses import replace
 
@@ -34,6 +34,28 @@ def scores(
 def coupled(*masks: list[list[int]]) -> Tensor:  # (2K, B, L) bool
     """Views of K masks (B, L), given as 0 and 1, and of their complements."""
     return torch.stack([view for mask in masks for view in (torch.tensor(mask) == 1, torch.tensor(mask) == 0)])
+
+
+def evenly(
+    per_pair: Tensor,  # (K, B): per token
+    hidden: Tensor,  # (2K, B, L)
+) -> Tensor:  # (2K, B, L)
+    """Readouts of which each is the score of its pair, so that their sum over a pair, divided by L, is the score."""
+    return per_pair.repeat_interleave(2, dim=0)[:, :, None] * hidden
+
+
+def from_pair_scores(
+    theta: Tensor,  # (K, B) per-token scores
+    old: Tensor,  # (K, B)
+    ref: Tensor | None = None,  # (K, B)
+    group_size: int = 2,
+    length: int = 4,
+) -> Scores:
+    """What an objective is given when completions have these scores under K random masks and their complements."""
+    masks = torch.rand(*theta.shape, length, generator=torch.Generator().manual_seed(len(theta))) < 0.5
+    hidden = torch.stack([masks, ~masks], dim=1).flatten(0, 1)
+    readouts = [None if given is None else evenly(given, hidden) for given in (theta, old, ref)]
+    return scores(hidden, *readouts, group_size=group_size)
 
 
 def whole(views: int, sequences: int, length: int) -> Tensor:  # (C, B, L) bool

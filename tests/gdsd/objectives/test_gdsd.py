@@ -11,7 +11,7 @@ from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.objectives import Scores
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.objectives.gdsd import gdsd_loss
-from tests.gdsd.readings import evenly, from_pair_scores
+from tests.gdsd.objectives.examples import evenly, from_pair_scores
 
 Baseline = Literal["zero", "group"]
 

@@ -8,7 +8,7 @@ import torch
 from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.objectives import LossMetrics
 from tasks.gdsd.objectives.gdsd import gdsd_loss
-from tests.gdsd.readings import from_pair_scores
+from tests.gdsd.objectives.examples import from_pair_scores
 
 
 def settings(trust_region: float | None = 0.1, baseline: Literal["zero", "group"] = "zero") -> GdsdConfig:

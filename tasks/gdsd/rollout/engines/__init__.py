@@ -1,9 +1,7 @@
-"""The engines that make completions, by name, one kind a file.
+"""The engines that make completions, by name, one kind a file; docs/extending.md adds one.
 
-Adding one, such as a server's client, is its file here with a class of `Engine`; its configuration in `config.sampler`,
-of `Approximate` where its completions are not quite the policy's, named in `EngineConfig` and in `RolloutEngine`'s or
-`EvaluationEngine`'s union; and its import and case in `make`. Other code asks for no engine by name, but the plan of a
-run takes one that it does not know for the exact one, see `planning.work.completion`.
+Other code asks for no engine by name, but the plan of a run takes one that it does not know for the exact one, see
+`planning.work.completion`.
 """
 
 from typing import assert_never
