@@ -27,12 +27,12 @@ from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
 from tasks.gdsd.rollout.engines.cached import Cached
 from tasks.gdsd.rollout.engines.unmasking import Unmasking
+from tests.gdsd.config.test_config import load
 from tests.gdsd.report import test_comparison
 from tests.gdsd.report.records import cells, pairs, record, rendered, rewarded
 from tests.gdsd.reward.test_rewards import Reader
 from tests.gdsd.scripted import choice
 from tests.gdsd.series import rollout
-from tests.gdsd.test_config import load
 
 SETTINGS = SamplerConfig(length=16, block_length=8, steps_per_block=4, temperature=1.0)
 DUAL = RolloutEngine(DualCacheConfig())
