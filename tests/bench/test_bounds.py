@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from tasks.gdsd.config.model_source import digest
+from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.answers import shingles
 from tasks.gdsd.prompts.near_duplicates import nearest
 from tests.bench.harness import in_turns
-from tests.gdsd.domains.test_answers import PIECES, READERS
+from tests.gdsd.domains.test_answers import PIECES
 from tests.gdsd.official import write_llada
 from tests.gdsd.reward.test_quality import check, rewarded, rewarded_rows
 
 pytestmark = pytest.mark.slow
 WORDS = [f"w{number}" for number in range(3000)]
+READERS: list[Callable[[str], object]] = [answers.tagged, answers.boxed, answers.fenced, answers.well_formed]
 
 
 @pytest.mark.parametrize("groups", [64, 1024])
