@@ -111,6 +111,7 @@ def test_a_program_is_nobody_and_finds_nothing(route: Route) -> None:
         f"open('big', 'wb').write(bytes({LIMITS.file_mib + 1} << 20))",
         "os.memfd_create('x')",  # memory that no limit counts
     ],
+    ids=["memory", "disk", "files in memory"],
 )
 def test_resources_are_limited(route: Route, harm: str) -> None:
     """If it fails, a program takes the host's memory or disk."""
