@@ -15,7 +15,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from flytekit import task
-from tasks import local
+from tasks.flyte import local
 from tasks.flyte.retry import retried
 from tests.tasks.pods import attempt
 

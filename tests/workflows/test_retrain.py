@@ -18,6 +18,7 @@ from tasks import registry as command
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
+from tasks.gdsd.registry.log import Log
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import RetrainResult, draw_seeds
 from tests.workflows.conftest import quick_runs, without_times
@@ -181,7 +182,7 @@ def test_a_night_killed_between_entry_and_log_leaves_the_champion_and_the_next_o
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "_append", killed)
+        patch.setattr(Log, "append", killed)
         with pytest.raises(KeyboardInterrupt):
             night(url, SECOND + timedelta(days=1), True)
     (left,) = set(registry.entries()) - set(entries)

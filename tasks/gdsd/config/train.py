@@ -137,10 +137,11 @@ class TrainConfig(Config):
         """Refuses a patience that no run can lose before its end."""
         validations = math.ceil(self.rounds / self.validate_every)
         if self.patience is not None and self.patience > validations - 2:
+            most = f"use at most {validations - 2}, " if validations > 2 else ""
             raise ValueError(
                 f"patience {self.patience} never stops a run that validates {validations} times, in {self.rounds} "
                 f"rounds every {self.validate_every}: the first validation is the best so far, and the last one is the "
-                "end, so it must be 2 less at least; lower it, validate more often, or leave it out"
+                f"end; {most}validate more often, or leave it out"
             )
 
 
