@@ -4,21 +4,15 @@ import os
 import shutil
 import tempfile
 
-import pytest
-
-# Their own and pytest's.
+# Python's own, and pytest's. Libraries make folders on import, so these are set before anything else is imported.
 VARIABLES = ("TMPDIR", "PYTEST_DEBUG_TEMPROOT")
-FOLDER = pytest.StashKey[str]()
+FOLDER = None
+if "PYTEST_XDIST_WORKER" not in os.environ:  # in the process that starts the others
+    FOLDER = tempfile.tempdir = tempfile.mkdtemp(prefix="gdsd-")  # a short name, since sockets lie in it
+    os.environ.update(dict.fromkeys(VARIABLES, FOLDER))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Makes the folder, in the process that starts the others; its name is short, since sockets lie in it."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        config.stash[FOLDER] = tempfile.tempdir = tempfile.mkdtemp(prefix="gdsd-")
-        os.environ.update(dict.fromkeys(VARIABLES, tempfile.tempdir))
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
+def pytest_unconfigure() -> None:
     """Removes the folder."""
-    if FOLDER in config.stash:
-        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
+    if FOLDER is not None:
+        shutil.rmtree(FOLDER, ignore_errors=True)
