@@ -1,8 +1,8 @@
 """A task that several machines share: a PyTorchJob of the Kubeflow training operator, as Flyte starts one.
 
-Of flytekitplugins-kfpytorch this has what the task's template needs. That plugin would import torch and a client of
-Kubernetes whenever a workflow is loaded, fixes the number of machines when the task is defined, and calls the task in
-each process, so that all processes of a machine would fetch the inputs into one place.
+This has what the task's template needs of flytekitplugins-kfpytorch. The plugin itself would import torch and a client
+of Kubernetes whenever a workflow is loaded. It fixes the number of machines when the task is defined. It also calls the
+task in each process, so all processes of a machine would fetch the inputs into one place.
 """
 
 from dataclasses import dataclass

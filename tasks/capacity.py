@@ -1,4 +1,4 @@
-"""How long a round of an experiment takes on 1 to 512 GPUs, by simulation.
+"""Simulates how long a round of an experiment takes on 1 to 512 GPUs.
 
 python -m tasks.capacity configs/llada_sudoku.yaml --prompts 1024
 """

@@ -1,4 +1,4 @@
-"""Stage `compare`: the learning rate of each contestant, and the table and figure of all runs."""
+"""Stage `compare`: chooses the learning rate of each contestant, and writes the table and figure of all runs."""
 
 import logging
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What an experiment needs, printed before anything is spent.
+"""Says what an experiment needs, before anything is spent.
 
 python -m tasks.describe configs/llada_gsm8k.yaml --device h100
 """

@@ -1,4 +1,4 @@
-"""Stage `drift`: an approximate engine against the exact one, and the way back once it is too far from it."""
+"""Stage `drift`: compares an approximate engine with the exact one, and gives it up where it differs too much."""
 
 import logging
 import os

@@ -60,7 +60,7 @@ def answer_problems(
 
 @cpu_task(hours=4, deck=True)
 def verify_answers(shards: list[AnswerShard], domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
-    """Judges the answers of an evaluation, and reports the solved share and the reward with intervals.
+    """Verifies the answers of an evaluation, and reports the solved share and the reward with intervals.
 
     Raises:
         QualityError: a critical expectation on the samples failed; the Deck shows all of them.

@@ -1,10 +1,10 @@
-"""What is kept of a run that failed: the failure node of each workflow.
+"""Keeps a record of a run that failed: the failure node of each workflow.
 
-`failure.json` in a folder of its own says what failed, with the keys of `Failure`; `config.json` beside it is the run's
-configuration. Where they lie is in the log and in the Deck. On a cluster that is the store of the node's own data, on
+`failure.json` in a folder of its own says what failed, with the keys of `Failure`. `config.json` beside it is the run's
+configuration. The log and the Deck say where they lie. On a cluster that is the store of the node's own data, and on
 this machine the folder of all runs. The record never takes the place of the error, which fails the run as before.
 
-flytekit gives a failure node the inputs of its workflow by name and type, and `err`; so there is one for each.
+flytekit gives a failure node the inputs of its workflow by name and type, and `err`. So each workflow has its own.
 """
 
 import html

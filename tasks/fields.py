@@ -1,4 +1,4 @@
-"""Every field of every configuration as a page, made from the models.
+"""Writes a page with every field of every configuration, from the models.
 
 python -m tasks.fields docs/fields.md
 """
@@ -23,14 +23,14 @@ Schema: TypeAlias = dict[str, Any]  # JSON Schema, whose values are of any kind
 ROOTS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
 HEAD = """# Every field of every configuration
 
-Made from the models by `make fields`; a test compares it with them.
+`make fields` makes this page from the models. A test compares it with them.
 
-A configuration is a YAML or JSON file, or JSON on the command line (`--config`). What it leaves out has the default
-that stands here. An unknown key, another type or a value out of range is refused when it is loaded. So are combinations
-that make no sense, which are not listed here: the message says what to change. A link in the column "type" is a section
-of its own, nested under the field's key. Below a section's title stands where its fields belong; a place that
-`evaluate` or `compare` shares with `train` is said of `train` only. The workflows `retrain` and `evaluate_champion`
-take what `train` and `evaluate` take.
+A configuration is a YAML or JSON file, or JSON on the command line (`--config`). What it leaves out has the default of
+this page. An unknown key, another type or a value out of range is refused when the configuration is loaded. So are
+combinations that make no sense. They are not listed here, and the message says what to change. A link in the column
+"type" leads to a section whose fields are nested under the field's key. The line that begins with "In" says where the
+fields of a section belong. It names only `train` where `evaluate` or `compare` has the same place. The workflows
+`retrain` and `evaluate_champion` take what `train` and `evaluate` take.
 """
 WORDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes on: a line for each round, a page, and what there is to worry about."""
+"""Stage `progress`: what a run says while it goes on: a line for each round, a page, and its concerns."""
 
 import importlib
 import logging

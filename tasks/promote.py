@@ -1,4 +1,4 @@
-"""Stage `promote`: the registry's champion, as runs start from it and the gate replaces it."""
+"""Stage `promote`: runs start from the registry's champion, and one that the gate lets by takes its place."""
 
 import logging
 import os
@@ -123,7 +123,7 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
     """Puts the run's policy into the registry and makes it the champion, if the gate has promoted it.
 
     Raises:
-        StaleError: the run was judged against a champion that is not the champion any more.
+        StaleError: the run was compared with a champion that is not the champion any more.
         RegistryError: the registry cannot be written to.
     """
     from tasks.gdsd.denoiser import checkpoint_record

@@ -68,7 +68,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     if near:
         logger.info("prompts: %d left out, being nearly those of another split", near)
     if unusable:
-        logger.info("prompts: %d rows left out, which cannot be judged; the first: %s", len(unusable), unusable[0])
+        logger.info("prompts: %d unusable rows left out; the first: %s", len(unusable), unusable[0])
     train, validation, test = (FlyteFile(str(written[split])) for split in ("train", "validation", "test"))
     return Prompts(train, validation, test, stats)
 
@@ -109,7 +109,7 @@ def _prepare_test(config: TestConfig, trained_on: list[str], similarity: float) 
     _show(quality.check_test(table, config, trained_on, similarity))
     prompts.check_problems(config.domain, {"test": table})
     if unusable:
-        logger.info("prompts: %d rows left out, which cannot be judged; the first: %s", len(unusable), unusable[0])
+        logger.info("prompts: %d unusable rows left out; the first: %s", len(unusable), unusable[0])
     return FlyteFile(str(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet")))
 
 

@@ -1,8 +1,8 @@
-"""Stage `publish`: a finished run is told of in trackers, and its policy pushed to the hub, where that is configured.
+"""Stage `publish`: tells the configured trackers of a finished run, and pushes its policy to the configured hub.
 
 A key is never part of a configuration. On a cluster it is a secret of the group that GDSD_SECRETS names when the tasks
-are registered (by default `gdsd`); a task asks for the one that it needs and for no other. A local run takes it from
-the environment, or from the login of the library.
+are registered (by default `gdsd`). A task asks for the secret that it needs and for no other. A local run takes the key
+from the environment, or from the login of the library.
 """
 
 import json

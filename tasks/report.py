@@ -1,4 +1,4 @@
-"""Stage `publish`: the run's folder with its report, metrics, samples and policy, and the last word to the console."""
+"""Stage `report`: a run's folder with report, metrics, samples and policy, and the last lines on the console."""
 
 import json
 import os

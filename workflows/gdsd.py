@@ -5,25 +5,25 @@
     pyflyte run workflows/gdsd.py compare                                      # GDSD and its rivals, over seeds
     pyflyte run --remote workflows/gdsd.py train --config configs/smoke.yaml   # the same on a cluster
 
-| stage    | task                | runs on | cached by                                |
-|----------|---------------------|---------|------------------------------------------|
-| prompts  | `prepare_prompts`   | CPU     | its config and sources                   |
-| policy   | `prepare_policy`    | GPU     | its config, training problems, sources   |
-| drift    | `sample_both`       | GPU     | policy, problems, sampler, engine, seed  |
-|          | `measure_drift`       | CPU     | completions, engine, limits, sources     |
-| rollout  | `generate_rollouts` | GPU     | policy, problems, sampler, engine, round, seed |
-| reward   | `reward_rollouts`    | CPU     | rollouts, reward config, sources         |
-| distill  | `distill_epoch`, `distill_epoch_on_nodes` | GPU | policy, rewarded table, config, round, seed |
-| progress | `announce_round`, `report_progress` | CPU | what the rounds recorded, sources |
-| evaluate | `answer_problems`   | GPU     | policy, problems, protocol               |
-|          | `verify_answers`     | CPU     | answers, domain, sources                 |
-| gate     | `gate`, `gate_guard` | CPU    | not cached                               |
-| report   | `report_run`        | CPU     | not cached                               |
-| publish  | those of workflows/publish.py | CPU | not cached                         |
-| compare  | `record_series`, `choose_learning_rate` | CPU | inputs                   |
-|          | `report_comparison`| CPU     | not cached                               |
+| stage    | task                                      | on  | cached by, beside its sources                  |
+|----------|-------------------------------------------|-----|------------------------------------------------|
+| prompts  | `prepare_prompts`                         | CPU | its config                                     |
+| policy   | `prepare_policy`                          | GPU | its config, training problems                  |
+| drift    | `sample_both`                             | GPU | policy, problems, sampler, engine, seed        |
+|          | `measure_drift`                           | CPU | completions, engine, limits                    |
+| rollout  | `generate_rollouts`                       | GPU | policy, problems, sampler, engine, round, seed |
+| reward   | `reward_rollouts`                         | CPU | rollouts, reward config                        |
+| distill  | `distill_epoch`, `distill_epoch_on_nodes` | GPU | policy, rewarded table, config, round, seed    |
+| progress | `announce_round`, `report_progress`       | CPU | what the rounds recorded                       |
+| evaluate | `answer_problems`                         | GPU | policy, problems, protocol                     |
+|          | `verify_answers`                          | CPU | answers, domain                                |
+| gate     | `gate`, `gate_guard`                      | CPU | not cached                                     |
+| report   | `report_run`, `report_evaluations`        | CPU | not cached                                     |
+| publish  | those of workflows/publish.py             | CPU | not cached                                     |
+| compare  | `record_series`, `choose_learning_rate`   | CPU | inputs                                         |
+|          | `report_comparison`                       | CPU | not cached                                     |
 
-The stage `drift` is there where an approximate engine makes the rollouts.
+The stage `drift` takes part only where an approximate engine makes the rollouts.
 """
 
 from typing import NamedTuple
@@ -117,7 +117,7 @@ def evaluate_policy(
     seed: int,
     hardware: TrainHardwareConfig,
 ) -> Evaluated:
-    """Answers every problem and judges the answers."""
+    """Answers every problem and verifies the answers."""
     return assess(policy, problems, domain, config, seed, hardware)
 
 
@@ -157,7 +157,7 @@ def check_guards(base: Checkpoint, trained: Checkpoint, train: Table, config: Tr
 
 @workflow(on_failure=failure.record_train_failure)
 def train(config: TrainConfig = TrainConfig()) -> RunResult:
-    """Trains a diffusion language model by GDSD and judges it against its base on the test problems.
+    """Trains a diffusion language model by GDSD and compares it with its base on the test problems.
 
     Args:
         config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; the default is

@@ -1,4 +1,4 @@
-"""Telling of a finished run, and pushing its policy: the end of `train` and `retrain`, or later by itself.
+"""Publishes a finished run to trackers and the hub: as the end of `train` and `retrain`, or later by itself.
 
     pyflyte run workflows/publish.py publish --folder FOLDER --publish '{"hub": {"repo": "org/name"}}'
 
@@ -7,8 +7,8 @@
 | `track_run`, `track_in_wandb`, `track_in_mlflow` | tells a tracker  | none, or the tracker's  |
 | `push_policy`                                    | commits to a hub | `hf_token`              |
 
-Only what is configured is added, so that a cluster needs no secret that nothing asks for. None is cached: each finds
-out what was delivered before.
+Only what is configured is added, so a cluster needs no secret that nothing asks for. None is cached. Each task finds
+out what was published before.
 """
 
 import logging

@@ -12,7 +12,7 @@
 | `promote`          | a new entry, and a new champion, if the gate says yes          | no     |
 | `keep_evaluation`  | the reports of a champion, beside its entry                    | no     |
 
-All between is as in `train` and `evaluate`. What is set when the launch plans are registered:
+Everything between is as in `train` and `evaluate`. These variables are read when the launch plans are registered:
 
 | variable              | what it is                                                       |
 |-----------------------|------------------------------------------------------------------|

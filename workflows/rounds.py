@@ -1,7 +1,7 @@
 """The rounds of a run: rollout, reward, distillation, and an evaluation every few of them.
 
-A run is a chain of legs, each a dynamic task of its own that ends with an evaluation. So a leg knows what came before
-and can leave the rest undone, and no Flyte workflow has more nodes than a leg.
+A run is a chain of legs. Each leg is a dynamic task of its own: some rounds, then an evaluation. So a leg knows what
+came before and can leave the rest undone, and no Flyte workflow has more nodes than a leg.
 """
 
 import time

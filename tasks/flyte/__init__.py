@@ -1,4 +1,4 @@
-"""What every stage needs of Flyte: how a function becomes a task, what travels between tasks, what is cached.
+"""What the tasks share of Flyte: a function comes in, and a task with image, machine, retries and cache goes out.
 
-Read `stage` first, then `types` and `sources`.
+Read `stage` first, then `types` (what travels between tasks) and `sources` (what the cache follows).
 """

@@ -1,4 +1,4 @@
-"""What a run says while it works, one line per stage on standard error, and what its help leaves out."""
+"""The console: a run's log lines on standard error, and the help of `pyflyte run` without long defaults."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""What the machines of a configuration ask a cluster for: a configuration's `hardware` names them, stage by stage."""
+"""Turns the machines that a configuration names, stage by stage, into what Flyte asks a cluster for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

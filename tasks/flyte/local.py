@@ -1,7 +1,7 @@
 """What differs between local runs and pods: where data is kept, cached results that have vanished, threads, leftovers.
 
-A local Flyte run stores paths in its cache (~/.flyte/local-cache), and by default the data behind them in the system's
-temporary folder, which is cleaned. Here the data lies beside the cache, and a cached path that no longer exists is a
+A local Flyte run stores paths in its cache (~/.flyte/local-cache). By default the data behind them lies in the system's
+temporary folder, which gets cleaned. Here the data lies beside the cache, and a cached path that no longer exists is a
 miss.
 """
 

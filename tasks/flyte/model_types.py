@@ -1,7 +1,8 @@
-"""How flytekit is told of the project's pydantic models: once each, and no more than a person or a cluster reads.
+"""Describes the project's pydantic models to flytekit: once each, with no more than a person or a cluster reads.
 
-flytekit's own description of a model is its whole JSON schema, made anew wherever a task names the model or another one
-around it: 1,465 times when `train` is loaded, two thirds of the start of `pyflyte run`, and 140 kB of `train --help`.
+flytekit's own description of a model is its whole JSON schema. It makes one wherever a task names the model or another
+one around it. That would be 1,465 times when `train` is loaded, two thirds of the start of `pyflyte run`, and 140 kB of
+`train --help`.
 """
 
 from functools import cache

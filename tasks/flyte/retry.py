@@ -2,8 +2,8 @@
 
 An error that may go away by itself (see `tasks.gdsd.transient`) becomes flytekit's `FlyteRecoverableException`, up to
 the task's `retries`, and so does an input that cannot be fetched from its store. Errors of the project and mistakes in
-the code would come again and fail at once. Outputs that cannot be stored, and processes that die, Flyte tries again
-by itself.
+the code would come again, so they fail at once. Flyte itself tries again where outputs cannot be stored or a process
+dies.
 """
 
 from collections.abc import Callable

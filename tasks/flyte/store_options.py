@@ -1,4 +1,4 @@
-"""Object stores, reached as Flyte reaches its own."""
+"""Options by which object stores are reached as Flyte reaches its own."""
 
 
 def storage_options(url: str) -> dict[str, object]:

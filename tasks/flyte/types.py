@@ -1,4 +1,4 @@
-"""The values that travel between tasks."""
+"""The values that travel between tasks: tables and checkpoints, which Flyte's cache knows by their content."""
 
 import hashlib
 import re

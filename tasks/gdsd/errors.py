@@ -1,7 +1,7 @@
 """Every error the project raises on purpose.
 
-One base for callers who want "anything that GDSD refused", and a standard error beside it for callers who catch by
-kind.
+All share one base, for callers who want "anything that GDSD refused". Each has a standard error beside it, for callers
+who catch by kind.
 """
 
 
@@ -42,12 +42,12 @@ class RegistryError(GdsdError, RuntimeError):
 
 
 class StaleError(RegistryError):
-    """A policy was judged against a champion that is not the champion any more, so it was not promoted."""
+    """A policy was compared with a champion that is not the champion any more, so it was not promoted."""
 
 
 class PublishError(GdsdError, RuntimeError):
-    """A finished run was not told of, or its policy not pushed: the message has who refuses and what can be done."""
+    """A tracker or the hub refuses a finished run: the message has which one and what can be done."""
 
 
 class UnreachableError(PublishError, PassingError):
-    """Who a finished run is delivered to does not answer, or has a fault of its own; later it may work."""
+    """A tracker or the hub does not answer, or has a fault of its own; later it may work."""

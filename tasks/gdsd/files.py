@@ -1,4 +1,4 @@
-"""Files: opened by any URI that fsspec knows, and the digests of their content."""
+"""Files: opens any URI that fsspec knows, and makes and checks digests of their content."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping

@@ -1,8 +1,8 @@
-"""What stages report about themselves: the typed values that travel to the judge and into the report.
+"""What stages report about themselves: the typed values that travel to the gate and into the report.
 
-Seconds are wall-clock time of the work itself, without process starts and transfers. Those since 1970 are the clock of
-the machine that did the work. A device is named as its driver names it, a CPU `cpu`; None in records from before it was
-kept.
+Seconds are wall-clock time of the work itself, without process starts and transfers. Seconds since 1970 are by the
+clock of the machine that did the work. A device has the name that its driver gives it, and a CPU is `cpu`. Records from
+before devices were kept have None.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -25,7 +25,7 @@ class PromptStats(Record):
     validation: int
     test: int
     near_duplicates: int  # problems left out for being nearly those of another split
-    unusable: int  # rows of the sources left out for being no problem that can be judged
+    unusable: int  # rows of the sources left out, since they make no usable problem
     checks: int
     warnings: list[str]
     seconds: float

@@ -1,7 +1,7 @@
-"""Which errors may go away by themselves, so that it is worth to try again: lost connections, busy servers, lost GPUs.
+"""Which errors may go away by themselves, so that another try is worth it: lost connections, busy servers, lost GPUs.
 
-Errors of a library are known by the names of their classes, so that nothing is imported to look at one. What torch
-reports of memory and of GPUs has no class of its own everywhere; for that alone its words are read, and only here.
+Errors of a library are known by the names of their classes, so that nothing is imported to look at one. Not all that
+torch reports of memory and of GPUs has a class of its own. For that alone an error's words are read, and only here.
 """
 
 import errno

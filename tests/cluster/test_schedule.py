@@ -142,7 +142,7 @@ def test_of_two_nights_at_once_one_wins_and_the_other_is_stale(schedule: Schedul
     assert result["promoted"] and (change.entry, change.previous) == (result["champion"], None)
     assert (change.action, change.who) == ("promoted", f"execution {won.name}")
     assert schedule.registry.entry(change.entry).made == {"night-1": FIRST, "night-2": SECOND}[won.name]
-    assert "StaleError" in stale.error.message and "judged against an empty registry" in stale.error.message
+    assert "StaleError" in stale.error.message and "compared with an empty registry" in stale.error.message
     assert [len(attempts) for attempts in tries(stale, "tasks.promote.promote").values()] == [1]
     assert len(schedule.registry.entries()) == 2, "both have an entry that is whole; one never was champion"
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-JUDGING = (
+VERIFYING = (
     "denoiser.checkpoint_record",
     "evaluate.evaluation",
     "evaluate.gate",
@@ -22,7 +22,7 @@ SAMPLING = ("denoiser.checkpoint", "evaluate.answering", "rollout.shard")
     "modules, needless",
     [
         pytest.param(
-            JUDGING, {"torch", "transformers", "peft", "sympy", "math_verify"}, id="scoring, judging and publishing"
+            VERIFYING, {"torch", "transformers", "peft", "sympy", "math_verify"}, id="verdicts, the gate and publishing"
         ),
         pytest.param(SAMPLING, {"peft"}, id="sampling without an adapter"),
     ],

@@ -159,14 +159,14 @@ def test_a_rolled_back_champion_is_what_the_next_night_starts_from(
 
 
 def test_a_night_that_is_overtaken_is_refused(night: Night, url: str) -> None:
-    """If it fails, a run judged against an old champion replaces a better one."""
+    """If it fails, a run compared with an old champion replaces a better one."""
     registry = Registry(url)
     first = registry.history()[0].entry
 
     def overtake() -> None:
         registry.roll_back(first, who="ann", why="meanwhile")
 
-    with pytest.raises(StaleError, match="judged against"):
+    with pytest.raises(StaleError, match="compared with"):
         night(url, SECOND + timedelta(days=1), True, overtake)
     assert registry.champion() == first and len(registry.history()) == 3
 

@@ -1,4 +1,4 @@
-"""How policies are measured, and when a trained one is promoted."""
+"""How policies are measured, and when the gate promotes a trained one."""
 
 from typing import Annotated, Self
 

@@ -56,7 +56,7 @@ class HardwareConfig(Config):
     """The machines of an evaluation, stage by stage. A change recomputes nothing that is cached."""
 
     prompts: HostConfig = Field(HostConfig(), description="makes or reads problems")
-    scoring: HostConfig = Field(HostConfig(), description="judges completions")
+    scoring: HostConfig = Field(HostConfig(), description="verifies completions")
     evaluation: MachineConfig = Field(MachineConfig(), description="answers problems; each shard has one of its own")
 
 

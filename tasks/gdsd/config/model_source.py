@@ -1,12 +1,12 @@
 """Where a published model lies, pinned so that it cannot change unnoticed, and how to come by its files.
 
-A local folder is pinned by the SHA-256 of everything that is read from it. That reads all weights: 1.3 GB/s and core
-(measured), shards in parallel, so an 8B model of 16 GB takes 13 s on one core and 3 s on four, after which loading
-finds it in memory; a process reads a file again only when its size or times change. A cheaper digest of sizes and
+A local folder is pinned by the SHA-256 of everything that is read from it. That reads all weights, with 1.3 GB/s and
+core (measured) and shards in parallel. So an 8B model of 16 GB takes 13 s on one core and 3 s on four, and loading then
+finds it in memory. A process reads a file again only when its size or times change. A cheaper digest of sizes and
 headers would not notice other weights of the same shape. A model on the Hugging Face hub is pinned by its commit, which
 names its content.
 
-A folder may move, or lie elsewhere on another machine: where its path does not lead to the pinned content, the folders
+A folder may move, or lie elsewhere on another machine. Where its path does not lead to the pinned content, the folders
 in the environment variable GDSD_MODELS, listed as in PATH, are searched for a folder of the same name that has it.
 """
 

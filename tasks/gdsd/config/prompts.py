@@ -63,7 +63,7 @@ class TestConfig(Config):
         {}, description="which column of the sources holds what: a name that the domain reads -> the source's name"
     )
     unusable: Literal["refuse", "drop"] = Field(
-        "refuse", description="rows of a source that are no problem that can be judged: stop, or leave them out"
+        "refuse", description="rows of a source that make no usable problem: stop, or leave them out"
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Where a finished run is told of: trackers of experiments, and the Hugging Face hub. No field holds a secret."""
+"""Where a finished run is published: trackers of experiments, and the Hugging Face hub. No field holds a secret."""
 
 import re
 from typing import Annotated, Literal, Self

@@ -1,4 +1,4 @@
-"""Which engine makes completions, by name. Only plain data: the engines themselves are in the package `engines`."""
+"""Which engine makes completions, and how it samples. The engines themselves are in `rollout/engines`."""
 
 from typing import Annotated, Literal, Self
 

@@ -1,7 +1,7 @@
 """What a run is made of: one pydantic model per stage.
 
-Every field changes a result, a cost or a record, within a stated range; unknown keys, wrong types and impossible
-combinations are refused with the dotted path, the value, what is allowed and the nearest name.
+Every field changes a result, a cost or a record, within a stated range. Unknown keys, wrong types and impossible
+combinations are refused. The error names the dotted path, the value, what is allowed and the nearest name.
 """
 
 import math

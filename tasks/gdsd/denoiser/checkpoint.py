@@ -1,7 +1,7 @@
 """A policy at rest: a folder with the denoiser's standard files, the optimizer's state and where it came from.
 
-Of a pinned model that is not trained itself only the pin is kept (`base.json`), beside the adapter. `SHA256SUMS` has
-the digests of all files; without it, as in folders of before there was one, nothing is compared.
+Where only an adapter is trained, a pinned model is not copied: `base.json` beside the adapter has the pin. `SHA256SUMS`
+has the digests of all files. Older folders have none, and nothing is compared there.
 """
 
 import os

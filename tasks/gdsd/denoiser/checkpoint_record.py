@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself; apart from its weights, so that reading it needs no torch, which takes seconds."""
+"""What a checkpoint says of itself. Reading it needs no weights and no torch, which takes seconds to import."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,11 +1,12 @@
 """Adapted maps W x + B A x + b in half precision: the products are summed before they are rounded.
 
-A half-precision W x to which B A x is added, in whatever precision, loses most of what is below half an ulp of it. Half
-an ulp of a bfloat16 weight of 0.02 is 6e-5, and an early update is 1e-6: scores and samples would say next to nothing
-of it. So both products are summed in one accumulator, which is rounded once. Training (`AdaptedLinear`) and sampling
-(`Beside`) use the same sum, so that they are of the same policy. Of a float32 base the adapter is merged for sampling.
+If B A x is added to a W x that was rounded to half precision, most of what is below half an ulp of W x is lost. Half
+an ulp of a bfloat16 weight of 0.02 is 6e-5, and an early update is 1e-6. Scores and samples would hardly show it. So
+both products are summed in one accumulator, which is rounded once. Training (`AdaptedLinear`) and sampling (`Beside`)
+use the same sum, so both are of the same policy. Where the base is float32, the adapter is merged for sampling.
 
-Apart from the rest of the adapter, since peft takes seconds to import, which a policy without one does not need.
+This file stands apart from the rest of the adapter, since it imports peft. That takes seconds, which a policy without
+an adapter does not need.
 """
 
 import torch

@@ -1,9 +1,9 @@
 """A LoRA adapter inside a network (arXiv 2106.09685), and at rest as a folder of the peft library's form.
 
-The layers are peft's: where one stands, W x becomes W x + alpha / rank * B A x, with W frozen; `exact_sum` says how
-that is rounded. The folder has the names of the class that the base's authors publish, so that peft puts it onto that.
-It holds data only, and is read as strictly as the weights beside it: whatever it asks for beyond `AdapterConfig` is
-refused. peft is imported where it is used, since that takes seconds, which a policy without an adapter does not need.
+The layers are peft's. Where one stands, W x becomes W x + alpha / rank * B A x, with W frozen. `exact_sum` says how
+that is rounded. The folder has the names of the class that the base's authors publish, so that peft can put it onto
+that. It holds data only, and is read as strictly as the weights beside it: whatever it asks for beyond `AdapterConfig`
+is refused. peft is imported where it is used. That takes seconds, which a policy without an adapter does not need.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The network of a family: a stock transformers class without the causal mask, from config.json to its weights' places.
 
-No code of a checkpoint is run: config.json becomes the arguments of a stock configuration, and what that could not say
-is refused.
+No code of a checkpoint is run. config.json becomes the arguments of a stock configuration. What such a configuration
+cannot say is refused.
 """
 
 from collections.abc import Callable

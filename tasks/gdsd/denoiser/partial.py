@@ -1,9 +1,9 @@
-"""Reading the network at some places only: what sampling needs, without what it does not look at.
+"""Reads the network at some places only: sampling computes what it looks at, and leaves the rest out.
 
-The blocks are the stock ones (Llama, Qwen2, Qwen3), called part by part. Two things are left out that change no result:
-the last block's queries and MLP where no token is to be predicted, and head rows, which are not touched here at all.
-With `KeyValues` a third is left out that does change it: keys and values of the places outside `part` stay as they
-were computed in an earlier call, when the canvas had more hidden tokens.
+The blocks are the stock ones (Llama, Qwen2, Qwen3), called part by part. The last block's queries and MLP are left out
+where no token is to be predicted, and so is the head. That changes no result. `KeyValues` leaves out more, and does
+change it: keys and values of the places outside `part` stay as they were computed in an earlier call, when the canvas
+had more hidden tokens.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """A base of 4 bits: NF4 (QLoRA, arXiv 2305.14314) by the library bitsandbytes, the extra `quantization` of the project.
 
-Each weight takes 4 bits, and each block of 64 weights a scale in float32: 4.5 bits a weight. Only an adapter is trained
-on such weights. For a product they are made dense, and they are dropped after it, in the backward pass as well.
+Each weight takes 4 bits, and each block of 64 weights has a scale in float32. That is 4.5 bits a weight. Only an
+adapter is trained on such weights. For each product they are made dense and then dropped, in the backward pass as well.
 """
 
 from importlib.util import find_spec

@@ -1,6 +1,6 @@
 """The tiny family: a stock Llama of well under a million parameters that reads without the causal mask.
 
-It is a real policy on the code path of the large models; only its size and its character tokenizer differ.
+It is a real policy on the code path of the large models. Only its size and its tokenizer of characters differ.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """The gradient of an epoch's loss, summed over micro-batches and then over processes.
 
-A process computes its own micro-batches, and cuts them where memory runs short. Then all processes meet, once per
+A process computes its own micro-batches, and cuts them where memory runs short. Then all processes meet, once in each
 update. Whatever is decided after that is the same in all of them.
 """
 

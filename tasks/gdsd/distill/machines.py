@@ -1,6 +1,6 @@
 """Machines that share a piece of work: they meet at an address, at a store that one of them holds, and agree there.
 
-Each runs the same program. Nothing else is shared: no disk, and no knowledge of who has failed.
+Each machine runs the same program. They share nothing else: no disk, and no knowledge of which one has failed.
 """
 
 import math

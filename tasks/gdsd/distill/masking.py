@@ -1,4 +1,4 @@
-"""Which tokens are hidden when a completion is scored: coupled masks, and prompts with some tokens hidden."""
+"""Which tokens are hidden when the denoiser scores a completion: coupled masks, and prompts with some tokens hidden."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""When memory does not suffice, and how to need less of it."""
+"""Tells when memory does not suffice, and helps an epoch to need less of it."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The optimizer's moments and the trained weights by name, whole, however they are spread over processes."""
+"""Collects the optimizer's moments and the trained weights by name, whole, however they are spread over processes."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """What an unfinished epoch keeps after an update, so that the next attempt at it goes on from there.
 
-It is one file, which an object store replaces as a whole, and which says itself of what epoch it is and what its
-content should be. One that is damaged or of another epoch is not used.
+It is one file, which an object store replaces as a whole. It says itself to which epoch it belongs and what its digest
+is. A file that is damaged, or of another epoch, is not used.
 """
 
 import hashlib

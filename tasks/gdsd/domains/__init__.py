@@ -1,7 +1,6 @@
-"""The kinds of problem a policy can be trained on: a row or a seed comes in, problems, prompts and verdicts go out.
+"""The kinds of problem that a policy can train on: a row or a seed comes in; problems, prompts and verdicts go out.
 
-A file for each domain, chosen here by name; adding one is a file and two lines here. Read `base` first, then
-`countdown`.
+Each domain has a file and is chosen here by its name. Read `base` first, then `countdown`.
 """
 
 from typing import Annotated, Self

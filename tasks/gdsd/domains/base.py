@@ -57,7 +57,7 @@ def shown(verdicts: Iterable[Verdicts], number: int) -> Iterable[Verdicts]:
     from tqdm import tqdm
 
     bar: Iterable[Verdicts] = tqdm(
-        verdicts, total=number, desc="judging", unit="answer", disable=None, leave=False, delay=5
+        verdicts, total=number, desc="verifying", unit="answer", disable=None, leave=False, delay=5
     )
     return bar
 
@@ -65,7 +65,7 @@ def shown(verdicts: Iterable[Verdicts], number: int) -> Iterable[Verdicts]:
 class Domain(ABC):
     """A kind of problem: makes or reads problems, phrases the prompt, and verifies an answer.
 
-    Made from its configuration; it holds no state beyond that, so two of the same configuration judge alike.
+    Made from its configuration; it holds no state beyond that, so two of the same configuration give the same verdicts.
     """
 
     parts: ClassVar[Mapping[str, float]]  # the reward's parts and their default weights
@@ -101,14 +101,14 @@ class Domain(ABC):
 
     @abstractmethod
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Judges an answer; never raises because of one.
+        """Verifies an answer; never raises because of one.
 
         Raises:
             SandboxError: answers have to be run, and this system cannot do so.
         """
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
-        """Judges answers in order; a domain whose verdicts are slow judges several at a time."""
+        """Verifies answers in order; a domain whose verdicts are slow works on several at a time."""
         return list(shown((self.verify(*item) for item in items), len(items)))
 
     def shingles(self, problem: str) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Code: write a function or a program; the prompt, and a verdict by running the tests in two sandboxes.
 
-The answer's code runs in one sandbox and sees calls, one at a time; the tests run in another and see values of builtin
-types. Nothing that the answer does is more than another value, so it cannot pass a test but by returning what is right.
+The answer's code runs in one sandbox and sees calls, one at a time. The tests run in another one and see values of
+builtin types. Whatever the answer does, the tests see only another value. So only the right value passes a test.
 """
 
 import base64
@@ -58,7 +58,7 @@ SHOTS = (
 
 
 class CodeConfig(DomainConfig):
-    """Python code, judged by tests."""
+    """Python code, verified by tests."""
 
     name: Literal["code"] = "code"
     shots: int = Field(0, ge=0, le=len(SHOTS), description="solved examples in the prompt")
@@ -71,7 +71,7 @@ class CodeConfig(DomainConfig):
     memory_mib: int = Field(512, ge=64, le=65_536, description="address space of each process of an answer")
     processes: int = Field(8, ge=1, le=1024, description="processes and threads of an answer at a time")
     file_mib: int = Field(8, ge=1, le=4096, description="largest file, and the whole of an answer's temporary folder")
-    workers: int = Field(2, ge=1, le=64, description="answers that are judged at a time")
+    workers: int = Field(2, ge=1, le=64, description="answers that are verified at a time")
 
 
 class Code(Domain):
@@ -150,7 +150,7 @@ class Code(Domain):
         )
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
-        """Judges `workers` answers at a time; each thread only waits for processes."""
+        """Verifies `workers` answers at a time; each thread only waits for processes."""
         with ThreadPoolExecutor(self.config.workers) as pool:
             return list(shown(pool.map(lambda item: self.verify(*item), items), len(items)))
 

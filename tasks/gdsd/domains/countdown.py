@@ -175,7 +175,7 @@ class Countdown(Domain):
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Judges an answer; in the tagged format it may end in `=` and the target."""
+        """Verifies an answer; in the tagged format it may end in `=` and the target."""
         expression = answer
         if self.config.format == "tagged":
             expression, equals, result = (answers.tagged(answer) or "").partition("=")

@@ -105,7 +105,7 @@ class Gsm8k(Domain):
         return None if number(reference) is not None else f"the reference {reference!r:.60} is not a number"
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Judges an answer; numbers are equal as exact fractions, so 0.50 is 0.5 and 12.0 is 12."""
+        """Verifies an answer; numbers are equal as exact fractions, so 0.50 is 0.5 and 12.0 is 12."""
         found = number(answers.tagged(answer) or "")
         solved = found is not None and found == number(reference)
         return Verdict(

@@ -130,11 +130,11 @@ class Math(Domain):
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Judges one answer; several are faster by `verify_all`."""
+        """Verifies one answer; several are faster by `verify_all`."""
         return self.verify_all([Answer(problem, reference, answer)])[0]
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
-        """Judges answers in order, in several processes; equal answers to equal references are compared once."""
+        """Verifies answers in order, in several processes; equal answers to equal references are compared once."""
         boxes = [answers.boxed(answers.tagged(item.text) or "") for item in items]
         wanted = list(
             dict.fromkeys(

@@ -127,7 +127,7 @@ class Sudoku(Domain):
         return None if reference == found[0] else f"{problem!r} has the solution {found[0]!r}, not {reference!r}"
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Judges an answer; one that is not 16 characters long fills no cell right."""
+        """Verifies an answer; one that is not 16 characters long fills no cell right."""
         tagged = self.config.format == "tagged"
         grid = (answers.tagged(answer) or "") if tagged else answer
         whole = len(grid) == CELLS

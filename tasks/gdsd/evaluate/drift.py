@@ -1,6 +1,6 @@
-"""The drift of an approximate engine: its completions beside the exact engine's, from the same random numbers.
+"""The drift of an approximate engine: its completions against the exact engine's, from the same random numbers.
 
-Problems and random numbers are those of the run, not of a round: what changes from round to round is the policy.
+Problems and random numbers are the same in each round of a run. Only the policy changes from round to round.
 """
 
 import statistics

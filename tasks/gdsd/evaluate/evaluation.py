@@ -1,4 +1,4 @@
-"""What the judged answers of a policy say of it, with an interval for every number; no torch, which takes seconds."""
+"""What the verified answers of a policy say of it, with an interval for every number. It needs no torch."""
 
 import hashlib
 import json

@@ -50,7 +50,7 @@ def require_one_protocol(base: EvalReport, trained: EvalReport) -> None:
 
 
 def guard(name: str, base: EvalReport, trained: EvalReport, difference: Estimate, tolerance: float) -> GuardReport:
-    """Judges a guarded domain: it holds if the interval of the difference ends no further below 0 than tolerated.
+    """Decides on a guarded domain: it holds if the interval of the difference ends no further below 0 than tolerated.
 
     Raises:
         DataError: the reports are under different protocols.

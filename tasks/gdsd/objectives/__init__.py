@@ -1,4 +1,7 @@
-"""Training objectives: pure functions from scores and advantages to a loss. One file each, one signature."""
+"""Training objectives: scores and advantages come in, and a loss goes out. They are pure functions.
+
+Each objective has a file, and all have one signature. Read `base` first, then `gdsd`.
+"""
 
 from torch import Tensor
 

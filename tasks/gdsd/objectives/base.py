@@ -1,4 +1,4 @@
-"""What objectives take and give."""
+"""What objectives take and give: scores, the sums that they are made of, and metrics."""
 
 from dataclasses import dataclass
 from typing import Literal

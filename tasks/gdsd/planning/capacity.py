@@ -1,9 +1,9 @@
-"""How long a round takes on some GPUs: a simulation of its tasks, each in a pod of its own, with fixed random numbers.
+"""Simulates how long a round takes on some GPUs, with each task in a pod of its own, and with fixed random numbers.
 
-A round is a drift sample where there is an approximate engine, shards of rollouts on a GPU each, their rewards, and the
-updates on the GPUs of one machine. Every task starts a pod, imports, loads what `plan.loads` says, and works. A task
-whose machine is taken away starts again from its beginning, once another machine has come. Left out: evaluations, which
-run beside the next round, what is written, and a store that slows down when many read at once.
+A round has a drift sample if an approximate engine makes the rollouts, then shards of rollouts on a GPU each, their
+rewards, and the updates on the GPUs of one machine. Every task starts a pod, imports, loads what `plan.loads` says, and
+works. A task whose machine is taken away starts again from its beginning, once another machine has come. The simulation
+leaves out evaluations, which run beside the next round, what is written, and a store that slows down when many read.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Assumptions:
     attempts: int = 3  # on machines that may be taken away; the next one is on another kind
     spread: float = 0.1  # standard deviation of the logarithm of a task's work
     again: float = 10e9  # bytes a second of files that another process of the machine has read
-    verdicts: float = 1000.0  # of the scoring, a second
+    verdicts: float = 1000.0  # a second
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def stages(config: TrainConfig, shape: Shape, family: Family, device: Device, as
     made = [
         Stage("drift", start + load, (found.drift_seconds(device),) * loads.drifts, hardware.rollout.spot),
         Stage("rollout", start + load, rollouts, hardware.rollout.spot),
-        Stage("scoring", start, (found.completions / assumed.verdicts,), hardware.scoring.spot, gpus=0),
+        Stage("reward", start, (found.completions / assumed.verdicts,), hardware.scoring.spot, gpus=0),
         Stage("update", start + loading, (updates,), hardware.distill.spot, gpus=processes),
     ]
     return [stage for stage in made if stage.work]

@@ -1,7 +1,7 @@
 """Bytes on a device at the peak of each stage.
 
-Allocator fragments and the libraries themselves, up to 1 GiB on a GPU, come on top. b is the bytes of a number inside
-the network.
+Fragments of the allocator and the libraries themselves come on top, up to 1 GiB on a GPU. b is the bytes of a number
+inside the network.
 """
 
 from dataclasses import dataclass, replace

@@ -1,8 +1,8 @@
 """Floating-point operations, and how long a device takes for them.
 
-Seconds are operations over the share of a device's peak that is usually reached: an assumption for a GPU until
-`python -m tests.gpu` has measured it on the card. Products alone are counted: not the draw of tokens, nor what makes
-weights of 4 bits dense.
+Seconds are operations over the share of a device's peak that is usually reached. For a GPU that share is an assumption
+until `python -m tests.gpu` has measured it on the card. Only products are counted. Neither the draw of tokens nor the
+work that makes weights of 4 bits dense is.
 """
 
 from dataclasses import dataclass

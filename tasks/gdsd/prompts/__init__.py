@@ -1,4 +1,4 @@
-"""Stage `prompts`: a domain and data files come in, tables of training and test problems go out.
+"""Stage `prompts`: a domain and data files come in, and tables of training, validation and test problems go out.
 
-Every table is checked for errors and for test problems that training has seen. Read `problems` first.
+Every table is checked for errors, and for test problems that training sees. Read `problems` first, then `quality`.
 """

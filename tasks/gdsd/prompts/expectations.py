@@ -1,4 +1,4 @@
-"""Expectations of tables, judged by Great Expectations: what was found, in words, as a page and as a refusal."""
+"""Checks of tables by Great Expectations: what was found, in words, as a page and as a refusal."""
 
 import logging
 import os

@@ -113,7 +113,7 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
         table = table.append_column("prompt", pa.array(phrased, table["problem"].type))
     if "id" not in names:
         table = table.append_column("id", pa.array([f"{split}-{index:06d}" for index in range(table.num_rows)]))
-    # The names are the declared ones, but types and content are as they came: the quality suite judges them.
+    # The names are the declared ones, but types and content are as they came: the quality suite checks them.
     return table.select([name for name in tables.PROMPTS.names if name in table.column_names])
 
 

@@ -1,4 +1,4 @@
-"""Stage `publish`: a run's folder comes in, and what leaves it goes to trackers and to the model hub.
+"""Stage `publish`: a run's folder comes in, and its numbers and policy go out to trackers and to the model hub.
 
 Read `trackers/base` first, then `hub`.
 """

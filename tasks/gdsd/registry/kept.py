@@ -26,7 +26,7 @@ class Entry(Record):
 
     format: Literal[1] = 1
     files: dict[str, FileRecord]  # by their names in the policy's folder
-    parent: str | None  # id of the champion that it was trained from and judged against; None for the first one
+    parent: str | None  # id of the champion that it was trained from and compared with; None for the first one
     made: datetime  # when its run was started
     versions: dict[str, str]  # of the libraries that its weights depend on
     evidence: dict[str, JsonValue]  # as it was then: decision, base and trained reports, config

@@ -13,11 +13,11 @@ What it guarantees, whoever writes at the same time and whenever a writer is kil
 2. An entry without entry.json is not there. Writing it again completes it.
 3. The champion is what the log's last record names. A record is created only where there is none, so that records are
    never lost, overwritten or out of order: of two changes at once one comes first, and the other sees it.
-4. A policy is promoted only in place of the champion that it was judged against. Where another one has come, it is
-   stale, and refused. A promotion that was recorded is not recorded twice.
+4. A policy is promoted only in place of the champion that it was compared with. Where another one has come, the policy
+   is stale, and refused. A promotion that was recorded is not recorded twice.
 5. Nothing is deleted. `roll_back` makes any entry the champion again, by a further record.
 
-The evidence is kept as it was written, and never read as today's records: they may have changed since.
+The evidence is kept as it was written. It is never read as today's records, which may have changed since.
 """
 
 import hashlib
@@ -87,7 +87,7 @@ class Registry:
         return self.log.history()
 
     def promote(self, entry: str, *, against: str | None, who: str, why: str) -> Change:
-        """Makes an entry the champion in place of the one that it was judged against.
+        """Makes an entry the champion in place of the one that it was compared with.
 
         Raises:
             StaleError: that one is not the champion any more, or the entry has been champion and was replaced since.
@@ -107,8 +107,8 @@ class Registry:
             champion = None if head is None else head.entry
             if champion != against:
                 raise StaleError(
-                    f"{entry[:SHORT]} was judged against {_name(against)}, but the champion of {self.url} is now "
-                    f"{_name(champion)}; it was not promoted. Start another run, which will be judged against that one"
+                    f"{entry[:SHORT]} was compared with {_name(against)}, but the champion of {self.url} is now "
+                    f"{_name(champion)}; it was not promoted. Start another run, which will be compared with that one"
                 )
             self.require_writable()
             if (made := self.log.append(head, "promoted", entry, who, why)) is not None:
@@ -187,7 +187,7 @@ class Registry:
 
         Args:
             folder: a checkpoint.
-            parent: id of the champion that it was trained from and judged against.
+            parent: id of the champion that it was trained from and compared with.
             made: when its run was started.
         """
         self.require_writable()

@@ -1,8 +1,8 @@
 """A folder in a file system or an object store, for several writers at once.
 
-Readers never see half a file, and one can be created only where there is none: of any number of writers that create the
-same name at the same moment, exactly one succeeds. A local disk does this by linking a finished file, S3, Google's and
-Azure's stores by a condition that they check themselves; `require_exclusive` refuses a store that ignores it.
+Readers never see half a file. A file can be created only where there is none: of any number of writers that create the
+same name at the same moment, exactly one succeeds. On a local disk a finished file is linked to its name. The stores of
+S3, Google and Azure check a condition themselves. `require_exclusive` refuses a store that ignores it.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""The pages that people read: what a run came to, and what it is doing.
+"""Stage `report`: the record of a run comes in, and the pages that people read go out.
 
-`style` the look and the parts of a page; `curves` its figures; `page` the report of a run; `folder` the run's folder.
+Read `page` first, which is the report of a run. `style` has the look of a page and its parts, `curves` its figures.
 """
 
 from tasks.gdsd.report.folder import pair_samples, write

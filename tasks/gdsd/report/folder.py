@@ -1,4 +1,4 @@
-"""A run's folder."""
+"""Writes a run's folder."""
 
 import json
 from pathlib import Path

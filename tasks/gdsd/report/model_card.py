@@ -1,7 +1,7 @@
 """The model card of a run's policy, in the form of the Hugging Face hub, filled from the run's record.
 
-Its classes are the hub's own, so that the hub reads what is written. What comes from a configuration or from data is
-text in it, never markup.
+Its classes are the hub's own, so that the hub reads what is written. Whatever comes from a configuration or from data
+is text in it, and never markup.
 """
 
 import json

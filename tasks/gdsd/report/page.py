@@ -1,4 +1,4 @@
-"""The report of a run: first what a reader decides by, then how it came about. And the page of one that goes on."""
+"""The report of a run: first what a reader decides by, then how it came about. Also the page of a run that goes on."""
 
 import html
 from collections.abc import Sequence

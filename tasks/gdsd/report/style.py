@@ -1,4 +1,4 @@
-"""The look of all pages, and the parts that they are put together from. Whatever is passed as text is escaped."""
+"""The look of all pages, and the parts of which they are made. Whatever is passed as text is escaped."""
 
 import html
 from collections.abc import Iterable, Sequence

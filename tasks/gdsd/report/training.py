@@ -1,4 +1,4 @@
-"""How the training went: the small figures, and what a reader is to be warned of."""
+"""How the training went: the small figures, and warnings to the reader."""
 
 import html
 from collections.abc import Callable, Sequence

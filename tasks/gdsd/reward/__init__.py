@@ -1,4 +1,4 @@
-"""Stage `reward`: rollouts come in, each leaves with its verdict, its reward and its advantage in its group.
+"""Stage `reward`: rollouts come in, and go out with a verdict, a reward, and an advantage within their group each.
 
-Read `rewards` first; `quality` refuses what is unfit for training.
+Read `rewards` first, then `advantages`. `quality` refuses what is unfit for training.
 """

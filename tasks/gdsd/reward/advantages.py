@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 def leave_one_out(
-    rewards: NDArray[np.float32],  # (P, G); NaN where the reward cannot judge
+    rewards: NDArray[np.float32],  # (P, G); NaN where there is no verdict
     scale: bool,
 ) -> NDArray[np.float32]:  # (P, G); NaN where the reward is NaN or nothing is left to compare with
     """Returns A_i = r_i - mean of the other rewards of the group, optionally divided by the group's standard deviation.

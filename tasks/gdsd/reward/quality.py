@@ -1,4 +1,4 @@
-"""Whether judged completions are fit for training and for a decision: whole groups, sane rewards, enough of them."""
+"""Whether verified completions are fit for training and for a decision: whole groups, sane rewards, enough of them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Scoring rollouts: the domain's verdict on each completion, and its advantage within its group."""
+"""Rewards of rollouts: the domain's verdict on each completion, and the advantage of each within its group."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Stage `rollout`: prompts and a policy come in, sampled completions with their unmasking order go out.
+"""Stage `rollout`: prompts and a policy come in, and completions with the order of their unmasking go out.
 
-An engine makes the completions; `shard` records those of one shard. Read `shard` first, then `engines/unmasking`.
+An engine makes the completions. Read `shard` first, which records those of one shard, then `engines/unmasking`.
 """

@@ -1,4 +1,4 @@
-"""Comparing objectives: the choice of a learning rate, and what their runs over several seeds amount to."""
+"""Compares objectives: chooses a learning rate for each, and sums up their runs over several seeds."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What in a run's own numbers says that it is not learning, since when, and what to try.
+"""Concerns: what in a run's own numbers says that it is not learning, since when, and what to try.
 
 The thresholds were set beside the default experiment and Countdown, whose healthy rounds are given with each of them.
 """

@@ -1,4 +1,4 @@
-"""What rounds take beyond their work: starts of processes, imports, loads, transfers, and waiting for a machine."""
+"""The time that rounds take beyond their work: starts of processes, imports, loads, transfers, waits for a machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

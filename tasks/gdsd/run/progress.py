@@ -1,4 +1,4 @@
-"""A run's rounds in words, while it goes on."""
+"""Says in words how far a run is, while it goes on."""
 
 import statistics
 from itertools import pairwise

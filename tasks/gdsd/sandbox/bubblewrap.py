@@ -1,8 +1,8 @@
 """The command that makes the sandbox of the level `full`, by bubblewrap.
 
-A program in it sees system folders, the interpreter and the guests' folder, all read-only; a few devices; and a
-temporary folder in memory. It has no /proc and no network, and no process but its own. Folders of packages, the project
-and the user's own are empty where they lie in what is shown.
+A program in it sees system folders, the interpreter and the folder `guest` of this room, all read-only. It also has a
+few devices, and a temporary folder in memory. It has no /proc, no network, and no process but its own. Folders of
+packages, the project's and the user's own are empty where they lie in what is shown.
 """
 
 import glob
@@ -17,7 +17,7 @@ from tasks.gdsd.sandbox.guest import seccomp, start
 
 SCRIPT = os.path.realpath(start.__file__)
 ROOT = str(Path(SCRIPT).parents[4])  # of the project
-GUESTS = "/guest/tasks/gdsd/sandbox/guest"  # where the guests' folder lies inside
+GUEST = "/guest/tasks/gdsd/sandbox/guest"  # where the folder `guest` lies inside
 DEVICES = ("null", "zero", "urandom")
 
 
@@ -98,14 +98,14 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _view() -> list[str]:
-    """The options that show the host's files and the guests', read-only."""
+    """The options that show the host's files and the folder `guest`, read-only."""
     shown = files().shown
     # Folders that bubblewrap makes on its own are its user's only.
-    above = {str(parent) for path in (*shown, GUESTS) for parent in Path(path).parents}
+    above = {str(parent) for path in (*shown, GUEST) for parent in Path(path).parents}
     view = [part for folder in sorted(above - {"/"}) for part in ("--dir", folder)]
     for path in shown:
         if os.path.islink(path):
             view += ["--symlink", os.readlink(path), path]
         else:
             view += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
-    return [*view, "--symlink", "urandom", "/dev/random", "--ro-bind", os.path.dirname(SCRIPT), GUESTS]
+    return [*view, "--symlink", "urandom", "/dev/random", "--ro-bind", os.path.dirname(SCRIPT), GUEST]

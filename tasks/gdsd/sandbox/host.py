@@ -2,15 +2,16 @@
 
 Two levels of isolation:
 
-- `full`: a sandbox by bubblewrap. No file of the host but read-only system folders and the interpreter, no network, no
-  other process; see `bubblewrap`.
-- `none`: **no sandbox**. A process of another user with an empty environment and an empty temporary folder. It reads
-  what every user of the host can, writes where every user may, sees all processes, and has the network. For root only:
-  as any other user a program would be the one that runs the pipeline, with that user's files and processes.
+- `full`: a sandbox by bubblewrap. A program sees no file of the host but read-only system folders and the interpreter,
+  no network and no other process; see `bubblewrap`.
+- `none`: **no sandbox**. A program is a process of another user, with an empty environment and an empty temporary
+  folder. It reads what every user of the host can, writes where every user may, sees all processes, and has the
+  network. Only root can have this level. As any other user a program would run as the user of the pipeline, with that
+  user's files and processes.
 
-At both: limits of CPU time, memory, processes and file size, no way to new privileges, a filter of system calls, a
-process group of its own, and the end of everything inside when the host lets go or dies. As root, each program gets a
-user id of its own; another user's sandboxes are counted by their user namespace (Linux 5.14).
+At both levels a program has limits of CPU time, memory, processes and file size, a filter of system calls, a process
+group of its own, and no way to new privileges. Everything inside ends when the host lets go or dies. If the host is
+root, each program gets a user id of its own. Another user's sandboxes are counted by their user namespace (Linux 5.14).
 """
 
 import contextlib
@@ -75,7 +76,7 @@ class Route(NamedTuple):
 
 
 class Sandbox:
-    """A process that serves one of the guests' roles at the level of a route, and a pair of sockets for each direction.
+    """A process that serves a role of `guest` at the level of a route, and a pair of sockets for each direction.
 
     Pipes would not do: a process could open them anew by /proc, and so keep its own end from ever being the last.
 
@@ -240,7 +241,7 @@ def _guest(role: ModuleType, limits: Limits, route: Route, uid: int | None) -> l
         limits.processes + (not route.privileged),  # the kernel counts the watchdog too where it is of the same user
         limits.file_mib * MIB,
     )
-    script = f"{bubblewrap.GUESTS}/start.py" if route.level == "full" else bubblewrap.SCRIPT
+    script = f"{bubblewrap.GUEST}/start.py" if route.level == "full" else bubblewrap.SCRIPT
     return [bubblewrap.interpreter(), *PYTHON_OPTIONS, script, *map(str, orders)]
 
 

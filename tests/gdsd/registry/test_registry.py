@@ -118,9 +118,9 @@ def test_a_promotion_is_recorded_once_and_only_against_the_champion(url: str, tm
     first = promote(registry, tmp_path / "a", "a")
     late = add(registry, make_policy(tmp_path / "late", "late"), first)
     second = promote(registry, tmp_path / "b", "b")
-    with pytest.raises(StaleError, match=f"judged against {first[:12]}, but the champion of .* is now {second[:12]}"):
+    with pytest.raises(StaleError, match=f"compared with {first[:12]}, but the champion of .* is now {second[:12]}"):
         registry.promote(late, against=first, who="night", why="better")
-    with pytest.raises(StaleError, match="judged against an empty registry"):
+    with pytest.raises(StaleError, match="compared with an empty registry"):
         registry.promote(late, against=None, who="night", why="better")
     assert registry.champion() == second and len(registry.history()) == 2
     again = registry.promote(second, against=first, who="night", why="better")

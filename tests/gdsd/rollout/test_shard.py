@@ -85,7 +85,7 @@ def test_samples_are_numbered_numerically(tmp_path: Path) -> None:
 
 
 def test_rows_say_what_was_asked_and_answered(denoiser: Denoiser, puzzles: pa.Table) -> None:
-    """If it fails, an answer is judged against another problem's solution."""
+    """If it fails, an answer is verified against another problem's solution."""
     known = {row["id"]: row for row in puzzles.to_pylist()}
     rows = shard_rows(denoiser, puzzles)
     assert len({row["prompt_id"] for row in rows}) == 4

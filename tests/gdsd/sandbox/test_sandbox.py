@@ -186,7 +186,7 @@ def f():
     paths += [{folder + "/secret"!r}, {str(ROOT)!r}, *glob.glob("/root/*"), *glob.glob("/root/.[!p]*")]
     for prefix in ("/usr", "/usr/local", sys.base_prefix):
         paths += glob.glob(prefix + "/lib/python*/*-packages")
-    return [path for path in paths if readable(path)], list(filter(held, range(64))), os.listdir({bubblewrap.GUESTS!r})
+    return [path for path in paths if readable(path)], list(filter(held, range(64))), os.listdir({bubblewrap.GUEST!r})
 """
         read, open_folders, guests = ask(source, route)  # type: ignore[misc]
     assert not read and not open_folders

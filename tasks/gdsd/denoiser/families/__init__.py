@@ -1,4 +1,7 @@
-"""The families of models that can be trained, by name and by what their config.json says."""
+"""The families of models that can be trained: a name or a config.json comes in, and a description goes out.
+
+Read `base` first, then `llada`.
+"""
 
 import difflib
 

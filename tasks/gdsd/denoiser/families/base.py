@@ -1,8 +1,8 @@
 """What a family of models says of itself: plain data, which imports neither torch nor transformers.
 
-A family is a stock transformers architecture read without the causal mask, and the ways in which its published
+A family names a stock transformers architecture, which is read without the causal mask. It also says how its published
 checkpoints differ from that: how config.json and the weights are named, which tokens are special, how a prompt is
-phrased, which row predicts which token. No code of a checkpoint is ever run.
+phrased, and which row predicts which token. No code of a checkpoint is ever run.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -1,7 +1,7 @@
 """iLLaDA-8B (arXiv 2606.25331): LLaDA's successor, a Llama under its own names with a tied head.
 
-It shares neither names, tokens, template nor rotary precision with LLaDA, so it has a description of its own. Prompts
-are phrased as its authors evaluate the base model: the text after the token of a beginning.
+It has other names, tokens, template and rotary precision than LLaDA, so it has a description of its own. Prompts are
+phrased as its authors evaluate the base model: a token that marks the beginning, then the text.
 """
 
 from tasks.gdsd.denoiser.families.base import ABSENT, PROMPT, Family, SamplerDefaults, Special, Values, stock_keys

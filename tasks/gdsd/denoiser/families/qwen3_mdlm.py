@@ -1,7 +1,7 @@
 """Qwen3-0.6B-diffusion-mdlm (arXiv 2602.22661): a Qwen3 turned into a masked diffusion model, the small real one.
 
-Its sibling Qwen3-0.6B-diffusion-bd3lm has the same config.json but is block-causal: nothing in the files tells them
-apart, and it must not be named here.
+Its sibling Qwen3-0.6B-diffusion-bd3lm has the same config.json but is block-causal, so this family cannot compute it.
+Nothing in the files tells the two apart.
 """
 
 from tasks.gdsd.denoiser.families.base import (

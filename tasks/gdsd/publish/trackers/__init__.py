@@ -1,4 +1,7 @@
-"""Trackers of experiments, a module each; its packages are imported only where it is used."""
+"""Trackers of experiments: the record of a run comes in, and a tracker has the run once.
+
+Each tracker has a module, which imports the tracker's packages only where it is used. Read `base` first.
+"""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec

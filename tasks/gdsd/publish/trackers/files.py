@@ -1,4 +1,4 @@
-"""Files of a tracker that lie in a folder of any store."""
+"""Copies the files of a tracker into a folder of any store."""
 
 from collections.abc import Mapping
 from pathlib import Path

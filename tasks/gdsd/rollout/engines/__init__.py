@@ -1,7 +1,6 @@
-"""The engines that make completions, by name, one kind a file; docs/extending.md adds one.
+"""The engines that make completions: prompts and keys of random numbers come in, and completions go out.
 
-Other code asks for no engine by name, but the plan of a run takes one that it does not know for the exact one, see
-`planning.work.completion`.
+Each kind has a file. Read `base` first, then `unmasking`. docs/extending.md adds an engine.
 """
 
 from typing import assert_never

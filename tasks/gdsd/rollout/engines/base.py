@@ -1,7 +1,7 @@
-"""The interface of an engine: completions and what they took, out of prompt ids, sampler settings and keys.
+"""The interface of an engine, which makes completions from prompt ids, sampler settings and keys of random numbers.
 
 An engine is one class in one file, named in `config.sampler` and in the package's `make`. It decides how completions
-are computed, never what the stages around it see, so one that asks a server fits in as well.
+are computed, and never what the stages around it see. So an engine that asks a server would fit in as well.
 """
 
 from abc import ABC, abstractmethod

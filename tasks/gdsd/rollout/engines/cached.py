@@ -1,7 +1,7 @@
 """Approximate engines: keys and values are read again instead of computed anew (arXiv 2505.22618).
 
-Bidirectional states change with every token that is unmasked anywhere, so what is kept is stale from the next step on:
-completions are not quite the policy's. What an engine costs in agreement and reward is measured, see `drift`.
+Bidirectional states change with every token that is unmasked anywhere. So what is kept is stale from the next step on,
+and the completions are not quite the policy's. `evaluate/drift` measures what that costs in agreement and reward.
 """
 
 from torch import Tensor

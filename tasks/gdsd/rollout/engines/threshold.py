@@ -1,4 +1,4 @@
-"""Confidence-threshold unmasking, for evaluations under a protocol name of its own (arXiv 2505.22618)."""
+"""The threshold engine unmasks whatever is sure enough, for evaluations whose protocol says so (arXiv 2505.22618)."""
 
 import torch
 

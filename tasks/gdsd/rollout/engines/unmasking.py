@@ -1,4 +1,4 @@
-"""What all engines share that run the policy themselves: batches, blocks and the order of unmasking.
+"""What the engines share that run the policy themselves: batches, blocks and the order of unmasking.
 
 In each block of the completion every step draws a token for all places that are still hidden, keeps the first in rank
 and hides the rest again. One uniform number per (sequence, step, position) drives the draw, so tokens do not depend on

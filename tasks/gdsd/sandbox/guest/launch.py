@@ -1,7 +1,7 @@
 """What runs first inside a sandbox: takes away what is left to take away, then serves one role.
 
-Two processes: a watchdog, and the program. The watchdog ends when the program ends or when the other end of its
-standard input closes, as it does when the host lets go or dies, and everything in the sandbox ends with it. As pid 1 of
+There are two processes, a watchdog and the program. The watchdog ends when the program ends, or when the other end of
+its standard input closes, as it does when the host lets go or dies. Everything in the sandbox ends with it. As pid 1 of
 a namespace nothing inside can kill it, and at the level `none` it is of another user than the program.
 """
 

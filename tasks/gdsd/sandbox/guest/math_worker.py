@@ -1,9 +1,10 @@
 r"""Compares mathematical expressions, one request a line: run as a script by `tasks.gdsd.domains.math`.
 
-Arguments: CPU seconds for each request, and MiB of address space. Says `{"ready": true}`, or what `failed`; then
-`{"reference": ..., "answer": ...}` on standard input is answered by `{"solved": true | false | null, "last": ...}`:
-null where the reference holds no expression, last where this process has used much memory and ends. The kernel ends it
-where a request takes too long, and its end of input where the pipeline has died.
+Its arguments are the CPU seconds for each request and the MiB of address space. It first says `{"ready": true}`, or
+what `failed`. Then it answers each `{"reference": ..., "answer": ...}` on standard input by
+`{"solved": true | false | null, "last": ...}`. `solved` is null where the reference holds no expression. `last` is true
+where this process has used much memory and ends. The kernel ends it where a request takes too long, and its end of
+input ends it where the pipeline has died.
 
 An answer goes through math-verify's LaTeX grammar only. Its other grammar, for plain expressions, is Python's `eval`.
 """

@@ -1,8 +1,8 @@
 """The system calls that a confined program has no business making, as a filter for the kernel.
 
-Without them a program can neither make namespaces of its own, in which it could mount memory that no limit counts, nor
-files in memory, which none counts either, nor reach rarely used parts of the kernel. On a machine that is not listed
-there is no filter; the rest still holds.
+Without them a program cannot make namespaces of its own, in which it could mount memory that no limit counts. It cannot
+make files in memory, which no limit counts either, and it cannot reach rarely used parts of the kernel. On a machine
+that is not listed there is no filter. The rest still holds.
 """
 
 import platform

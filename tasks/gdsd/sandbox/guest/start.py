@@ -1,4 +1,4 @@
-"""The script of a sandbox: this file is compiled anew at every start, what it imports is not."""
+"""The script of a sandbox. Python compiles this file anew at every start, but not what it imports."""
 
 import sys
 
