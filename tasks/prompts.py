@@ -66,7 +66,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     )
     logger.info("prompts: %d to train, %d to validate, %d to test", stats.train, stats.validation, stats.test)
     if near:
-        logger.info("prompts: %d left out, being nearly those of another split", near)
+        logger.info("prompts: %d left out, which are nearly those of another split", near)
     if unusable:
         logger.info("prompts: %d unusable rows left out; the first: %s", len(unusable), unusable[0])
     train, validation, test = (FlyteFile(str(written[split])) for split in ("train", "validation", "test"))

@@ -42,9 +42,9 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<h2>Answers before and after</h2>",
             answers.section(samples),
             "<h2>Data quality</h2>",
-            f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.near_duplicates} problems were "
-            f"left out, being nearly those of another split, and {record.prompts.unusable} rows, which cannot be "
-            f"judged. Warnings: {html.escape(_warnings(record))}.</p>",
+            f"<p>{record.prompts.checks} expectations on the prompts. Left out were {record.prompts.near_duplicates} "
+            f"problems that are nearly those of another split, and {record.prompts.unusable} unusable rows. "
+            f"Warnings: {html.escape(_warnings(record))}.</p>",
             "<h2>Where it came from</h2>",
             _origin(record, origin),
             "<details><summary>Configuration</summary>",

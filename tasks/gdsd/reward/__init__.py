@@ -1,4 +1,4 @@
-"""Stage `reward`: rollouts come in, and go out with a verdict, a reward, and an advantage within their group each.
+"""Stage `reward`: rollouts come in, and each goes out with a verdict, a reward, and an advantage in its group.
 
 Read `rewards` first, then `advantages`. `quality` refuses what is unfit for training.
 """
