@@ -54,7 +54,7 @@ RUN useradd --create-home --uid 1000 flyte && chown flyte:flyte /root
 WORKDIR /root
 
 FROM run AS cpu
-# Confines the code of answers, which is judged on this image. No compiler here: it would be in their reach.
+# Confines the code of answers, which is verified on this image. No compiler here: it would be in their reach.
 RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/*
 COPY --from=cpu-packages /opt/venv /opt/venv
 # As a number, or a cluster that runs nothing as root cannot tell that this is not root.
