@@ -6,9 +6,11 @@ The target of a completion with advantage A, on the per-token scale, is
     t = d_old + psi * A,   beside a KL penalty beta * k2 towards ref      form `penalty`
 
 and the loss is the squared residual (d_theta - t)^2, whose gradient vanishes at the target. With the baseline `group`
-the mean residual of each group is subtracted first: the loss becomes the variance of log-ratios, in which every
-normaliser cancels, the teacher's and the softmax's alike. With `zero` the normalisers are taken to be absorbed by the
-centred advantages.
+the mean residual of each group is subtracted first. The loss is then the variance of log-ratios, in which every
+normaliser cancels, the teacher's and the softmax's alike. With `zero` the centred advantages are taken to absorb the
+normalisers.
+
+The trust region is in `_stopped`.
 """
 
 import torch

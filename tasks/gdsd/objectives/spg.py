@@ -7,11 +7,15 @@
 with p_ik the probability of token i in view k and 1 / w_k the share of tokens that view k hides. The paper drops from
 the EUBO a constant without gradient. It has no ratio, no clip and no KL penalty.
 
-Differences from the authors' code (facebookresearch/SPG, spg_trainer.py): the number x of hidden tokens is uniform over
-0..L rather than 1..L, for which w = (L + 1) / x rather than L / x makes the means over views unbiased; masks are
-uniform over the completion and leave the prompt alone, where theirs hide some of one block, all that follows and a few
-tokens of what precedes, prompt included; each completion is divided by its own length, where they divide a batch by the
-number of all its tokens. The last two are as for every other objective here.
+Differences from the authors' code (facebookresearch/SPG, spg_trainer.py):
+
+- The number x of hidden tokens is uniform over 0..L, and theirs over 1..L. So w = (L + 1) / x, and not L / x, makes the
+  means over views unbiased.
+- Masks are uniform over the completion and leave the prompt alone. Theirs hide some of one block, all that follows it,
+  and a few tokens of what precedes it, prompt included.
+- Each completion is divided by its own length. They divide a batch by the number of all its tokens.
+
+The last two are as for every other objective here.
 """
 
 import math

@@ -1,11 +1,11 @@
 """Runs an answer: loads its code, then answers calls to one function, or runs it as a program.
 
 The host sends one line of JSON: `source`; `prefix`, code that stands before a completion; `entry_point`, or None for
-a program. The reply is `1` where the code compiles, else `0`, and is written before any of it runs.
+a program. The reply is `1` where the code compiles, else `0`. It is written before any of the code runs.
 
-A call is an encoded (arguments, keywords); its reply an encoded (whether it returned, the value or exception), or an
-empty line. For a program the host sends its standard input in base 64 and gets its standard output, after a `1` if it
-ended well. Whatever the code does to this process, or writes to the pipe itself, is no more than another reply.
+A call is an encoded (arguments, keywords). Its reply is an encoded (whether it returned, the value or exception), or an
+empty line. For a program the host sends its standard input in base 64. It gets the standard output back, after a `1` if
+the program ended well. Whatever the code does to this process, or writes to the pipe itself, is only another reply.
 """
 
 import binascii

@@ -1,7 +1,8 @@
 """Runs a problem's tests against a stand-in for the answer's function, which forwards each call to the host.
 
-The host sends one line of JSON: `setup`, `tests`, `entry_point`. This side writes `C` and an encoded call, for which
-the host sends `R` and the encoded reply, or `X` where there is none; in the end `V` and a `1` or `0` for each test.
+The host sends one line of JSON: `setup`, `tests`, `entry_point`. This side writes `C` and an encoded call. The host
+answers with `R` and the encoded reply, or with `X` where there is none. In the end this side writes `V` and a `1` or
+`0` for each test.
 """
 
 import os
