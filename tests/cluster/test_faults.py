@@ -193,7 +193,7 @@ def test_a_training_that_fails_says_what_and_where(cluster: Cluster, written: Wr
 def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(
     cluster: Cluster, disturbed: tuple[Execution, Any]
 ) -> None:
-    """If it fails, a cluster cannot deliver what this machine can.
+    """If it fails, a cluster cannot publish what this machine can.
 
     The hub is a server on this machine. The stand-in knows no secrets: their places in the environment are filled by
     hand.

@@ -266,6 +266,6 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: p
     ],
 )
 def test_a_wrong_configuration_is_refused_when_it_is_read(written: object, words: str) -> None:
-    """If it fails, a run ends with nothing delivered, or a key is kept in every record of it."""
+    """If it fails, a run ends with nothing published, or a key is kept in every record of it."""
     with pytest.raises(ConfigError, match=words):
         PublishConfig.model_validate_json(json.dumps(written))
