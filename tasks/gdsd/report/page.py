@@ -42,8 +42,8 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<h2>Answers before and after</h2>",
             answers.section(samples),
             "<h2>Data quality</h2>",
-            f"<p>{record.prompts.checks} expectations on the prompts. Left out were {record.prompts.near_duplicates} "
-            f"problems that are nearly those of another split, and {record.prompts.unusable} unusable rows. "
+            f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.near_duplicates} problems were "
+            f"left out, since they are nearly those of another split, and {record.prompts.unusable} unusable rows. "
             f"Warnings: {html.escape(_warnings(record))}.</p>",
             "<h2>Where it came from</h2>",
             _origin(record, origin),
