@@ -1,8 +1,8 @@
 """Answers of base and trained policy to the same problems, and the order in which their tokens were unmasked."""
 
 import html
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -16,15 +16,40 @@ LEGEND = (
     "<p>A token's colour is the stronger, the earlier the sampler unmasked it; where there are few, it has the step's "
     "number. samples.parquet has every answer.</p>"
 )
-Row: TypeAlias = Mapping[str, Any]  # of `tables.COMPARISON`, whose columns differ in type
+
+
+class Side(NamedTuple):
+    """What one policy answered."""
+
+    completion: str
+    tokens: list[str]
+    unmasked_at: list[int]
+    solved: bool | None
+    reward: float | None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is right; None where it has no verdict, or a verdict without a reward."""
+        return None if self.reward is None else self.solved
+
+
+class Pair(NamedTuple):
+    """A problem, and what each policy answered."""
+
+    problem: str
+    reference: str
+    base: Side
+    trained: Side
 
 
 def section(samples: pa.Table) -> str:
     """Returns how verdicts changed, and answers of each kind, the most changed ones first."""
-    rows = samples.to_pylist()
-    fixed, broken = of(rows, False, True), of(rows, True, False)
-    right, wrong = of(rows, True, True), of(rows, False, False)
-    unjudged = [row for row in rows if None in _verdicts(row)]
+    pairs = [
+        Pair(row["problem"], row["reference"], _side(row, "base"), _side(row, "trained")) for row in samples.to_pylist()
+    ]
+    fixed, broken = _of(pairs, False, True), _of(pairs, True, False)
+    right, wrong = _of(pairs, True, True), _of(pairs, False, False)
+    unjudged = [pair for pair in pairs if None in (pair.base.right, pair.trained.right)]
     counts = table_html(
         ["answers", "wrong after", "right after"],
         [["wrong before", str(len(wrong)), str(len(fixed))], ["right before", str(len(broken)), str(len(right))]],
@@ -44,39 +69,45 @@ def section(samples: pa.Table) -> str:
     return counts + LEGEND + "".join(shown)
 
 
-def of(rows: Sequence[Row], before: bool, after: bool) -> list[Row]:
+def _side(row: dict[str, object], who: str) -> Side:
+    """Reads one policy's answer from a row of `tables.COMPARISON`."""
+    return Side._make(row[f"{who}_{name}"] for name in Side._fields)
+
+
+def _of(pairs: Sequence[Pair], before: bool, after: bool) -> list[Pair]:
     """Returns the answers with two verdicts, those whose reward changed most first, then the best."""
-    found = [row for row in rows if _verdicts(row) == (before, after)]
-    return sorted(found, key=lambda row: (-abs(row["trained_reward"] - row["base_reward"]), -row["trained_reward"]))
+    found = [pair for pair in pairs if (pair.base.right, pair.trained.right) == (before, after)]
+    return sorted(found, key=lambda pair: (-abs(_reward(pair.trained) - _reward(pair.base)), -_reward(pair.trained)))
 
 
-def _ends(rows: Sequence[Row]) -> list[Row]:
+def _ends(pairs: Sequence[Pair]) -> list[Pair]:
     """The first answer, and the worst of the others."""
-    return [*rows[:1], *([min(rows[1:], key=lambda row: row["trained_reward"])] if len(rows) > 1 else [])]
+    return [*pairs[:1], *([min(pairs[1:], key=lambda pair: _reward(pair.trained))] if len(pairs) > 1 else [])]
 
 
-def _verdicts(row: Row) -> tuple[bool | None, bool | None]:
-    return row["base_solved"], row["trained_solved"]
+def _reward(side: Side) -> float:
+    assert side.reward is not None  # or it has no verdict here
+    return side.reward
 
 
-def _card(row: Row) -> str:
+def _card(pair: Pair) -> str:
     sides = "".join(
-        f"<div><p class='side'><b>{title}</b> {_verdict(row[f'{who}_solved'], row[f'{who}_reward'])}</p>"
-        f"{_text(row[f'{who}_completion'])}{strip(row[f'{who}_tokens'], row[f'{who}_unmasked_at'])}"
-        f"{frames(row[f'{who}_tokens'], row[f'{who}_unmasked_at'])}</div>"
-        for who, title in (("base", "before"), ("trained", "after"))
+        f"<div><p class='side'><b>{title}</b> {_verdict(side)}</p>"
+        f"{_text(side.completion)}{strip(side.tokens, side.unmasked_at)}{frames(side.tokens, side.unmasked_at)}</div>"
+        for title, side in (("before", pair.base), ("after", pair.trained))
     )
     asked = "".join(
-        f"<div><p class='side'><b>{name}</b></p>{_text(row[name])}</div>" for name in ("problem", "reference")
+        f"<div><p class='side'><b>{name}</b></p>{_text(text)}</div>"
+        for name, text in (("problem", pair.problem), ("reference", pair.reference))
     )
     return f"<div class='card'><div class='pair'>{asked}</div><div class='pair'>{sides}</div></div>"
 
 
-def _verdict(solved: bool | None, reward: float | None) -> str:
-    if reward is None:
+def _verdict(side: Side) -> str:
+    if side.right is None:
         return "<span class='muted'>not judged</span>"
-    tone, word = ("good", "right") if solved else ("bad", "wrong")
-    return f"<span class='{tone}'>{word}, reward {reward:.2f}</span>"
+    tone, word = ("good", "right") if side.right else ("bad", "wrong")
+    return f"<span class='{tone}'>{word}, reward {_reward(side):.2f}</span>"
 
 
 def _text(value: str) -> str:

@@ -2,6 +2,8 @@
 
 import re
 
+import pyarrow as pa
+
 from tasks.gdsd import report
 from tasks.gdsd.report.answers import FRAMES, NUMBERED, TOKENS, frames, section, strip
 from tests.gdsd.report.records import answers
@@ -22,6 +24,18 @@ def test_each_kind_of_change_is_counted_and_shown() -> None:
     assert "<tr><td>wrong before</td><td>1</td><td>2</td></tr>" in page
     assert "<tr><td>right before</td><td>1</td><td>1</td></tr>" in page
     assert page.index("problem 0") < page.index("problem 1") < page.index("problem 2"), "the most changed first"
+
+
+def test_a_verdict_without_a_reward_counts_as_none() -> None:
+    """If it fails, a domain that judges answers, but not every part of the reward, ends a run without its report."""
+    judged = answers(["a", "b"], [1.0, 1.0])
+    column = judged.column_names.index("reward")
+    unrewarded = judged.set_column(column, judged.schema.field("reward"), pa.array([None, 1.0], pa.float32()))
+    page = section(report.pair_samples(judged, unrewarded))
+    assert re.findall(r"<h3>([\w ]+) <span[^>]*>\((\d)", page) == [
+        ("Right both times", "1"),
+        ("Without a verdict", "1"),
+    ]
 
 
 def test_a_strip_tells_the_step_of_each_token() -> None:
