@@ -79,8 +79,8 @@ def engine(values: Mapping[str, object]) -> None:
     config = load(values).evaluation
     made = engines.make(config.engine, denoiser)
     requests = [Request(denoiser.encode(text), key) for key, text in enumerate(("12=", "x=", "(1+2)*3="))]
-    found = {place: one for batch in made.generate(requests, config.sampler, 2) for place, one in batch.items()}
-    assert [found[place].unmasked_at for place in range(3)] == [list(range(config.sampler.length))] * 3
+    found = made.complete(requests, config.sampler, 2, "")
+    assert [one.unmasked_at for one in found] == [list(range(config.sampler.length))] * 3
     problems = tables.pa.Table.from_pylist(
         [{"id": "test-000000", "prompt": "12=", "problem": "12", "reference": "12"}], tables.PROMPTS
     )

@@ -3,7 +3,6 @@
 import time
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config.evaluate import EvaluationConfig
@@ -12,7 +11,7 @@ from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.evaluate.evaluation import fingerprint
 from tasks.gdsd.records import AnswerStats
 from tasks.gdsd.rollout import engines
-from tasks.gdsd.rollout.engines.base import Completion, Request
+from tasks.gdsd.rollout.engines.base import Request
 
 
 def answer(
@@ -30,11 +29,7 @@ def answer(
         Request(denoiser.encode(row["prompt"]), seeds.key(seed, "evaluate", row["id"], sample)) for row, sample in asked
     ]
     engine = engines.make(config.engine, denoiser)
-    completions: dict[int, Completion] = {}
-    with tqdm(total=len(requests), desc="evaluating", unit="seq", disable=None, leave=False) as bar:
-        for batch in engine.generate(requests, config.sampler, config.batch_size) if requests else ():
-            completions.update(batch)
-            bar.update(len(batch))
+    completions = engine.complete(requests, config.sampler, config.batch_size, "evaluating")
     answers: list[dict[str, object]] = [
         {
             "prompt_id": row["id"],
@@ -42,13 +37,13 @@ def answer(
             "prompt": row["prompt"],
             "problem": row["problem"],
             "reference": row["reference"],
-            "completion": denoiser.decode(completions[index].ids),
-            "ended": denoiser.ended(completions[index].ids),
-            "steps": completions[index].steps,
-            "tokens": denoiser.pieces(completions[index].ids),
-            "unmasked_at": completions[index].unmasked_at,
+            "completion": denoiser.decode(completion.ids),
+            "ended": denoiser.ended(completion.ids),
+            "steps": completion.steps,
+            "tokens": denoiser.pieces(completion.ids),
+            "unmasked_at": completion.unmasked_at,
         }
-        for index, (row, sample) in enumerate(asked)
+        for (row, sample), completion in zip(asked, completions, strict=True)
     ]
     stats = AnswerStats(
         round=policy.record.round,

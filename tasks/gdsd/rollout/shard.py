@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from tasks.gdsd import seeds
 from tasks.gdsd.config.sampler import RolloutEngine, SamplerConfig
@@ -13,7 +12,7 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.prompts import problems as prompts
 from tasks.gdsd.records import RolloutStats
 from tasks.gdsd.rollout import engines
-from tasks.gdsd.rollout.engines.base import Completion, Request
+from tasks.gdsd.rollout.engines.base import Request
 
 
 def generate_shard(
@@ -62,11 +61,7 @@ def complete(
     began = time.monotonic()
     requests = [Request(denoiser.encode(problem["prompt"]), key) for problem, _, key in asked]
     engine = engines.make(choice.root, denoiser)
-    completions: dict[int, Completion] = {}
-    with tqdm(total=len(requests), desc=title, unit="seq", disable=None, leave=False) as bar:
-        for batch in engine.generate(requests, settings, batch_size):
-            completions.update(batch)
-            bar.update(len(batch))
+    completions = engine.complete(requests, settings, batch_size, title)
     rows: list[dict[str, object]] = [
         {
             "prompt_id": problem["id"],
@@ -74,13 +69,13 @@ def complete(
             "problem": problem["problem"],
             "reference": problem["reference"],
             "prompt_ids": request.prompt_ids,
-            "completion_ids": completions[index].ids,
-            "unmasked_at": completions[index].unmasked_at,
-            "completion": denoiser.decode(completions[index].ids),
-            "ended": denoiser.ended(completions[index].ids),
+            "completion_ids": completion.ids,
+            "unmasked_at": completion.unmasked_at,
+            "completion": denoiser.decode(completion.ids),
+            "ended": denoiser.ended(completion.ids),
             "engine": choice.root.name,
         }
-        for index, ((problem, sample, _), request) in enumerate(zip(asked, requests, strict=True))
+        for (problem, sample, _), request, completion in zip(asked, requests, completions, strict=True)
     ]
     seconds = time.monotonic() - began
     return rows, RolloutStats(

@@ -170,7 +170,7 @@ def test_sizes_that_are_left_out_follow_from_others() -> None:
     assert network.lm_head.weight.shape == (288, 32)
 
 
-def test_unknown_families_are_refused_by_name(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_unknown_families_are_refused_by_name(folders: dict[str, Path]) -> None:
     """If it fails, a mistyped family, or a model of none, ends in a stack trace of another library."""
     with pytest.raises(CheckpointError, match="no family 'lada'; did you mean 'llada'"):
         families.named("lada")
@@ -309,12 +309,10 @@ def test_a_family_samples_and_trains(name: str, folders: dict[str, Path]) -> Non
     requests = [Request(denoiser.encode(prompt), key) for key, prompt in enumerate(("12", "the longer one"))]
     for temperature in (0.0, 1.0):
         config = SamplerConfig(length=8, block_length=4, steps_per_block=2, temperature=temperature)
-        made = {}
-        for batch in Exact(denoiser, ExactConfig()).generate(requests, config, 2):  # left-padded
-            made.update(batch)
+        made = Exact(denoiser, ExactConfig()).complete(requests, config, 2, "")  # left-padded
         plain = resolve(config, denoiser.family.sampler)
-        assert [made[0], made[1]] == [plain_sampler(denoiser, request, plain) for request in requests]
-        assert all(set(found.ids).isdisjoint(denoiser.never_sampled) for found in made.values())
+        assert made == [plain_sampler(denoiser, request, plain) for request in requests]
+        assert all(set(found.ids).isdisjoint(denoiser.never_sampled) for found in made)
     denoiser.head().logits(denoiser(torch.tensor([requests[0].prompt_ids]))).square().sum().backward()
     assert all(parameter.grad is not None for _, parameter in denoiser.trainable())
 

@@ -41,10 +41,7 @@ def requests(denoiser: Denoiser, count: int = 24) -> list[Request]:
 
 
 def generate(engine: Engine, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[Completion]:
-    found: dict[int, Completion] = {}
-    for batch in engine.generate(asked, config, batch_size):
-        found.update(batch)
-    return [found[index] for index in range(len(asked))]
+    return engine.complete(asked, config, batch_size, "")
 
 
 def sample(denoiser: Denoiser, asked: list[Request], config: SamplerConfig, batch_size: int = 64) -> list[Completion]:
@@ -310,10 +307,7 @@ def test_padding_that_nobody_needs_any_more_is_not_computed(denoiser: Denoiser, 
     assert sum(made.steps > long[1].steps for _, made in short) > 2
     asked, expected = zip(long, *short, strict=True)
     engine = engines.make(config, denoiser)
-    found: dict[int, Completion] = {}
-    for batch in engine.generate(asked, settings, len(asked)):
-        found.update(batch)
-    assert [found[place] for place in range(len(asked))] == list(expected)
+    assert generate(engine, list(asked), settings) == list(expected)
     work = {True: 0, False: 0}
     for block in range(6):
         there = [len(request.prompt_ids) for request, made in (long, *short) if made.steps > 2 * block]

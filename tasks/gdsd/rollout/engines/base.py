@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from tqdm import tqdm
+
 from tasks.gdsd.config.sampler import SamplerConfig
 
 
@@ -63,3 +65,14 @@ class Engine(ABC):
             ValueError: there are no requests.
             ConfigError: the settings do not fit the policy.
         """
+
+    def complete(
+        self, requests: Sequence[Request], settings: SamplerConfig, batch_size: int, title: str
+    ) -> list[Completion]:
+        """Returns the completion of each request, if there are any; meanwhile a progress bar has the title."""
+        made: Finished = {}
+        with tqdm(total=len(requests), desc=title, unit="seq", disable=None, leave=False) as bar:
+            for batch in self.generate(requests, settings, batch_size) if requests else ():
+                made.update(batch)
+                bar.update(len(batch))
+        return [made[index] for index in range(len(requests))]
