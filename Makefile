@@ -73,7 +73,7 @@ bench: $(TOOLS) ## run the benchmarks and the slow learning runs
 register: $(READY) ## compile everything that a cluster would be given, without one
 	$(BIN)/pyflyte register --dry-run --copy none --version dry-run -p gdsd -d development workflows
 
-images: $(READY) ## build the images with docker or buildah and run tasks in each; TARGET, BASE, EXTRAS, TORCH_CPU_INDEX, TORCH_GPU_INDEX, OPTIONS
+images: $(TOOLS) ## build the images with docker or buildah and run tasks in each; TARGET, BASE, EXTRAS, TORCH_CPU_INDEX, TORCH_GPU_INDEX, OPTIONS
 	$(BIN)/python -m tests.images.build $(TARGET) $(if $(BASE),--base $(BASE)) \
 		$(if $(EXTRAS),--extras "$(EXTRAS)") $(if $(OPTIONS),--options="$(OPTIONS)") \
 		$(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-index '$(TORCH_CPU_INDEX)') \
