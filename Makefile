@@ -85,4 +85,4 @@ clean: ## remove the environment and caches of the tools
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-runs: ## remove the data of local runs; what is still wanted is computed again
-	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* compare-* prompts-* answers-* evaluation-* policy-* rollouts-* rewarded-* samples-* evidence-*
+	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* compare-* prompts-* answers-* evaluation-* policy-* rollouts-* drift-* rewarded-* samples-* evidence-* failed-*
