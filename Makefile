@@ -53,7 +53,7 @@ test: $(TOOLS) ## run the quick tests, on two cores
 	$(PYTEST)
 
 test-all: $(WHOLE) ## run all tests, as .ci/run does, on two cores
-	$(PYTEST) -m 'not gpu and not slow and not net and not cluster and not images'
+	$(PYTEST) -m 'not slow and not cluster and not images'
 
 test-cluster: $(TOOLS) ## run whole executions on a stand-in Flyte backend
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster -n 3 --dist loadfile tests/cluster
