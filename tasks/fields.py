@@ -8,17 +8,16 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, get_origin
+from typing import get_origin
 
 from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
 
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.strict import submodels
-
-Schema: TypeAlias = dict[str, Any]  # JSON Schema, whose values are of any kind
 
 ROOTS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
 HEAD = """# Every field of every configuration
@@ -98,7 +97,7 @@ def _about(field: FieldInfo) -> str:
     return " ".join((kinds[0].__doc__ or "").strip().partition("\n\n")[0].split())
 
 
-def _kind(schema: Schema, known: Schema) -> tuple[str, str]:
+def _kind(schema: JsonSchemaValue, known: JsonSchemaValue) -> tuple[str, str]:
     """Returns the type of a field in words, and what is allowed of that type."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]

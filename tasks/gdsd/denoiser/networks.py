@@ -5,7 +5,7 @@ cannot say is refused.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from tasks.gdsd.denoiser.families.base import Architecture, Family, Values
 from tasks.gdsd.errors import CheckpointError
 
 Network: TypeAlias = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
-STOCK: dict[Architecture, tuple[type[PretrainedConfig], Callable[[Any], Network]]] = {
+STOCK: dict[Architecture, tuple[type[PretrainedConfig], Callable[..., Network]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
@@ -82,10 +82,11 @@ def rotated_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    **options: Any,  # whatever this version of the library passes on
+    **options: object,  # whatever this version of the library passes on
 ) -> tuple[Tensor, None]:
     """Attends in the precision of the values, to which queries and keys are rounded only after their rotation."""
-    return sdpa_attention_forward(module, query.to(value.dtype), key.to(value.dtype), value, attention_mask, **options)
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[arg-type]  # its own
 
 
 AttentionInterface.register(ROTATED, rotated_attention)

@@ -25,7 +25,7 @@ from tasks.gdsd.errors import CheckpointError
 WHOLE, SHARDS, INDEX = "model.safetensors", "model{suffix}.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 DTYPES = {"F64", "F32", "F16", "BF16"}
-HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
 
 
 def read(
@@ -61,7 +61,7 @@ def read(
             for name in sorted(name for name in places if stored[name].file == file):
                 module, _, kind = stock[name].rpartition(".")
                 # A copy even where neither changes: the library maps the file, and a file can change under us.
-                tensor: Tensor = tensors.get_tensor(name).to(device=device, dtype=dtype, copy=True)  # type: ignore[no-untyped-call]
+                tensor: Tensor = tensors.get_tensor(name).to(device=device, dtype=dtype, copy=True)
                 place = network.get_submodule(module)
                 if bits is not None and quantization.is_quantised(stock[name], network):
                     network.set_submodule(module, quantization.quantise(cast(torch.nn.Linear, place), tensor))
@@ -105,11 +105,11 @@ def _stored(folder: Path) -> dict[str, _Stored]:
     found: dict[str, _Stored] = {}
     for file in sorted({WHOLE} if index is None else set(index.values())):
         with _opened(folder / file) as tensors:
-            names: list[str] = tensors.keys()  # type: ignore[no-untyped-call]
+            names: list[str] = tensors.keys()
             for name in names:
                 if index is not None and index.get(name) != file:
                     raise CheckpointError(f"{folder / file} has the tensor {name}, which {INDEX} does not place there")
-                head = tensors.get_slice(name)  # type: ignore[no-untyped-call]
+                head = tensors.get_slice(name)
                 if head.get_dtype() not in DTYPES:
                     raise CheckpointError(
                         f"{folder / file}: {name} is {head.get_dtype()}, but weights are one of {sorted(DTYPES)}"
@@ -149,7 +149,7 @@ def _advice(folder: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[safe_open]:
-    """Opens a safetensors file. (The library has no types for its calls.)
+    """Opens a safetensors file.
 
     Raises:
         CheckpointError: it is damaged.
@@ -174,6 +174,6 @@ def _compare_tied_head(network: Network, file: Path, name: str) -> None:
     """Some writers store a tied head although it is the embedding; then it has to be that."""
     embedding = network.model.embed_tokens.weight
     with _opened(file) as tensors:
-        head: Tensor = tensors.get_tensor(name)  # type: ignore[no-untyped-call]
+        head: Tensor = tensors.get_tensor(name)
     if head.shape != embedding.shape or not torch.equal(head.to(embedding.device, embedding.dtype), embedding):
         raise CheckpointError(f"{file}: {name} differs from the embedding, but config.json says that they are tied")

@@ -62,4 +62,4 @@ def recomputed(denoiser: Denoiser, wanted: bool) -> Iterator[None]:
     finally:
         for block in blocks:
             block.training = False
-        denoiser.network.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+        denoiser.network.activation_checkpointing_disable()  # type: ignore[no-untyped-call]  # transformers' own

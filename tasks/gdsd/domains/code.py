@@ -81,7 +81,7 @@ class Code(Domain):
     that compiles, else 0. An answer that runs out of time is wrong as a whole.
     """
 
-    parts = {"tests": 1.0, "format": 0.0}  # noqa: RUF012
+    parts = {"tests": 1.0, "format": 0.0}
     columns = ("problem", "tests", "setup", "entry_point", "solution", "cases")
     example = Answer(
         "Write a function that adds two numbers.\n\nYour code should pass this test:\nassert add(2, 3) == 5",

@@ -97,7 +97,7 @@ class Countdown(Domain):
     parentheses only: no signs before a number, no powers, no decimals.
     """
 
-    parts = {"correctness": 0.9, "format": 0.1}  # noqa: RUF012
+    parts = {"correctness": 0.9, "format": 0.1}
     columns = ("numbers", "target")
     example = Answer("3,5,7:22", "3*5+7", "7+5*3")
     generates = True

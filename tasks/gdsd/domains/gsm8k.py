@@ -70,7 +70,7 @@ class Gsm8k(Domain):
     `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` and nothing around them.
     """
 
-    parts = {"correctness": 1.0, "format": 0.0}  # noqa: RUF012
+    parts = {"correctness": 1.0, "format": 0.0}
     columns = ("question", "answer")
     example = Answer("A box holds 12 eggs. How many eggs are in 3 boxes?", "36", "36")
     reference_pattern = r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$"

@@ -81,7 +81,7 @@ class Math(Domain):
     An answer over a limit is wrong. None, for the correctness: the reference holds no expression, or no worker starts.
     """
 
-    parts = {"correctness": 1.0, "format": 0.0}  # noqa: RUF012
+    parts = {"correctness": 1.0, "format": 0.0}
     columns = ("problem", "answer", "solution")
     example = Answer(r"What is $\frac{1}{2} + \frac{1}{3}$?", r"\frac{5}{6}", r"\boxed{\frac{5}{6}}")
 

@@ -57,7 +57,7 @@ class Sudoku(Domain):
     is the solution, clues included. Part `format` says whether the answer has the form that the prompt asks for.
     """
 
-    parts = {"cells": 1.0, "format": 0.0}  # noqa: RUF012
+    parts = {"cells": 1.0, "format": 0.0}
     columns = ("puzzle", "solution")
     example = Answer("1.34341.2143.321", "1234341221434321", "1234341221434321")
     generates = True

@@ -122,7 +122,7 @@ class Admin(AdminServiceServicer):  # type: ignore[misc]  # flyteidl has no type
         return executions.Execution(id=execution.id, spec=execution.spec, closure=closure)
 
 
-class DataProxy(DataProxyServiceServicer):  # type: ignore[misc]
+class DataProxy(DataProxyServiceServicer):  # type: ignore[misc]  # likewise
     """Says where clients put their files: into the object store itself, by an address that it has signed."""
 
     def __init__(self, registry: Registry, files: AbstractFileSystem, prefix: str) -> None:

@@ -30,7 +30,7 @@ class StandIn:
         self.called = True
         try:
             send(self._replies, b"C" + wire.encode((arguments, keywords)))
-            line = self._lines.readline()  # type: ignore[attr-defined]
+            line = self._lines.readline()  # type: ignore[attr-defined]  # a file; its type is in a module not needed here
             if line[:1] != b"R":
                 raise wire.WireError("the answer gave no value")
             match wire.decode(line[1:-1]):
