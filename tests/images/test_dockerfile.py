@@ -63,7 +63,7 @@ def test_packages_are_pinned_wheels_and_settings_of_pip_are_a_secret(target: str
     assert "PIP_" not in lineage(target)
 
 
-def test_the_requirements_are_the_dependencies_without_the_tools(tmp_path: Path) -> None:
+def test_the_requirements_are_the_dependencies_without_the_tools() -> None:
     """If it fails, an image lacks what the pipeline imports, or holds test tools and data sets beside hostile code."""
     (script,) = re.findall(r'python3 -c "(import tomllib;.*?)" > requirements.txt', DOCKERFILE, re.S)
     command = ["python3", "-c", script.replace("\\\n", "")]

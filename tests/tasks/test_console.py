@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+def project() -> Iterator[logging.Logger]:
     """The project's logger as a new process has it."""
     logger = logging.getLogger("tasks")
     before = logger.handlers[:], logger.propagate

@@ -205,7 +205,7 @@ def test_an_adapter_names_no_place_and_no_order(denoiser: Denoiser, tmp_path: Pa
 # Damage
 
 
-def test_a_lost_or_surplus_adapter_is_refused(folder: Path, denoiser: Denoiser) -> None:
+def test_a_lost_or_surplus_adapter_is_refused(folder: Path) -> None:
     """If it fails, the base is evaluated as if it were the trained policy, or a stranger's adapter is taken along."""
     (folder / "adapter").rename(folder.parent / "lost")
     with pytest.raises(CheckpointError, match=r"adapter_config\.json is missing"):

@@ -247,7 +247,7 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert loop.learning_rate(config, 400) == 0.5
 
 
-def test_an_adapter_switched_off_is_the_base(start: PolicyState, denoiser: Denoiser, table: pa.Table) -> None:
+def test_an_adapter_switched_off_is_the_base(denoiser: Denoiser, table: pa.Table) -> None:
     """If it fails, a policy with an adapter is pulled towards another policy than its base, or towards itself.
 
     After an epoch the adapter counts. From then on, the reference read with the adapter off must equal one read from a

@@ -251,7 +251,7 @@ def test_unusable_problems_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
     assert len(unusable) == 1 and "test row 1" in unusable[0]
 
 
-def test_problems_that_were_trained_on_are_found(tmp_path: Path) -> None:
+def test_problems_that_were_trained_on_are_found() -> None:
     """If it fails, a guard measures the very problems that the policy is trained on."""
     made = generated()
     trained_on = made["train"]["problem"].to_pylist()
