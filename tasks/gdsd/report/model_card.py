@@ -38,7 +38,7 @@ from pathlib import Path
 import torch
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config.train import EvaluationConfig
+from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Request
