@@ -166,7 +166,7 @@ def failure_of(cluster: Cluster, execution: Execution, workflow: str, task: str)
 def test_a_damaged_checkpoint_is_named_and_not_tried_again(
     cluster: Cluster, disturbed: tuple[Execution, Any], written: Write, damage: str
 ) -> None:
-    """If it fails, a policy of which a part was lost is scored, or nobody is told which file of which run it was."""
+    """If it fails, a policy of which a part was lost is evaluated, or nobody is told which file of which run it was."""
     policy = copied(cluster, disturbed, damage)
     weights = cluster.files.cat_file(f"{policy}/model.safetensors")
     half = len(weights) // 2
