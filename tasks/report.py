@@ -15,13 +15,7 @@ from tasks.flyte.stage import cpu_task
 from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
-from tasks.gdsd.records import (
-    Decision,
-    EvalReport,
-    PolicyStats,
-    Progress,
-    PromptStats,
-)
+from tasks.gdsd.records import Decision, EvalReport, PolicyStats, Progress, PromptStats
 from tasks.gdsd.run.provenance import Execution
 from tasks.gdsd.run.run_record import RunRecord
 

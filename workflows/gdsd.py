@@ -48,14 +48,7 @@ from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import DistillConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.records import (
-    EvalReport,
-    GuardReport,
-    PolicyStats,
-    PromptStats,
-    Series,
-    Tuning,
-)
+from tasks.gdsd.records import EvalReport, GuardReport, PolicyStats, PromptStats, Series, Tuning
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import require_publishing

@@ -16,13 +16,7 @@ from tasks.gdsd.config.objective import GdsdConfig, Objective
 from tasks.gdsd.config.policy import PolicyConfig, check_readable
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.sampler import (
-    CacheConfig,
-    ExactConfig,
-    RolloutEngine,
-    SamplerConfig,
-    check_cache,
-)
+from tasks.gdsd.config.sampler import CacheConfig, ExactConfig, RolloutEngine, SamplerConfig, check_cache
 from tasks.gdsd.domains import make
 from tasks.gdsd.strict import Config, Count
 

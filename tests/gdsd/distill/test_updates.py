@@ -20,15 +20,7 @@ from tasks.gdsd.distill import gradients
 from tasks.gdsd.distill.batch import collate
 from tasks.gdsd.errors import NonFiniteError
 from tasks.gdsd.objectives import LossMetrics, Scores, objective_loss
-from tests.gdsd.epochs import (
-    CONFIG,
-    GROUP,
-    configured,
-    rewarded,
-    run,
-    same,
-    weights,
-)
+from tests.gdsd.epochs import CONFIG, GROUP, configured, rewarded, run, same, weights
 
 
 def break_updates(monkeypatch: pytest.MonkeyPatch, steps: Collection[int], kind: str) -> None:

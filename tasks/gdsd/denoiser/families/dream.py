@@ -1,15 +1,6 @@
 """Dream-7B, Dream-Coder and DiffuCoder (arXiv 2508.15487, 2506.20639): a Qwen2 whose row i - 1 predicts token i."""
 
-from tasks.gdsd.denoiser.families.base import (
-    ABSENT,
-    PROMPT,
-    Family,
-    SamplerDefaults,
-    Special,
-    Values,
-    size,
-    stock_keys,
-)
+from tasks.gdsd.denoiser.families.base import ABSENT, PROMPT, Family, SamplerDefaults, Special, Values, size, stock_keys
 
 TURN_BEGIN, TURN_END = Special("<|im_start|>"), Special("<|im_end|>")
 

@@ -4,16 +4,7 @@ Its sibling Qwen3-0.6B-diffusion-bd3lm has the same config.json but is block-cau
 Nothing in the files tells the two apart.
 """
 
-from tasks.gdsd.denoiser.families.base import (
-    ABSENT,
-    PROMPT,
-    Family,
-    SamplerDefaults,
-    Special,
-    Values,
-    size,
-    stock_keys,
-)
+from tasks.gdsd.denoiser.families.base import ABSENT, PROMPT, Family, SamplerDefaults, Special, Values, size, stock_keys
 
 TURN_BEGIN, TURN_END = Special("<|im_start|>"), Special("<|im_end|>")
 
