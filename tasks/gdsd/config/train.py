@@ -89,7 +89,7 @@ class DistillConfig(Config):
 class TrainConfig(Config):
     """A whole training run."""
 
-    name: str = Field("tiny_sudoku", pattern=r"^[a-z0-9][a-z0-9_-]{0,127}$", description="names the run in its report")
+    name: str = Field("tiny_sudoku", pattern=r"^[a-z0-9][a-z0-9_-]{0,159}$", description="names the run in its report")
     seed: int = Field(0, description="draws rollouts, masks and the order of prompts")
     rounds: Count = Field(150, description="rounds of rollout, reward and distillation")
     validate_every: Count = Field(10, description="rounds between validations; the last round is always validated")
