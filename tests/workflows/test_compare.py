@@ -130,6 +130,13 @@ def test_the_default_is_the_shipped_config() -> None:
         ({"contestants": {"X y": {}}}, "contestants"),
         ({"rollout": {"prompts_per_round": 9999}}, "exceeds prompts.train_size"),
         ({"seed": [1]}, "did you mean 'seeds'"),
+        (
+            {
+                "policy": {"model": {"hub": "a/b", "revision": "0" * 40}, "adapter": {"base_bits": 4}},
+                "contestants": {"x": {"compute": {"processes": 2, "sharding": "fsdp"}}},
+            },
+            "contestants.x.compute.sharding 'fsdp' does not spread",
+        ),
     ],
 )
 def test_impossible_comparisons_are_refused(change: dict[str, object], message: str) -> None:

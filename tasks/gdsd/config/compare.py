@@ -85,7 +85,7 @@ class CompareConfig(Config):
         for name, distill in self.contestants.items():
             self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
             check_ends(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
-            check_bits(self.policy, distill)
+            check_bits(self.policy, distill, f"contestants.{name}")
         if self.tuning is not None:
             if shared := sorted({*self.seeds} & {*self.tuning.seeds}):
                 raise ValueError(

@@ -123,7 +123,7 @@ class TrainConfig(Config):
         domains = {"prompts": self.prompts.domain}
         domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
         check_readable(self.policy, domains)
-        check_bits(self.policy, self.distill)
+        check_bits(self.policy, self.distill, "distill")
         self._check_patience()
         return self
 
@@ -167,10 +167,10 @@ def check_supply(prompts: PromptConfig, rollout: RolloutConfig) -> None:
         )
 
 
-def check_bits(policy: PolicyConfig, distill: DistillConfig) -> None:
+def check_bits(policy: PolicyConfig, distill: DistillConfig, where: str) -> None:
     """Refuses to spread weights that lie packed."""
     if distill.compute.sharding == "fsdp" and policy.adapter is not None and policy.adapter.base_bits is not None:
         raise ValueError(
-            f"distill.compute.sharding 'fsdp' does not spread weights of policy.adapter.base_bits "
+            f"{where}.compute.sharding 'fsdp' does not spread weights of policy.adapter.base_bits "
             f"{policy.adapter.base_bits}, of which an 8B model has 5 GB; use 'none', or leave base_bits out"
         )
