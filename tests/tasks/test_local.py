@@ -40,7 +40,7 @@ print("value", pathlib.Path(run(n=3).file.path).read_text())
 def run(folder: Path) -> list[str]:
     """Runs the program in a process of its own, with its own home, and returns what it printed."""
     (folder / "program.py").write_text(PROGRAM)
-    env = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    env = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     out = subprocess.run([sys.executable, "program.py"], cwd=folder, env=env, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     return out.stdout.splitlines()
