@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 # Lazy or backtracking patterns are quadratic on hostile text, so tags are found by plain searches.
 OPEN, CLOSE = "<answer>", "</answer>"
-BOX = "\\boxed{"
-BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text, as in \{1, 2\}
+BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)  # an escaped brace is text, as in \{1, 2\}
 FENCE = "```"
 RUN = re.compile("`{3,}")
 ITEM = re.compile(r"[ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+")  # what stands before the first line of a list's item
@@ -57,18 +56,37 @@ def well_formed(text: str) -> bool:
     return not (before.strip() or between.strip() or after.strip())
 
 
+class Box(NamedTuple):
+    """A `\\boxed{...}` in a text: where it starts and ends, and its content."""
+
+    start: int
+    end: int
+    content: str
+
+
+def last_box(text: str) -> Box | None:
+    r"""Returns the last `\boxed{...}`, braces balanced, and the outermost of nested ones; None where there is none.
+
+    None too where the last one is never closed.
+    """
+    opened: list[tuple[int, int] | None] = []  # for each open brace: where its box and its content start, if it has one
+    last: Box | None = None  # that was closed
+    latest = -1  # where the last one starts, closed or not
+    for brace in BRACE.finditer(text):
+        if brace["box"]:
+            latest = brace.start()
+            opened.append((brace.start(), brace.end()))
+        elif brace.group() == "{":
+            opened.append(None)
+        elif brace.group() == "}" and opened and (box := opened.pop()) is not None:
+            last = Box(box[0], brace.end(), text[box[1] : brace.start()].strip())
+    return last if last is not None and latest < last.end else None
+
+
 def boxed(text: str) -> str | None:
-    r"""Returns the content of the last `\boxed{...}`, braces balanced; None where there is none."""
-    start = text.rfind(BOX)
-    if start < 0:
-        return None
-    start += len(BOX)
-    depth = 1
-    for brace in BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if depth == 0:
-            return text[start : brace.start()].strip()
-    return None
+    r"""Returns the content of the last `\boxed{...}`, as `last_box` finds it; None where there is none."""
+    box = last_box(text)
+    return box.content if box is not None else None
 
 
 def fenced(text: str) -> str | None:

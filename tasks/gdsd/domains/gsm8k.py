@@ -7,19 +7,22 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.gdsd.domains import answers
+from tasks.gdsd.domains import answers, notation
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
 from tasks.gdsd.errors import DataError
 
 DIGITS = 30  # before the point, and after it
-LENGTH = 100  # characters of a number with its signs
+LENGTH = 200  # characters of a number with its signs, as it is written
 MARK = "####"  # stands before the result in the data set's column `answer`
 
-# A dollar sign before or after the minus or plus, thousands in groups of three or not grouped, `%` or `.` behind.
+# In the plain form of `notation`: a dollar sign before or after the sign, a number, and `%` or a dollar sign behind.
+# Thousands are in groups of three or not grouped.
 NUMBER = re.compile(
-    r"(?P<dollar>\\?\$)? ?(?P<sign>[-+])?(?(dollar)|(?:\\?\$)?)"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30}|(?=\.[0-9]))(?:\.(?P<decimals>[0-9]{1,30}))?"
-    r"(?: ?\\?%)?\.?"
+    r"(?P<dollar>\\\$)? ?(?P<sign>[-+])? ?(?(dollar)|(?:\\\$)?)(?:"
+    r"(?P<decimal>(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30}|(?=\.[0-9]))(?:\.[0-9]{1,30})?)"
+    r"|(?:(?P<whole>[0-9]{1,30})(?: |(?=\\)))?(?:(?P<over>[0-9]{1,30}) ?/ ?(?P<under>[0-9]{1,30})"
+    r"|\\frac ?(?:\{ ?(?P<top>[0-9]{1,30}) ?\}|(?P<first>[0-9])) ?(?:\{ ?(?P<bottom>[0-9]{1,30}) ?\}|(?P<second>[0-9]))))"
+    r" ?(?:\\?%|\\\$)?"
 )
 
 INSTRUCTION = """\
@@ -66,14 +69,15 @@ class Gsm8kConfig(DomainConfig):
 class Gsm8k(Domain):
     """Word problems as in GSM8K (arXiv 2110.14168), answered by one number inside `<answer>` tags.
 
-    Part `correctness` is 1 where the whole tagged text is a number that equals the reference exactly, else 0; part
-    `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` and nothing around them.
+    Part `correctness` is 1 where the tagged text, or its last `\\boxed{}` where it has one, is a number that equals the
+    reference exactly, else 0; part `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` and nothing
+    around them.
     """
 
     parts = {"correctness": 1.0, "format": 0.0}
     columns = ("question", "answer")
     example = Answer("A box holds 12 eggs. How many eggs are in 3 boxes?", "36", "36")
-    reference_pattern = r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$"
+    reference_pattern = r"^-?[0-9]{1,30}([./][0-9]{1,30})?$"
 
     def __init__(self, config: Gsm8kConfig = Gsm8kConfig()) -> None:
         self.config = config
@@ -82,17 +86,19 @@ class Gsm8k(Domain):
         """Takes as the reference what stands behind the last `####`, or the whole answer where there is none.
 
         Raises:
-            DataError: the question is empty, or the result is not one number.
+            DataError: the question is no text or empty, or the result is not one number.
         """
         question, answer = row["question"], row["answer"]
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"question must be a text, not {question!r:.60}")
-        result = str(answer).rpartition(MARK)[2].strip()
-        if number(result) is None:
+        result = notation.text_of(answer, "answer").rpartition(MARK)[2].strip()
+        value = number(result)
+        if value is None:
             raise DataError(
                 f"answer must end in {MARK!r} and one number of at most {DIGITS} digits, not {result!r:.60}"
             )
-        return Problem(question.strip(), re.sub(r"[^0-9.\-]", "", result).rstrip("."))
+        digits = re.sub(r"[^0-9./\-]", "", notation.plain(result))
+        return Problem(question.strip(), digits if number(digits) == value else str(value))
 
     def phrase(self, problem: str) -> str:
         """Returns the instruction, the worked examples and the question."""
@@ -105,8 +111,10 @@ class Gsm8k(Domain):
         return None if number(reference) is not None else f"the reference {reference!r:.60} is not a number"
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Verifies an answer; numbers are equal as exact fractions, so 0.50 is 0.5 and 12.0 is 12."""
-        found = number(answers.tagged(answer) or "")
+        """Verifies an answer; numbers are equal as exact fractions, so 0.50 is 1/2 and 12.0 is 12."""
+        tagged = answers.tagged(answer) or ""
+        box = answers.boxed(tagged)
+        found = number(tagged if box is None else box)
         solved = found is not None and found == number(reference)
         return Verdict(
             parts={"correctness": float(solved), "format": float(answers.well_formed(answer))}, solved=solved
@@ -114,13 +122,18 @@ class Gsm8k(Domain):
 
 
 def number(text: str) -> Fraction | None:
-    """Reads a text that is one number in ASCII digits; `1,234`, `$5`, `5%` and a full stop behind are fine.
+    """Reads a text that is one number in ASCII digits, in any way of writing that `notation.plain` and `NUMBER` know.
 
     A sign of percent or dollars is dropped. None where the text is anything else, or too long.
     """
-    text = text.strip()
-    match = NUMBER.fullmatch(text) if len(text) <= LENGTH else None
+    match = NUMBER.fullmatch(notation.plain(text)) if len(text) <= LENGTH else None
     if match is None:
         return None
-    digits = match["whole"].replace(",", "") + (f".{match['decimals']}" if match["decimals"] else "")
-    return Fraction((match["sign"] or "") + digits)
+    if match["decimal"] is not None:
+        value = Fraction(match["decimal"].replace(",", ""))
+    else:
+        under = int(match["under"] or match["bottom"] or match["second"])
+        if under == 0:
+            return None
+        value = int(match["whole"] or 0) + Fraction(int(match["over"] or match["top"] or match["first"]), under)
+    return -value if match["sign"] == "-" else value

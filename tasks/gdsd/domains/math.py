@@ -1,4 +1,4 @@
-r"""MATH: competition problems with an expression in `\boxed{}` as the answer, compared by math-verify in processes."""
+r"""MATH: competition problems with an expression in `\boxed{}` as the answer, compared by SymPy in processes."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from typing import IO, Literal, cast
 
 from pydantic import Field
 
-from tasks.gdsd.domains import answers
+from tasks.gdsd.domains import answers, notation
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.sandbox.guest import math_worker
@@ -78,7 +78,7 @@ class Math(Domain):
 
     Part `correctness` is 1 where the last box inside the tags equals the reference mathematically, else 0; part
     `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` with a box and nothing around the tags.
-    An answer over a limit is wrong. None, for the correctness: the reference holds no expression, or no worker starts.
+    An answer over a limit is wrong. None, for the correctness: the reference says nothing, or no worker starts.
     """
 
     parts = {"correctness": 1.0, "format": 0.0}
@@ -94,19 +94,17 @@ class Math(Domain):
         r"""Takes the reference from `answer`, or from the last `\boxed{}` of `answer` or else `solution`.
 
         Raises:
-            DataError: the problem is empty, or there is no reference.
+            DataError: the problem is no text or empty, or there is no reference that is a text or a number.
             KeyError: a column is missing.
         """
         problem = row["problem"]
         if not isinstance(problem, str) or not problem.strip():
             raise DataError(f"problem must be a text, not {problem!r:.60}")
-        answer = row["answer"] if row.get("answer") is not None else row["solution"]
-        # Older rows of MATH write `\fbox{5}` and `\boxed 5`.
-        reference = answers.boxed(
-            re.sub(r"\\boxed\s+([^\s{}$]+)", r"\\boxed{\1}", str(answer).replace("\\fbox{", answers.BOX))
-        )
-        if reference is None and row.get("answer") is not None:
-            reference = str(answer).strip()
+        column = "answer" if row.get("answer") is not None else "solution"
+        text = "" if row[column] is None else notation.text_of(row[column], column)
+        reference = answers.boxed(re.sub(r"\\boxed\s+([^\s{}$]+)", r"\\boxed{\1}", text))  # older rows have `\boxed 5`
+        if reference is None and column == "answer":
+            reference = text.strip()
         if not reference:
             raise DataError(f"there is no answer, nor a \\boxed{{}} in the solution {str(row.get('solution'))[-60:]!r}")
         return Problem(problem.strip(), reference)
@@ -117,16 +115,17 @@ class Math(Domain):
         return answers.worked(INSTRUCTION, boxed, problem)
 
     def fault(self, problem: str, reference: str) -> str | None:
-        """Says what is wrong with a problem of a table, or None; math-verify must be able to use the reference."""
+        """Says what is wrong with a problem of a table, or None; the reference must be equal to itself."""
         if not problem.strip():
             return "the problem is empty"
         if len(reference) > LENGTH:
             return f"the reference has {len(reference)} characters, more than {LENGTH}"
-        match self._compare(reference, reference):
+        wanted = notation.plain(reference)
+        match self._compare(wanted, wanted):
             case None:
-                return f"math-verify reads no expression in the reference {reference!r:.80}, or does not start"
+                return f"the reference {reference!r:.80} says nothing, or no process that compares starts"
             case False:
-                return f"math-verify does not find the reference {reference!r:.80} equal to itself within the limits"
+                return f"the reference {reference!r:.80} is not found equal to itself within the limits"
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
@@ -136,21 +135,19 @@ class Math(Domain):
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Verifies answers in order, in several processes; equal answers to equal references are compared once."""
         boxes = [answers.boxed(answers.tagged(item.text) or "") for item in items]
-        wanted = list(
-            dict.fromkeys(
-                (item.reference, box)
-                for item, box in zip(items, boxes, strict=True)
-                if box is not None and 0 < len(box) <= LENGTH
-            )
-        )
+        pairs = [
+            (notation.plain(item.reference), notation.plain(box)) if box and len(box) <= LENGTH else None
+            for item, box in zip(items, boxes, strict=True)
+        ]
+        wanted = [pair for pair in dict.fromkeys(pairs) if pair is not None]
         solved: dict[tuple[str, str], bool | None] = {}
         if wanted:
             with ThreadPoolExecutor(min(self.config.workers, len(wanted))) as threads:
                 equal = threads.map(lambda pair: self._compare(*pair), wanted)
                 solved = dict(zip(wanted, shown(equal, len(wanted)), strict=True))
         return [
-            _verdict(item.text, box, solved.get((item.reference, box or ""), False))
-            for item, box in zip(items, boxes, strict=True)
+            _verdict(item.text, box, False if pair is None else solved[pair])
+            for item, box, pair in zip(items, boxes, pairs, strict=True)
         ]
 
     def _compare(self, reference: str, expression: str) -> bool | None:
@@ -160,7 +157,7 @@ class Math(Domain):
             try:
                 worker = self._take()
             except OSError as error:
-                logger.warning("a worker of math-verify did not start: %s", error)
+                logger.warning("a process that compares expressions did not start: %s", error)
                 continue
             started = True
             try:

@@ -1,0 +1,388 @@
+r"""What an answer is made of: values with units, words, sets, intervals, tuples, equations, and lists of these.
+
+`readings` gives every way to read a text; most have one. `1,234` has two, a number and a list.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import sympy
+
+from tasks.gdsd.sandbox.mathematics import terms, words
+from tasks.gdsd.sandbox.mathematics.terms import CLOSE, DEGREE, OPEN, Unreadable
+
+RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"])
+OPERATIONS = frozenset([r"\cup", r"\cap", r"\setminus"])
+REALS = sympy.Interval(-sympy.oo, sympy.oo)
+NAMED = {
+    **{r"\mathbb{R}": REALS, r"\mathbb{Z}": sympy.S.Integers, r"\mathbb{Q}": sympy.S.Rationals},
+    **{r"\mathbb{N}": sympy.S.Naturals, r"\mathbb{C}": sympy.S.Complexes, r"\emptyset": sympy.S.EmptySet},
+    **{r"\{\}": sympy.S.EmptySet, "all real number": REALS, "all real": REALS},
+}
+CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£"}
+BRACKETS = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle"}
+JOINING = frozenset(["and", "or"])
+GLUED = re.compile(r"(?<![0-9])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
+BASE = re.compile(
+    r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
+)
+ORDINAL = re.compile(r"\^\s*\{?\s*(\\text\s*\{(?:st|nd|rd|th)\})\s*\}?")
+CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9]))?(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
+# What may stand without `\text` in a formula, in the order in which it is looked for.
+BARE = re.compile(rf"(?:{terms.WORDS}|{terms.ENVIRONMENT}|\\[A-Za-z]+)|(?P<word>[A-Za-z]+)")
+PHRASE = re.compile(r"[A-Za-z][A-Za-z .'-]*")
+UNIT = re.compile(
+    r"(?:(?<=[0-9}).])|(?<=\\pi)) ?((?:[A-Za-z]{2,}|[ap]\.m)(?:[ /.]{1,2}[A-Za-z]+)*\.?)(?=\s*(?:[\^,;)\]0-9]|$|\\text))"
+)
+PLAIN = frozenset(terms.FUNCTIONS) | {"pi", "sqrt", "theta", "alpha", "beta", "infty", "cup", "cap"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """An expression, and its unit's name or nothing."""
+
+    term: sympy.Expr
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words, or a text that no grammar here reads; in small letters."""
+
+    text: str
+    letters: bool = False  # bare ones, as AB, which are words only beside such as are: AB is not ab
+
+
+@dataclass(frozen=True)
+class Named:
+    """A set that has a name."""
+
+    which: sympy.Set
+
+
+@dataclass(frozen=True)
+class Numeral:
+    """Digits in a base."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A time of day: seconds after midnight or noon, and which half where that is said."""
+
+    seconds: int
+    half: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`2:3`, of two or more terms."""
+
+    terms: "tuple[sympy.Expr, ...]"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Things in brackets, or a list without: `(1, 2)`, `[1, 2)`, `\\{1, 2\\}`, or `1, 2`."""
+
+    left: str
+    right: str
+    items: "tuple[Node, ...]"
+    joined: str = ""  # by "or" or "and"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A union, intersection or difference of sets."""
+
+    sign: str
+    sides: "tuple[Node, ...]"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """An equation, an inequality, or a chain of them."""
+
+    sides: "tuple[Node, ...]"
+    signs: tuple[str, ...]
+
+
+Node = Value | Words | Named | Numeral | Clock | Ratio | Group | Operation | Relation
+
+
+def readings(text: str) -> list[Node]:
+    """Returns every way to read a plain text; none where it is empty."""
+    if not text.strip():
+        return []
+    metres = re.fullmatch(r"(.*[0-9}]) ([mgslLh])", text)  # `5 m` may be metres, or a product
+    written = [_marked(_without_commas(text)), _marked(text), *([rf"{metres[1]}\text{{{metres[2]}}}"] if metres else [])]
+    found: list[Node] = []
+    for way in dict.fromkeys(written):
+        with contextlib.suppress(Unreadable):
+            found.append(_list(terms.tokens(way)))
+    bare = PHRASE.fullmatch(text) is not None
+    if bare or any(isinstance(node, Value) and node.term.is_Symbol for node in found):
+        found.append(Words(words.spoken(terms.TEXT.sub(lambda match: match[1], text)), letters=bare))
+    return list(dict.fromkeys(found)) or [_literal(text)]
+
+
+def _literal(text: str) -> Words:
+    """A text that is compared letter by letter, whether it stands in `\\text{}` or not."""
+    return Words(re.sub(r"\s+", "", terms.TEXT.sub(lambda match: match[1], text)).casefold())
+
+
+def _without_commas(text: str) -> str:
+    """Takes commas between thousands out, but for a pair in brackets such as (1,234)."""
+    return GLUED.sub(
+        lambda match: match[0]
+        if text[: match.start()].endswith("(") and text[match.end() :].startswith(")")
+        else match[0].replace(",", ""),
+        text,
+    )
+
+
+def _marked(text: str) -> str:
+    r"""Puts bare words into `\text{}`: `5 apples or 6`, `Evelyn`, `4:30 PM`; and functions behind a backslash: `sqrt(2)`."""
+    longest = max(re.findall("[A-Za-z]+", text), key=len, default="")
+    if PHRASE.fullmatch(text) and (len(longest) > 3 or text.lower() in words.SHORT) and text.lower() not in PLAIN:
+        return f"\\text{{{text}}}"
+
+    def bare(match: re.Match[str]) -> str:
+        word = match["word"]
+        if word is None:
+            return match[0]
+        if word.lower() in JOINING:
+            return f"\\text{{ {word} }}"
+        if word in PLAIN:
+            return f"\\{word} "
+        if word.lower() in ("infinity", "inf", "oo"):
+            return r"\infty "
+        return word
+
+    return BARE.sub(bare, UNIT.sub(_unit, ORDINAL.sub(r"\1", text)))
+
+
+def _unit(match: re.Match[str]) -> str:
+    first = re.split(r"[ /.]", re.sub(r"([ap])\.m\b", r"\1m", match[1]))[0]
+    known = words.unit(first) in words.SPELLINGS or first.lower() in words.SCALES or first.lower() in words.TELLING
+    spaced = match[0].startswith(" ")
+    if first in PLAIN or first.lower() in JOINING or not (known or (len(first) > 2 and spaced) or len(first) > 3):
+        return match[0]
+    return f"\\text{{ {match[1]}}}"
+
+
+def _split(parts: Sequence[str], is_cut: Callable[[str], bool]) -> tuple[list[list[str]], list[str]]:
+    """Cuts tokens outside of brackets; returns the pieces, and what stood between them."""
+    pieces: list[list[str]] = [[]]
+    cuts: list[str] = []
+    depth = 0
+    for part in parts:
+        depth += (part in OPEN or part.startswith(r"\begin")) - (part in CLOSE or part.startswith(r"\end"))
+        if depth == 0 and is_cut(part):
+            pieces.append([])
+            cuts.append(part)
+        else:
+            pieces[-1].append(part)
+    return pieces, cuts
+
+
+def _stripped(parts: Sequence[str]) -> list[str]:
+    parts = list(parts)
+    while parts and parts[0].isspace():
+        parts.pop(0)
+    while parts and parts[-1].isspace():
+        parts.pop()
+    return parts
+
+
+def _text(part: str) -> str | None:
+    r"""The words of a `\text{...}` token, or None; `\mathrm{e}` and `\operatorname{lcm}` are no words."""
+    match = terms.TEXT.fullmatch(part)
+    inner = match[1] if match else ""
+    spelled = part.startswith(r"\text") or (len(inner.strip()) > 1 and inner.strip() not in terms.FUNCTIONS)
+    return inner if match and spelled else None
+
+
+def _list(parts: Sequence[str]) -> Node:
+    """Reads things between commas, semicolons, `and` and `or`; one alone is itself."""
+    parts = list(_spread(parts))
+    if parts and (parts[-1] in (",", ";")):
+        parts.pop()
+    pieces, cuts = _split(parts, lambda part: part in (",", ";") or words.spoken(_text(part) or "") in JOINING)
+    items: list[Node] = []
+    for piece in pieces:
+        if not _stripped(piece) and len(pieces) > 1 and piece is not pieces[0]:
+            continue  # between a comma and an `and`
+        for signed in _signs(_stripped(piece)):
+            read = _item(signed)
+            items += read.items if isinstance(read, Group) and not read.left and len(read.items) > 1 else [read]
+    if len(items) == 1:
+        return items[0]
+    joined = {words.spoken(_text(cut) or "") for cut in cuts} - {""}
+    return Group("", "", tuple(items), joined.pop() if len(joined) == 1 else "")
+
+
+def _spread(parts: Sequence[str]) -> Iterator[str]:
+    r"""Takes `\text{}` apart: at commas, `and` and `or`, and where it holds numbers, as in `\text{6 cm and 8 cm}`."""
+    for part in parts:
+        text = _text(part)
+        if text is None:
+            yield part
+            continue
+        for piece in re.split(r"([,;]|\b(?:and|or)\b)", text, flags=re.IGNORECASE):
+            if piece in (",", ";") or not piece.strip() or re.fullmatch(r"\s*[-+=:]\s*", piece):
+                yield piece.strip() or " "
+            elif re.search(r"(?<!\^)(?<!\^\{)[0-9]", piece) and "base" not in piece:
+                yield from terms.tokens(_marked(piece))
+            else:
+                yield f"\\text{{{piece}}}"
+
+
+def _signs(parts: list[str]) -> list[list[str]]:
+    r"""Both cases of what has a `\pm`, the upper signs first."""
+    if r"\pm" not in parts and r"\mp" not in parts:
+        return [parts]
+    return [
+        [{r"\pm": upper, r"\mp": lower}.get(part, part) for part in parts] for upper, lower in (("+", "-"), ("-", "+"))
+    ]
+
+
+def _item(parts: Sequence[str]) -> Node:
+    """Reads one thing."""
+    parts = _stripped(parts)
+    text = "".join(parts).replace(" ", "")
+    if not parts:
+        raise Unreadable("nothing stands there")
+    for signs, kind in ((RELATIONS, Relation), (OPERATIONS, Operation)):
+        sides, cuts = _split(parts, signs.__contains__)
+        if cuts and kind is Relation:
+            return Relation((_name(sides[0], cuts[0]), *map(_item, sides[1:])), tuple(cuts))
+        if cuts:
+            if len(set(cuts)) > 1:
+                raise Unreadable("unions and intersections without brackets")
+            return Operation(cuts[0], tuple(map(_item, sides)))
+    if (named := re.sub(r"(?<=\\mathbb)([A-Z])", r"{\1}", text)) in NAMED:
+        return Named(NAMED[named])
+    if (group := _group(parts)) is not None:
+        return group
+    if (match := BASE.fullmatch(text)) and (numeral := _numeral(*match.groups())):
+        return numeral
+    if (match := CLOCK.fullmatch(text)) and (clock := _clock(match)) is not None:
+        return clock
+    sides, cuts = _split(parts, lambda part: part == ":" or words.spoken(_text(part) or "") == "to")
+    if cuts:
+        return Ratio(tuple(terms.expression(side) for side in sides))
+    return _quantity(parts)
+
+
+def _name(parts: Sequence[str], sign: str) -> Node:
+    r"""The left side of an equation, which may be a name that is no expression, as \angle ABC."""
+    try:
+        return _item(parts)
+    except Unreadable:
+        if sign != "=":
+            raise
+        return _literal("".join(parts))
+
+
+def _group(parts: list[str]) -> Node | None:
+    """Reads what one pair of brackets encloses as a whole; None where that is not so, or is an expression."""
+    left, right = parts[0], parts[-1]
+    if left not in OPEN or right not in CLOSE:
+        return None
+    depth = 0
+    for place, part in enumerate(parts):
+        depth += (part in OPEN or part.startswith(r"\begin")) - (part in CLOSE or part.startswith(r"\end"))
+        if depth == 0 and place < len(parts) - 1:
+            return None
+    inner = parts[1:-1]
+    if left == r"\{":
+        builder, bars = _split(inner, lambda part: part in ("|", ":"))
+        if len(bars) == 1 and RELATIONS & set(builder[1]):
+            return _list(builder[1])
+    pieces, cuts = _split(inner, lambda part: part in (",", ";"))
+    if ((left == "{" and r"\choose" not in inner) or (left == "(" and not cuts)) and right == {"{": "}", "(": ")"}[left]:
+        return _list(inner)
+    if left == r"\{" or (cuts and left in ("(", "[", r"\langle") and right in (")", "]", r"\rangle")):
+        items: list[Node] = []
+        for piece in pieces:
+            items += map(_item, _signs(piece))
+        return Group(left, right, tuple(items))
+    return None
+
+
+def _numeral(digits: str, base: str) -> Numeral | None:
+    number = int(base) if base.isdigit() else words.NUMBERS.get(base, 0)
+    if not 2 <= number <= 36 or (not digits[0].isdigit() and number < 11):
+        return None
+    if any(int(digit, 36) >= number for digit in digits):
+        raise Unreadable(f"{digits} has a digit that base {number} does not have")
+    return Numeral(digits.lstrip("0").lower() or "0", number)
+
+
+def _clock(match: re.Match[str]) -> Clock | None:
+    hours, half = int(match[1]), (match[4] or "").lower()
+    if hours > 23 or (half and not 1 <= hours <= 12):
+        return None
+    if hours > 12:
+        half = "p"
+    return Clock((hours % 12) * 3600 + int(match[2]) * 60 + int(match[3] or 0), half)
+
+
+def _quantity(parts: list[str]) -> Node:
+    """Reads an expression with its unit, words alone, or several quantities in a row as in 2 hours 30 minutes."""
+    runs: list[tuple[list[str], str]] = [([], "")]  # what is a formula, and the words behind it
+    for part in parts:
+        text = _text(part)
+        if text is not None:
+            runs[-1] = (runs[-1][0], f"{runs[-1][1]} {text}".strip())
+        elif runs[-1][1] and re.fullmatch(r"\s+|\^|\{|\}|[2-3]", part) and _raises(runs[-1][1], part):
+            runs[-1] = (runs[-1][0], f"{runs[-1][1]}{part.strip()}")
+        elif runs[-1][1] and not part.isspace():
+            runs.append(([part], ""))
+        else:
+            runs[-1][0].append(part)
+    if not _stripped(runs[0][0]):
+        if len(runs) == 1:
+            return _words(runs[0][1])
+        raise Unreadable("words before a formula")
+    values = tuple(_value(_stripped(formula), unit) for formula, unit in runs)
+    return values[0] if len(values) == 1 else Group("", "", values)
+
+
+def _raises(text: str, part: str) -> bool:
+    """Whether a token goes on with the exponent of a unit."""
+    return part.isspace() or part == "^" or text.endswith(("^", "^{")) or (part == "}" and "^{" in text[-3:])
+
+
+def _words(text: str) -> Node:
+    spoken = words.spoken(text)
+    if spoken in words.NUMBERS:
+        return Value(sympy.Integer(words.NUMBERS[spoken]))
+    if re.fullmatch("[a-z]", spoken):
+        return Value(sympy.Symbol(text.strip(" .()"), real=True))
+    phrase = words.phrase(text)
+    return Named(NAMED[phrase]) if phrase in NAMED else Words(phrase)
+
+
+def _value(parts: list[str], text: str) -> Value:
+    factor, rest = words.scaled(text)
+    unit = words.unit(rest)
+    before = [part for part in parts if not part.isspace()]
+    for place in (0, 1, -1):  # $5, -$5 and 5$
+        if len(before) > 1 and before[place] in CURRENCIES and (place != 1 or before[0] == "-"):
+            unit = unit or CURRENCIES[before.pop(place)]
+            break
+    if before and before[-1] == "%":
+        before[-1] = r"\%"
+    if before and before[-1] == r"\%":
+        before.pop()
+        unit = f"percent {unit}".strip()
+    if DEGREE in before and not any(part.lstrip("\\") in terms.TRIGONOMETRIC for part in before):
+        before = [part for part in before if part != DEGREE]
+        unit = f"degree {unit}".strip()
+    return replace(Value(factor * terms.expression(before)), unit=unit)
