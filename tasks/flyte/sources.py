@@ -21,7 +21,7 @@ from flytekit.core.cache import VersionParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 # Their numerics and verdicts are part of a result.
-LIBRARIES = ("accelerate", "latex2sympy2_extended", "math-verify", "peft", "sympy", "torch", "transformers")
+LIBRARIES = ("accelerate", "peft", "sympy", "torch", "transformers")
 # Where a task runs, and how often it is tried, is no part of what it gives.
 PLACES = frozenset({"tasks.gdsd.config.hardware", "tasks.flyte.stage"})
 DECORATORS = ("cpu_task", "gpu_task", "unroll")

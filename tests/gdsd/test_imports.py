@@ -21,9 +21,7 @@ SAMPLING = ("denoiser.checkpoint", "evaluate.answering", "rollout.shard")
 @pytest.mark.parametrize(
     "modules, needless",
     [
-        pytest.param(
-            VERIFYING, {"torch", "transformers", "peft", "sympy", "math_verify"}, id="verdicts, the gate and publishing"
-        ),
+        pytest.param(VERIFYING, {"torch", "transformers", "peft", "sympy"}, id="verdicts, the gate and publishing"),
         pytest.param(SAMPLING, {"peft"}, id="sampling without an adapter"),
     ],
 )

@@ -44,7 +44,15 @@ SAME = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac", "sfrac"), r"\frac"),
     **{"leq": r"\le", "leqslant": r"\le", "geq": r"\ge", "geqslant": r"\ge", "neq": r"\ne", "lt": "<", "gt": ">"},
     **{"varnothing": r"\emptyset", "dbinom": r"\binom", "tbinom": r"\binom", "varepsilon": r"\epsilon"},
-    **{"varphi": r"\phi", "vartheta": r"\theta", "mid": "|", "vert": "|", "degree": r"\circ", "colon": ":"},
+    **{
+        "varphi": r"\phi",
+        "vartheta": r"\theta",
+        "mid": "|",
+        "vert": "|",
+        "degree": r"^\circ",
+        "deg": r"^\circ",
+        "colon": ":",
+    },
     **{"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "backslash": r"\setminus", "ast": "*"},
     **{"dots": r"\ldots", "cdots": r"\ldots", "dotsc": r"\ldots", "prime": "'", "fbox": r"\boxed", "infin": r"\infty"},
     **{"R": r"\mathbb{R}", "mathbf": r"\mathbf", "bm": r"\mathbf", "boldsymbol": r"\mathbf", "bold": r"\mathbf"},
@@ -60,9 +68,18 @@ DIGITS = re.compile(
     r"(?<![0-9.,])[0-9]{1,3}(?:\s?\{,\}\s?[0-9]{3}|,?\\[,!;: ][0-9]{3})+(?![0-9])"  # 1{,}234 and 1\,234 and 1,\!234
     r"|(?<![0-9.,/^_}] )(?<![0-9.,/^_}])[0-9]{1,3}(?: [0-9]{3})+(?![0-9/]| [0-9])"  # 1 234
 )
-COMPARED = re.compile(r"<=|>=|(?<![0-9a-z)])!=|\*\*")
-PLAINER = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "**": "^"}
-WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
+COMPARED = re.compile(r"<=|>=|(?<![0-9a-z)])!=|\*\*|\^\^|(?<![a-z])\{[:.=]\}")
+PLAINER = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "**": "^", "^^": "^", "{:}": ":", "{.}": ".", "{=}": "="}
+WRAPPERS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("**", "**"),
+    ("__", "__"),
+    ("`", "`"),
+    ('"', '"'),
+)
 STYLED = re.compile(r"\\(?:text|math(?:bf|rm|it|sf)|underline)\s*\{([^{}A-Za-z\\]+)\}")  # a number in bold is a number
 ENDS = re.compile(r"(?:(?<!\.)\.|\\\\|\\text\{[ .,;]*\})\Z")
 DOLLAR = re.compile(r"(?<!\\)\$")
@@ -74,7 +91,7 @@ def plain(text: str) -> str:
     text = DIGITS.sub(lambda number: re.sub("[^0-9]", "", number[0]), BLANKS.sub(" ", text))
     text = BARS.sub(lambda bar: r"\lvert " if bar[1] else r"\rvert ", text)
     text = _delimited(_unwrapped(COMMAND.sub(_command, text)))
-    return COMPARED.sub(lambda sign: PLAINER[sign[0]], text)
+    return COMPARED.sub(lambda sign: PLAINER[sign[0]], text)  # after bold, which has the sign of a power
 
 
 def _latex(run: str) -> str:
@@ -101,10 +118,8 @@ def _sign(character: str) -> tuple[str, str]:
     if tag == "<fraction>":
         over, _, under = letters.partition("\N{FRACTION SLASH}")
         return "", f"\\frac{{{over}}}{{{under}}}"
-    if category == "Cf":
-        return "", ""
-    if category == "Zs":
-        return "", " "
+    if category == "Zs" or (category == "Cf" and unicodedata.bidirectional(character) == "BN"):
+        return "", " "  # also where it has no width; what turns the direction of writing is no space
     if category == "Pd":
         return "", "-"
     wide = tag in ("<font>", "<wide>") and letters.isascii() and not (tag == "<wide>" and letters.isdigit())

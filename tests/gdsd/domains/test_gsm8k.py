@@ -21,6 +21,24 @@ def test_numbers() -> None:
     """If it fails, right answers are refused because of how they are written, or compared as floats."""
     for text in ("18", "18.0", "+18", "$18", "018", r"\$18", r"18\%", " 18. "):
         assert number(text) == 18, text
+    for text in (
+        "$18$",
+        "**18**",
+        "18$",
+        r"\boxed{18}",
+        r"$\boxed{18}$.",
+        r"\(18\)",
+        "36/2",
+        r"\frac{36}{2}",
+        r"\text{18}",
+    ):
+        assert number(text) == 18, text
+    for text in ("1/2", r"\frac12", r"\dfrac{1}{2}", "\N{VULGAR FRACTION ONE HALF}", "0.5", ".50", "2/4"):
+        assert number(text) == Fraction(1, 2), text
+    for text in ("-2 1/2", r"-2\frac{1}{2}", "\N{MINUS SIGN}2.5", r"-\$2.50", r"\$-5/2"):
+        assert number(text) == Fraction(-5, 2), text
+    for text in ("1,234", "1{,}234", r"1\,234", "1 234", "$1,234$"):
+        assert number(text) == 1234, text
     assert number("$-18") == number("-$18") == -18
     assert number("$1,234,567.50.") == Fraction(2469135, 2) and number(".5") == Fraction(1, 2)
     assert number("9" * 30) == int("9" * 30)
@@ -28,9 +46,25 @@ def test_numbers() -> None:
 
 def test_other_texts_are_no_numbers() -> None:
     """If it fails, an answer that hedges or is no number passes as one."""
-    texts = ["", ".", "-", "$", "%", "18 eggs", "17 18", "17 or 18", "12,34", "1,2345", ",123", "1e3", "--1", "1/2"]
-    texts += ["x=18", "0x10", "1_000", "18..", "inf", "nan", "1\x00", "9" * 31]
-    texts += ["\N{ARABIC-INDIC DIGIT ONE}", "\N{MINUS SIGN}1", "\N{FULLWIDTH DIGIT ONE}"]
+    texts = [
+        "",
+        ".",
+        "-",
+        "$",
+        "%",
+        "18 eggs",
+        "17 18",
+        "17 or 18",
+        "12,34",
+        "1,2345",
+        ",123",
+        "1e3",
+        "1e-07",
+        "--1",
+        "1/0",
+    ]
+    texts += ["x=18", "0x10", "1_000", "18..", "inf", "nan", "1\x00", "9" * 31, "1/2/3"]
+    texts += ["\N{ARABIC-INDIC DIGIT ONE}", "\N{FULLWIDTH DIGIT ONE}", r"18\text{ eggs}", r"\boxed{17} \boxed{18}"]
     assert [text for text in texts if number(text) is not None] == []
 
 
@@ -47,8 +81,14 @@ def test_rows_of_the_data_set() -> None:
     assert DOMAIN.read(ROW) == Problem("Ann has 3 boxes of 12 eggs. How many eggs?", "36")
     assert DOMAIN.read(ROW | {"answer": "#### 1 #### -1,234.50"}).reference == "-1234.50"
     assert DOMAIN.read(ROW | {"answer": 36}).reference == "36"
-    for broken in ("#### many", "36 eggs", "", "####", None):
+    assert DOMAIN.read(ROW | {"answer": 1e20}).reference == "1" + "0" * 20
+    assert DOMAIN.read(ROW | {"answer": "#### 1 1/2"}).reference == "3/2"
+    assert DOMAIN.verify("q", "3/2", "<answer>1.5</answer>").solved is True
+    for broken in ("#### many", "36 eggs", "", "####", "1e-07"):
         with pytest.raises(DataError, match="one number"):
+            DOMAIN.read(ROW | {"answer": broken})
+    for broken in (None, True, [36], float("nan")):
+        with pytest.raises(DataError, match="answer must be a text or a finite number"):
             DOMAIN.read(ROW | {"answer": broken})
     for empty in ("", " ", None, 5):
         with pytest.raises(DataError, match="question must be a text"):
@@ -62,6 +102,10 @@ def test_rows_of_the_data_set() -> None:
     [
         ("<reasoning>3 * 12</reasoning>\n<answer>36</answer>", 1.0, 1.0),
         ("<answer>36.00</answer>", 1.0, 0.0),
+        (r"<answer>\boxed{36}</answer>", 1.0, 0.0),
+        (r"<answer>So it is \boxed{35}, no, $\boxed{36}$.</answer>", 1.0, 0.0),
+        (r"<answer>36, or \boxed{35}</answer>", 0.0, 0.0),
+        ("<answer>35 or 36</answer>", 0.0, 0.0),
         ("<reasoning>3 * 12</reasoning><answer>35</answer>", 0.0, 1.0),
         ("<reasoning>36</reasoning><answer></answer>", 0.0, 1.0),
         ("<answer>36</answer><answer>35</answer>", 0.0, 0.0),

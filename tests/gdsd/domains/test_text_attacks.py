@@ -157,5 +157,5 @@ MATHEMATICS = [
 @settings(max_examples=30, deadline=None)
 @given(expression=st.lists(st.sampled_from(MATHEMATICS), max_size=12).map("".join))
 def test_any_expression_gets_a_verdict(expression: str) -> None:
-    """If it fails, what math-verify raises, prints or takes its time for reaches the scorer."""
+    """If it fails, what SymPy raises, prints or takes its time for reaches the scorer."""
     assert HASTY.verify(*NUMBER.answer(expression)).solved in (True, False)

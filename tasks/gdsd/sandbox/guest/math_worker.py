@@ -26,7 +26,7 @@ def load() -> Judge:
     from tasks.gdsd.sandbox.mathematics.equality import equal
 
     refuse_eval()
-    for reference, answer in ((r"\frac12", "0.5"), ("(1,2)", "1<x<2"), ("x+1", "1+x"), (r"\sqrt2", r"\frac{2}{\sqrt2}")):
+    for reference, answer in ((r"\frac12", "0.5"), ("(1,2)", "1<x<2"), ("x+1", "1+x"), (r"\sqrt{3}", r"\cos 1")):
         equal(reference, answer)
     return equal
 
@@ -34,8 +34,8 @@ def load() -> Judge:
 def refuse_eval() -> None:
     """Keeps texts away from `sympy.parsing.sympy_parser.parse_expr`, which evaluates them as Python.
 
-    No text of an answer is given to it, and this holds if one is. Names and fractions pass, for sympy's own modules make
-    constants of them.
+    No text of an answer is given to it on purpose. Names and fractions pass, for sympy's own modules make constants
+    of them.
     """
     import sympy
     from sympy.parsing import sympy_parser

@@ -6,11 +6,12 @@ r"""What an answer is made of: values with units, words, sets, intervals, tuples
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import sympy
 
 from tasks.gdsd.sandbox.mathematics import terms, words
+from tasks.gdsd.sandbox.mathematics.marking import JOINING, PHRASE, marked, without_commas
 from tasks.gdsd.sandbox.mathematics.terms import CLOSE, DEGREE, OPEN, Unreadable
 
 RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"])
@@ -22,21 +23,10 @@ NAMED = {
     **{r"\{\}": sympy.S.EmptySet, "all real number": REALS, "all real": REALS},
 }
 CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£"}
-BRACKETS = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle"}
-JOINING = frozenset(["and", "or"])
-GLUED = re.compile(r"(?<![0-9])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
 BASE = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
 )
-ORDINAL = re.compile(r"\^\s*\{?\s*(\\text\s*\{(?:st|nd|rd|th)\})\s*\}?")
 CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9]))?(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
-# What may stand without `\text` in a formula, in the order in which it is looked for.
-BARE = re.compile(rf"(?:{terms.WORDS}|{terms.ENVIRONMENT}|\\[A-Za-z]+)|(?P<word>[A-Za-z]+)")
-PHRASE = re.compile(r"[A-Za-z][A-Za-z .'-]*")
-UNIT = re.compile(
-    r"(?:(?<=[0-9}).])|(?<=\\pi)) ?((?:[A-Za-z]{2,}|[ap]\.m)(?:[ /.]{1,2}[A-Za-z]+)*\.?)(?=\s*(?:[\^,;)\]0-9]|$|\\text))"
-)
-PLAIN = frozenset(terms.FUNCTIONS) | {"pi", "sqrt", "theta", "alpha", "beta", "infty", "cup", "cap"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +35,7 @@ class Value:
 
     term: sympy.Expr
     unit: str = ""
+    glued: bool = False  # as in 5m, which is a unit only beside one, and else a product
 
 
 @dataclass(frozen=True)
@@ -72,10 +63,11 @@ class Numeral:
 
 @dataclass(frozen=True)
 class Clock:
-    """A time of day: seconds after midnight or noon, and which half where that is said."""
+    """A time of day: seconds after midnight or noon, and which half where that is said; else it may be a ratio."""
 
     seconds: int
     half: str
+    ratio: "Ratio | None" = field(compare=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -118,61 +110,27 @@ def readings(text: str) -> list[Node]:
     """Returns every way to read a plain text; none where it is empty."""
     if not text.strip():
         return []
-    metres = re.fullmatch(r"(.*[0-9}]) ([mgslLh])", text)  # `5 m` may be metres, or a product
-    written = [_marked(_without_commas(text)), _marked(text), *([rf"{metres[1]}\text{{{metres[2]}}}"] if metres else [])]
+    written = [marked(without_commas(text)), marked(text)]
+    letter = re.fullmatch(r"(.*(?:[0-9}]|\\pi))( ?)([mgslLh])", text)  # `5 m` may be metres, or a product
+    if letter:
+        written.append(f"{letter[1]}\\text{{{letter[3]}}}")
     found: list[Node] = []
     for way in dict.fromkeys(written):
         with contextlib.suppress(Unreadable):
-            found.append(_list(terms.tokens(way)))
+            read: Node = _list(terms.tokens(way))
+            if letter and not letter[2] and way is written[-1] and isinstance(read, Value):
+                read = replace(read, glued=True)
+            found.append(read)
     bare = PHRASE.fullmatch(text) is not None
     if bare or any(isinstance(node, Value) and node.term.is_Symbol for node in found):
-        found.append(Words(words.spoken(terms.TEXT.sub(lambda match: match[1], text)), letters=bare))
+        found.append(Words(words.spoken(terms.TEXT.sub(lambda match: match[1], text)), letters=bare and bool(found)))
     return list(dict.fromkeys(found)) or [_literal(text)]
 
 
 def _literal(text: str) -> Words:
     """A text that is compared letter by letter, whether it stands in `\\text{}` or not."""
-    return Words(re.sub(r"\s+", "", terms.TEXT.sub(lambda match: match[1], text)).casefold())
-
-
-def _without_commas(text: str) -> str:
-    """Takes commas between thousands out, but for a pair in brackets such as (1,234)."""
-    return GLUED.sub(
-        lambda match: match[0]
-        if text[: match.start()].endswith("(") and text[match.end() :].startswith(")")
-        else match[0].replace(",", ""),
-        text,
-    )
-
-
-def _marked(text: str) -> str:
-    r"""Puts bare words into `\text{}`: `5 apples or 6`, `Evelyn`, `4:30 PM`; and functions behind a backslash: `sqrt(2)`."""
-    longest = max(re.findall("[A-Za-z]+", text), key=len, default="")
-    if PHRASE.fullmatch(text) and (len(longest) > 3 or text.lower() in words.SHORT) and text.lower() not in PLAIN:
-        return f"\\text{{{text}}}"
-
-    def bare(match: re.Match[str]) -> str:
-        word = match["word"]
-        if word is None:
-            return match[0]
-        if word.lower() in JOINING:
-            return f"\\text{{ {word} }}"
-        if word in PLAIN:
-            return f"\\{word} "
-        if word.lower() in ("infinity", "inf", "oo"):
-            return r"\infty "
-        return word
-
-    return BARE.sub(bare, UNIT.sub(_unit, ORDINAL.sub(r"\1", text)))
-
-
-def _unit(match: re.Match[str]) -> str:
-    first = re.split(r"[ /.]", re.sub(r"([ap])\.m\b", r"\1m", match[1]))[0]
-    known = words.unit(first) in words.SPELLINGS or first.lower() in words.SCALES or first.lower() in words.TELLING
-    spaced = match[0].startswith(" ")
-    if first in PLAIN or first.lower() in JOINING or not (known or (len(first) > 2 and spaced) or len(first) > 3):
-        return match[0]
-    return f"\\text{{ {match[1]}}}"
+    bare = re.sub(r"\s+", "", terms.TEXT.sub(lambda match: match[1], text))
+    return Words(re.sub(r"\{(\w)\}", r"\1", bare).casefold())
 
 
 def _split(parts: Sequence[str], is_cut: Callable[[str], bool]) -> tuple[list[list[str]], list[str]]:
@@ -237,7 +195,7 @@ def _spread(parts: Sequence[str]) -> Iterator[str]:
             if piece in (",", ";") or not piece.strip() or re.fullmatch(r"\s*[-+=:]\s*", piece):
                 yield piece.strip() or " "
             elif re.search(r"(?<!\^)(?<!\^\{)[0-9]", piece) and "base" not in piece:
-                yield from terms.tokens(_marked(piece))
+                yield from terms.tokens(marked(piece))
             else:
                 yield f"\\text{{{piece}}}"
 
@@ -305,7 +263,8 @@ def _group(parts: list[str]) -> Node | None:
         if len(bars) == 1 and RELATIONS & set(builder[1]):
             return _list(builder[1])
     pieces, cuts = _split(inner, lambda part: part in (",", ";"))
-    if ((left == "{" and r"\choose" not in inner) or (left == "(" and not cuts)) and right == {"{": "}", "(": ")"}[left]:
+    wrapped = (left, right) == ("{", "}") and r"\choose" not in inner
+    if wrapped or ((left, right) == ("(", ")") and not cuts):
         return _list(inner)
     if left == r"\{" or (cuts and left in ("(", "[", r"\langle") and right in (")", "]", r"\rangle")):
         items: list[Node] = []
@@ -328,9 +287,9 @@ def _clock(match: re.Match[str]) -> Clock | None:
     hours, half = int(match[1]), (match[4] or "").lower()
     if hours > 23 or (half and not 1 <= hours <= 12):
         return None
-    if hours > 12:
-        half = "p"
-    return Clock((hours % 12) * 3600 + int(match[2]) * 60 + int(match[3] or 0), half)
+    ratio = None if half else Ratio(tuple(map(sympy.Integer, (part for part in match.groups()[:3] if part))))
+    seconds = (hours % 12) * 3600 + int(match[2]) * 60 + int(match[3] or 0)
+    return Clock(seconds, "p" if hours > 12 else half, ratio)
 
 
 def _quantity(parts: list[str]) -> Node:
@@ -385,4 +344,4 @@ def _value(parts: list[str], text: str) -> Value:
     if DEGREE in before and not any(part.lstrip("\\") in terms.TRIGONOMETRIC for part in before):
         before = [part for part in before if part != DEGREE]
         unit = f"degree {unit}".strip()
-    return replace(Value(factor * terms.expression(before)), unit=unit)
+    return Value(factor * terms.expression(before), unit)

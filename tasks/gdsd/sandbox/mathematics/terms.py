@@ -25,12 +25,10 @@ ENDS = frozenset(["+", "-", "^", "_", "!", "'", "&", r"\\", ",", r"\choose", DEG
 CLOSE = frozenset([")", "]", "}", r"\}", r"\rangle", r"\rvert", r"\rfloor", r"\rceil"])
 LONGEST = 6  # digits of an exponent in `1e-7`
 
-GREEK = frozenset(
-    f"\\{name}"
-    for small in "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
-    "chi psi omega".split()  # noqa: SIM905
-    for name in (small, small.capitalize())
+ALPHABET = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega"
 )
+GREEK = frozenset(f"\\{name}" for small in ALPHABET.split() for name in (small, small.capitalize()))
 TRIGONOMETRIC: dict[str, Callable[..., sympy.Expr]] = {
     **{name: getattr(sympy, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
     **{f"arc{name}": getattr(sympy, f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
@@ -76,14 +74,14 @@ def expression(parts: Sequence[str]) -> sympy.Expr:
     Raises:
         Unreadable: they are none.
     """
-    reader = _Reader([part for part in parts if not part.isspace()])
+    reader = Descent([part for part in parts if not part.isspace()])
     value = reader.sum()
     if reader.peek():
         raise Unreadable(f"{reader.peek()!r} is left over")
     return value
 
 
-class _Reader:
+class Descent:
     """Recursive descent over tokens: sums of products of powers."""
 
     def __init__(self, parts: list[str]) -> None:
@@ -240,9 +238,8 @@ class _Reader:
         primes = ""
         while self.peek() == "'":
             primes += self.take()
-        if not subscript and not primes:
-            if name in ("i", "e"):
-                return sympy.I if name == "i" else sympy.E
+        if name in ("i", "e") and not subscript and not primes:
+            return sympy.I if name == "i" else sympy.E
         return sympy.Symbol(name.lstrip("\\") + subscript + primes, real=True)
 
     def command(self, part: str) -> sympy.Expr:

@@ -41,21 +41,19 @@ SPELLINGS = {
 UNITS = {spelling: unit for unit, line in SPELLINGS.items() for spelling in (unit, *line.split())}
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 # Words that change a value, so that an answer may not leave them out.
-TELLING = frozenset(
-    "or and more less fewer than at least most about approximately around not no above below minus plus times half "
-    "third quarter except over under remainder r north south east west n e w am pm noon midnight ago up down left right "
-    "bc ad bce ce before after negative base to mod squared cubed if when for where only either neither both each".split()  # noqa: SIM905
-)
+CHANGES = """
+or and either neither both each not no if when for where only except
+more less fewer than at least most about approximately around above below over under before after ago to
+plus minus negative times half third quarter squared cubed mod remainder r base
+north south east west n e w up down left right am pm noon midnight ad bc ce bce
+"""
+TELLING = frozenset(CHANGES.split())
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-NUMBERS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()  # noqa: SIM905
-    )
-}
-
-
+COUNTING = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+eighteen nineteen twenty
+"""
+NUMBERS = {word: number for number, word in enumerate(COUNTING.split())}
 SHORT = frozenset(["yes", "no", "odd", "all", "one", "two", "six", "ten", "am", "pm"])  # and no products of letters
 
 
@@ -103,7 +101,7 @@ def telling(name: str) -> bool:
 
 
 def scaled(text: str) -> tuple[int, str]:
-    """Returns the factor that words behind a number begin with, and the rest: `million dollars` is (10**6, "dollars")."""
+    """Returns the factor that words behind a number begin with, and the rest: 10**6 and `dollars`."""
     factor, words = 1, spoken(text).split()
     while words and words[0].rstrip("s") in SCALES:
         factor *= SCALES[words.pop(0).rstrip("s")]
