@@ -22,6 +22,7 @@ NAMED = {
     **{r"\mathbb{N}": sympy.S.Naturals, r"\mathbb{C}": sympy.S.Complexes, r"\emptyset": sympy.S.EmptySet},
     **{r"\{\}": sympy.S.EmptySet, "all real number": REALS, "all real": REALS},
 }
+UPRIGHT = frozenset("mgslLhNWJVKCF")  # units of one letter, where they stand in `\mathrm{}`
 CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£"}
 BASE = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
@@ -161,7 +162,8 @@ def _text(part: str) -> str | None:
     r"""The words of a `\text{...}` token, or None; `\mathrm{e}` and `\operatorname{lcm}` are no words."""
     match = terms.TEXT.fullmatch(part)
     inner = match[1] if match else ""
-    spelled = part.startswith(r"\text") or (len(inner.strip()) > 1 and inner.strip() not in terms.FUNCTIONS)
+    name = inner.strip()
+    spelled = part.startswith(r"\text") or name in UPRIGHT or (len(name) > 1 and name not in terms.FUNCTIONS)
     return inner if match and spelled else None
 
 
@@ -334,7 +336,8 @@ def _value(parts: list[str], text: str) -> Value:
     before = [part for part in parts if not part.isspace()]
     for place in (0, 1, -1):  # $5, -$5 and 5$
         if len(before) > 1 and before[place] in CURRENCIES and (place != 1 or before[0] == "-"):
-            unit = unit or CURRENCIES[before.pop(place)]
+            currency = CURRENCIES[before.pop(place)]
+            unit = unit if unit == currency else f"{currency} {unit}".strip()
             break
     if before and before[-1] == "%":
         before[-1] = r"\%"

@@ -42,10 +42,10 @@ UNITS = {spelling: unit for unit, line in SPELLINGS.items() for spelling in (uni
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 # Words that change a value, so that an answer may not leave them out.
 CHANGES = """
-or and either neither both each not no if when for where only except
+or and either neither not no if when for where except
 more less fewer than at least most about approximately around above below over under before after ago to
-plus minus negative times half third quarter squared cubed mod remainder r base
-north south east west n e w up down left right am pm noon midnight ad bc ce bce
+plus minus negative half third quarter squared cubed mod remainder base
+north south east west up down left right am pm noon midnight ad bc ce bce
 """
 TELLING = frozenset(CHANGES.split())
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
