@@ -73,7 +73,7 @@ def choose_plainly(logits: Tensor, uniform: float, config: SamplerConfig) -> tup
     kept: list[int] = []
     for token in likeliest:
         reached = sum(probabilities[other] for other in kept)
-        if len(kept) == config.top_k or (kept and reached >= (config.top_p or 1.0)):
+        if kept and (len(kept) == config.top_k or reached >= (config.top_p or 1.0)):
             break
         kept.append(token)
     if config.temperature == 0 and config.order == "confidence":

@@ -138,9 +138,15 @@ class SamplerConfig(Config):
         gt=0,
         le=1,
         description="draw from the fewest likeliest tokens with this probability together; 1: from all; null: as the "
-        "authors of the policy's family have it for this order, which is all but for Dream",
+        "authors of the policy's family have it for this order, which is all but for Dream: 0.95 above temperature 0",
     )
-    top_k: int | None = Field(None, ge=1, le=1_000_000, description="draw from so many likeliest tokens; null: all")
+    top_k: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="draw from so many likeliest tokens of those; 0: from all; null: as the authors of the policy's "
+        "family have it for this order, which is all but for Dream: 50",
+    )
     ban: list[Annotated[str, Field(min_length=1)]] = Field(
         [], description="further tokens that no completion contains, by their text in the tokenizer's vocabulary"
     )

@@ -72,7 +72,7 @@ def of_sampling(
     network = tokens * (3 * shape.width + 3 * shape.inner) * b
     rows = batch * sampler.block_length
     of_logits = min(rows * shape.vocabulary * FLOAT, LOGITS_BYTES) * (2 if b == HALF else 1)
-    filtered = sampler.top_k is not None or (sampler.top_p or 1.0) < 1
+    filtered = bool(sampler.top_k) or (sampler.top_p or 1.0) < 1
     chunk = min(2 * rows * shape.vocabulary * FLOAT, CHUNK_BYTES["cuda" if is_gpu else "cpu"])
     drawing = tokens * shape.width * b + rows * shape.width * (b + FLOAT) + of_logits + chunk * (6 if filtered else 2)
     is_cached = isinstance(engine, CacheConfig)

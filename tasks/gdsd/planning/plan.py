@@ -11,7 +11,7 @@ from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.domains import make
 from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling
 from tasks.gdsd.planning.shapes import Shape
-from tasks.gdsd.planning.work import Device, Work, completion, epoch, may_end_early, micro_batch, resolved
+from tasks.gdsd.planning.work import Device, Work, completion, epoch, may_end_early, micro_batch
 
 LETTERS_PER_TOKEN, TEMPLATE_TOKENS = 3.5, 16  # of English in the published vocabularies; a chat template's own tokens
 # Bytes a second. Both are assumptions: of a local disk, and of four cores at what one was measured to hash.
@@ -117,8 +117,8 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     b = HALF if is_gpu and family.name != "tiny" else FLOAT
     adapter = 0 if policy.adapter is None else shape.adapter(policy.adapter)
     frozen = beside(policy.adapter, b)
-    sampler, engine = resolved(rollout.sampler, family), rollout.engine.root
-    answering = resolved(evaluation.sampler, family)
+    sampler, engine = family.sampler.fill(rollout.sampler), rollout.engine.root
+    answering = family.sampler.fill(evaluation.sampler)
     completions, length = rollout.prompts_per_round * rollout.group_size, sampler.length
     share = ceil(rollout.prompts_per_round / distill.compute.everywhere) * rollout.group_size
     batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)

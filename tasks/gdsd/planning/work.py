@@ -19,7 +19,6 @@ from tasks.gdsd.config.sampler import (
     ThresholdConfig,
 )
 from tasks.gdsd.config.train import DistillConfig
-from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.planning.shapes import Shape
 
 
@@ -111,11 +110,6 @@ def look(shape: Shape, tokens: int, computed: int, rows: int, beside: AdapterCon
 def logits(shape: Shape, rows: int) -> Work:
     """Returns the operations of the logits of some rows, 2 V D each; they are always float32."""
     return Work(0.0, 2.0 * rows * shape.head)
-
-
-def resolved(sampler: SamplerConfig, family: Family) -> SamplerConfig:
-    """Returns the sampler in the order that it leaves to the policy's family."""
-    return sampler if sampler.order is not None else sampler.model_copy(update={"order": family.sampler.order})
 
 
 def hidden_rows(sampler: SamplerConfig) -> list[int]:

@@ -99,7 +99,7 @@ def test_a_completion_costs_what_the_table_says_less_the_logits_that_nobody_need
     """
     settings = SamplerConfig(length=256, block_length=32, steps_per_block=16)
     assert 128 * (work.forward(LLADA, 456) + work.logits(LLADA, 456)).total == pytest.approx(0.889e15, rel=1e-3)
-    settings = work.resolved(settings, families.named("llada"))
+    settings = families.named("llada").sampler.fill(settings)
     spared = (456 - 17) * (2 * 4096 * (2 * 4096 + 3 * 12288) + 4 * 456 * 4096)
     expected = 128 * ((work.forward(LLADA, 456) + work.logits(LLADA, 17)).total - spared)
     assert work.completion(LLADA, 200, settings).total == pytest.approx(expected)
@@ -119,7 +119,7 @@ def test_what_an_approximate_engine_computes_is_counted(
     assert len(list(sampler.generate([Request([7] * 5, 0)], settings, 1))) == 1
     # With one block, no attention to speak of and no logits, operations are proportional to the places computed.
     flat = shapes.Shape(0, 8, 10**6, 2, 1, 1, 1)
-    settings = work.resolved(settings, denoiser.family)
+    settings = denoiser.family.sampler.fill(settings)
     found = work.completion(flat, 5, settings, engine=config).network
     last = sum(work.hidden_rows(settings)) * settings.blocks
     assert found / (2 * 3 * 8 * 10**6) == pytest.approx(sampler.work.positions + last, rel=1e-4)

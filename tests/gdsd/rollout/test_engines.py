@@ -323,12 +323,17 @@ def test_the_family_decides_what_the_settings_leave_open(denoiser: Denoiser) -> 
     from tasks.gdsd.denoiser.families.dream import DREAM
 
     open_ones = SamplerConfig(length=4, block_length=4, steps_per_block=2)
-    assert (found := resolve(open_ones, DREAM.sampler)).order == "entropy" and found.top_p == 0.95
-    assert (found := resolve(open_ones, denoiser.family.sampler)).order == "confidence" and found.top_p == 1.0
-    other_order = open_ones.model_copy(update={"order": "confidence"})
-    assert resolve(other_order, DREAM.sampler).top_p == 1.0
+    for own, given, order, top_p, top_k in (
+        (DREAM, {}, "entropy", 0.95, 50),
+        (DREAM, {"temperature": 0.0}, "entropy", 1.0, 50),
+        (DREAM, {"temperature": 0.0, "top_p": 0.5, "top_k": 0}, "entropy", 0.5, 0),
+        (DREAM, {"order": "confidence"}, "confidence", 1.0, None),
+        (denoiser.family, {}, "confidence", 1.0, None),
+    ):
+        found = resolve(open_ones.model_copy(update=given), own.sampler)
+        assert (found.order, found.top_p, found.top_k) == (order, top_p, top_k)
+        assert resolve(found, own.sampler) == found  # as a model card asks for it again
     greedy = open_ones.model_copy(update={"temperature": 0.0, "top_p": 0.5})
-    assert resolve(greedy, DREAM.sampler).top_p == 0.5
     with pytest.raises(ConfigError, match="change nothing at temperature 0"):
         resolve(greedy, denoiser.family.sampler)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from tasks.gdsd.config.sampler import SamplerConfig
 from tasks.gdsd.errors import CheckpointError
 
 Architecture = Literal["llama", "qwen2", "qwen3"]
@@ -32,7 +33,21 @@ class SamplerDefaults:
     """How the authors of a family sample from it."""
 
     order: Literal["confidence", "entropy"]  # which hidden token is unmasked first: the likeliest, or the surest row's
-    top_p: float = 1.0  # what is drawn from, in that order
+    # What is drawn from, in that order:
+    top_p: float = 1.0  # above temperature 0; at 0 it is 1
+    top_k: int | None = None  # None: all
+
+    def fill(self, settings: SamplerConfig) -> SamplerConfig:
+        """Fills in what the settings leave open: the authors' order, and in that order what is drawn from."""
+        order = settings.order or self.order
+        own = self if order == self.order else SamplerDefaults(order)
+        top_p = own.top_p if settings.temperature > 0 else 1.0
+        filled = {
+            "order": order,
+            "top_p": top_p if settings.top_p is None else settings.top_p,
+            "top_k": own.top_k if settings.top_k is None else settings.top_k,
+        }
+        return settings.model_copy(update=filled)
 
 
 @dataclass(frozen=True)

@@ -203,15 +203,14 @@ def resolve(settings: SamplerConfig, defaults: SamplerDefaults) -> SamplerConfig
     Raises:
         ConfigError: a setting would have no effect.
     """
-    order = settings.order or defaults.order
-    own = defaults.top_p if order == defaults.order else 1.0
-    filters = (settings.top_p or 1.0) < 1 or settings.top_k is not None
-    if filters and order == "confidence" and settings.temperature == 0:
+    filled = defaults.fill(settings)
+    filters = (settings.top_p or 1.0) < 1 or bool(settings.top_k)
+    if filters and filled.order == "confidence" and settings.temperature == 0:
         raise ConfigError(
             "sampler.top_p and sampler.top_k change nothing at temperature 0 in the order 'confidence', which is that "
             "of this policy's family; leave them out, or set order to 'entropy'"
         )
-    return settings.model_copy(update={"order": order, "top_p": own if settings.top_p is None else settings.top_p})
+    return filled
 
 
 def allowed_ends(settings: SamplerConfig, denoiser: Denoiser) -> list[int]:
@@ -239,13 +238,13 @@ def make_rules(settings: SamplerConfig, denoiser: Denoiser) -> Rules:
     if settings.top_k is not None and settings.top_k >= allowed:
         raise ConfigError(
             f"sampler.top_k {settings.top_k} leaves nothing out of the {allowed} tokens that may be drawn; "
-            f"use at most {allowed - 1}, or null"
+            f"use at most {allowed - 1}, or 0 for all"
         )
     assert settings.order is not None and settings.top_p is not None
     return Rules(
         temperature=settings.temperature,
         order=settings.order,
         top_p=settings.top_p,
-        top_k=settings.top_k,
+        top_k=settings.top_k or None,
         banned=torch.tensor(banned, device=denoiser.device),
     )
