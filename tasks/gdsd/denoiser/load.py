@@ -121,7 +121,12 @@ def _load(
     kept = [folder / name for name in KEPT if family.name != "tiny" and (folder / name).is_file()]
     network.train(False)
     if tokenizer.chat_template and not any(part is not PROMPT for part in family.chat if isinstance(part, str)):
-        logger.warning("%s has a chat template, but the family %s phrases no prompts", folder, family.name)
+        logger.warning(
+            "%s has a chat template, but the family %s phrases no prompts: its answers are those of a base model that "
+            "continues a text",
+            folder,
+            family.name,
+        )
     try:
         return Denoiser(network, tokenizer, family, {path.name: path.read_bytes() for path in kept}, source, bits)
     except CheckpointError as error:

@@ -20,8 +20,14 @@ class Text:
         self._tokenizer, self._family, self._values = tokenizer, family, values
         self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
         self.mask, self.pad = self._find(family.mask), self._find(family.pad)
-        self.ends = tuple(dict.fromkeys(map(self._find, family.ends)))
         self.never = tuple(map(self._find, family.never))
+        ends = [self._find(end) for end in family.ends]
+        # Where a tokenizer pads with a token of its own, as DiffuCoder's does, its model was trained on answers that
+        # are followed by it, and writes it where it has nothing more to say.
+        own_pad = tokenizer.pad_token_id
+        if isinstance(own_pad, int) and own_pad not in (self.mask, self.pad, *self.never):
+            ends.append(own_pad)
+        self.ends = tuple(dict.fromkeys(ends))
         if self.mask in (self.pad, *self.ends):
             raise CheckpointError(f"the mask, {family.mask.text!r}, is also the padding or an end, so it says nothing")
         self._chat = [self._find(part) if isinstance(part, Special) else part for part in family.chat]

@@ -1,5 +1,6 @@
 """Families: published sizes, refused configurations, special tokens, templates that no prompt can speak for."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.gdsd.official import (
     illada_config,
     llada_config,
     qwen3_mdlm_config,
+    write_dream,
 )
 
 # The published configurations, where they differ from the small ones.
@@ -197,6 +199,27 @@ def test_special_tokens(loaded: dict[str, Denoiser]) -> None:
         assert denoiser.end_ids == ends and denoiser.end_id == ends[0], special[ends[0]]
         assert (denoiser.mask_id, denoiser.pad_id) == (mask, pad)
         assert denoiser.never_sampled == never
+
+
+def test_what_a_tokenizer_pads_with_ends_an_answer(tmp_path: Path) -> None:
+    """If it fails, DiffuCoder's answers are followed by hundreds of `<|dlm_pad|>`, and judged with them.
+
+    As published: pad_token_id of config.json is that of `<|endoftext|>`, and the tokenizer has a token of its own.
+    """
+    write_dream(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    added = settings | {"266": settings["0"] | {"content": "<|dlm_pad|>"}}
+    for pad, ends in (
+        *(("<|endoftext|>", (0, 2)), ("<|beginoftext|>", (0, 2)), ("<|mask|>", (0, 2))),
+        ("<|dlm_pad|>", (0, 2, 266)),
+    ):
+        edit_json(tmp_path / "tokenizer_config.json", added_tokens_decoder=added, pad_token=pad)
+        coder = load_folder(tmp_path, "dream", CPU)
+        assert coder.end_ids == ends and coder.end_id == coder.pad_id == 0
+        assert coder.never_sampled == (4, 3)  # and neither of them is what it pads with
+    answer = coder.tokenizer.encode("the 12")
+    assert coder.decode([*answer, 266, *answer]) == "the 12" and coder.ended([*answer, 266])
+    assert 266 not in coder.encode("what is <|dlm_pad|>?")
 
 
 @pytest.mark.parametrize("name", WRITERS)
