@@ -111,6 +111,10 @@ CHANGES: dict[str, object] = {
     },
     "distill.objective.mask_pairs": 2,
     "distill.objective.mask_source": "random",
+    "distill.objective.mask_blocks": {
+        "distill.objective.mask_blocks": 4,
+        "distill.objective.mask_source": "random",
+    },
     "distill.objective.share_masks": False,
     "evaluation.samples": 3,
     "evaluation.pass_at": [1, 2],

@@ -15,7 +15,7 @@ from tasks.gdsd.config.train import (
     RolloutConfig,
     TrainConfig,
     check_bits,
-    check_ends,
+    check_objective,
     check_supply,
 )
 from tasks.gdsd.strict import Config, Count, distinct
@@ -84,7 +84,7 @@ class CompareConfig(Config):
     def _check(self) -> Self:
         for name, distill in self.contestants.items():
             self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
-            check_ends(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
+            check_objective(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
             check_bits(self.policy, distill, f"contestants.{name}")
         if self.tuning is not None:
             if shared := sorted({*self.seeds} & {*self.tuning.seeds}):

@@ -95,6 +95,13 @@ class GdsdConfig(CoupledMasks):
     mask_source: Literal["trajectory", "random"] = Field(
         "trajectory", description="states that the sampler visited, or subsets of uniform size"
     )
+    mask_blocks: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="random masks hide the last blocks of so many tokens whole before any token of an earlier one; "
+        "null: any tokens",
+    )
     complement: bool = Field(
         True, description="a mask's complement is read as well; otherwise the tokens of the mask stand for all"
     )
@@ -152,6 +159,11 @@ class GdsdConfig(CoupledMasks):
         if self.weights == "elbo" and self.mask_source != "random":
             raise ValueError(
                 "weights 'elbo' are those of masks of uniform size; set mask_source to 'random' or weights to 'uniform'"
+            )
+        if self.mask_blocks is not None and self.mask_source != "random":
+            raise ValueError(
+                f"mask_blocks {self.mask_blocks} is for random masks, and mask_source is {self.mask_source!r}; "
+                "set it to 'random', or leave mask_blocks out"
             )
         if self.form == "penalty" and self.reference_weight == 0:
             raise ValueError(

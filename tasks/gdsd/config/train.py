@@ -119,7 +119,7 @@ class TrainConfig(Config):
     def _check(self) -> Self:
         self.hardware.check_processes(self.distill.compute.processes, "distill.compute")
         check_supply(self.prompts, self.rollout)
-        check_ends(self.rollout.sampler, self.distill.objective, "distill.objective")
+        check_objective(self.rollout.sampler, self.distill.objective, "distill.objective")
         domains = {"prompts": self.prompts.domain}
         domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
         check_readable(self.policy, domains)
@@ -139,12 +139,17 @@ class TrainConfig(Config):
             )
 
 
-def check_ends(sampler: SamplerConfig, objective: Objective, where: str) -> None:
-    """Refuses to train on what the policy never wrote."""
+def check_objective(sampler: SamplerConfig, objective: Objective, where: str) -> None:
+    """Refuses to train on what the policy never wrote, and blocks of masks that are no blocks."""
     if sampler.stop_at_end and objective.after_end == "counted":
         raise ValueError(
             f"rollout.sampler.stop_at_end true fills what follows a completion's end without asking the policy, and "
             f"{where}.after_end 'counted' trains on it; set after_end to 'ignored', or leave stop_at_end out"
+        )
+    if isinstance(objective, GdsdConfig) and (objective.mask_blocks or 0) >= sampler.length:
+        raise ValueError(
+            f"{where}.mask_blocks {objective.mask_blocks} makes one block of the {sampler.length} tokens of "
+            "rollout.sampler.length, in which any token may be hidden; lower it, or leave it out"
         )
 
 

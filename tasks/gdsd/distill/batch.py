@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config.objective import CoupledMasks, ObjectiveConfig, PromptMasks
+from tasks.gdsd.config.objective import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.distill import masking
@@ -113,5 +113,6 @@ def _views(
     if objective.mask_source == "trajectory":
         masks = masking.trajectory_masks(keys, unmasked_at, counted, objective.mask_pairs)
     else:
-        masks = masking.random_masks(keys, counted, objective.mask_pairs)
+        blocks = objective.mask_blocks if isinstance(objective, GdsdConfig) else None
+        masks = masking.random_masks(keys, counted, objective.mask_pairs, blocks)
     return masking.mask_views(masks, counted, objective.reads_complement)

@@ -44,12 +44,17 @@ def random_masks(
     keys: Tensor,  # (B,) int64: one key per sequence; equal keys get equal masks
     counted: Tensor,  # (B, L) bool: only these are hidden
     pairs: int,
+    blocks: int | None = None,
 ) -> Tensor:  # (K, B, L) bool
     """Draws K masks per sequence; the complement of each is its partner, so a pair hides every token exactly once.
 
     The number of hidden tokens x is uniform over 0..L and stratified over the distinct keys, where L counts the
     sequence's own tokens. Given x, the set is uniform among those of that size. Source: arXiv 2605.29398 (coupled
     sampling as in arXiv 2506.20639).
+
+    Args:
+        blocks: tokens of a block, counted from the end: the last blocks are hidden whole before any token of an earlier
+            one, in which the set is then uniform (GaryBall/GDSD at 2211b60, with `remasking` random).
     """
     distinct, which = torch.unique(keys, return_inverse=True)  # (U,), (B,)
     block = _blocks(pairs, counted)  # (K, 1)
@@ -57,7 +62,9 @@ def random_masks(
     hidden_count = (quantile * (counted.sum(1) + 1)).long()  # (K, B) in 0..L
     positions = torch.arange(counted.shape[1], device=keys.device)
     order = seeds.uniform(distinct[:, None], (block + 2)[:, :, None] + positions)[:, which]  # (K, B, L)
-    ranks = order.masked_fill(~counted, 2.0).argsort(dim=2).argsort(dim=2)
+    if blocks is not None:
+        order = order + (counted.sum(1, keepdim=True) - 1 - positions) // blocks
+    ranks = order.masked_fill(~counted, torch.inf).argsort(dim=2).argsort(dim=2)
     return ranks < hidden_count[:, :, None]  # (K, B, L)
 
 

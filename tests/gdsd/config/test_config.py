@@ -134,6 +134,11 @@ COMBINATIONS = [
     ),
     (objective(weights="elbo"), ELBO),
     (objective(weights="elbo", mask_source="trajectory"), ELBO),
+    (objective(mask_blocks=4), "distill.objective: mask_blocks 4 is for random masks, and mask_source is 'trajectory'"),
+    (
+        objective(mask_blocks=16, mask_source="random"),
+        "TrainConfig: distill.objective.mask_blocks 16 makes one block of the 16 tokens",
+    ),
     (objective(form="penalty"), "distill.objective: form 'penalty' without reference_weight is form 'optimum'"),
     (objective(baseline="group"), SHARED),
     (objective(baseline="group", mask_source="random", share_masks=False), SHARED),
@@ -177,6 +182,7 @@ def test_a_combination_without_meaning_is_refused(stages: Stages, said: str) -> 
         {"weights": "elbo", "mask_source": "random"},
         {"form": "penalty", "reference_weight": 0.1, "readout": "centred"},
         {"baseline": "group", "mask_source": "random"},
+        {"mask_blocks": 15, "mask_source": "random", "weights": "elbo"},
         {"after_end": "ignored", "trust_region": 0.1},
     ],
 )

@@ -144,6 +144,7 @@ OPTIONS: list[tuple[ObjectiveConfig, dict[str, object]]] = [
     (OBJECTIVE, {"after_end": "ignored"}),
     (OBJECTIVE, {"mask_pairs": 3}),
     (OBJECTIVE, {"mask_source": "trajectory"}),
+    (OBJECTIVE, {"mask_blocks": 2}),
     (OBJECTIVE, {"share_masks": False}),
     (OBJECTIVE, {"complement": False}),
     (OBJECTIVE, {"readout": "centred"}),
