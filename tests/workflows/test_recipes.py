@@ -147,6 +147,8 @@ def small(recipe: Path, folder: Path) -> TrainConfig:
         sampler = config[stage]["sampler"]
         blocks = min(2, sampler["length"] // sampler["block_length"])
         sampler |= {"length": 8, "block_length": 8 // blocks, "steps_per_block": 2}
+    if "mask_blocks" in config["distill"]["objective"]:
+        config["distill"]["objective"]["mask_blocks"] = 4  # as half of a completion
     return load(config)
 
 

@@ -5,8 +5,9 @@ With p_i the probability of token i when the whole completion is hidden, and L t
     loss = 1/L sum_i [ -min(rho_i * A, clamp(rho_i, 1 - epsilon, 1 + epsilon) * A) + beta * k3_i ]
     rho_i = p_i / p_old_i,   k3_i = p_ref_i / p_i - log(p_ref_i / p_i) - 1
 
-as in the paper. The released code divides a batch by the number of all its tokens instead, so that long completions
-weigh more. Several draws of hidden prompt tokens have ratios of their own, and their losses are averaged.
+as in the paper. The released code (dllm-reasoning/d1 at 837888f, diffu-grpo/diffu_grpo_trainer.py) divides a batch by
+the number of all its tokens instead, so that long completions weigh more. docs/objectives.md says how its advantages
+differ. Several draws of hidden prompt tokens have ratios of their own, and their losses are averaged.
 """
 
 from torch import Tensor

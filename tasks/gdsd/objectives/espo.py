@@ -5,9 +5,9 @@ A completion is one action. With E the ELBO, averaged over the K pairs of masks,
     loss = -min(rho * A, clamp(rho, 1 - epsilon, 1 + epsilon) * A) + beta * k2 / L
     rho = exp((E_theta - E_old) / L),   k2 = 1/2 (E_theta - E_ref)^2
 
-The authors divide ratio and penalty by L too (ML-GSAI/ESPO, espo_trainer.py), so nothing is rescaled here. They count
-all tokens of a completion, as `after_end = "counted"` does. The reference is the base policy throughout. Their settings
-seem to move it (`sync_ref_model`), but that has no effect on runs that train an adapter.
+The authors divide ratio and penalty by L too (ML-GSAI/ESPO at b5f2dac, espo/espo_trainer.py), so nothing is rescaled
+here. They count all tokens of a completion, as `after_end = "counted"` does. The reference is the base policy
+throughout. Their settings seem to move it (`sync_ref_model`), but that has no effect on runs that train an adapter.
 """
 
 from torch import Tensor

@@ -10,7 +10,7 @@ the mean residual of each group is subtracted first. The loss is then the varian
 normaliser cancels, the teacher's and the softmax's alike. With `zero` the centred advantages are taken to absorb the
 normalisers.
 
-The trust region is in `_stopped`.
+The trust region is in `_stopped`. docs/recipes.md says how the authors' code differs, commit by commit.
 """
 
 import torch

@@ -7,7 +7,7 @@
 with p_ik the probability of token i in view k and 1 / w_k the share of tokens that view k hides. The paper drops from
 the EUBO a constant without gradient. It has no ratio, no clip and no KL penalty.
 
-Differences from the authors' code (facebookresearch/SPG, spg_trainer.py):
+Differences from the authors' code (facebookresearch/SPG at a1c7120, spg/spg_trainer.py):
 
 - The number x of hidden tokens is uniform over 0..L, and theirs over 1..L. So w = (L + 1) / x, and not L / x, makes the
   means over views unbiased.
@@ -15,7 +15,8 @@ Differences from the authors' code (facebookresearch/SPG, spg_trainer.py):
   and a few tokens of what precedes it, prompt included.
 - Each completion is divided by its own length. They divide a batch by the number of all its tokens.
 
-The last two are as for every other objective here.
+The last two are as for every other objective here. docs/objectives.md has what is shared by several: advantages, and
+tokens after the end.
 """
 
 import math

@@ -7,9 +7,9 @@ one sum per group, so each sequence's is multiplied by the number of judged sequ
 sequences, which training takes, is then the mean over groups of theirs.
 
 The paper derives the weights from a target that mixes old and base policy with weights lambda and beta, for which
-psi = 1 / (lambda + beta). This is its main form, lambda = 1 and beta = 0, which needs no reference (xiaohangt/wd1,
-rev_grpo_trainer.py). With beta > 0 the authors sample from that mixture; it is left out, because all objectives are
-given the same rollouts.
+psi = 1 / (lambda + beta). This is its main form, lambda = 1 and beta = 0, which needs no reference (xiaohangt/wd1 at
+0898985, wd1/trainers/rev_grpo_trainer.py). With beta > 0 the authors sample from that mixture; it is left out, because
+all objectives are given the same rollouts. docs/objectives.md says how their advantages differ.
 """
 
 import math

@@ -1,10 +1,10 @@
 """iLLaDA-8B (arXiv 2606.25331): LLaDA's successor, a Llama under its own names with a tied head.
 
 It has other names, tokens, template and rotary precision than LLaDA, so it has a description of its own. Prompts are
-phrased as its authors evaluate the base model (eval_illada.py with `add_bos_token`, in copies of ML-GSAI/LLaDA such as
-mercurystraw/LLaDA at fd934d0): a token that marks the beginning, then the text. They evaluate iLLaDA-8B-Instruct with
-the chat template of its tokenizer, whose files were not at hand here. So the instruct model is asked as the base is,
-and `load` says so where a tokenizer brings a template.
+phrased as its authors evaluate the base model: a token that marks the beginning, then the text. They evaluate
+iLLaDA-8B-Instruct with the chat template of its tokenizer (eval_illada.sh, in copies of ML-GSAI/LLaDA such as
+cekim10/LLaDA at 9182493), whose files were not at hand. So the instruct model is asked as the base is, and `load` says
+so where a tokenizer brings a template.
 """
 
 from tasks.gdsd.denoiser.families.base import ABSENT, PROMPT, Family, SamplerDefaults, Special, Values, stock_keys
