@@ -3,7 +3,7 @@
 Its authors' `diffusion_generate` is called with `alg="entropy"` and, above temperature 0, with `top_p=0.95` (DreamLM/
 Dream at fac0a7f, demo_completion.py; GaryBall/GDSD at 54e364e). Nobody passes a top_k, so it is 50: the generation's
 configuration is made of the model's, which has that default in transformers 4.46.2, which Dream asks for, and in
-acdbe627, which GDSD and DiffuCoder pin. Theirs may draw the mask and the token that begins a text; ours may not.
+4.51.3. Theirs may draw the mask and the token that begins a text; ours may not.
 """
 
 from tasks.gdsd.denoiser.families.base import ABSENT, PROMPT, Family, SamplerDefaults, Special, Values, size, stock_keys
