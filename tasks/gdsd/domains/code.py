@@ -7,7 +7,7 @@ builtin types. Whatever the answer does, the tests see only another value. So on
 import base64
 import binascii
 import json
-import time
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -20,14 +20,18 @@ from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdi
 from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
 from tasks.gdsd.errors import SandboxError
 from tasks.gdsd.sandbox import host, levels
+from tasks.gdsd.sandbox.clocks import WALL, Allowance, Clock, LateError, SpentError
 from tasks.gdsd.sandbox.guest import answer as answer_role
 from tasks.gdsd.sandbox.guest import tester as tester_role
 from tasks.gdsd.sandbox.guest import wire
-from tasks.gdsd.sandbox.host import GoneError, LateError, Limits, Route, Sandbox, StartError
+from tasks.gdsd.sandbox.host import GoneError, Limits, Route, Sandbox, StartError
+
+logger = logging.getLogger(__name__)
 
 SOURCE = 1 << 18  # bytes of an answer's code
 STDIN_SHARE = 16  # of the memory, for a case's standard input, which is held several times while it is read
 TRIES = 2  # to bring up the sandboxes of an answer
+UNJUDGED = Verdict(parts={"tests": None, "format": None}, solved=None)
 
 INSTRUCTION = """\
 Solve the task in Python 3 with the standard library only. Write the complete code in one block that starts with \
@@ -67,7 +71,13 @@ class CodeConfig(DomainConfig):
         description="full: answers run in a sandbox or not at all; none: where the system offers no sandbox, they run "
         "without one, within reach of files and the network, and as root only; see docs/domains/code.md",
     )
-    seconds: int = Field(5, ge=1, le=600, description="for all tests of an answer, start of the sandboxes excluded")
+    seconds: int = Field(
+        5,
+        ge=1,
+        le=600,
+        description="processor seconds for all tests of an answer, start of the sandboxes excluded; one that takes "
+        "longer is wrong",
+    )
     memory_mib: int = Field(512, ge=64, le=65_536, description="address space of each process of an answer")
     processes: int = Field(8, ge=1, le=1024, description="processes and threads of an answer at a time")
     file_mib: int = Field(8, ge=1, le=4096, description="largest file, and the whole of an answer's temporary folder")
@@ -122,16 +132,40 @@ class Code(Domain):
         return fault_of(reference)
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Runs the last fenced block of an answer.
+        """Verifies one answer; see `verify_all`."""
+        return self.verify_all([Answer(problem, reference, answer)])[0]
+
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        """Runs the last fenced block of each answer, `workers` at a time; each thread only waits for processes.
 
         Raises:
             SandboxError: this system does not offer the isolation that the configuration asks for, or does not start
                 what it has offered.
         """
-        task = read_reference(reference)
-        source = answers.fenced(answer)
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            verdicts = list(shown(pool.map(self._verdict, items), len(items)))
+        # What other programs kept from a processor is tried again when no other answer is there to do so.
+        verdicts = [verdict or self._verdict(item) for verdict, item in zip(verdicts, items, strict=True)]
+        if None in verdicts:
+            logger.warning(
+                "%d of %d answers have no verdict and are left out: other programs kept them from the processor for "
+                "%d s, two times; use a machine with more free processors",
+                verdicts.count(None),
+                len(items),
+                WALL * self.config.seconds,
+            )
+        return [verdict or UNJUDGED for verdict in verdicts]
+
+    def _verdict(self, item: Answer) -> Verdict | None:
+        """Verifies one answer, None where other programs kept it from a processor.
+
+        Raises:
+            SandboxError: there is no sandbox for it.
+        """
+        task = read_reference(item.reference)
+        source = answers.fenced(item.text)
         if isinstance(task, str):
-            return Verdict(parts={"tests": None, "format": None}, solved=None)
+            return UNJUDGED
         if source is None or len(source) > SOURCE:
             return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
         route = levels.choose(self.config.isolation)
@@ -142,6 +176,8 @@ class Code(Domain):
             except StartError as error:
                 failures.append(str(error))
                 continue
+            except LateError:
+                return None
             parts = {"tests": sum(passed) / len(passed), "format": float(compiles)}
             return Verdict(parts=parts, solved=all(passed))
         raise SandboxError(
@@ -149,54 +185,50 @@ class Code(Domain):
             "and none is kept; lower domain.workers if the machine has no processes or memory left, and run it again"
         )
 
-    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
-        """Verifies `workers` answers at a time; each thread only waits for processes."""
-        with ThreadPoolExecutor(self.config.workers) as pool:
-            return list(shown(pool.map(lambda item: self.verify(*item), items), len(items)))
-
     def _run(self, task: Tests | Program, source: str, route: Route) -> tuple[bool, list[bool]]:
         """Whether an answer compiles, and which tests it passes.
 
         Raises:
             StartError: a sandbox did not come up.
+            LateError: other programs kept it from a processor.
         """
         config = self.config
-        # The deadline comes first; the limit of CPU time is for what nobody waits for.
+        # The allowance is spent first; the kernel's limit of CPU time is for what nobody waits for.
         processes = config.processes + isinstance(task, Program)  # one more, which serves the program's runs
         limits = Limits(config.seconds + 1, config.memory_mib, processes, config.file_mib)
         with ExitStack() as stack:
             side = stack.enter_context(Sandbox(answer_role, limits, route))
             tester = stack.enter_context(Sandbox(tester_role, limits, route)) if isinstance(task, Tests) else None
-            side.wait_until_ready()
-            if tester is not None:
-                tester.wait_until_ready()
-            deadline = time.monotonic() + config.seconds
+            sandboxes = [side] if tester is None else [side, tester]
+            for sandbox in sandboxes:
+                sandbox.wait_until_ready()
+            clock = Allowance(config.seconds, [sandbox.gauge for sandbox in sandboxes])
             order = {"source": source, "prefix": "", "entry_point": None}
             if isinstance(task, Tests):
                 order |= {"prefix": task.prefix, "entry_point": task.entry_point}
             compiles, passed = False, [False] * task.count
-            with suppress(GoneError, LateError):
-                side.send(json.dumps(order).encode(), deadline)
-                compiles = side.receive(deadline, 1) == b"1"
+            with suppress(GoneError, SpentError):
+                side.send(json.dumps(order).encode(), clock)
+                compiles = side.receive(clock, 1) == b"1"
                 if compiles and isinstance(task, Program):
-                    passed = [_match(case.stdin, case.stdout, side, deadline) for case in task.cases]
+                    passed = [_match(case.stdin, case.stdout, side, clock) for case in task.cases]
                 elif compiles and isinstance(task, Tests) and tester is not None:
-                    passed = _test(task, side, tester, deadline)
+                    passed = _test(task, side, tester, clock)
             return compiles, passed
 
 
-def _test(task: Tests, side: Sandbox, tester: Sandbox, deadline: float) -> list[bool]:
+def _test(task: Tests, side: Sandbox, tester: Sandbox, clock: Clock) -> list[bool]:
     """Carries calls from the tests to the answer and values back, and returns which tests passed.
 
     Raises:
         GoneError: the tests ended without a verdict.
-        LateError: the deadline has passed.
+        LateError, SpentError: there was not time enough; see `Clock`.
     """
     order = {"setup": task.setup, "tests": task.tests, "entry_point": task.entry_point}
-    tester.send(json.dumps(order).encode(), deadline)
+    tester.send(json.dumps(order).encode(), clock)
     lost = False
     while True:
-        message = tester.receive(deadline, wire.BYTES + 1)
+        message = tester.receive(clock, wire.BYTES + 1)
         kind, body = message[:1], message[1:]
         if kind == b"V":
             verdicts = [flag == ord("1") for flag in body]
@@ -204,22 +236,22 @@ def _test(task: Tests, side: Sandbox, tester: Sandbox, deadline: float) -> list[
         reply = b""
         if not lost:
             try:
-                side.send(body, deadline)
-                reply = side.receive(deadline, wire.BYTES)
+                side.send(body, clock)
+                reply = side.receive(clock, wire.BYTES)
             except GoneError:
                 lost = True  # and stays so: the rest of an overlong line must not become the next reply
-        tester.send(b"R" + reply if reply else b"X", deadline)
+        tester.send(b"R" + reply if reply else b"X", clock)
 
 
-def _match(text: str, wanted: str, side: Sandbox, deadline: float) -> bool:
+def _match(text: str, wanted: str, side: Sandbox, clock: Clock) -> bool:
     """Runs the program on one input and compares its output by lines, without spaces at their ends.
 
     Raises:
         GoneError: the process that runs it is no more.
-        LateError: the deadline has passed.
+        LateError, SpentError: there was not time enough; see `Clock`.
     """
-    side.send(base64.b64encode(text.encode(errors="replace")), deadline)
-    reply = side.receive(deadline, 2 * answer_role.OUTPUT)
+    side.send(base64.b64encode(text.encode(errors="replace")), clock)
+    reply = side.receive(clock, 2 * answer_role.OUTPUT)
     try:
         output = binascii.a2b_base64(reply[1:]).decode(errors="replace")
     except binascii.Error:
