@@ -20,14 +20,14 @@ from pydantic import Field
 from tasks.gdsd.domains import answers, notation
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.sandbox.clocks import WALL
 from tasks.gdsd.sandbox.guest import math_worker
 
 logger = logging.getLogger(__name__)
 
 WORKER = Path(math_worker.__file__)  # by import, so that the file travels with a remote run
 LENGTH = 500  # characters of an answer's expression; the longest of MATH's own has about 150
-START_SECONDS = 60.0  # for the imports of a worker, on a busy machine
-PATIENCE = 4  # the wall clock's limit in CPU limits: a worker that others keep from the CPU is not slow itself
+START_SECONDS = 120.0  # for the imports of a worker, on a busy machine
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")  # and no credentials
 
 INSTRUCTION = """\
@@ -66,7 +66,9 @@ class MathConfig(DomainConfig):
 
     name: Literal["math"] = "math"
     shots: int = Field(0, ge=0, le=len(EXAMPLES), description="worked examples in the prompt, not from the data set")
-    seconds: float = Field(3.0, ge=0.1, le=60, description="CPU seconds for an answer; one that takes longer is wrong")
+    seconds: float = Field(
+        3.0, ge=0.1, le=60, description="processor seconds for an answer; one that takes longer is wrong"
+    )
     memory_mib: int = Field(
         512, ge=256, le=8192, description="MiB of address space of a worker; an answer that needs more is wrong"
     )
@@ -78,7 +80,8 @@ class Math(Domain):
 
     Part `correctness` is 1 where the last box inside the tags equals the reference mathematically, else 0; part
     `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` with a box and nothing around the tags.
-    An answer over a limit is wrong. None, for the correctness: the reference says nothing, or no worker starts.
+    An answer over a limit is wrong. None, for the correctness: the reference holds no expression, no worker starts, or
+    other programs kept it from a processor.
     """
 
     parts = {"correctness": 1.0, "format": 0.0}
@@ -120,10 +123,9 @@ class Math(Domain):
             return "the problem is empty"
         if len(reference) > LENGTH:
             return f"the reference has {len(reference)} characters, more than {LENGTH}"
-        wanted = notation.plain(reference)
-        match self._compare(wanted, wanted):
+        match self._compared([(reference, reference)])[reference, reference]:
             case None:
-                return f"the reference {reference!r:.80} says nothing, or no process that compares starts"
+                return f"math-verify reads no expression in the reference {reference!r:.80}, or could not be run"
             case False:
                 return f"the reference {reference!r:.80} is not found equal to itself within the limits"
         return None
@@ -135,23 +137,52 @@ class Math(Domain):
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Verifies answers in order, in several processes; equal answers to equal references are compared once."""
         boxes = [answers.boxed(answers.tagged(item.text) or "") for item in items]
-        pairs = [
-            (notation.plain(item.reference), notation.plain(box)) if box and len(box) <= LENGTH else None
-            for item, box in zip(items, boxes, strict=True)
-        ]
-        wanted = [pair for pair in dict.fromkeys(pairs) if pair is not None]
-        solved: dict[tuple[str, str], bool | None] = {}
-        if wanted:
-            with ThreadPoolExecutor(min(self.config.workers, len(wanted))) as threads:
-                equal = threads.map(lambda pair: self._compare(*pair), wanted)
-                solved = dict(zip(wanted, shown(equal, len(wanted)), strict=True))
+        wanted = list(
+            dict.fromkeys(
+                (item.reference, box)
+                for item, box in zip(items, boxes, strict=True)
+                if box is not None and 0 < len(box) <= LENGTH
+            )
+        )
+        solved = self._compared(wanted)
         return [
             _verdict(item.text, box, False if pair is None else solved[pair])
             for item, box, pair in zip(items, boxes, pairs, strict=True)
         ]
 
+    def _compared(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool | None]:
+        """Whether the two expressions of each pair are equal; None where that cannot be judged."""
+        late: list[tuple[str, str]] = []  # its methods are atomic
+
+        def compare(pair: tuple[str, str]) -> bool | None:
+            try:
+                return self._compare(*pair)
+            except TimeoutError:
+                late.append(pair)
+                return None
+
+        with ThreadPoolExecutor(self.config.workers) as threads:
+            equal = dict(zip(pairs, shown(threads.map(compare, pairs), len(pairs)), strict=True))
+        # What other programs kept from a processor is tried again when no other answer is there to do so.
+        first = late.copy()
+        equal |= {pair: compare(pair) for pair in first}
+        if lost := len(late) - len(first):
+            logger.warning(
+                "%d of %d different answers have no verdict and are left out: other programs kept them from the "
+                "processor for %g s, two times; use a machine with more free processors",
+                lost,
+                len(pairs),
+                WALL * self.config.seconds,
+            )
+        return equal
+
     def _compare(self, reference: str, expression: str) -> bool | None:
-        """Whether two expressions are equal; a worker that died for no visible reason is replaced once."""
+        """Whether two expressions are equal; a worker that died for no visible reason is replaced once.
+
+        Raises:
+            TimeoutError: the worker was kept from a processor, for it does nothing but compute and has not used up its
+                time.
+        """
         started = False
         for _ in range(2):
             try:
@@ -161,10 +192,10 @@ class Math(Domain):
                 continue
             started = True
             try:
-                reply = worker.ask({"reference": reference, "answer": expression}, PATIENCE * self.config.seconds)
+                reply = worker.ask({"reference": reference, "answer": expression}, WALL * self.config.seconds)
             except TimeoutError:
                 worker.close()
-                return False
+                raise
             except OSError:
                 if worker.close() == -signal.SIGPROF:
                     return False

@@ -34,9 +34,9 @@ def solved(domain: Math, reference: str, expression: str) -> bool | None:
 
 
 def gone(process: int) -> bool:
-    """Whether a worker ends within 10 s; of one that nobody has reaped yet there is no command line."""
+    """Whether a worker ends within a minute; of one that nobody has reaped yet there is no command line."""
     command = Path(f"/proc/{process}/cmdline")
-    for _ in range(100):
+    for _ in range(600):
         try:
             if not command.read_bytes():
                 return True
@@ -103,19 +103,40 @@ def test_verdicts_of_many_answers_are_in_order(domain: Math) -> None:
     assert domain.verify_all([]) == []
 
 
-def test_the_wall_clock_ends_a_worker_that_does_nothing() -> None:
-    """If it fails, a worker that hangs holds up a round for ever, or one that the system killed makes answers wrong."""
+def test_a_worker_without_a_processor_makes_no_answer_wrong() -> None:
+    """If it fails, a worker that hangs holds up a round for ever, or a busy machine makes right answers wrong."""
     domain = Math(MathConfig(seconds=0.2))
     assert solved(domain, "5", "5") is True
     (worker,) = domain._idle
     os.kill(worker.process.pid, signal.SIGSTOP)
-    assert solved(domain, "5", "4") is False
+    assert solved(domain, "5", "2+3") is True, "tried again by another worker"
     assert worker.process.poll() is not None
-    assert solved(domain, "5", "5") is True
     (worker,) = domain._idle
     worker.process.kill()
     worker.process.wait()
     assert solved(domain, "5", "2+3") is True, "the system killed it, and it was replaced"
+
+
+def test_an_answer_that_is_late_twice_is_left_out(
+    domain: Math, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a crowd of answers or a busy machine makes one of them wrong, or nobody learns of it."""
+    asked: list[str] = []
+    ask = Worker.ask
+
+    def late(self: Worker, request: dict[str, str], seconds: float) -> dict[str, bool | None]:
+        asked.append(request["answer"])
+        if request["answer"] == "6" or (asked.count(request["answer"]) < 2 and request["answer"] == "7"):
+            raise TimeoutError
+        return ask(self, request, seconds)
+
+    monkeypatch.setattr(Worker, "ask", late)
+    verdicts = domain.verify_all([Answer("p", "7", tagged(text)) for text in ("6", "7", "8", "7")])
+    assert [verdict.solved for verdict in verdicts] == [None, True, False, True]
+    assert verdicts[0].parts["correctness"] is None
+    assert asked[3:] == ["6", "7"], "after all others"
+    assert "1 of 3 different answers" in caplog.text and "90 s" in caplog.text
+    assert "could not be run" in str(domain.fault("p", "6"))
 
 
 def test_the_limit_of_memory_bites(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,11 +160,11 @@ def test_a_worker_has_its_limits_and_ends_when_half_its_memory_is_used(monkeypat
     assert b"HF_TOKEN" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
     limits = Path(f"/proc/{worker.process.pid}/limits").read_text()
     assert f"{512 * 2**20}" in next(line for line in limits.splitlines() if "address space" in line)
-    assert worker.ask({"reference": "5", "answer": "5"}, 10.0) == {"solved": True, "last": False}
+    assert worker.ask({"reference": "5", "answer": "5"}, 120.0) == {"solved": True, "last": False}
     worker.close()
     worker = Worker(1.0, 110)  # it starts in about 65 MiB
-    assert worker.ask({"reference": "5", "answer": "5"}, 10.0) == {"solved": True, "last": True}
-    assert worker.process.wait(10) == 0
+    assert worker.ask({"reference": "5", "answer": "5"}, 120.0) == {"solved": True, "last": True}
+    assert worker.process.wait(120) == 0
     worker.close()
     with pytest.raises(OSError, match=r"MemoryError|ImportError|has ended"):
         Worker(1.0, 40)

@@ -72,7 +72,10 @@ def write(data: str, **options: object) -> Attack:
 
 
 def time() -> dict[str, Attack]:
-    """To take more of it than there is."""
+    """To take more of it than there is, or to be late without having used it."""
+    work = "for _ in range(300_000): pass\n                os._exit(0)\n"
+    forks = "import os, time\ndef f(x):\n    while True:\n        try:\n            if os.fork() == 0:\n"
+    forks += f"                {work}        except OSError: time.sleep(0.001)\n"
     return {
         "an endless loop": inside("while True: pass", endless=True),
         "stops itself": inside("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", endless=True),
@@ -89,6 +92,19 @@ def time() -> dict[str, Attack]:
             "class Loop:\n    def __del__(self):\n        while True: pass\nLoop()\nreturn x * x + 1", endless=True
         ),
         "sleeps at exit": before("import atexit, time\natexit.register(time.sleep, 1000)", RIGHT, 1.0),
+        "sleeps again and again": inside("import time\nwhile True: time.sleep(0.01)", endless=True),
+        "waits for itself": inside(
+            "import threading; lock = threading.Lock()\nwhile lock.acquire(): pass", endless=True
+        ),
+        "spreads its work": Attack(forks + "        else: os.wait()\n", endless=True),
+        "spreads its work and hides it": before(
+            "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)", forks, endless=True
+        ),
+        "lets others go first": any_of(
+            "os.nice(19)",
+            "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))",
+            "os.sched_setaffinity(0, os.sched_getaffinity(0))",
+        ),
         "colliding hashes": inside("return {(2**61 - 1) * key for key in range(60_000)}", endless=True),
     }
 

@@ -25,7 +25,7 @@ from tests.gdsd.sandbox.attacks import (
 )
 from tests.gdsd.sandbox.sandboxes import left_over, only
 
-SECONDS, PATIENCE = 1, 20  # of the wall clock, for what runs until its time is up and for what does not
+SECONDS, PATIENCE = 1, 20  # of processor time, for what runs until its time is up and for what does not
 THIN = 2  # attacks of each kind in the quick suite
 TESTS = Code().read(
     {"problem": "Square and add one.", "tests": ["assert f(2) == 5", "assert f(3) == 10", "assert f(10) == 101"]}

@@ -1,8 +1,9 @@
 """The system calls that a confined program has no business making, as a filter for the kernel.
 
 Without them a program cannot make namespaces of its own, in which it could mount memory that no limit counts. It cannot
-make files in memory, which no limit counts either, and it cannot reach rarely used parts of the kernel. On a machine
-that is not listed there is no filter. The rest still holds.
+make files in memory, which no limit counts either, and it cannot reach rarely used parts of the kernel. It cannot let
+other programs have the processor before it either, or it could be late without having used its time. On a machine that
+is not listed there is no filter. The rest still holds.
 """
 
 import platform
@@ -38,6 +39,11 @@ REFUSED = {
     "bpf": (321, 280),
     "userfaultfd": (323, 282),
     "memfd_create": (319, 279),
+    "setpriority": (141, 140),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
 }
 EVERYWHERE = {  # the same number on every machine
     "io_uring_setup": 425,
