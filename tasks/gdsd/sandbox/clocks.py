@@ -13,7 +13,7 @@ from typing import Protocol
 from tasks.gdsd.sandbox.gauge import Gauge
 
 TICK = 0.25  # seconds from one look at the programs to the next; what ends sooner is not looked at
-IDLE, WALL = 5, 30  # the limits of time without use of a processor, and of all time, in limits of processor time
+FREE, WALL = 5, 30  # the limits of time in which programs are free to run, and of all time, by that of processor time
 
 
 class LateError(Exception):
@@ -51,31 +51,33 @@ class Deadline:
 class Allowance:
     """The time of programs that take turns, from now on.
 
-    It is spent when they have used `seconds` of processor time, all together, or when for `IDLE` times as long they
-    gave no answer although nothing kept them from a processor: they slept, waited for each other, or hid what they
-    used. A program that was kept from it is late after `WALL` times as long, which says nothing of the program.
+    It is spent when they have used `seconds` of processor time, all together. It is also spent when they were free to
+    run for `FREE` times as long and have not answered: they slept, waited for each other, or hid what they used. Free
+    is who asks for no processor, or to that share who gets one. Programs that others kept from a processor are late
+    after `WALL` times as long, which says nothing of the programs.
     """
 
     def __init__(self, seconds: float, gauges: Sequence[Gauge]) -> None:
         now = time.monotonic()
         self._seconds, self._gauges = seconds, gauges
         self._end, self._next = now + WALL * seconds, now + TICK
-        self._idle = 0.0
+        self._free = 0.0
 
     def wait(self, end: socket.socket, event: int) -> None:
         """Waits while there is time left; see `Clock`."""
         poller = _poller(end, event)
         if time.monotonic() >= self._next:
-            self._look()  # in time that the host itself took, which is not charged
+            self._look()  # the host itself took this time, so nobody is charged
         while not poller.poll(_milliseconds(self._next)):
-            # It may have answered while the host was kept from a processor.
-            if not self._look() and not poller.poll(0):
-                self._idle += TICK
-            if self._idle >= IDLE * self._seconds:
+            share = self._look()
+            # They may have answered while the host was kept from a processor.
+            if not poller.poll(0):
+                self._free += TICK * share
+            if self._free >= FREE * self._seconds:
                 raise SpentError
 
-    def _look(self) -> bool:
-        """Whether the programs are kept waiting, or may be, since the kernel does not show them."""
+    def _look(self) -> float:
+        """The share of the time since the last look in which the programs were free; 0 where the kernel hides them."""
         looks = [gauge.look() for gauge in self._gauges]
         if sum(look.seconds for look in looks) >= self._seconds:
             raise SpentError
@@ -83,7 +85,9 @@ class Allowance:
         if now >= self._end:
             raise LateError
         self._next = now + TICK
-        return any(look.kept_waiting for look in looks) or not any(look.seen for look in looks)
+        if any(look.ready for look in looks):
+            return sum(look.processors for look in looks)
+        return float(any(look.seen for look in looks))
 
 
 def _poller(end: socket.socket, event: int) -> select.poll:

@@ -1,13 +1,13 @@
 """What the processes of a sandbox do, as the kernel tells the host: no program can say anything else of itself."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 TICKS = os.sysconf("SC_CLK_TCK")  # a second, of the times in /proc/PID/stat
-STATE, OWN, REAPED = slice(0, 1), slice(11, 15), slice(13, 15)  # fields of that file, behind the name
-HALF = 0.5  # of a processor
+STATE, OWN, REAPED, BORN = 0, slice(11, 15), slice(13, 15), 19  # fields of that file, behind the name
 
 
 class Look(NamedTuple):
@@ -15,7 +15,8 @@ class Look(NamedTuple):
 
     seconds: float  # of processor time so far, of all its programs together
     seen: bool  # there are programs, and the kernel shows them
-    kept_waiting: bool  # threads are ready to run, and together they get less than half a processor
+    ready: bool  # a thread runs, or would if it had a processor
+    processors: float  # that its threads had since the last look, on average
 
 
 class Gauge:
@@ -24,27 +25,28 @@ class Gauge:
     def __init__(self, pid: int, wrapped: bool) -> None:
         self._pid = pid  # of the watchdog, or of bubblewrap, whose only child it is
         self._wrapped = wrapped
-        self._times: dict[int, tuple[int, int]] = {}  # of each thread at the last look
+        self._ran: dict[int, float] = {}  # seconds of each thread at the last look
+        self._last = 0.0
 
     def look(self) -> Look:
-        """Returns what there is to see since the last look."""
+        """Returns what there is to see."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
         top = next(iter(_children(self._pid)), 0) if self._wrapped else self._pid
         ticks = sum(map(int, _stat(f"/proc/{top}/stat")[REAPED]))  # of orphans; the watchdog's own time is ours
-        times: dict[int, tuple[int, int]] = {}
+        ran: dict[int, float] = {}
         seen, ready, processors = False, False, 0.0
         for pid in _descendants(top):
-            fields = _stat(f"/proc/{pid}/stat")
-            ticks += sum(map(int, fields[OWN]))
-            seen |= bool(fields)
+            ticks += sum(map(int, _stat(f"/proc/{pid}/stat")[OWN]))
             for thread in _threads(pid):
-                times[thread] = ran, waited = _times(pid, thread)
-                if _stat(f"/proc/{pid}/task/{thread}/stat")[STATE] == [b"R"]:
-                    before = self._times.get(thread, (0, 0))
-                    ran, waited = ran - before[0], waited - before[1]
-                    ready = True
-                    processors += ran / (ran + waited) if ran > 0 else 0.0
-        self._times = times
-        return Look(ticks / TICKS, seen, ready and processors < HALF)
+                if fields := _stat(f"/proc/{pid}/task/{thread}/stat"):
+                    seen = True
+                    ready |= fields[STATE] == b"R"
+                    ran[thread] = _ran(pid, thread)
+                    since = max(self._last, (int(fields[BORN]) + 1) / TICKS)  # at the latest: they are whole ticks
+                    more = ran[thread] - self._ran.get(thread, 0.0)
+                    processors += more / max(more, now - since) if more > 0 else 0.0
+        self._ran, self._last = ran, now
+        return Look(ticks / TICKS, seen, ready, processors)
 
 
 def _descendants(pid: int) -> Iterator[int]:
@@ -65,10 +67,9 @@ def _threads(pid: int) -> list[int]:
     return []
 
 
-def _times(pid: int, thread: int) -> tuple[int, int]:
-    """Nanoseconds for which a thread ran, and for which it was ready and had no processor; 0 where nobody counts."""
-    ran, waited, *_ = map(int, _read(f"/proc/{pid}/task/{thread}/schedstat").split() or (0, 0))
-    return ran, waited
+def _ran(pid: int, thread: int) -> float:
+    """Seconds for which a thread had a processor, to the nanosecond; 0 where the kernel does not say so."""
+    return int(_read(f"/proc/{pid}/task/{thread}/schedstat").partition(b" ")[0] or 0) / 1e9
 
 
 def _stat(path: str) -> list[bytes]:

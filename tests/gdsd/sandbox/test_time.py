@@ -117,21 +117,22 @@ class Scripted(Gauge):
 
 
 @pytest.mark.parametrize(
-    ("looks", "idle", "wall", "error"),
+    ("looks", "free", "wall", "error"),
     [
-        ([Look(0.06, True, True), Look(0.05, True, True)], 1e9, 1e9, SpentError),
-        ([Look(0.0, True, False), Look(0.0, True, False)], 0.1, 1e9, SpentError),
-        ([Look(0.0, True, False), Look(0.0, False, False)], 0.1, 1e9, SpentError),
-        ([Look(0.0, True, False), Look(0.09, True, True)], 1e-9, 1.0, LateError),
-        ([Look(0.0, False, False)], 1e-9, 1.0, LateError),
+        ([Look(0.06, True, True, 0.0), Look(0.05, True, True, 0.0)], 1e9, 1e9, SpentError),
+        ([Look(0.0, True, False, 0.0), Look(0.0, True, False, 0.0)], 0.1, 1e9, SpentError),
+        ([Look(0.0, True, False, 0.0), Look(0.0, False, False, 0.0)], 0.1, 1e9, SpentError),
+        ([Look(0.0, True, True, 0.2), Look(0.0, True, False, 0.1)], 0.1, 1e9, SpentError),
+        ([Look(0.0, True, False, 0.0), Look(0.09, True, True, 0.0)], 1e-9, 1.0, LateError),
+        ([Look(0.0, False, False, 0.0)], 1e-9, 1.0, LateError),
     ],
-    ids=["both used it up", "sleeps", "sleeps beside one that has ended", "kept waiting", "cannot be seen"],
+    ids=["used it up", "sleeps", "sleeps beside one that has ended", "hides its use", "kept waiting", "cannot be seen"],
 )
 def test_what_ends_a_wait(
-    looks: list[Look], idle: float, wall: float, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    looks: list[Look], free: float, wall: float, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, what was kept from a processor counts as wrong, or what only slept is spared."""
-    for name, value in (("TICK", 0.001), ("IDLE", idle), ("WALL", wall)):
+    for name, value in (("TICK", 0.001), ("FREE", free), ("WALL", wall)):
         monkeypatch.setattr(clocks, name, value)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(error):
