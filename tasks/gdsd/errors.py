@@ -17,6 +17,15 @@ class ConfigError(GdsdError, ValueError):
     """A configuration was refused: the message has the dotted path, the value, what is allowed and the nearest name."""
 
 
+class RepeatedKeyError(ConfigError):
+    """A mapping of a configuration or data file has a key twice; the arguments are the key and both values."""
+
+    def __str__(self) -> str:
+        """Says which key, and what would have been lost."""
+        key, first, second = (f"{argument!r:.60}" for argument in self.args)
+        return f"the key {key} stands twice in one mapping, with {first} and with {second}; remove one of them"
+
+
 class DataError(GdsdError, ValueError):
     """A table, prompt file or data folder does not have the declared schema or content."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from tasks.gdsd.errors import ConfigError, GdsdError
+from tasks.gdsd.errors import ConfigError, GdsdError, RepeatedKeyError
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Item = TypeVar("Item")
@@ -26,11 +26,13 @@ class StrictJson(BaseModel):
         Raises:
             ConfigError: naming each refused field.
         """
-        plain = json.dumps(json.loads(json_data, parse_float=_whole_if_possible))
         try:
+            plain = json.dumps(json.loads(json_data, parse_float=_whole_if_possible, object_pairs_hook=once))
             return super().model_validate_json(plain, strict=True)
         except ValidationError as error:
             raise ConfigError(explain(cls, error)) from None
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{cls.__name__} refused: this is no JSON: {error}") from None
         except GdsdError as error:
             raise error.with_traceback(None) from None  # its way through pydantic says nothing
 
@@ -63,6 +65,22 @@ def distinct(values: list[Item]) -> list[Item]:
     if twice := [str(value) for place, value in enumerate(values) if value in values[:place]]:
         raise ValueError(f"has {', '.join(twice)} more than once; name it once")
     return values
+
+
+def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Makes an object of JSON (json's `object_pairs_hook`), which json would make of the last of several equal keys.
+
+    Raises:
+        RepeatedKeyError: a key stands twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        first: dict[str, object] = {}
+        for key, value in pairs:
+            if key in first:
+                raise RepeatedKeyError(key, first[key], value)
+            first[key] = value
+    return found
 
 
 def _whole_if_possible(text: str) -> int | float:

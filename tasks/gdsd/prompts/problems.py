@@ -11,6 +11,7 @@ from tasks.gdsd.config.prompts import PromptConfig, Source, TestConfig
 from tasks.gdsd.domains import Domain, DomainChoice, Problem, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.prompts import near_duplicates, sources
+from tasks.gdsd.prompts.formats import Cells, foreign
 
 
 def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dict[str, pa.Table]:
@@ -82,80 +83,92 @@ def _tabulate(domain: Domain, split: str, problems: Iterable[Problem]) -> pa.Tab
 def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusable: list[str]) -> pa.Table:
     """Turns a source's rows into problems: as they stand where they are problems already, else by the domain.
 
-    Rows with `reference` and `problem`, or `prompt` for the problem, are problems already.
+    Rows with `reference` and `problem`, or `prompt` for the problem, are problems already. Only columns that are used
+    are looked at.
     """
-    table = sources.load(source)
-    renamed = {theirs: ours for ours, theirs in config.columns.items()}
-    if missing := sorted(set(renamed) - set(table.column_names)):
+    ours = dict.fromkeys([*tables.PROMPTS.names, *domain.columns])
+    taken = set(config.columns.values())
+    theirs = {name: config.columns.get(name, name) for name in ours if name in config.columns or name not in taken}
+    source_rows = sources.load(source, set(theirs.values()))
+    listed = ", ".join(map(repr, source_rows.columns))
+    if missing := sorted(taken - set(source_rows.columns)):
+        raise DataError(f"prompts.columns names {', '.join(missing)}, but the {split} source has the columns {listed}")
+    names = {name: their for name, their in theirs.items() if their in source_rows.columns}
+    if {"reference", "prompt"} <= names.keys() and "problem" not in names:
+        names["problem"] = names.pop("prompt")
+    stand = {"reference", "problem"} <= names.keys()
+    if not stand and not any(name in names for name in domain.columns):
         raise DataError(
-            f"prompts.columns names {', '.join(missing)}, but the {split} source has the columns "
-            f"{', '.join(table.column_names)}"
+            f"the {split} source has the columns {listed}, but wanted are {', '.join(domain.columns)}; say by "
+            "prompts.columns which of them is which"
         )
-    kept = [name for name in table.column_names if name in renamed or name not in config.columns]
-    table = table.select(kept).rename_columns([renamed.get(name, name) for name in kept])
-    names = set(table.column_names)
-    if "reference" in names and "prompt" in names and "problem" not in names:
-        table = table.append_column("problem", table["prompt"]).drop_columns(["prompt"])
-    elif not {"reference", "problem"} <= names:
-        table, faults = _translate(domain, split, table)
-        if config.unusable == "drop":
-            unusable += faults
-        else:
-            _refuse(faults, f"of {table.num_rows + len(faults)} rows of the {split} source cannot be read")
-    if config.unusable == "drop":
-        table = _usable(domain, split, table, unusable)
-    names = set(table.column_names)
-    if "prompt" not in names:
-        phrased = [
-            domain.phrase(text) if isinstance(text, str) and text.strip() else text
-            for text in table["problem"].to_pylist()
-        ]
-        table = table.append_column("prompt", pa.array(phrased, table["problem"].type))
-    if "id" not in names:
-        table = table.append_column("id", pa.array([f"{split}-{index:06d}" for index in range(table.num_rows)]))
-    # The names are the declared ones, but types and content are as they came: the quality suite checks them.
-    return table.select([name for name in tables.PROMPTS.names if name in table.column_names])
-
-
-def _translate(domain: Domain, split: str, table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Returns the problems that the domain reads out of rows, and what is wrong with the other rows."""
-    present = [name for name in domain.columns if name in table.column_names]
-    if not present:
-        raise DataError(
-            f"the {split} source has the columns {', '.join(table.column_names)}, but wanted are "
-            f"{', '.join(domain.columns)}; say by prompts.columns which of them is which"
-        )
-    rows: list[dict[str, object]] = []
+    needed = [name for name in names if name in (tables.PROMPTS.names if stand else ("id", *domain.columns))]
+    rows: list[Cells] = []
     faults: list[str] = []
-    for index, row in enumerate(table.select([*present, *(["id"] if "id" in table.column_names else [])]).to_pylist()):
+    for index, row in enumerate(source_rows.rows):
         try:
-            problem, reference = domain.read({name: row[name] for name in present})
+            cells = _cells({name: row.get(names[name]) for name in needed})
+            made = _as_it_stands(cells) if stand else _translate(domain, cells)
+            if config.unusable == "drop":
+                _require_usable(domain, made)
+            name = made["id"] if stand and "id" in made else _id(split, made.get("id", index))
+            rows.append({"prompt": _prompt(domain, made["problem"])} | made | {"id": name})
         except DataError as error:
             faults.append(f"row {index}: {error}"[:300])
-        except KeyError as error:
-            if error.args[0] not in set(domain.columns) - set(present):
-                raise
-            faults.append(f"row {index}: column {error} is missing; say by prompts.columns where it is")
-        else:
-            # Data sets number the rows of each split from 0, but an id is a text of its own in all splits.
-            own = row.get("id", index)
-            name = f"{split}-{own:06d}" if isinstance(own, int) else own
-            rows.append({"id": name, "problem": problem, "reference": reference})
-    text = pa.string()  # also where no row could be read
-    return pa.Table.from_pylist(rows, pa.schema([("id", text), ("problem", text), ("reference", text)])), faults
+    if config.unusable == "drop":
+        unusable += [f"{split} {fault}" for fault in faults]
+    else:
+        _refuse(faults, f"of {len(source_rows.rows)} rows of the {split} source cannot be read")
+    # Nulls are left to the quality suite, so that these columns may have them.
+    return pa.Table.from_pylist(rows, pa.schema([(name, tables.TEXT) for name in tables.PROMPTS.names]))
 
 
-def _usable(domain: Domain, split: str, table: pa.Table, unusable: list[str]) -> pa.Table:
-    """Leaves out the problems that have a fault; what is no text is left to the quality suite."""
-    kept = []
-    for index, row in enumerate(table.select(["problem", "reference"]).to_pylist()):
-        texts = isinstance(row["problem"], str) and isinstance(row["reference"], str)
-        fault = domain.fault(row["problem"], row["reference"]) if texts else None
-        if fault is None:
-            kept.append(index)
-        else:
-            unusable.append(f"{split} row {index}: {fault}"[:300])
-    return _pick(table, kept)
+def _cells(row: Cells) -> Cells:
+    for name, value in row.items():
+        if (what := foreign(value)) is not None:
+            raise DataError(f"{name} holds {what}")
+    return row
+
+
+def _as_it_stands(row: Cells) -> Cells:
+    for name, value in row.items():
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{name} must be of type text, not {type(value).__name__}: {value!r:.60}")
+    return row
+
+
+def _translate(domain: Domain, row: Cells) -> Cells:
+    """Returns the problem that the domain reads out of a row, and the row's id."""
+    try:
+        problem, reference = domain.read({name: value for name, value in row.items() if name in domain.columns})
+    except KeyError as error:
+        if error.args[0] in row or error.args[0] not in domain.columns:
+            raise
+        raise DataError(f"column {error} is missing; say by prompts.columns where it is") from None
+    return {"problem": problem, "reference": reference} | ({"id": row["id"]} if "id" in row else {})
+
+
+def _require_usable(domain: Domain, row: Cells) -> None:
+    problem, reference = row["problem"], row["reference"]
+    if not isinstance(problem, str) or not isinstance(reference, str):
+        raise DataError("problem or reference is null")
+    if (fault := domain.fault(problem, reference)) is not None:
+        raise DataError(fault)
+
+
+def _prompt(domain: Domain, problem: object) -> object:
+    return domain.phrase(problem) if isinstance(problem, str) and problem.strip() else problem
+
+
+def _id(split: str, own: object) -> object:
+    """Data sets number the rows of each split from 0, but an id is a text of its own in all splits."""
+    if isinstance(own, float) and own.is_integer():  # as pandas writes whole numbers of a column with nulls
+        own = int(own)
+    if type(own) is int or (isinstance(own, str) and own.isascii() and own.isdecimal()):  # CSV has texts only
+        return f"{split}-{own!s:0>6}"
+    if own is not None and not isinstance(own, str):
+        raise DataError(f"id must be a text or a whole number, not {own!r:.60}")
+    return own
 
 
 def _order(rows: int, seed: int) -> list[int]:

@@ -69,7 +69,7 @@ from tasks.gdsd.errors import DataError
 found = []
 for text in sys.argv[1:]:
     try:
-        found.append(sources.load(HubDataset.model_validate_json(text)).to_pylist())
+        found.append(sources.load(HubDataset.model_validate_json(text), {"question", "answer"}).rows)
     except DataError as error:
         found.append(str(error))
 print(json.dumps(found))
