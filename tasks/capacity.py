@@ -8,8 +8,6 @@ import json
 import sys
 from collections.abc import Sequence
 
-import yaml
-
 from tasks.describe import device_of, read
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import GdsdError
@@ -78,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config, family, shape = read(given.config)
         config = config if given.prompts is None else with_prompts(config, given.prompts)
-    except (OSError, yaml.YAMLError, GdsdError) as error:
+    except (OSError, GdsdError) as error:
         print(error, file=sys.stderr)
         return 1
     device = device_of(config, shape, given.device or (None if config.hardware.distill.kind in DEVICES else "h100"))

@@ -4,16 +4,14 @@ python -m tasks.describe configs/llada_gsm8k.yaml --device h100
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from tasks.flyte.store_options import storage_options
 from tasks.gdsd import files
+from tasks.gdsd.config import written
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
@@ -48,10 +46,9 @@ def read(path: str) -> tuple[TrainConfig, Family, Shape]:
 
     Raises:
         OSError: the file cannot be read.
-        yaml.YAMLError: it is neither YAML nor JSON.
-        GdsdError: it is refused, or the model is not known.
+        GdsdError: it is no YAML or JSON, is refused, or the model is not known.
     """
-    config = TrainConfig.model_validate_json(json.dumps(yaml.safe_load(Path(path).read_text())))
+    config = TrainConfig.model_validate_json(written.read(path))
     return config, *shape_of(config.policy)
 
 
@@ -114,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     try:
         config, family, shape = read(given.config)
-    except (OSError, yaml.YAMLError, GdsdError) as error:
+    except (OSError, GdsdError) as error:
         print(error, file=sys.stderr)
         return 1
     device = device_of(config, shape, given.device)

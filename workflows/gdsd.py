@@ -35,6 +35,7 @@ from tasks.compare import CompareResult, choose_learning_rate, record_series, re
 from tasks.evaluate import Evaluated, select_best
 from tasks.flyte.console import shorten_help, speak
 from tasks.flyte.hardware import on
+from tasks.flyte.inputs import read_strictly
 from tasks.flyte.local import forget_vanished_results, leave_nothing_behind
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
@@ -58,6 +59,7 @@ from workflows.rounds import assess, run_rounds
 
 speak()
 shorten_help()
+read_strictly()
 forget_vanished_results()
 leave_nothing_behind()
 ship(reach(__name__))

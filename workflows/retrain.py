@@ -22,13 +22,10 @@ Everything between is as in `train` and `evaluate`. These variables are read whe
 | `GDSD_NOTIFY`         | mail addresses, separated by commas, that hear of each run's end |
 """
 
-import json
 import os
 from datetime import datetime
-from pathlib import Path
 from typing import TypeVar
 
-import yaml
 from flytekit import CronSchedule, Email, LaunchPlan, workflow
 from flytekit.models.concurrency import ConcurrencyLimitBehavior, ConcurrencyPolicy
 from flytekit.models.core.execution import WorkflowExecutionPhase
@@ -38,6 +35,7 @@ from tasks import failure
 from tasks.flyte.hardware import on
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
+from tasks.gdsd.config import written
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig
@@ -142,8 +140,7 @@ Configuration = TypeVar("Configuration", bound=Config)
 def _configured(model: type[Configuration], variable: str) -> Configuration:
     """Reads the configuration whose file an environment variable names."""
     file = os.environ.get(variable)
-    written = yaml.safe_load(Path(file).read_text("utf-8")) if file else {}
-    return model.model_validate_json(json.dumps(written))
+    return model.model_validate_json(written.read(file)) if file else model()
 
 
 def _notifications() -> list[Email]:

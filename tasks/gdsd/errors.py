@@ -23,7 +23,7 @@ class RepeatedKeyError(ConfigError):
     def __str__(self) -> str:
         """Says which key, and what would have been lost."""
         key, first, second = (f"{argument!r:.60}" for argument in self.args)
-        return f"the key {key} stands twice in one mapping, with {first} and with {second}; remove one of them"
+        return f"the key {key} stands twice in one mapping, with {first} and with {second}; join them, or remove one"
 
 
 class DataError(GdsdError, ValueError):

@@ -4,8 +4,9 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import yaml
 from pydantic import BaseModel
+
+from tasks.gdsd.config import written
 
 # The figures name these colours too, so that they follow the reader's light or dark mode.
 STYLE = """
@@ -124,4 +125,4 @@ def table_markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def as_yaml(config: BaseModel) -> str:
     """Returns a configuration as a file has it."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return written.write(config.model_dump(mode="json"))

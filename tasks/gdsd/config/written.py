@@ -1,0 +1,132 @@
+"""Configurations as people write them: YAML or JSON comes in, and JSON with one reading goes out.
+
+Of YAML's rules these are the ones that all programs share: `1e-4` is a number, dates and `1:30` are texts, and every
+key is a text. `yes` and `010`, on which they differ, are refused.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import yaml
+from pydantic import JsonValue
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from tasks.gdsd.errors import ConfigError, RepeatedKeyError
+from tasks.gdsd.strict import once
+
+TAG = "tag:yaml.org,2002:"
+MERGE, TEXT = f"{TAG}merge", f"{TAG}str"
+KINDS = [f"{TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
+FLOAT = re.compile(r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$")
+DIGITS = "0123456789"
+# What a scalar without quotes is, and the characters that it may begin with. The first pattern that fits says it.
+SCALARS = (
+    (MERGE, re.compile("<<$"), ["<"]),
+    (f"{TAG}null", re.compile("(~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    (f"{TAG}bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    ("!flag", re.compile("(?i:yes|no|on|off)$"), list("yYnNoO")),
+    ("!octal", re.compile("[-+]?0[0-9_]+$"), list("-+0")),
+    (f"{TAG}int", re.compile("[-+]?(0|[1-9][0-9_]*)$"), list(f"-+{DIGITS}")),
+    (f"{TAG}float", FLOAT, list(f"-+.{DIGITS}")),
+)
+REFUSED = {
+    "!flag": "is a truth value to some programs and a text to others; write true or false, or put it in quotes",
+    "!octal": "is octal to some programs and decimal to others; leave out the leading zeros, or put it in quotes",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Makes what JSON can hold, and refuses what has two readings."""
+
+    def compose_mapping_node(self, anchor: dict[str, Node]) -> MappingNode:
+        """Reads a mapping's keys as texts, each of which stands once; those that are merged into it may be set anew."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for place, (key, value) in enumerate(node.value):
+            if not isinstance(key, ScalarNode):
+                raise _refusal("a key has to be a text", key)
+            if key.value in lines:
+                raise _refusal(f"the key {key.value!r} stands in line {lines[key.value]} too; join them", key)
+            lines[key.value] = key.start_mark.line + 1
+            if key.tag != MERGE:
+                node.value[place] = (ScalarNode(TEXT, key.value, key.start_mark, key.end_mark), value)
+        return node
+
+    def refuse(self, node: ScalarNode) -> None:
+        """Refuses a scalar on which programs differ."""
+        raise _refusal(f"`{node.value}` {REFUSED[node.tag]}", node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around texts that other programs, or the loader, would take for something else."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {kind: yaml.SafeLoader.yaml_constructors[kind] for kind in (*KINDS, None)}
+for tag, pattern, beginnings in SCALARS:
+    _Loader.add_implicit_resolver(tag, pattern, beginnings)
+for tag in REFUSED:
+    _Loader.add_constructor(tag, _Loader.refuse)
+_Dumper.add_implicit_resolver(f"{TAG}float", FLOAT, list(f"-+.{DIGITS}"))
+
+
+def _refusal(problem: str, node: Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def given(text: str) -> str:
+    """Returns as JSON what a command was given: the name of a file, or JSON itself.
+
+    Raises:
+        OSError: the file cannot be read.
+        ConfigError: there is no such file, or it is refused.
+    """
+    if os.path.isfile(text):
+        return read(text)
+    try:
+        return json.dumps(json.loads(text, object_pairs_hook=once))
+    except RepeatedKeyError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{text!r:.200} is neither a file that is there nor JSON: {error}") from None
+
+
+def read(path: str | Path) -> str:
+    """Returns the configuration of a file as JSON.
+
+    Raises:
+        OSError: the file cannot be read.
+        ConfigError: it is refused.
+    """
+    return parse(Path(path).read_bytes(), str(path))
+
+
+def parse(data: bytes, name: str) -> str:
+    """Returns the configuration that a file of this name holds as JSON. It is JSON where the name ends in .json.
+
+    Raises:
+        ConfigError: it is neither YAML nor JSON, or something else than one mapping, or can be read in two ways.
+    """
+    try:
+        value = json.loads(data, object_pairs_hook=once) if name.endswith(".json") else yaml.load(data, _Loader)
+        text = json.dumps(value)
+    except RepeatedKeyError as error:
+        key = json.dumps(error.args[0]).encode()
+        lines = ", ".join(str(number) for number, line in enumerate(data.splitlines(), 1) if key in line)
+        raise ConfigError(f"{name}, lines {lines}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{name}{where}: {' '.join(filter(None, [error.context, error.problem]))}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else f"{text:.60}"
+        raise ConfigError(f"{name} holds {found}, but a configuration is a mapping such as {{rounds: 3}}")
+    return text
+
+
+def write(value: JsonValue) -> str:
+    """Returns YAML that `read` reads as this value again, and so does any other program."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
