@@ -74,6 +74,8 @@ class Domain(ABC):
     generates: ClassVar[bool] = False  # whether `problems` makes problems
     problem_pattern: ClassVar[str] = r"(?s)^.*\S.*$"  # what every problem in a table must match
     reference_pattern: ClassVar[str] = r"(?s)^.*\S.*$"
+    problem_form: ClassVar[str] = ""  # the pattern in words, for whoever has to correct a file
+    reference_form: ClassVar[str] = ""
 
     def problems(self, seed: int) -> Iterator[Problem]:
         """Yields distinct problems, deterministic by the seed.

@@ -99,6 +99,7 @@ class Code(Domain):
         "def add(left, right):\n    return left + right\n",
     )
     reference_pattern = r"(?s)^\{.*\}$"
+    reference_form = "the record of tests that this project makes of a row, which is JSON"
 
     def __init__(self, config: CodeConfig = CodeConfig()) -> None:
         self.config = config

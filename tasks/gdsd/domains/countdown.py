@@ -103,6 +103,8 @@ class Countdown(Domain):
     generates = True
     problem_pattern = PROBLEM
     reference_pattern = r"^[0-9+\-*/() ]{1,200}$"
+    problem_form = "numbers and a target, such as 3,5,7:22"
+    reference_form = "numbers, + - * / and parentheses, such as 7+5*3, in at most 200 characters"
 
     def __init__(self, config: CountdownConfig = CountdownConfig()) -> None:
         self.config = config

@@ -63,6 +63,8 @@ class Sudoku(Domain):
     generates = True
     problem_pattern = r"^[1-4.]{16}$"
     reference_pattern = r"^[1-4]{16}$"
+    problem_form = "16 characters, row by row: 1, 2, 3, 4, or . for an empty cell"
+    reference_form = "16 characters, row by row: 1, 2, 3 or 4"
 
     def __init__(self, config: SudokuConfig = SudokuConfig()) -> None:
         self.config = config

@@ -32,6 +32,7 @@ class Finding:
     unexpected: int  # rows; all of them where the expectation is about the table or an aggregate
     total: int  # rows the expectation looked at
     examples: list[str]  # first offending rows, counted from 0; empty where the expectation holds
+    wanted: str  # what the expectation asks for, in words; empty where its name says so
 
     @property
     def where(self) -> str:
@@ -42,7 +43,8 @@ class Finding:
     def summary(self) -> str:
         """The finding on one line."""
         counts = f"{self.where}: {self.expectation}: {self.unexpected} of {self.total} rows"
-        return f"{counts}; {', '.join(self.examples)}" if self.examples else counts
+        wanted = self.wanted and f"wanted: {self.wanted}"
+        return "; ".join(filter(None, [counts, wanted, ", ".join(self.examples)]))
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class QualityReport:
         for finding in (*self.failures, *self.warnings, *passed):
             result = "passed" if finding.success else "FAILED" if finding.severity == "critical" else "warning"
             counts = f"{finding.unexpected} of {finding.total}"
-            cells = [escape(text) for text in (result, finding.where, finding.expectation, counts)]
+            expectation = ": ".join(filter(None, [finding.expectation, finding.wanted]))
+            cells = [escape(text) for text in (result, finding.where, expectation, counts)]
             cells.append("<br>".join(map(escape, finding.examples)))
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         counts = f"passed {len(passed)} of {len(self.findings)} expectations; rows are counted from 0"
@@ -90,13 +93,20 @@ class QualityReport:
         raise QualityError("\n".join([f"{self.name}: {counts}:", *lines, self.remedy]))
 
 
-def expect(name: str, severity: Severity = "critical", **options: object) -> "Expectation":
-    """Returns an expectation by its name in Great Expectations; `warning` lets a table that fails it pass."""
+def expect(name: str, severity: Severity = "critical", wanted: str = "", **options: object) -> "Expectation":
+    """Returns an expectation by its name in Great Expectations.
+
+    Args:
+        severity: `warning` lets a table that fails it pass.
+        wanted: what it asks for, in words.
+    """
     # A suite that is given plain dicts drops those it does not understand; this raises.
     with quiet():
         from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
         from great_expectations.expectations.metadata_types import FailureSeverity
-    return ExpectationConfiguration(name, options, severity=FailureSeverity(severity)).to_domain_obj()
+    return ExpectationConfiguration(
+        name, options, severity=FailureSeverity(severity), meta={"wanted": wanted}
+    ).to_domain_obj()
 
 
 def validate(
@@ -150,6 +160,7 @@ def _finding(table: str, rows: int, columns: Sequence[str], result: "Expectation
         unexpected=seen.get("unexpected_count", 0 if success else rows),
         total=seen.get("element_count", rows),
         examples=[shorten(example) for example in examples],
+        wanted=(config.meta or {}).get("wanted", ""),
     )
 
 

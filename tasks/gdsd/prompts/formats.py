@@ -63,6 +63,8 @@ def read(path: Path, wanted: Collection[str]) -> Rows:
     parquet = head.startswith(PARQUET)
     if parquet != (path.suffix == ".parquet"):
         raise DataError(f"it is {'' if parquet else 'not '}Parquet; give it the suffix of what it is")
+    if path.suffix == ".csv" and head.startswith((b"{", b"[")):
+        raise DataError("it is JSON; give it the suffix of what it is")
     if b"\0" in head and not parquet:
         raise DataError("it has NUL characters and is no text, or one in UTF-16; save it as UTF-8")
     try:
@@ -70,7 +72,7 @@ def read(path: Path, wanted: Collection[str]) -> Rows:
     except UnicodeDecodeError as error:
         raise DataError(f"{_undecodable(path)} is not UTF-8 ({error.reason}); save it as UTF-8") from None
     if not found.rows:
-        raise DataError("there is none")
+        raise DataError("it has no rows")
     return found
 
 
@@ -193,29 +195,31 @@ DECODER = json.JSONDecoder(object_pairs_hook=once, parse_float=_number)
 def _csv(path: Path, wanted: Collection[str]) -> Rows:
     csv.field_size_limit(FIELD)
     with path.open(newline="", encoding=ENCODING) as file:
-        reader = csv.reader(file, strict=True)
+        first = file.readline()
+        if "," not in first and (other := next((sign for sign in ";\t|" if sign in first), None)):
+            raise DataError(f"its columns are separated by {other!r}; save it with commas")
+        file.seek(0)
+        reader, begun = csv.reader(file, strict=True), 1
+        odd: list[str] = []
+        rows: list[Cells] = []
         try:
             header = next(filter(None, reader), [])
-            if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
-                raise DataError(f"its columns are separated by {separator!r}; save it with commas")
             places = {name: header.index(name) for name in _distinct(header, wanted)}
-            odd: list[str] = []
-            rows: list[Cells] = []
-            begin = reader.line_num + 1
+            begun = reader.line_num + 1
             for fields in reader:
                 if len(fields) == len(header):
                     rows.append({name: fields[place] or None for name, place in places.items()})
                 elif fields:  # a blank line has none
-                    odd.append(f"line {begin} has {len(fields)}: {','.join(fields)!r:.60}")
-                begin = reader.line_num + 1
+                    odd.append(f"line {begun} has {len(fields)}, {','.join(fields)!r:.60}")
+                begun = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
-                f"line {reader.line_num}: {error}; put texts with commas, quotes or line breaks in double quotes, and "
-                "write a quote inside of them twice"
+                f"in what begins in line {begun}: {error}; put texts with commas, quotes or line breaks in double "
+                "quotes, and write a quote inside of them twice"
             ) from None
     if odd:
         raise DataError(
-            f"the header has {len(header)} fields, but {len(odd)} rows have more or fewer: "
+            f"{len(odd)} of {len(rows) + len(odd)} rows do not have the {len(header)} fields of the header: "
             f"{'; '.join(odd[:LISTED])}. Put texts with commas in double quotes, and end no line with a comma"
         )
     return Rows(header, rows)
@@ -253,5 +257,5 @@ def _distinct(names: list[str], wanted: Collection[str]) -> list[str]:
     """The wanted names among those of a file, each of which has to mean one column."""
     found = [name for name in names if name in wanted]
     if twice := sorted({name for name in found if found.count(name) > 1}):
-        raise DataError(f"the column {', '.join(twice)} occurs more than once; rename or remove one of them")
+        raise DataError(f"the column {', '.join(map(repr, twice))} occurs more than once; rename or remove one of them")
     return found

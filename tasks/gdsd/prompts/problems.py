@@ -90,7 +90,7 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
     taken = set(config.columns.values())
     theirs = {name: config.columns.get(name, name) for name in ours if name in config.columns or name not in taken}
     source_rows = sources.load(source, set(theirs.values()))
-    listed = ", ".join(map(repr, source_rows.columns))
+    listed = ", ".join(name if name and name == name.strip() else repr(name) for name in source_rows.columns)
     if missing := sorted(taken - set(source_rows.columns)):
         raise DataError(f"prompts.columns names {', '.join(missing)}, but the {split} source has the columns {listed}")
     names = {name: their for name, their in theirs.items() if their in source_rows.columns}

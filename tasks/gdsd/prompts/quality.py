@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # which takes seconds to import
     from great_expectations.expectations.expectation import Expectation
 
 BLANK = r"^\s*$"
+WRITTEN = "a text that is not blank"
+OWN = "what no other split has"
+UNLIKE = "a problem that is not nearly one of another split"
 REMEDY = (
     "Correct the prompt files, or generate the problems instead, and start the run again. Near-duplicates "
     "of test problems are left out of training by prompts.near_duplicates: drop."
@@ -36,7 +39,7 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
             if split != SPLITS[0]:
                 # A column of its own, because Great Expectations needs 10 s for a value set of 100,000.
                 cells[f"{name}_elsewhere"] = [(first[value], value) if value in first else None for value in values]
-                checks.append(expect("expect_column_values_to_be_null", column=f"{name}_elsewhere"))
+                checks.append(expect("expect_column_values_to_be_null", wanted=OWN, column=f"{name}_elsewhere"))
             for row, value in enumerate(values):
                 if value is not None:
                     first.setdefault(value, f"row {row} of {split}")
@@ -50,7 +53,9 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
                     None if other is None or known[other][0] == problem else _beside(*known[other], problem)
                     for problem, other in zip(problems, near, strict=True)
                 ]
-                checks.append(expect("expect_column_values_to_be_null", column="problem_nearly_elsewhere"))
+                checks.append(
+                    expect("expect_column_values_to_be_null", wanted=UNLIKE, column="problem_nearly_elsewhere")
+                )
             known += [(problem, f"row {row} of {split}") for row, problem in enumerate(problems)]
         findings += _validate(split, tables[split], cells, checks)
     return QualityReport(f"{config.domain.name} prompts", findings, REMEDY)
@@ -77,7 +82,7 @@ def check_test(table: pa.Table, config: TestConfig, trained_on: Sequence[str], s
             None if other is None else (f"training row {other}", problem)
             for problem, other in zip(problems, near, strict=True)
         ]
-        checks.append(expect("expect_column_values_to_be_null", column="problem_nearly_trained_on"))
+        checks.append(expect("expect_column_values_to_be_null", wanted=UNLIKE, column="problem_nearly_trained_on"))
     return QualityReport(f"{config.domain.name} prompts", _validate("test", table, cells, checks), REMEDY)
 
 
@@ -101,17 +106,26 @@ def _prompt_checks(cells: Mapping[str, list[object]], domain: Domain) -> list["E
     for name in PROMPTS.names:
         checks.append(expect("expect_column_to_exist", column=name))
         if name in cells:
-            checks.append(expect("expect_column_values_to_be_of_type", column=name, type_="str"))
+            checks.append(expect("expect_column_values_to_be_of_type", wanted="text", column=name, type_="str"))
             checks.append(expect("expect_column_values_to_not_be_null", column=name))
-    patterns = {"problem": domain.problem_pattern, "reference": domain.reference_pattern}
     for name in _texts(cells):
         if name in ("id", "problem"):
             checks.append(expect("expect_column_values_to_be_unique", column=name))
         if name == "prompt":
-            checks.append(expect("expect_column_values_to_not_match_regex", column=name, regex=BLANK))
-        elif name in patterns and any(cell is not None for cell in cells[name]):
-            checks.append(expect("expect_column_values_to_match_regex", column=name, regex=patterns[name]))
+            checks.append(expect("expect_column_values_to_not_match_regex", wanted=WRITTEN, column=name, regex=BLANK))
+        elif name in ("problem", "reference") and any(cell is not None for cell in cells[name]):
+            pattern, form = _form(domain, name)
+            checks.append(expect("expect_column_values_to_match_regex", wanted=form, column=name, regex=pattern))
     return checks
+
+
+def _form(domain: Domain, name: str) -> tuple[str, str]:
+    """The pattern of a domain's problems or references, and what it says in words."""
+    problem = name == "problem"
+    pattern = domain.problem_pattern if problem else domain.reference_pattern
+    form = domain.problem_form if problem else domain.reference_form
+    default = WRITTEN if pattern == Domain.problem_pattern else f"a text that matches {pattern}"
+    return pattern, form or default
 
 
 def _validate(
