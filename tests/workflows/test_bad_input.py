@@ -12,7 +12,7 @@ from flytekit.core.data_persistence import flyte_tmp_dir
 
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.prompts.problems import make_prompts
-from tests.workflows.conftest import SMOKE, Pyflyte
+from tests.workflows.conftest import ROOT, SMOKE, Pyflyte, run_in_process
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,33 @@ def test_a_bad_config_is_refused_at_once(change: str, words: list[str], pyflyte:
     text = " ".join(outcome.text.split())
     assert outcome.code != 0 and "ConfigError" in text
     assert all(word in text for word in words), outcome.text
+    assert not (tmp_path / ".flyte/gdsd").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "said"),
+    [
+        (
+            ["--config", "config.yaml"],
+            "distill: {objective: {name: espo}}\nrounds: 1\ndistill: {inner_steps: 2}\n",
+            "ConfigError: config.yaml, line 3: the key 'distill' stands in line 1 too",
+        ),
+        (["--config", '{"rounds": 1, "rounds": 2}'], "", "RepeatedKeyError: the key 'rounds' stands twice"),
+        (
+            ["--inputs-file", "config.yaml"],
+            "config: {distill: {learning_rate: 1e-4, inner_steps: 0}}\n",
+            "ConfigError: TrainConfig refused: distill.inner_steps: got 0;",
+        ),
+    ],
+)
+def test_a_config_has_one_reading(arguments: list[str], content: str, said: str, tmp_path: Path) -> None:
+    """flytekit alone takes the last of equal keys, and 1e-4 for a text: another experiment runs, or a right one not.
+
+    In a process of its own, because it depends on what is imported before what.
+    """
+    (tmp_path / "config.yaml").write_text(content)
+    outcome = run_in_process("run", ROOT / "workflows/gdsd.py", "train", *arguments, home=tmp_path, cwd=tmp_path)
+    assert outcome.code != 0 and said in " ".join(outcome.text.split()), outcome.text
     assert not (tmp_path / ".flyte/gdsd").exists()
 
 

@@ -16,8 +16,9 @@ from tasks.gdsd.config.prompts import PromptConfig, TestConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.countdown import CountdownConfig
 from tasks.gdsd.domains.gsm8k import Gsm8kConfig
-from tasks.gdsd.domains.sudoku import SudokuConfig
+from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
 from tasks.gdsd.errors import DataError, QualityError
+from tasks.gdsd.prompts import quality
 from tasks.gdsd.prompts.expectations import QualityReport
 from tasks.gdsd.prompts.quality import check_prompts, check_test
 from tests.gdsd.prompts.conftest import configured, failed
@@ -262,6 +263,26 @@ def test_what_a_domain_cannot_take_is_critical(
         dict.fromkeys(tables.SPLITS, table), PromptConfig.model_construct(domain=DomainChoice(domain), similarity=0.8)
     )
     assert {("train", "column_values_to_match_regex", column) for column in bad} <= failed(whole.failures)
+
+
+def test_an_error_says_in_the_domains_words_what_is_wanted() -> None:
+    """If this fails, the owner of a file has to read the code to learn what his problems should look like."""
+
+    class Own(Sudoku):
+        problem_pattern, problem_form = "^[a-z]+$", ""
+
+    rows = [{"id": "a", "prompt": "p", "problem": "1.34", "reference": "1234 1234 1234 1234"}]
+    for domain, wanted in (
+        (Sudoku(), "16 characters, row by row: 1, 2, 3, 4, or . for an empty cell"),
+        (Own(), "a text that matches ^[a-z]+$"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quality, "make", lambda choice, domain=domain: domain)
+            report = check_test(pa.Table.from_pylist(rows), TestConfig(), [], 1.0)
+        with pytest.raises(QualityError) as caught:
+            report.require()
+        assert f"1 of 1 rows; wanted: {wanted}" in str(caught.value) and wanted in report.html()
+        assert "wanted: 16 characters, row by row: 1, 2, 3 or 4; row 0: '1234 1234 " in str(caught.value)
 
 
 def test_near_duplicates_are_found_between_all_splits() -> None:

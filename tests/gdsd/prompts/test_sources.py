@@ -1,5 +1,6 @@
 """Problems from files: every format, columns by configuration, rows read by the domain, and what is refused."""
 
+import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -198,6 +199,45 @@ def test_numbers_as_ids_are_told_apart_between_splits(tmp_path: Path) -> None:
     made = make_prompts(config)
     assert made["test"]["id"].to_pylist() == ["test-000000", "test-000001", "test-000002"]
     check_prompts(made, config).require()
+
+
+def test_ids_are_texts_or_whole_numbers(tmp_path: Path) -> None:
+    """If it fails, whole numbers that pandas wrote as floats, or that CSV has as texts, end in a traceback or leak
+    from split to split, or a row has an id that nobody can find again."""
+    ids = [0, 1.0, "2", "a", 10**20]
+    rows = [{"id": own, "question": f"{place} ?", "answer": "#### 1"} for place, own in enumerate(ids)]
+    found = [row["id"] for row in read("gsm8k", rows, tmp_path / "p.jsonl")]
+    assert found == ["test-000000", "test-000001", "test-000002", "a", f"test-{10**20}"]
+    frame = pa.table({"id": [1.0, 2.0], "question": ["a ?", "b ?"], "answer": ["1", "2"]})
+    pyarrow.parquet.write_table(frame, tmp_path / "p.parquet")
+    source = {"path": str(tmp_path / "p.parquet")}
+    assert make_prompts(configured(test_data=source))["test"]["id"].to_pylist() == ["test-000001", "test-000002"]
+    for own in (1.5, True, ["a"], {"b": 1}):
+        with pytest.raises(DataError, match=r"1 of 1 rows .*\n  row 0: id must be a text or a whole number, not "):
+            read("gsm8k", [{"id": own, "question": "q ?", "answer": "1"}], tmp_path / "p.jsonl")
+
+
+def test_only_what_is_read_of_a_row_matters(tmp_path: Path) -> None:
+    """If it fails, one odd cell spoils the other rows or columns, or the user does not learn which cell it is."""
+    odd = {"note": pa.array([b"x", None]), "prompt": pa.array([datetime.datetime(2024, 1, 1), None])}
+    table = {"question": pa.array(["a ?", "b ?"]), "answer": pa.array(["#### 1", "2"])} | odd
+    path = tmp_path / "p.parquet"
+    pyarrow.parquet.write_table(pa.table(table), path)
+    made = make_prompts(configured(test_data={"path": str(path)}))
+    assert made["test"]["reference"].to_pylist() == ["1", "2"]
+    for cells, said in zip(odd.values(), ["bytes", "datetime"], strict=True):
+        pyarrow.parquet.write_table(pa.table(table | {"answer": cells}), path)
+        with pytest.raises(DataError, match=rf"2 of 2 rows .*\n  row 0: answer holds a value of type \w*{said}"):
+            make_prompts(configured(test_data={"path": str(path)}))
+
+
+def test_problems_as_they_stand_are_texts(tmp_path: Path) -> None:
+    """If it fails, a number is cast to text unseen, in other words than the file's."""
+    rows: list[Row] = [{"problem": "1 + 1?", "reference": "2"}, {"problem": "1 / 2?", "reference": 0.5}]
+    with pytest.raises(DataError, match=r"1 of 2 rows .*\n  row 1: reference must be of type text, not float: 0\.5"):
+        read("gsm8k", rows, tmp_path / "p.jsonl")
+    (kept,) = read("gsm8k", [*rows, {"problem": None, "reference": "1"}], tmp_path / "p.jsonl", unusable="drop")
+    assert kept["problem"] == "1 + 1?"
 
 
 def test_problems_as_they_stand_may_have_other_names(tmp_path: Path) -> None:

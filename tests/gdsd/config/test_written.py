@@ -1,0 +1,138 @@
+"""Configurations as people write them: what each thing is read as, and what has two readings."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.gdsd.config import written
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+READ: dict[str, object] = {
+    # numbers
+    "1e-4": 1e-4,
+    "-1E5": -1e5,
+    "+.5e0": 0.5,
+    "1.0e-5": 1e-5,
+    "1_000": 1000,
+    "-0": 0,
+    "010.5": 10.5,
+    # truth values and null
+    "True": True,
+    "false": False,
+    "~": None,
+    "": None,
+    # texts
+    "1e": "1e",
+    "0x1F": "0x1F",
+    "1:30": "1:30",
+    "2024-01-01": "2024-01-01",
+    "2024-01-01 10:00:00": "2024-01-01 10:00:00",
+    ".inf": ".inf",
+    "'yes'": "yes",
+    '"010"': "010",
+    "noon": "noon",
+    "=": "=",
+}
+
+
+@pytest.mark.parametrize(("text", "value"), READ.items())
+def test_a_value_is_what_it_looks_like(text: str, value: object) -> None:
+    """If it fails, `learning_rate: 1e-4` is refused as a text, or a text becomes a number or a time without a word."""
+    found = json.loads(written.parse(f"key: {text}\n".encode(), "a.yaml"))["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_keys_are_texts_and_mappings_can_be_shared() -> None:
+    """If it fails, a column named `on` or a guard named `2024` gets another name, or anchors cannot be used."""
+    text = """
+on: &shared {1: a, 1e3: b, null: c}
+off: {<<: *shared, 1: d}
+deep: {deeper: {deepest: &other {<<: *shared, 1: e}}}
+last: {<<: *other}
+"""
+    shared = {"1": "a", "1e3": "b", "null": "c"}
+    assert json.loads(written.parse(text.encode(), "a.yaml")) == {
+        "on": shared,
+        "off": shared | {"1": "d"},
+        "deep": {"deeper": {"deepest": shared | {"1": "e"}}},
+        "last": shared | {"1": "e"},
+    }
+
+
+REFUSED = {
+    "distill:\n  inner_steps: 2\nname: a\ndistill: {}\n": "a.yaml, line 4: the key 'distill' stands in line 1 too",
+    "distill:\n  objective: {name: espo, top_k: 8, name: gdsd}\n": "a.yaml, line 2: the key 'name' stands in line 2",
+    "a: [{b: 1}, {'c': 1, c: 2}]": "the key 'c' stands",
+    "a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a\n": "line 4: the key '<<' stands in line 3 too",
+    "- name: a\n": 'a.yaml holds [{"name": "a"}], but a configuration is a mapping',
+    "rounds=3": 'holds "rounds=3", but',
+    "# rounds: 3\n": "a.yaml holds nothing, but",
+    "a: 1\n---\nb: 2\n": "a.yaml, line 2: expected a single document in the stream but found another document",
+    "a:\n\tb: 1\n": r"a.yaml, line 2: while scanning for the next token found character '\t'",
+    "a: yes": "a.yaml, line 1: `yes` is a truth value to some programs and a text to others; write true or false, or",
+    "a: [OFF]": "`OFF` is a truth value",
+    "a:\n  b: 010": "a.yaml, line 2: `010` is octal to some programs and decimal to others; leave out the leading",
+    "? [a]\n: 1": "line 1: a key has to be a text",
+    "a: &a [*a]": "a.yaml cannot be read: Circular",
+    "a: !!python/name:os.system": "line 1: could not determine a constructor for the tag",
+    "a: !!binary aGk=": "line 1: could not determine a constructor for the tag",
+    "a: caf\udce9": "a.yaml cannot be read: ",
+    "[" * 5000: "a.yaml cannot be read: maximum recursion",
+}
+REFUSED_JSON = {
+    '{"distill": {},\n"rounds": 1,\n"distill": {"inner_steps": 2}}': "a.json, lines 1, 3: the key 'distill' stands",
+    '{"a": [{"b": 1, "b": 1}]}': "the key 'b' stands twice in one mapping, with 1 and with 1",
+    "[]": "a.json holds [], but a configuration is a mapping",
+    '{"a": 1,}': "a.json cannot be read: Expecting property name",
+    "": "a.json cannot be read: Expecting value: line 1 column 1",
+    "[" * 100_000: "a.json cannot be read: maximum recursion",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        *(("a.yaml", text, said) for text, said in REFUSED.items()),
+        *(("a.json", text, said) for text, said in REFUSED_JSON.items()),
+    ],
+)
+def test_what_has_two_readings_or_none_is_refused(name: str, text: str, said: str) -> None:
+    """If it fails, an experiment is another one than was asked for, or nobody learns which line is wrong."""
+    with pytest.raises(ConfigError) as caught:
+        written.parse(text.encode(errors="surrogateescape"), name)
+    assert said in str(caught.value)
+
+
+def test_a_command_takes_a_file_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, `--config` takes only one of both, or a mistyped name ends in a message about JSON."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("rounds: 1e1")
+    Path("a.json").write_text('\ufeff{"rounds": 3}', "utf-8")
+    found = [json.loads(written.given(text)) for text in ("a.yaml", "a.json", '{"rounds": 4}')]
+    assert found == [{"rounds": 10.0}, {"rounds": 3}, {"rounds": 4}]
+    assert TrainConfig.model_validate_json(written.given("a.yaml")).rounds == 10
+    with pytest.raises(ConfigError, match=r"'b\.yaml' is neither a file that is there nor JSON"):
+        written.given("b.yaml")
+    for text in ('{"rounds": 3, "rounds": 4}', '{"distill": {"inner_steps": 1, "inner_steps": 2}}'):
+        with pytest.raises(ConfigError, match="stands twice in one mapping"):
+            written.given(text)
+        with pytest.raises(ConfigError, match="stands twice in one mapping"):
+            TrainConfig.model_validate_json(text)
+
+
+def test_what_a_run_writes_is_read_again() -> None:
+    """If it fails, a run's own config.yaml trains something else, or is refused, here or by another program."""
+    texts = ["1e5", "1E-4", "yes", "010", "1_0", "2024-01-01", "1:30", "<<", "", "~", "0x1f", "a: b", "é\n", "-.5"]
+    value = {"texts": texts, "numbers": [1e-05, 1e22, 3, -0.5], "others": [None, True, {}], "off": {"1": "on"}}
+    assert json.loads(written.parse(written.write(value).encode(), "config.yaml")) == value
+    assert yaml.safe_load(written.write(value)) == value
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_recipes_are_read_as_any_program_reads_them(path: Path) -> None:
+    """If it fails, a recipe is another one to an editor or a script than to a run."""
+    assert json.loads(written.read(path)) == yaml.safe_load(path.read_text())
