@@ -18,12 +18,9 @@ class ConfigError(GdsdError, ValueError):
 
 
 class RepeatedKeyError(ConfigError):
-    """A mapping of a configuration or data file has a key twice; the arguments are the key and both values."""
+    """A mapping of a configuration or data file has a key twice: the message has the key and both values."""
 
-    def __str__(self) -> str:
-        """Says which key, and what would have been lost."""
-        key, first, second = (f"{argument!r:.60}" for argument in self.args)
-        return f"the key {key} stands twice in one mapping, with {first} and with {second}; join them, or remove one"
+    key: str | None = None
 
 
 class DataError(GdsdError, ValueError):

@@ -78,7 +78,12 @@ def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         first: dict[str, object] = {}
         for key, value in pairs:
             if key in first:
-                raise RepeatedKeyError(key, first[key], value)
+                error = RepeatedKeyError(
+                    f"the key {key!r:.60} stands twice in one mapping, with {first[key]!r:.60} and with {value!r:.60}; "
+                    "join them, or remove one"
+                )
+                error.key = key
+                raise error
             first[key] = value
     return found
 

@@ -113,7 +113,7 @@ def parse(data: bytes, name: str) -> str:
         value = json.loads(data, object_pairs_hook=once) if name.endswith(".json") else yaml.load(data, _Loader)
         text = json.dumps(value)
     except RepeatedKeyError as error:
-        key = json.dumps(error.args[0]).encode()
+        key = json.dumps(error.key).encode()
         lines = ", ".join(str(number) for number, line in enumerate(data.splitlines(), 1) if key in line)
         raise ConfigError(f"{name}, lines {lines}: {error}") from None
     except yaml.MarkedYAMLError as error:

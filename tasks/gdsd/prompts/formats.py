@@ -55,7 +55,7 @@ def read(path: Path, wanted: Collection[str]) -> Rows:
     """
     with path.open("rb") as file:
         head = file.read(64).lstrip()
-    if not head:
+    if path.stat().st_size == 0:
         raise DataError("it is empty")
     for beginning, what in BEGINNINGS.items():
         if head.startswith(beginning):

@@ -91,7 +91,8 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "tabs": ("p.csv", "question\tanswer\nq\ta\n", r"separated by '\\t'; save it with commas"),
     "JSON by the name of CSV": ("p.csv", both("a", "b"), "it is JSON; give it the suffix"),
     "header alone": ("p.csv", "question,answer\n", "it has no rows"),
-    "blank": ("p.jsonl", "\n  \n", "it is empty"),
+    "empty": ("p.parquet", "", "it is empty"),
+    "blank": ("p.jsonl", "\n  \n" * 100, "it has no rows"),
     "no rows": ("p.json", "[]", "it has no rows"),
     "repeated key": (
         "p.jsonl",
