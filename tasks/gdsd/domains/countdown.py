@@ -1,9 +1,8 @@
 """Countdown: reach a target with each given number once; problems, the prompt, and an exact verdict."""
 
-import operator
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
 from itertools import combinations, islice
@@ -13,29 +12,17 @@ from pydantic import Field, model_validator
 
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.expression import DIGITS, LENGTH, MOST, OPERATORS, PRECEDENCE, Parsed, Value, find, parse
 from tasks.gdsd.errors import DataError
 
-LEAST, MOST = 2, 6  # numbers of a problem; a full search of six takes about a second
-DIGITS = 6  # of a number
-LENGTH = 200  # characters of an expression; the longest without spare parentheses and spaces has 49
+LEAST = 2  # numbers of a problem; at most there are MOST, for which a full search takes about a second
 PATIENCE = 50_000  # draws without a new problem after which there are none left
 
-Value = int | Fraction
+ATOM = 3  # precedence of a number
 
-# A division by zero raises ZeroDivisionError. Whole numbers stay int, which is several times faster than Fraction.
-OPERATORS: dict[str, Callable[[Value, Value], Value]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": lambda left, right: Fraction(left, right),
-}
-PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
-ATOM = 3
-
-EXPRESSION = re.compile(r"[0-9+\-*/() ]+")
-TOKEN = re.compile(r"[0-9]+|[+\-*/()]")
 NUMBER = r"(?:0|[1-9][0-9]{0,5})"
 PROBLEM = rf"^{NUMBER}(?:,{NUMBER}){{1,5}}:{NUMBER}$"
+REMEDY = "; correct the row, or leave such rows out by prompts.unusable: drop"
 
 INSTRUCTION = """\
 Use the given numbers to reach the target. Write one expression with +, -, * and / that contains every given number \
@@ -82,19 +69,12 @@ class Term(NamedTuple):
     value: Value
 
 
-class Parsed(NamedTuple):
-    """What an expression contains."""
-
-    numbers: list[int]  # as written, in order
-    value: Value | None  # None: it divides by zero
-
-
 class Countdown(Domain):
     """Countdown on texts such as `3,5,7:22`: the numbers in the order in which they were drawn, then the target.
 
     Part `correctness` is 1 for an expression of exactly the given numbers that equals the target, else 0; part `format`
     is 1 for an expression of exactly the given numbers, whatever its value. Expressions have binary + - * / and
-    parentheses only: no signs before a number, no powers, no decimals.
+    parentheses only, which may be written in several ways: no signs before a number, no powers, no decimals.
     """
 
     parts = {"correctness": 0.9, "format": 0.1}
@@ -143,22 +123,24 @@ class Countdown(Domain):
     def read(self, row: Mapping[str, object]) -> Problem:
         """Takes the numbers as a list or as text such as `3,5,7`; the reference is the first solution of a search.
 
+        Whole numbers may have become floats, as in a column with gaps: 88.0 is 88.
+
         Raises:
             DataError: these are not 2 to 6 whole numbers below a million and a target, or nothing reaches the target.
         """
         given = row["numbers"]
         if isinstance(given, str):
-            given = re.split(r"[, ]+", given[:LENGTH].strip(" []"))
-        texts = [str(number) for number in given] if isinstance(given, Sequence) else []
-        problem = f"{','.join(texts)}:{row['target']}"
+            given = re.split(r"[,\s]+", given[:LENGTH].strip(" []()"))
+        texts = [_whole(number) for number in given] if isinstance(given, list) else []
+        problem = f"{','.join(texts)}:{_whole(row['target'])}"
         if len(problem) > LENGTH or not re.fullmatch(PROBLEM, problem):
             raise DataError(
                 f"numbers must be {LEAST} to {MOST} whole numbers of at most {DIGITS} digits and target another, not "
-                f"{row['numbers']!r:.80} and {row['target']!r:.40}"
+                f"{row['numbers']!r:.80} and {row['target']!r:.40}{REMEDY}"
             )
         numbers, target = read_problem(problem)
         if (solution := solve(numbers, target)) is None:
-            raise DataError(f"{problem!r} has no solution; drop the row")
+            raise DataError(f"{problem!r} has no solution{REMEDY}")
         return Problem(problem, solution)
 
     def phrase(self, problem: str) -> str:
@@ -171,27 +153,16 @@ class Countdown(Domain):
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a problem from a file, or None."""
         if not re.fullmatch(PROBLEM, problem):
-            return f"{problem!r:.80} is not {LEAST} to {MOST} numbers and a target such as '3,5,7:22'"
-        if self._judge(problem, reference) != (True, True):
-            return f"{problem!r} is not solved by {reference!r:.80}"
+            return f"{problem!r:.80} is not {LEAST} to {MOST} numbers and a target such as '3,5,7:22'{REMEDY}"
+        if _judge(problem, parse(reference)) != (True, True):
+            return f"{problem!r} is not solved by {reference!r:.80}{REMEDY}"
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Verifies an answer; in the tagged format it may end in `=` and the target."""
-        expression = answer
-        if self.config.format == "tagged":
-            expression, equals, result = (answers.tagged(answer) or "").partition("=")
-            if equals and result.strip() != problem.partition(":")[2]:
-                expression = ""
-        formed, solved = self._judge(problem, expression)
+        """Verifies an answer, whose expression may be written in any of the ways that `expression.find` reads."""
+        expression = (answers.tagged(answer) or "") if self.config.format == "tagged" else answer
+        formed, solved = _judge(problem, find(expression, read_problem(problem)[1]))
         return Verdict(parts={"correctness": float(solved), "format": float(formed)}, solved=solved)
-
-    def _judge(self, problem: str, expression: str) -> tuple[bool, bool]:
-        """Whether an expression has exactly the given numbers, and whether it also reaches the target."""
-        parsed = parse(expression)
-        numbers, target = read_problem(problem)
-        formed = parsed is not None and sorted(parsed.numbers) == sorted(numbers)
-        return formed, formed and parsed is not None and parsed.value == target
 
     def shingles(self, problem: str) -> frozenset[str]:
         """Two problems are alike only if they have the same numbers, in any order, and the same target."""
@@ -204,6 +175,18 @@ def read_problem(problem: str) -> tuple[list[int], int]:
     return [int(number) for number in numbers.split(",")], int(target)
 
 
+def _judge(problem: str, parsed: Parsed | None) -> tuple[bool, bool]:
+    """Whether an expression has exactly the given numbers, and whether it also reaches the target."""
+    numbers, target = read_problem(problem)
+    formed = parsed is not None and sorted(parsed.numbers) == sorted(numbers)
+    return formed, formed and parsed is not None and parsed.value == target
+
+
+def _whole(number: object) -> str:
+    """Returns a number of a data set as text, without a `.0` behind it."""
+    return str(number).strip().removesuffix(".0")
+
+
 def canonical(problem: str) -> str:
     """Returns a problem's text with its numbers in rising order."""
     numbers, target = read_problem(problem)
@@ -213,56 +196,6 @@ def canonical(problem: str) -> str:
 def _in_words(problem: str) -> str:
     numbers, _, target = problem.partition(":")
     return f"Numbers: {numbers.replace(',', ', ')}\nTarget: {target}"
-
-
-def parse(text: str) -> Parsed | None:
-    """Reads an expression exactly, in one pass without recursion; None if it is none or exceeds a limit."""
-    text = text.strip()
-    if len(text) > LENGTH or not EXPRESSION.fullmatch(text):
-        return None
-    numbers: list[int] = []
-    values: list[Value] = []
-    waiting: list[str] = []  # operators and opening parentheses
-    operand = True  # whether an operand comes next, or an operator
-    defined = True
-
-    def apply(sign: str) -> None:
-        nonlocal defined
-        right = values.pop()
-        if sign == "/" and not right:
-            defined = False
-            right = 1  # only so that the rest is still parsed
-        values[-1] = OPERATORS[sign](values[-1], right)
-
-    for token in TOKEN.findall(text):
-        if token.isdigit():
-            if not operand or len(token) > DIGITS or len(numbers) == MOST:
-                return None
-            numbers.append(int(token))
-            values.append(numbers[-1])
-            operand = False
-        elif token == "(":
-            if not operand:
-                return None
-            waiting.append(token)
-        elif operand:
-            return None  # an operator or a closing parenthesis where a number belongs
-        elif token == ")":
-            while waiting and waiting[-1] != "(":
-                apply(waiting.pop())
-            if not waiting:
-                return None
-            waiting.pop()
-        else:
-            while waiting and PRECEDENCE[waiting[-1]] >= PRECEDENCE[token]:
-                apply(waiting.pop())
-            waiting.append(token)
-            operand = True
-    if operand or "(" in waiting:
-        return None
-    while waiting:
-        apply(waiting.pop())
-    return Parsed(numbers, values[0] if defined else None)
 
 
 def _leaf(number: int) -> Term:

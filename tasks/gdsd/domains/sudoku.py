@@ -1,6 +1,7 @@
 """4x4 Sudoku: puzzles with exactly one solution, the prompt, and the share of empty cells filled right."""
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice, permutations
@@ -14,8 +15,21 @@ from tasks.gdsd.errors import DataError
 
 SIDE, BOX = 4, 2
 CELLS = SIDE * SIDE
-EMPTY = "."
+DIGITS, EMPTY = "1234", "."
 PATIENCE = 50_000  # draws without a new puzzle after which there are none left; at 12 empty cells 1 in 100 is new
+REMEDY = "; correct the row, or leave such rows out by prompts.unusable: drop"
+
+# What may stand between the cells of a grid: ends of lines alone, where a space is an empty cell; white space, commas,
+# brackets, quotes and borders; and rules of `-` or `=`, where these are no empty cells.
+BETWEEN = r"\s|+,;/&\\\[\](){}\"'`$\u2500-\u257f"
+LINES, SEPARATORS, RULES = (re.compile(f"[{signs}]+") for signs in (r"\r\n", BETWEEN, rf"{BETWEEN}=-"))
+BLANK = re.compile(r"[ 0_*?xX-]")  # an empty cell in a data set
+NUMBER = re.compile(r"[0-9]+")
+LABEL = re.compile(  # of a row, such as `Row 1:`, `r1`, `1st` and `1.` before a line, and of the size, such as `4x4`
+    r"\b(?:row|r|line|column|col|c)[ _#-]{0,2}[1-4]\b|[1-4](?:st|nd|rd|th)\b|^[ \t]*[1-4][.)][ \t]"
+    r"|[0-9] ?(?:x|\u00d7|\\times) ?[0-9]",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 INSTRUCTION = """\
@@ -53,8 +67,9 @@ class SudokuConfig(DomainConfig):
 class Sudoku(Domain):
     """4x4 Sudoku on 16 characters, row by row, with `.` for an empty cell.
 
-    Part `cells` is the share of the empty cells filled right, as in d1 (arXiv 2504.12216); solved means that the answer
-    is the solution, clues included. Part `format` says whether the answer has the form that the prompt asks for.
+    Solved means that the answer is a filled grid that keeps the clues, even if the puzzle has several. Part `cells` is
+    1 then, else the share of the empty cells filled as in the reference, as in d1 (arXiv 2504.12216). Part `format`
+    says whether the answer has the form that the prompt asks for.
     """
 
     parts = {"cells": 1.0, "format": 0.0}
@@ -98,17 +113,14 @@ class Sudoku(Domain):
         )
 
     def read(self, row: Mapping[str, object]) -> Problem:
-        """Takes `0` and `_` for an empty cell too.
+        """Takes grids as files have them, see `read_grid`.
 
         Raises:
-            DataError: a cell of the row is no text.
+            DataError: the puzzle or the solution is no grid.
         """
-        puzzle, solution = row["puzzle"], row["solution"]
-        if not isinstance(puzzle, str) or not isinstance(solution, str):
-            raise DataError(
-                f"puzzle and solution must be texts of 16 characters, not {puzzle!r:.60} and {solution!r:.60}"
-            )
-        return Problem(puzzle.replace("0", EMPTY).replace("_", EMPTY), solution)
+        return Problem(
+            read_grid("puzzle", row["puzzle"], DIGITS + EMPTY), read_grid("solution", row["solution"], DIGITS)
+        )
 
     def phrase(self, problem: str) -> str:
         """Returns the puzzle behind the examples; its `=` anchors the positions of a bare answer."""
@@ -118,29 +130,84 @@ class Sudoku(Domain):
         return f"{INSTRUCTION}{''.join(shown)}\nPuzzle: {problem}"
 
     def fault(self, problem: str, reference: str) -> str | None:
-        """Says what is wrong with a puzzle from a file, or None."""
-        if len(problem) != CELLS or set(problem) - set("1234" + EMPTY):
-            return f"{problem!r} is not 16 characters of 1, 2, 3, 4 and '.'"
+        """Says what is wrong with a puzzle from a file, or None; one with several solutions is sound."""
+        if len(problem) != CELLS or set(problem) - set(DIGITS + EMPTY):
+            return f"{problem!r:.60} is not 16 characters of 1, 2, 3, 4 and '.'{REMEDY}"
         if EMPTY not in problem:
-            return f"{problem!r} has no empty cell"
-        found = solutions(problem)
-        if len(found) != 1:
-            return f"{problem!r} has {len(found)} solutions, not one"
-        return None if reference == found[0] else f"{problem!r} has the solution {found[0]!r}, not {reference!r}"
+            return f"{problem!r} has no empty cell{REMEDY}"
+        if not (found := solutions(problem)):
+            return f"{problem!r} has no solution{REMEDY}"
+        if reference not in found:
+            return f"{problem!r} is solved by {found[0]!r}, not by {reference!r:.60}{REMEDY}"
+        return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Verifies an answer; one that is not 16 characters long fills no cell right."""
+        """Verifies an answer.
+
+        A tagged grid may have too few or too many cells: each one that it lacks counts as an empty cell filled wrong,
+        and so does each one too many. A bare grid then fills no cell right.
+        """
         tagged = self.config.format == "tagged"
-        grid = (answers.tagged(answer) or "") if tagged else answer
-        whole = len(grid) == CELLS
-        empty = [cell for cell, clue in enumerate(problem) if clue == EMPTY]
-        right = sum(grid[cell] == reference[cell] for cell in empty) if whole else 0
-        formed = answers.well_formed(answer) if tagged else whole and not grid.strip("1234")
-        return Verdict(parts={"cells": right / len(empty), "format": float(formed)}, solved=grid == reference)
+        text = (answers.tagged(answer) or "") if tagged else answer
+        grid = text if len(text) == CELLS and not tagged else cells(text)
+        if solved := _solves(problem, grid):
+            share = 1.0
+        elif tagged or len(grid) == CELLS:
+            asked = [cell for cell, clue in enumerate(problem) if clue == EMPTY or cell >= len(grid)]
+            right = sum(grid[cell : cell + 1] == reference[cell] for cell in asked)
+            share = right / (len(asked) + max(0, len(grid) - CELLS))
+        else:
+            share = 0.0
+        formed = answers.well_formed(answer) if tagged else len(answer) == CELLS and not answer.strip(DIGITS)
+        return Verdict(parts={"cells": share, "format": float(formed)}, solved=solved)
 
     def shingles(self, problem: str) -> frozenset[str]:
         """Two puzzles are alike only if they are the same: all grids are relabellings of a few."""
         return frozenset([problem])
+
+
+def read_grid(name: str, value: object, signs: str) -> str:
+    """Returns a grid of a data set as 16 characters, with `.` for an empty cell.
+
+    It may be a text, with separators and other signs for an empty cell, or a list of cells or rows. A number has lost
+    the zeros at its front, in a text too if that was written from one; they are put back, and whether they were there
+    turns out when the solution is compared with the clues.
+
+    Raises:
+        DataError: it is no grid of these signs.
+    """
+    text = _joined(value)
+    number = text.removesuffix(".0")
+    if NUMBER.fullmatch(number) and not isinstance(value, list):
+        text = number.zfill(CELLS)
+    for between in (LINES, SEPARATORS, RULES):
+        grid = BLANK.sub(EMPTY, between.sub("", text))
+        if len(grid) == CELLS and not set(grid) - set(signs):
+            return grid
+    empty = ", and ., 0, _, *, ?, x, - or a space for an empty cell" if EMPTY in signs else ""
+    raise DataError(f"{name} must have 16 cells, row by row: digits from 1 to 4{empty}; not {value!r:.60}{REMEDY}")
+
+
+def _joined(value: object) -> str:
+    """Returns what a data set has for a grid as one text, without what is neither text, a list nor a whole number."""
+    if isinstance(value, list):
+        return "".join(EMPTY if part is None else _joined(part) for part in value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else ""
+
+
+def cells(answer: str) -> str:
+    """Returns the cells of a grid as a policy writes it: in lines, with spaces, borders or a fence.
+
+    They are the 16 characters between the separators, which need not be digits; where there are not 16, they are all
+    digits, as in d1, but for those of labels.
+    """
+    text = answers.fenced(answer) or answer
+    grid = SEPARATORS.sub("", text)
+    return grid if len(grid) == CELLS else "".join(NUMBER.findall(LABEL.sub(" ", text)))
 
 
 @cache
@@ -157,6 +224,16 @@ def all_solutions() -> tuple[str, ...]:
                 yield from extend(grid + row)
 
     return tuple(extend(""))
+
+
+@cache
+def _grids() -> frozenset[str]:
+    return frozenset(all_solutions())
+
+
+def _solves(puzzle: str, grid: str) -> bool:
+    """Whether a grid is filled by the rules and keeps the clues."""
+    return grid in _grids() and all(clue in (EMPTY, own) for clue, own in zip(puzzle, grid, strict=True))
 
 
 def _consistent(grid: str) -> bool:

@@ -1,0 +1,179 @@
+"""Arithmetic expressions as people and models write them: their numbers, and their exact value.
+
+All of it takes time linear in the text, and nothing here raises or evaluates text.
+"""
+
+import operator
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
+
+from tasks.gdsd.domains import answers
+
+MOST, DIGITS = 6, 6  # numbers of an expression, and digits of a number
+LENGTH = 200  # characters of an expression; the longest without spare parentheses and spaces has 49
+WRITTEN = 1000  # characters of an answer in which an expression is looked for
+
+Value = int | Fraction
+
+# A division by zero raises ZeroDivisionError. Whole numbers stay int, which is several times faster than Fraction.
+OPERATORS: dict[str, Callable[[Value, Value], Value]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": lambda left, right: Fraction(left, right),
+}
+PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+FRACTION, HALVES = "\\{", "}{"  # how the parser sees the begin and the middle of \frac{3}{5}
+CLOSES = {")": ("(",), "]": ("[",), "}": ("{", HALVES), HALVES: (FRACTION,)}
+OPENS = ("(", "[", "{", FRACTION)
+
+EXPRESSION = re.compile(r"[0-9+\-*/()\[\]{}\\\s]+")
+TOKEN = re.compile(r"[0-9]+|\\\s*\{|\}\s*\{|\S")
+
+# Unicode's other signs for the operations, and what says nothing about the value.
+SIGNS = str.maketrans(
+    dict.fromkeys("xX\u00b7\u00d7\u2217\u2219\u22c5\u2715\u2716\uff0a", "*")
+    | dict.fromkeys("\u00f7\u2044\u2215\u2797\uff0f", "/")
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\u2796\uff0d", "-")
+    | {"\u2795": "+", "\uff0b": "+", "\uff08": "(", "\uff09": ")", "\uff1d": "="}
+    | dict.fromkeys("$`")
+)
+COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
+COMMANDS = (
+    dict.fromkeys(("times", "cdot", "ast"), "*")
+    | dict.fromkeys(("div",), "/")
+    | dict.fromkeys(("frac", "dfrac", "tfrac"), "\\")
+    | dict.fromkeys(("boxed", "left", "right", "bigl", "bigr", "big", "displaystyle"), "")
+    | dict.fromkeys(("quad", "qquad", *"()[],;:! "), " ")
+)
+UNKNOWN = "?"
+EMPHASIS = re.compile(r"(\*\*|__|\*|_)(.*)\1", re.DOTALL)
+EMPHASES = 3  # of them may lie in each other
+
+
+class Parsed(NamedTuple):
+    """What an expression contains."""
+
+    numbers: list[int]  # as written, in order
+    value: Value | None  # None: it divides by zero
+
+
+def parse(text: str) -> Parsed | None:
+    """Reads an expression exactly, in one pass without recursion; None if it is none or exceeds a limit."""
+    text = text.strip()
+    if len(text) > LENGTH or not EXPRESSION.fullmatch(text):
+        return None
+    reading = _Reading()
+    for token in TOKEN.findall(text):
+        if not reading.takes(token if len(token) < 2 or token.isdigit() else token[0] + token[-1]):
+            return None
+    return reading.result()
+
+
+class _Reading:
+    """The part of an expression that was read."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.values: list[Value] = []
+        self.waiting: list[str] = []  # operators, and what opens a group
+        self.operand = True  # whether an operand comes next, or an operator
+        self.defined = True
+
+    def takes(self, token: str) -> bool:
+        """Takes the next token, or says that it does not belong there."""
+        if token.isdigit():
+            if not self.operand or len(token) > DIGITS or len(self.numbers) == MOST:
+                return False
+            self.numbers.append(int(token))
+            self.values.append(self.numbers[-1])
+            self.operand = False
+        elif token in OPENS:
+            if not self.operand:
+                return False
+            self.waiting.append(token)
+        elif self.operand:
+            return False
+        elif token in PRECEDENCE:
+            self._apply(PRECEDENCE[token])
+            self.waiting.append(token)
+            self.operand = True
+        else:
+            return self._closes(token)
+        return True
+
+    def _closes(self, token: str) -> bool:
+        self._apply(0)
+        if token not in CLOSES or not self.waiting:
+            return False
+        opened = self.waiting.pop()
+        if opened not in CLOSES[token]:
+            return False
+        if token == HALVES:
+            self.waiting.append(token)
+            self.operand = True
+        elif opened == HALVES:
+            self._compute("/")
+        return True
+
+    def _apply(self, least: int) -> None:
+        """Applies the operators that wait and bind at least so strongly, down to the last opened group."""
+        while self.waiting and PRECEDENCE.get(self.waiting[-1], -1) >= least:
+            self._compute(self.waiting.pop())
+
+    def _compute(self, sign: str) -> None:
+        right = self.values.pop()
+        if sign == "/" and not right:
+            self.defined = False
+            right = 1  # only so that the rest is still parsed
+        self.values[-1] = OPERATORS[sign](self.values[-1], right)
+
+    def result(self) -> Parsed | None:
+        """Returns what was read, or None if something is missing."""
+        if self.operand:
+            return None
+        self._apply(0)
+        if self.waiting:
+            return None
+        return Parsed(self.numbers, self.values[0] if self.defined else None)
+
+
+def find(text: str, target: int) -> Parsed | None:
+    r"""Reads the expression of an answer; None where there is none.
+
+    It may stand in a fence, a box, dollars or asterisks, have the signs of Unicode or LaTeX, a full stop behind it,
+    and the target behind or before an equals sign.
+    """
+    if (parsed := parse(text)) is not None:  # most answers are plain
+        return parsed
+    if len(text) > WRITTEN:
+        return None
+    text = answers.fenced(text) or text
+    box = answers.boxed(text)
+    if box is not None and not _is(box, target):  # in `3*5+7 = \boxed{22}` the expression stands before it
+        text = box
+    text = COMMAND.sub(lambda match: COMMANDS.get(match[1], UNKNOWN), text).translate(SIGNS)
+    sides = [_bared(side) for side in _bared(text).replace("==", "=").split("=")]
+    if len(sides) == 1:
+        return parse(sides[0])
+    if len(sides) == 2 and _is(sides[1], target):
+        return parse(sides[0])
+    return parse(sides[1]) if len(sides) == 2 and _is(sides[0], target) else None
+
+
+def _is(text: str, target: int) -> bool:
+    """Whether a text is nothing but the target."""
+    parsed = parse(text)
+    return parsed is not None and parsed.numbers == [target]
+
+
+def _bared(text: str) -> str:
+    """Takes emphasis away, and a full stop at the end."""
+    for _ in range(EMPHASES):
+        text = text.strip().rstrip(".")
+        if (found := EMPHASIS.fullmatch(text)) is None:
+            break
+        text = found[2]
+    return text.strip()
