@@ -9,7 +9,8 @@ import pytest
 
 from tasks.gdsd.domains.alphabet import ALPHABET
 from tasks.gdsd.domains.base import Problem
-from tasks.gdsd.domains.countdown import Countdown, CountdownConfig, canonical, parse, read_problem, solve
+from tasks.gdsd.domains.countdown import Countdown, CountdownConfig, canonical, read_problem, solve
+from tasks.gdsd.domains.expression import parse
 from tasks.gdsd.errors import DataError
 
 PROBLEM, REFERENCE = "3,5,7:22", "3*5+7"
@@ -106,7 +107,7 @@ def test_answers_are_judged_by_value_and_by_numbers() -> None:
     assert judged("7-(0-3)*5", problem="0,3,5,7:22") == (1.0, 1.0)
     for answer in ("3+5+7", "3*5-7", "7/(5-3)", "3/5/7"):
         assert judged(answer) == (0.0, 1.0), answer
-    for answer in ("", "22", "3*5", "3*5+7+0", "3*5+7=22", "15+7", "3*5+7*7/7", "3 5 7", "3*-5+37"):
+    for answer in ("", "22", "3*5", "3*5+7+0", "3*5+7=21", "15+7", "3*5+7*7/7", "3 5 7", "3*-5+37"):
         assert judged(answer) == (0.0, 0.0), answer
 
 
@@ -135,18 +136,84 @@ def test_tagged_answers() -> None:
     assert judged("3*5+7", TAGGED) == judged("<answer>3*5+7", TAGGED) == (0.0, 0.0)
 
 
+SIGNS = "\u00d7 \u00b7 \u22c5 \u2217 \u2715 x X * \\times \\cdot"  # of multiplication
+RIGHT = [
+    *(f"3 {sign} 5 + 7" for sign in SIGNS.split()),
+    *(
+        "[3*5]+7",
+        "{3*5}+7",
+        r"\left(3\times 5\right)+7",
+        "\uff083*5\uff09\uff0b7",
+        "3\t*5\n+7",
+        "3\u00a0*\u00a05\u00a0+\u00a07",
+    ),
+    *(
+        "$3*5+7$",
+        "$$3*5+7$$",
+        r"\(3*5+7\)",
+        r"\[3\,\cdot\,5+7\]",
+        "`3*5+7`",
+        "```\n3*5+7\n```",
+        "```python\n3*5+7\n```",
+    ),
+    *(r"\boxed{3*5+7}", r"$\boxed{3 \times 5 + 7 = 22}$", r"3*5+7=\boxed{22}", r"Together: \boxed{3*5+7}"),
+    *("**3*5+7**", "*3*5+7*", "**3*5+7** = 22", "3*5+7 = **22**", "3*5+7.", "**3*5+7 = 22.**"),
+    *("3*5+7=22", "22 = 3*5+7", "3*5+7 == 22", "3*5+7 = $22$", "(3*5+7) = 22."),
+]
+WRONG = [
+    *("-3+5*5", "+3*5+7", "3*5--7", "3*5+-7", "3*5+(-7)", "35-7-6", "3*5*7/7+7", "3*5+7+0", "3*5+7*1"),
+    *("3**5+7", "3^5+7", "3//5+7", "3.0*5+7", ".3*5+7", "3e0*5+7", "3(5)+7", "(3)(5)+7", "3*5+7!", "3*5+7%", "3*5+7*"),
+    *("3*5+7=21", "21=3*5+7", "3*5+7=15+7=22", "22=22", "=22", "3*5+7=", "3*5+7 or 7+3*5", "3*5+7, 7+3*5"),
+    *("(3*5+7", "3*5)+7", "(3*5]+7", "{3}{5}+7", r"\frac{3}{5}{7}", r"\frac35+7", r"\sqrt{3}*5+7", "\uff13*5+7"),
+    *(r"\boxed{3*5+7}\boxed{3+5+7}", "three*5+7", "3*5+7 apples", "9**9**9", "__import__('os')*3*5*7"),
+]
+
+
+@pytest.mark.parametrize("domain", [BARE, TAGGED], ids=["bare", "tagged"])
+def test_an_expression_counts_however_it_is_written(domain: Countdown) -> None:
+    """If it fails, a right answer scores 0 for its layout, or a wrong one passes for a right one."""
+    form = "{}" if domain is BARE else "<answer>\n{}\n</answer>"
+    for text in RIGHT:
+        assert judged(form.replace("{}", text), domain) == (1.0, 1.0), text
+    for text in WRONG:
+        assert judged(form.replace("{}", text), domain)[0] == 0.0, text
+
+
+def test_fractions_of_latex_bind_what_is_in_them() -> None:
+    r"""If it fails, 30 / \frac{3}{5} is 30 / 3 / 5 = 2, where it is 50."""
+    for problem, text in (
+        ("3,5,30:50", r"30/\frac{3}{5}"),
+        ("3,5,30:18", r"30 \times \dfrac {3} {5}"),
+        ("3,3,8,8:24", r"\frac{8}{3-\frac{8}{3}}"),
+        ("3,5,8:1", r"\boxed{\frac{3+5}{8} = 1}"),
+        ("2,4,9:7", "9 \u2212 4 \u00f7 2"),
+        ("2,4,9:7", "9 \u2013 4/2"),
+    ):
+        assert judged(f"<answer>{text}</answer>", TAGGED, problem) == (1.0, 1.0), text
+    assert judged(r"\frac{7}{3-3}", problem="3,3,7:7") == (0.0, 1.0)
+
+
+def test_long_answers_are_read_within_a_limit() -> None:
+    """If it fails, a flood of signs holds up the scorer, or an expression is looked for in a whole essay."""
+    assert judged(f"{' ' * 10_000}3*5+7{' ' * 10_000}") == (1.0, 1.0)
+    assert judged(rf"{'so ' * 300}\boxed{{3*5+7}}") == (1.0, 1.0)
+    assert judged(rf"{'so ' * 400}\boxed{{3*5+7}}") == (0.0, 0.0)
+
+
 def test_rows_of_a_data_set() -> None:
     """If it fails, Countdown-Tasks-3to4 cannot be read, or its unsolvable rows train the policy on nothing."""
     for numbers in ([95, 21, 3], "95,21,3", "[95, 21, 3]", "95 21 3"):
         assert BARE.read({"numbers": numbers, "target": 88}) == Problem("95,21,3:88", "95-21/3")
-    assert BARE.read({"numbers": [95, 21, 3], "target": "88"}).problem == "95,21,3:88"
-    with pytest.raises(DataError, match="'1,1:99' has no solution"):
+    for numbers in ([95.0, 21.0, 3.0], ["95", "21", "3"], "(95, 21, 3)", "[95 21  3]", "95.0,21.0,3.0"):
+        for target in (88, "88", 88.0, "88.0", " 88 "):  # a column with gaps has become floats
+            assert BARE.read({"numbers": numbers, "target": target}).problem == "95,21,3:88"
+    with pytest.raises(DataError, match=r"'1,1:99' has no solution; .* leave such rows out by prompts.unusable: drop"):
         BARE.read({"numbers": [1, 1], "target": 99})
 
 
 def test_rows_and_problems_that_are_none_are_named() -> None:
     """If it fails, a broken data set, or an impossible problem of a file, turns into prompts without a reward."""
-    for numbers in ([1], [1] * 7, [1, -2], [1.5, 2], [True, 1], None, "1;2", "1" * 10**6):
+    for numbers in ([1], [1] * 7, [1, -2], [1.5, 2], [True, 1], None, "1;2", "1" * 10**6, b"35"):
         with pytest.raises(DataError, match="numbers must be 2 to 6 whole numbers"):
             BARE.read({"numbers": numbers, "target": 5})
     for problem in ("3:3", "3,5,07:22", "\N{ARABIC-INDIC DIGIT THREE},5,7:22"):
