@@ -154,14 +154,15 @@ class Countdown(Domain):
         """Says what is wrong with a problem from a file, or None."""
         if not re.fullmatch(PROBLEM, problem):
             return f"{problem!r:.80} is not {LEAST} to {MOST} numbers and a target such as '3,5,7:22'{REMEDY}"
-        if _judge(problem, parse(reference)) != (True, True):
+        if _judge(*read_problem(problem), parse(reference)) != (True, True):
             return f"{problem!r} is not solved by {reference!r:.80}{REMEDY}"
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         """Verifies an answer, whose expression may be written in any of the ways that `expression.find` reads."""
         expression = (answers.tagged(answer) or "") if self.config.format == "tagged" else answer
-        formed, solved = _judge(problem, find(expression, read_problem(problem)[1]))
+        numbers, target = read_problem(problem)
+        formed, solved = _judge(numbers, target, find(expression, target))
         return Verdict(parts={"correctness": float(solved), "format": float(formed)}, solved=solved)
 
     def shingles(self, problem: str) -> frozenset[str]:
@@ -175,11 +176,11 @@ def read_problem(problem: str) -> tuple[list[int], int]:
     return [int(number) for number in numbers.split(",")], int(target)
 
 
-def _judge(problem: str, parsed: Parsed | None) -> tuple[bool, bool]:
+def _judge(numbers: list[int], target: int, parsed: Parsed | None) -> tuple[bool, bool]:
     """Whether an expression has exactly the given numbers, and whether it also reaches the target."""
-    numbers, target = read_problem(problem)
-    formed = parsed is not None and sorted(parsed.numbers) == sorted(numbers)
-    return formed, formed and parsed is not None and parsed.value == target
+    if parsed is None or sorted(parsed.numbers) != sorted(numbers):
+        return False, False
+    return True, parsed.value == target
 
 
 def _whole(number: object) -> str:

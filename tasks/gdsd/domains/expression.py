@@ -24,13 +24,15 @@ OPERATORS: dict[str, Callable[[Value, Value], Value]] = {
     "*": operator.mul,
     "/": lambda left, right: Fraction(left, right),
 }
-PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
-FRACTION, HALVES = "\\{", "}{"  # how the parser sees the begin and the middle of \frac{3}{5}
-CLOSES = {")": ("(",), "]": ("[",), "}": ("{", HALVES), HALVES: (FRACTION,)}
+FRACTION, HALVES = "\\{", "}{"  # the begin and the middle of \frac{3}{5}, for the parser
 OPENS = ("(", "[", "{", FRACTION)
+CLOSES = {")": ("(",), "]": ("[",), "}": ("{", HALVES), HALVES: (FRACTION,)}
+PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2} | dict.fromkeys((*OPENS, HALVES), 0)
 
 EXPRESSION = re.compile(r"[0-9+\-*/()\[\]{}\\\s]+")
-TOKEN = re.compile(r"[0-9]+|\\\s*\{|\}\s*\{|\S")
+TOKEN = re.compile(r"[0-9]+|\\\{|\}\{|\S")
+GAP = re.compile(r"(?<=[\\}])\s+(?=\{)")  # in \frac {3} {5}
+PLAIN = re.compile(r"\s*[0-9(][0-9+\-*/()\s]*")
 
 # Unicode's other signs for the operations, and what says nothing about the value.
 SIGNS = str.maketrans(
@@ -65,79 +67,51 @@ def parse(text: str) -> Parsed | None:
     text = text.strip()
     if len(text) > LENGTH or not EXPRESSION.fullmatch(text):
         return None
-    reading = _Reading()
-    for token in TOKEN.findall(text):
-        if not reading.takes(token if len(token) < 2 or token.isdigit() else token[0] + token[-1]):
-            return None
-    return reading.result()
+    numbers: list[int] = []
+    values: list[Value] = []
+    waiting: list[str] = []  # operators, and what opens a group
+    operand = True  # whether an operand comes next, or an operator
+    defined = True
 
-
-class _Reading:
-    """The part of an expression that was read."""
-
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.values: list[Value] = []
-        self.waiting: list[str] = []  # operators, and what opens a group
-        self.operand = True  # whether an operand comes next, or an operator
-        self.defined = True
-
-    def takes(self, token: str) -> bool:
-        """Takes the next token, or says that it does not belong there."""
-        if token.isdigit():
-            if not self.operand or len(token) > DIGITS or len(self.numbers) == MOST:
-                return False
-            self.numbers.append(int(token))
-            self.values.append(self.numbers[-1])
-            self.operand = False
-        elif token in OPENS:
-            if not self.operand:
-                return False
-            self.waiting.append(token)
-        elif self.operand:
-            return False
-        elif token in PRECEDENCE:
-            self._apply(PRECEDENCE[token])
-            self.waiting.append(token)
-            self.operand = True
-        else:
-            return self._closes(token)
-        return True
-
-    def _closes(self, token: str) -> bool:
-        self._apply(0)
-        if token not in CLOSES or not self.waiting:
-            return False
-        opened = self.waiting.pop()
-        if opened not in CLOSES[token]:
-            return False
-        if token == HALVES:
-            self.waiting.append(token)
-            self.operand = True
-        elif opened == HALVES:
-            self._compute("/")
-        return True
-
-    def _apply(self, least: int) -> None:
-        """Applies the operators that wait and bind at least so strongly, down to the last opened group."""
-        while self.waiting and PRECEDENCE.get(self.waiting[-1], -1) >= least:
-            self._compute(self.waiting.pop())
-
-    def _compute(self, sign: str) -> None:
-        right = self.values.pop()
+    def apply(sign: str) -> None:
+        nonlocal defined
+        right = values.pop()
         if sign == "/" and not right:
-            self.defined = False
+            defined = False
             right = 1  # only so that the rest is still parsed
-        self.values[-1] = OPERATORS[sign](self.values[-1], right)
+        values[-1] = OPERATORS[sign](values[-1], right)
 
-    def result(self) -> Parsed | None:
-        """Returns what was read, or None if something is missing."""
-        if self.operand:
+    for token in TOKEN.findall(text):
+        if token.isdigit():
+            if not operand or len(token) > DIGITS or len(numbers) == MOST:
+                return None
+            numbers.append(int(token))
+            values.append(numbers[-1])
+            operand = False
+        elif token in OPENS:
+            if not operand:
+                return None
+            waiting.append(token)
+        elif operand or token == "\\":
+            return None  # an operator or the end of a group where a number belongs, or half a fraction
+        else:
+            least = PRECEDENCE.get(token) or 1  # the end of a group applies all of its operators
+            while waiting and PRECEDENCE[waiting[-1]] >= least:
+                apply(waiting.pop())
+            if token in CLOSES:
+                opened = waiting.pop() if waiting else None
+                if opened not in CLOSES[token]:
+                    return None
+                if opened == HALVES:
+                    apply("/")
+            operand = token not in CLOSES or token == HALVES
+            if operand:
+                waiting.append(token)
+    while waiting and not operand:
+        if (sign := waiting.pop()) not in OPERATORS:
             return None
-        self._apply(0)
-        if self.waiting:
-            return None
-        return Parsed(self.numbers, self.values[0] if self.defined else None)
+        apply(sign)
+    return None if operand else Parsed(numbers, values[0] if defined else None)
 
 
 def find(text: str, target: int) -> Parsed | None:
@@ -146,8 +120,9 @@ def find(text: str, target: int) -> Parsed | None:
     It may stand in a fence, a box, dollars or asterisks, have the signs of Unicode or LaTeX, a full stop behind it,
     and the target behind or before an equals sign.
     """
-    if (parsed := parse(text)) is not None:  # most answers are plain
-        return parsed
+    if PLAIN.fullmatch(text):  # as most answers are
+        return parse(text)
+    text = text.strip()
     if len(text) > WRITTEN:
         return None
     text = answers.fenced(text) or text
@@ -155,6 +130,7 @@ def find(text: str, target: int) -> Parsed | None:
     if box is not None and not _is(box, target):  # in `3*5+7 = \boxed{22}` the expression stands before it
         text = box
     text = COMMAND.sub(lambda match: COMMANDS.get(match[1], UNKNOWN), text).translate(SIGNS)
+    text = GAP.sub("", text)
     sides = [_bared(side) for side in _bared(text).replace("==", "=").split("=")]
     if len(sides) == 1:
         return parse(sides[0])
