@@ -111,7 +111,14 @@ class Domain(ABC):
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Verifies answers in order; a domain whose verdicts are slow works on several at a time."""
-        return list(shown((self.verify(*item) for item in items), len(items)))
+        return list(shown((self._verified(item) for item in items), len(items)))
+
+    def _verified(self, item: Answer) -> Verdict:
+        try:
+            return self.verify(*item)
+        except Exception as error:
+            error.add_note(f"on the answer {item.text!r:.60} to {item.problem!r:.60}")
+            raise
 
     def shingles(self, problem: str) -> frozenset[str]:
         """Returns the features by which two problems are alike: near-duplicates share most of them."""

@@ -11,6 +11,7 @@ from tasks.gdsd.domains import Answer, DomainChoice, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RewardStats, RolloutStats
 from tasks.gdsd.reward.advantages import leave_one_out
+from tasks.gdsd.reward.verdicts import judge
 
 
 def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
@@ -19,16 +20,12 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     The reward is null where a part of some weight is.
 
     Raises:
-        DataError: the domain's verdicts are not what it declares.
+        DataError: the domain raised an error, or its verdicts are not what it declares.
     """
-    domain, weights = make(choice), choice.weights
+    weights = choice.weights
     columns = [answers[name].to_pylist() for name in ("problem", "reference", "completion")]
-    verdicts = domain.verify_all([Answer(*item) for item in zip(*columns, strict=True)])
-    if len(verdicts) != answers.num_rows or any(set(verdict.parts) != set(weights) for verdict in verdicts):
-        raise DataError(
-            f"domain {choice.name!r} gave {len(verdicts)} verdicts on {answers.num_rows} answers; wanted is one "
-            f"for each, with the parts {', '.join(weights)}"
-        )
+    items = [Answer(*item) for item in zip(*columns, strict=True)]
+    verdicts = judge(make(choice), items, choice.name)
     added: dict[str, list[float | None] | list[bool | None]] = {
         "reward": [_weigh(verdict.parts, weights) for verdict in verdicts],
         "solved": [verdict.solved for verdict in verdicts],

@@ -17,7 +17,7 @@ from tasks.gdsd import tables
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
-from tasks.gdsd.errors import ConfigError, DataError, GdsdError
+from tasks.gdsd.errors import ConfigError, DataError
 from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
@@ -220,30 +220,74 @@ def test_a_package_that_cannot_be_imported_is_refused_with_the_reason(package: P
 
 # Verdicts that are not what the class declares
 
-FORGOT = "    def verify(self, *_):\n        return Verdict({}, True)\n\n    def was("
+VERDICT = 'return Verdict(parts={"places": right / len(reference), "length": float(whole)}, solved=answer == reference)'
+BROKEN = {
+    "a part too few": ("return Verdict({'places': 1.0}, True)", "gave the parts places on the answer"),
+    "a part too many": (
+        "return Verdict({'places': 1.0, 'length': 1.0, 'other': 1.0}, True)",
+        "gave the parts places, length, other on the answer '.*' to '.*'; wanted is each of places, length",
+    ),
+    "percent": (
+        "return Verdict({'places': 50.0, 'length': 1.0}, True)",
+        "gave 50.0 for the part places .* from 0 to 1",
+    ),
+    "below zero": ("return Verdict({'places': -0.5, 'length': 1.0}, True)", "gave -0.5 for the part places"),
+    "not a number": ("return Verdict({'places': float('nan'), 'length': 1.0}, True)", "gave nan for the part places"),
+    "text": ("return Verdict({'places': '1.0', 'length': 1.0}, True)", "gave '1.0' for the part places"),
+    "solved as a share": (
+        "return Verdict({'places': 1.0, 'length': 1.0}, 0.5)",
+        "gave solved as 0.5 .* True, False, or",
+    ),
+    "nothing": (
+        "return None",
+        "gave None on the answer '.*' to '.*'; wanted is a Verdict with the parts places, length",
+    ),
+    "parts alone": ("return {'places': 1.0, 'length': 1.0}", "gave {'places': 1.0, 'length': 1.0} on the answer"),
+    "an error": (
+        "return Verdict({'places': 1 / len(answer), 'length': 1.0}, True)",
+        r"raised ZeroDivisionError: .* on the answer '' to '\d+' \(.*sorting.py, line \d+\); verify must return",
+    ),
+    "an error below": ("json.loads(answer)", r"raised JSONDecodeError: .* on the answer '' .*sorting.py, line \d+\)"),
+}
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "error", "said"),
-    [
-        ("    def verify(", FORGOT.format("{'places': 1.0}"), DataError, r"sorting:Sorting.*places, length"),
-        (
-            "    def verify(",
-            FORGOT.format("{'places': 1.0, 'length': 1.0, 'other': 1.0}"),
-            DataError,
-            r"sorting:Sorting.*places, length",
-        ),
-        ("right / len(reference)", "100 * right / len(reference)", GdsdError, "places"),
-    ],
-    ids=["a part too few", "a part too many", "out of range"],
-)
-def test_verdicts_of_other_parts_are_refused(
-    old: str, new: str, error: type[GdsdError], said: str, package: Path
-) -> None:
-    """If it fails, a forgotten part counts as 0, or a reward of percent instead of shares is trained on."""
-    edit(package, old, new)
+def judge(package: Path, verdict: str) -> pa.Table:
+    """Judges empty answers and right ones by the example with another verdict."""
+    edit(package, VERDICT, verdict)
+    file = package / "sorting.py"
+    file.write_text(f"import json\n\nimport numpy as np\n\n{file.read_text()}")
     choice = custom()
     made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
-    with pytest.raises(error, match=said):
-        rewarded = rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
-        check_rewarded(rewarded, 4, choice).require()
+    answers = rollouts(made["train"], lambda right, sample: right if sample else "")
+    return rewards.reward(answers, choice, 4, scale_by_std=False)
+
+
+@pytest.mark.parametrize(("verdict", "said"), BROKEN.values(), ids=list(BROKEN))
+def test_what_is_no_verdict_is_refused(verdict: str, said: str, package: Path) -> None:
+    """If it fails, a forgotten part counts as 0, percent are trained on, or a slip ends in a traceback of Arrow."""
+    with pytest.raises(DataError, match=f"domain 'my_package.sorting:Sorting' {said}"):
+        judge(package, verdict)
+
+
+def test_verdicts_for_all_must_be_one_for_each(package: Path) -> None:
+    """If it fails, a `verify_all` without a return ends in a traceback, or one that drops answers shifts the others."""
+    edit(package, "    def verify(", "    def verify_all(self, items):\n        self\n\n    def verify(")
+    choice = custom()
+    made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
+    with pytest.raises(DataError, match="gave None on 8 answers; wanted is a list with one for each"):
+        rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
+
+
+def test_numbers_of_other_libraries_and_what_cannot_be_judged_are_taken(package: Path) -> None:
+    """If it fails, a reward computed by numpy stops the run, or what could not be judged counts as wrong.
+
+    The lengths are True and False, and the shares just above 1, as rounding may leave them. Empty answers have no
+    share, so no reward.
+    """
+    numbers = "{'places': np.float32(1.0000001) if answer == reference else None, 'length': whole}"
+    judged = judge(package, f"return Verdict({numbers}, np.bool_(whole) if answer else None)")
+    assert judged["reward_places"].to_pylist() == [None, 1.0, 1.0, 1.0] * 2
+    assert judged["reward_length"].to_pylist() == [0.0, 1.0, 1.0, 1.0] * 2
+    assert judged["solved"].to_pylist() == [None, True, True, True] * 2
+    assert judged["reward"].to_pylist() == [None, 1.0, 1.0, 1.0] * 2
+    check_rewarded(judged, 4, custom()).require()

@@ -147,10 +147,16 @@ def test_an_unjudged_part_takes_the_reward_with_it_if_it_has_weight() -> None:
     assert rewards.part_means(unseen) == {"first": 0.5, "second": 1.0, "shown": None}
 
 
-@pytest.mark.parametrize("kind", [Short, Vague])
-def test_verdicts_that_are_not_those_declared_are_refused(kind: type[Domain]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Short, "gave 1 verdicts on 2 answers; wanted is a list with one for each, with the parts value"),
+        (Vague, "gave the parts value on the answer '1' to .*; wanted is each of value, other"),
+    ],
+)
+def test_verdicts_that_are_not_those_declared_are_refused(kind: type[Domain], said: str) -> None:
     """If it fails, answers are judged by their neighbours' verdicts, or the failure names neither domain nor parts."""
-    with pytest.raises(DataError, match=f"test_rewards:{kind.__name__}.*verdicts on 2 answers.*parts value"):
+    with pytest.raises(DataError, match=f"test_rewards:{kind.__name__}.*{said}"):
         rewards.verify(table({"a": ["1", "0"]}), choice(kind))
 
 
