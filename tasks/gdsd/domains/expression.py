@@ -40,15 +40,15 @@ SIGNS = str.maketrans(
     | dict.fromkeys("\u00f7\u2044\u2215\u2797\uff0f", "/")
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\u2796\uff0d", "-")
     | {"\u2795": "+", "\uff0b": "+", "\uff08": "(", "\uff09": ")", "\uff1d": "="}
-    | dict.fromkeys("$`")
+    | dict.fromkeys("$`", " ")
 )
 COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 COMMANDS = (
     dict.fromkeys(("times", "cdot", "ast"), "*")
     | dict.fromkeys(("div",), "/")
     | dict.fromkeys(("frac", "dfrac", "tfrac"), "\\")
-    | dict.fromkeys(("boxed", "left", "right", "bigl", "bigr", "big", "displaystyle"), "")
-    | dict.fromkeys(("quad", "qquad", *"()[],;:! "), " ")
+    | dict.fromkeys(("boxed", "text", "textbf", "mathbf", "mathrm", "displaystyle", "quad", "qquad"), " ")
+    | dict.fromkeys(("left", "right", "big", "bigl", "bigr", "Big", "Bigl", "Bigr", *"()[],;:! "), " ")
 )
 UNKNOWN = "?"
 EMPHASIS = re.compile(r"(\*\*|__|\*|_)(.*)\1", re.DOTALL)
@@ -132,16 +132,14 @@ def find(text: str, target: int) -> Parsed | None:
     text = COMMAND.sub(lambda match: COMMANDS.get(match[1], UNKNOWN), text).translate(SIGNS)
     text = GAP.sub("", text)
     sides = [_bared(side) for side in _bared(text).replace("==", "=").split("=")]
-    if len(sides) == 1:
-        return parse(sides[0])
-    if len(sides) == 2 and _is(sides[1], target):
-        return parse(sides[0])
-    return parse(sides[1]) if len(sides) == 2 and _is(sides[0], target) else None
+    if len(sides) == 2:
+        sides = [side for side in sides if not _is(side, target)]
+    return parse(sides[0]) if len(sides) == 1 else None
 
 
 def _is(text: str, target: int) -> bool:
-    """Whether a text is nothing but the target."""
-    parsed = parse(text)
+    """Whether a text is nothing but the target; 22.0 is 22."""
+    parsed = parse(text.strip().removesuffix(".0"))
     return parsed is not None and parsed.numbers == [target]
 
 

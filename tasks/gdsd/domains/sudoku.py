@@ -1,4 +1,4 @@
-"""4x4 Sudoku: puzzles with exactly one solution, the prompt, and the share of empty cells filled right."""
+"""4x4 Sudoku: puzzles made or read, the prompt, and the share of empty cells filled right."""
 
 import random
 import re
@@ -67,9 +67,9 @@ class SudokuConfig(DomainConfig):
 class Sudoku(Domain):
     """4x4 Sudoku on 16 characters, row by row, with `.` for an empty cell.
 
-    Solved means that the answer is a filled grid that keeps the clues, even if the puzzle has several. Part `cells` is
-    1 then, else the share of the empty cells filled as in the reference, as in d1 (arXiv 2504.12216). Part `format`
-    says whether the answer has the form that the prompt asks for.
+    Solved means that the answer is a filled grid that keeps the clues: of a puzzle with several solutions, any. Part
+    `cells` is 1 then, else the share of the empty cells filled as in the reference, as in d1 (arXiv 2504.12216). Part
+    `format` says whether the answer has the form that the prompt asks for.
     """
 
     parts = {"cells": 1.0, "format": 0.0}
