@@ -1,9 +1,11 @@
 """Sudoku: the grids, the puzzles, and a verifier that nothing an answer contains can upset."""
 
 import itertools
+import json
 import random
 import re
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from tasks.gdsd.domains.alphabet import ALPHABET
 from tasks.gdsd.domains.base import Verdict
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig, all_solutions, solutions
 from tasks.gdsd.errors import ConfigError, DataError
+from tasks.gdsd.prompts.problems import check_problems, make_prompts
+from tasks.gdsd.prompts.quality import check_prompts
 
 SOLUTION = "1234341221434321"
 PUZZLE = "1.34341.2143.321"
@@ -303,6 +307,31 @@ def test_what_is_no_grid_is_refused(written: object) -> None:
         with pytest.raises(DataError, match=re.escape(message)) as caught:
             DOMAIN.read(row)
         assert len(str(caught.value)) < 300 and "prompts.unusable: drop" in str(caught.value)
+
+
+def loaded(tmp_path: Path, rows: str, unusable: str) -> list[tuple[str, str]]:
+    """The test problems of a file in the form of the test set of d1."""
+    file = tmp_path / "4x4_test_sudoku.csv"
+    file.write_text("Puzzle,Solution\n" + rows)
+    columns = {"puzzle": "Puzzle", "solution": "Solution"}
+    sizes = {"train_size": 4, "validation_size": 2}
+    config = {"columns": columns, "test_data": {"path": str(file)}, "unusable": unusable} | sizes
+    prompts = PromptConfig.model_validate_json(json.dumps(config))
+    made = make_prompts(prompts)
+    check_prompts(made, prompts).require()
+    check_problems(prompts.domain, made)
+    return [(row["problem"], row["reference"]) for row in made["test"].to_pylist()]
+
+
+def test_the_form_of_the_published_test_set_is_read(tmp_path: Path) -> None:
+    """If it fails, the 500 puzzles that results are published on cannot be used: 124 have several solutions."""
+    rows = f"{PUZZLE.replace('.', '0')},{SOLUTION}\n{SEVERAL.replace('.', '0')},{OTHER}\n"
+    sound = [(PUZZLE, SOLUTION), (SEVERAL, OTHER)]
+    assert loaded(tmp_path, rows, "refuse") == sound
+    broken = f"{rows}1100000000000000,{SOLUTION}\n"
+    with pytest.raises(DataError, match=r"'test-000002': '11\.{14}' has no solution; .* prompts.unusable: drop"):
+        loaded(tmp_path, broken, "refuse")
+    assert loaded(tmp_path, broken, "drop") == sound
 
 
 # The configuration
