@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
 from itertools import combinations, islice
+from reprlib import repr as brief
 from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -136,7 +137,7 @@ class Countdown(Domain):
         if len(problem) > LENGTH or not re.fullmatch(PROBLEM, problem):
             raise DataError(
                 f"numbers must be {LEAST} to {MOST} whole numbers of at most {DIGITS} digits and target another, not "
-                f"{row['numbers']!r:.80} and {row['target']!r:.40}{REMEDY}"
+                f"{brief(row['numbers'])} and {brief(row['target'])}{REMEDY}"
             )
         numbers, target = read_problem(problem)
         if (solution := solve(numbers, target)) is None:
@@ -185,7 +186,7 @@ def _judge(numbers: list[int], target: int, parsed: Parsed | None) -> tuple[bool
 
 def _whole(number: object) -> str:
     """Returns a number of a data set as text, without a `.0` behind it."""
-    return str(number).strip().removesuffix(".0")
+    return str(number).strip().removesuffix(".0") if isinstance(number, str | int | float) else ""
 
 
 def canonical(problem: str) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice, permutations
+from reprlib import repr as brief
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -185,18 +186,24 @@ def read_grid(name: str, value: object, signs: str) -> str:
         if len(grid) == CELLS and not set(grid) - set(signs):
             return grid
     empty = ", and ., 0, _, *, ?, x, - or a space for an empty cell" if EMPTY in signs else ""
-    raise DataError(f"{name} must have 16 cells, row by row: digits from 1 to 4{empty}; not {value!r:.60}{REMEDY}")
+    raise DataError(f"{name} must have 16 cells, row by row: digits from 1 to 4{empty}; not {brief(value)}{REMEDY}")
 
 
 def _joined(value: object) -> str:
-    """Returns what a data set has for a grid as one text, without what is neither text, a list nor a whole number."""
-    if isinstance(value, list):
-        return "".join(EMPTY if part is None else _joined(part) for part in value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) else ""
+    """Returns what a data set has for a grid, or for its rows and cells, as one text."""
+    rows = value if isinstance(value, list) else [value]
+    return "".join(_sign(cell) for row in rows for cell in (row if isinstance(row, list) else [row]))
+
+
+def _sign(cell: object) -> str:
+    """Returns a text or a whole number as text, nothing as an empty cell, and what else there is as no cell at all."""
+    if cell is None:
+        return EMPTY
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    if isinstance(cell, int) and not isinstance(cell, bool) and 0 <= cell < 10**CELLS:
+        return str(cell)
+    return cell if isinstance(cell, str) else ""
 
 
 def cells(answer: str) -> str:

@@ -237,7 +237,10 @@ def test_rows_of_a_data_set() -> None:
 
 def test_rows_and_problems_that_are_none_are_named() -> None:
     """If it fails, a broken data set, or an impossible problem of a file, turns into prompts without a reward."""
-    for numbers in ([1], [1] * 7, [1, -2], [1.5, 2], [True, 1], None, "1;2", "1" * 10**6, b"35"):
+    deep: list[object] = []  # deeper than Python calls functions
+    for _ in range(10_000):
+        deep = [deep]
+    for numbers in ([1], [1] * 7, [1, -2], [1.5, 2], [True, 1], None, "1;2", "1" * 10**6, b"35", deep):
         with pytest.raises(DataError, match="numbers must be 2 to 6 whole numbers"):
             BARE.read({"numbers": numbers, "target": 5})
     for problem in ("3:3", "3,5,07:22", "\N{ARABIC-INDIC DIGIT THREE},5,7:22"):

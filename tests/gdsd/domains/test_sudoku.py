@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import re
+import reprlib
 from itertools import islice
 from pathlib import Path
 
@@ -294,9 +295,12 @@ def test_lost_zeros_come_back(written: object) -> None:
 
 
 ODD_GRIDS = [True, None, "", -5, 1.5, float("nan"), 10**20, "5" * 16, FULLWIDTH, PUZZLE[:-1], PUZZLE + "1", [[]], b"1"]
+DEEP: list[object] = []  # deeper than Python calls functions
+for _ in range(10_000):
+    DEEP = [DEEP]
 
 
-@pytest.mark.parametrize("written", [*ODD_GRIDS, "1" * 10**6], ids=lambda written: repr(written)[:20])
+@pytest.mark.parametrize("written", [*ODD_GRIDS, "1" * 10**6, DEEP], ids=lambda written: reprlib.repr(written))
 def test_what_is_no_grid_is_refused(written: object) -> None:
     """If it fails, a broken cell becomes a puzzle, or its message does not say what is allowed."""
     for row, message in (
