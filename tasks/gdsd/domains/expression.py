@@ -33,6 +33,7 @@ EXPRESSION = re.compile(r"[0-9+\-*/()\[\]{}\\\s]+")
 TOKEN = re.compile(r"[0-9]+|\\\{|\}\{|\S")
 GAP = re.compile(r"(?<=[\\}])\s+(?=\{)")  # in \frac {3} {5}
 PLAIN = re.compile(r"\s*[0-9(][0-9+\-*/()\s]*")
+WORD = re.compile(r"[A-WYZa-wyz]")  # x may be a sign
 
 # Unicode's other signs for the operations, and what says nothing about the value.
 SIGNS = str.maketrans(
@@ -123,8 +124,8 @@ def find(text: str, target: int) -> Parsed | None:
     if PLAIN.fullmatch(text):  # as most answers are
         return parse(text)
     text = text.strip()
-    if len(text) > WRITTEN:
-        return None
+    if len(text) > WRITTEN or (WORD.search(text) and "\\" not in text and answers.FENCE not in text):
+        return None  # too long, or words without a box or a fence
     text = answers.fenced(text) or text
     box = answers.boxed(text)
     if box is not None and not _is(box, target):  # in `3*5+7 = \boxed{22}` the expression stands before it

@@ -26,10 +26,16 @@ BETWEEN = r"\s|+,;/&\\\[\](){}\"'`$\u2500-\u257f"
 LINES, SEPARATORS, RULES = (re.compile(f"[{signs}]+") for signs in (r"\r\n", BETWEEN, rf"{BETWEEN}=-"))
 BLANK = re.compile(r"[ 0_*?xX-]")  # an empty cell in a data set
 NUMBER = re.compile(r"[0-9]+")
-LABEL = re.compile(  # of a row, such as `Row 1:`, `r1`, `1st` and `1.` before a line, and of the size, such as `4x4`
-    r"\b(?:row|r|line|column|col|c)[ _#-]{0,2}[1-4]\b|[1-4](?:st|nd|rd|th)\b|^[ \t]*[1-4][.)][ \t]"
-    r"|[0-9] ?(?:x|\u00d7|\\times) ?[0-9]",
-    re.IGNORECASE | re.MULTILINE,
+LABEL = re.compile(  # in small letters; each branch begins with few signs, which makes it three times as fast
+    r"""
+    [rlc] (?<=\b.) (?:ow|ine|ol|olumn)? [ _#-]{0,2} [1-4]\b  # row 1, r1, line 1, col 1, column 1
+    | [1-4] (?:
+        (?:st|nd|rd|th)\b  # 1st
+        | (?<=^.) [.)][ \t]  # 1. before a line
+        | [ ]? (?:x|\u00d7|\\times) [ ]? [1-4]  # 4x4
+    )
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
 
 
@@ -214,7 +220,7 @@ def cells(answer: str) -> str:
     """
     text = answers.fenced(answer) or answer
     grid = SEPARATORS.sub("", text)
-    return grid if len(grid) == CELLS else "".join(NUMBER.findall(LABEL.sub(" ", text)))
+    return grid if len(grid) == CELLS else "".join(NUMBER.findall(LABEL.sub(" ", text.lower())))
 
 
 @cache
