@@ -14,6 +14,10 @@ FENCE = "```"
 RUN = re.compile("`{3,}")
 ITEM = re.compile(r"[ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+")  # what stands before the first line of a list's item
 WORDS = 3  # words of a shingle
+# Signs of arithmetic tell two short problems apart. A minus is one before a digit only; elsewhere it may be a hyphen.
+SIGNS = "+*/^=<>\u00d7\u00f7\u221a\u2264\u2265\u2260"
+AFTER_SIGN = re.compile(rf"(?<=[{re.escape(SIGNS)}])[^\w{re.escape(SIGNS)}\u2212-]+")
+WORD = re.compile(rf"[{re.escape(SIGNS)}]+\w*|[\u2212-](?=\d)\w+|\w+")
 
 
 class Example(NamedTuple):
@@ -124,8 +128,11 @@ def fenced(text: str) -> str | None:
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Returns the runs of `WORDS` words of a text, letters and digits only; a shorter text is one run."""
-    words = re.findall(r"\w+", text.casefold())
+    """Returns the runs of `WORDS` words of a text; a shorter text is one run.
+
+    A word is of letters and digits, with the signs of arithmetic before it. Other signs say nothing.
+    """
+    words = WORD.findall(AFTER_SIGN.sub("", text.casefold()))
     if len(words) <= WORDS:
         return frozenset([" ".join(words)])
     return frozenset(" ".join(words[index : index + WORDS]) for index in range(len(words) - WORDS + 1))

@@ -2,17 +2,56 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from tasks.gdsd.domains import Domain
+from tasks.gdsd.domains.answers import WORDS
+
+NEARLY_ALL = 0.8  # share of the problems that have an instruction, where there is one
+FEW = 5  # problems that share it at least; what fewer share may be one problem in several versions
 
 
-def features(domain: Domain) -> Callable[[str], frozenset[str]]:
-    """Returns the domain's shingles, and none for a text that is no problem of it: nothing is like that one."""
+def features(domain: Domain, problems: Iterable[str] = ()) -> Callable[[str], frozenset[str]]:
+    """Returns a function that gives the domain's shingles of a problem, without the instruction around it.
+
+    The words that nearly all problems begin or end with say nothing of a problem: two problems are as much alike with
+    an instruction as without it. A domain with shingles of its own is given whole problems. A text that is no problem
+    of the domain has no shingles: nothing is like that one.
+
+    Args:
+        problems: what is compared; the instruction is what they share.
+    """
     pattern = re.compile(domain.problem_pattern)
-    return lambda text: domain.shingles(text) if pattern.match(text) else frozenset()
+    words = [text.casefold().split() for text in set(problems)] if type(domain).shingles is Domain.shingles else []
+    before = _shared_beginning(words)
+    after = _shared_beginning([each[len(before) :][::-1] for each in words])[::-1]
+
+    def bare(text: str) -> str:
+        words = text.casefold().split()
+        if words[: len(before)] == before:
+            words = words[len(before) :]
+        if words[len(words) - len(after) :] == after:
+            words = words[: len(words) - len(after)]
+        return " ".join(words) or text
+
+    return lambda text: domain.shingles(bare(text) if before or after else text) if pattern.match(text) else frozenset()
+
+
+def _shared_beginning(texts: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the longest beginning that nearly all of some different texts share, if it is as long as a shingle."""
+    least = max(FEW, NEARLY_ALL * len(texts))
+    shared: list[str] = []
+    while len(texts) >= least:
+        place = len(shared)
+        following = Counter(text[place] for text in texts if len(text) > place)
+        word, count = following.most_common(1)[0] if following else ("", 0)
+        if count < least:
+            break
+        shared.append(word)
+        texts = [text for text in texts if len(text) > place and text[place] == word]
+    return shared if len(shared) >= WORDS else []
 
 
 def nearest(

@@ -101,6 +101,24 @@ def test_shingles() -> None:
     assert answers.shingles("a b c d") == {"a b c", "b c d"}
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3 + 5", "3 * 5"),
+        ("3 + 5", "3 - 5"),
+        ("3/5", "3\u00f75"),
+        ("x^2 = 4", "x2 = 4"),
+        ("x = 3", "x = -3"),
+        ("3", "-3"),
+    ],
+)
+def test_signs_of_arithmetic_tell_two_sums_apart(one: str, other: str) -> None:
+    """If it fails, of problems with the same numbers one is taken for a copy of the other and left out."""
+    assert answers.shingles(f"What is {one}?") != answers.shingles(f"What is {other}?")
+    assert answers.shingles(f"What is {one}?") == answers.shingles(f"what is: {one.replace(' ', '  ')} .")
+    assert answers.shingles("a well-known rule") == answers.shingles("a well known rule")
+
+
 def test_a_text_with_one_word_changed_is_a_near_duplicate() -> None:
     """If it fails, a word problem with one other number passes as new. A word is in 3 of the n = words - 2 shingles.
 

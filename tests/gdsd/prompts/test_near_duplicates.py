@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from tasks.gdsd.domains.answers import shingles
 from tasks.gdsd.domains.countdown import Countdown
+from tasks.gdsd.domains.gsm8k import Gsm8k, Gsm8kConfig
 from tasks.gdsd.domains.sudoku import Sudoku
-from tasks.gdsd.prompts.near_duplicates import nearest
+from tasks.gdsd.prompts.near_duplicates import features, nearest
 
 # Few letters, so that many pairs share some; each text is its own set of features.
 TEXTS = st.lists(st.text("abcdef", max_size=6), max_size=12)
@@ -70,3 +71,26 @@ def test_countdown_minds_no_order_and_sudoku_only_equality() -> None:
     assert nearest(["7,3,5:22", "3,5,7:23"], ["3,5,7:22"], Countdown().shingles, 1.0) == [0, None]
     puzzle = "1.34341.2143.321"
     assert nearest([puzzle, puzzle.replace("1", ".", 1)], [puzzle], Sudoku().shingles, 0.1) == [0, None]
+
+
+DOMAIN = Gsm8k(Gsm8kConfig())
+FRAMES = st.just("") | st.lists(st.sampled_from("abc"), min_size=3, max_size=12).map(" ".join)
+
+
+@given(st.lists(st.text("xyz ", max_size=30), min_size=5, max_size=12), FRAMES, FRAMES)
+def test_problems_are_as_much_alike_with_an_instruction_as_without_it(
+    texts: list[str], before: str, after: str
+) -> None:
+    """If it fails, an instruction makes copies of different problems, or hides a copy."""
+    plain = [f"{number} {text} {number}" for number, text in enumerate(texts)]  # of which no two begin or end alike
+    framed = [f"{before} {text} {after}" for text in plain]
+    assert list(map(features(DOMAIN, framed), framed)) == [shingles(text) for text in plain]
+
+
+def test_few_problems_have_no_instruction() -> None:
+    """If it fails, two versions of one problem are told apart by all that is not the same in them."""
+    long = "Mirela baked 48 buns for her neighbours on Friday, and half as many on Sunday. How many did she bake?"
+    versions = [long.replace("48", str(number)) for number in (36, 48, 60, 72)]
+    found = features(DOMAIN, versions)
+    assert nearest(versions[:1], versions[1:], found, 0.6) == [0]
+    assert found(versions[0]) == shingles(versions[0])
