@@ -14,6 +14,7 @@ from tasks.flyte.local import new_folder
 from tasks.flyte.stage import cpu_task, gpu_task
 from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.evaluate import EvaluationConfig
+from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import AnswerStats, EvalReport, Progress
 
@@ -34,9 +35,12 @@ class Evaluated(NamedTuple):
 
 @gpu_task(hours=4)
 def answer_problems(
-    shard: int, shards: int, policy: Checkpoint, problems: Table, config: EvaluationConfig, seed: int
+    shard: int, shards: int, policy: Checkpoint, problems: Table, config: EvaluationConfig, seed: int, room: Room
 ) -> AnswerShard:
     """Answers one shard of the problems; together the shards are the same, however many there are.
+
+    Args:
+        room: what the problems have to leave room for. Where several lengths are compared, it is the longest.
 
     Raises:
         CheckpointError: the folder is not a checkpoint of this project.
@@ -49,8 +53,7 @@ def answer_problems(
 
     state = checkpoint.load(Path(os.fspath(policy)), devices.device(), moments=False)
     state.denoiser.freeze_for_sampling()
-    table = tables.read(Path(os.fspath(problems)), tables.PROMPTS)
-    lengths.measure(state.denoiser, table, config.sampler.length)
+    table = lengths.fit(state.denoiser, tables.read(Path(os.fspath(problems)), tables.PROMPTS), room).table
     rows, stats = answering.answer(state, table, config, seed, shard, shards)
     file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")
     if shards > 1:

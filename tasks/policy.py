@@ -1,35 +1,49 @@
-"""Stage `policy`: the base policy that training starts from."""
+"""Stage `policy`: the base policy that training starts from, and the problems that it can be asked."""
 
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
 
 from tasks.flyte.local import new_folder
 from tasks.flyte.stage import gpu_task
-from tasks.flyte.types import Checkpoint, Table
+from tasks.flyte.types import Checkpoint, Table, stored, stored_file
 from tasks.gdsd.config.policy import PolicyConfig
+from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.records import PolicyStats
+
+if TYPE_CHECKING:
+    from tasks.gdsd.denoiser.denoiser import Denoiser
+    from tasks.gdsd.prompts.lengths import Fitted
 
 logger = logging.getLogger(__name__)
 
 
 class Policy(NamedTuple):
+    """The base policy, and the problems that it can be asked."""
+
     checkpoint: Checkpoint
+    train: Table
+    validation: Table
+    test: Table
+    guards: list[Table]
     stats: PolicyStats
 
 
 @gpu_task(hours=2, retries=2)
-def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
+def prepare_policy(
+    config: PolicyConfig, train: Table, validation: Table, test: Table, guards: list[Table], rooms: list[Room]
+) -> Policy:
     """Builds a tiny policy and warm-starts it on the answers to the training problems, or takes a published model.
 
-    The adapter, if any, is added to it.
+    The adapter, if any, is added to it. All problems of the run are measured with its tokenizer before.
 
     Args:
-        length: tokens of a completion.
+        rooms: what the problems have to leave room for: those of train, validation and test, then of each guard.
 
     Raises:
         CheckpointError: the model is not to be had, is not the pinned one, or is of no known family.
@@ -37,72 +51,99 @@ def prepare_policy(config: PolicyConfig, train: Table, length: int) -> Policy:
         DataError: a prompt or answer does not fit the tokenizer, the completion length or the model's positions; of a
             published model that is found out before its weights are downloaded or read.
     """
-    from tasks.gdsd import tables
     from tasks.gdsd.denoiser import checkpoint, devices, quantization, tiny
     from tasks.gdsd.denoiser.load import load_outline, load_source
     from tasks.gdsd.distill import warm_start
-    from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
     bits = None if config.adapter is None else config.adapter.base_bits
     if bits is not None:
         quantization.require()
-    problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
+    asked = [train, validation, test, *guards]
     if config.model is not None:
-        prompts = lengths.measure(load_outline(config.model), problems, length)
+        fitted = _fit(load_outline(config.model), asked, rooms)
         denoiser = load_source(config.model, devices.device(), bits=bits)
     else:
         assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
         denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
-        prompts = lengths.measure(denoiser, problems, length)
-        warm_start.warm_start(denoiser, problems, config.warm_start, length, config.seed)
+        fitted = _fit(denoiser, asked, rooms)
+        warm_start.warm_start(denoiser, fitted[0].table, config.warm_start, rooms[0].length, config.seed)
     if config.adapter is not None:
         denoiser.attach_adapter(config.adapter, config.seed)
     state = checkpoint.base_state(denoiser)
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
-    stats = PolicyStats(
-        parameters=quantization.weights(denoiser),
-        prompt_tokens_mean=prompts.mean,
-        prompt_tokens_longest=prompts.longest,
-        seconds=time.monotonic() - began,
-        device=devices.name(denoiser.device),
-    )
     logger.info(
         "base policy: %s, %s parameters, of which %s will be trained",
         denoiser.family.name,
-        f"{stats.parameters:,}",
+        f"{quantization.weights(denoiser):,}",
         f"{sum(parameter.numel() for _, parameter in denoiser.trainable()):,}",
     )
-    return Policy(FlyteDirectory(str(folder)), stats)
+    return _policy(folder, denoiser, asked, fitted, began, None)
 
 
 @gpu_task(hours=2, retries=2)
-def take_policy(policy: Checkpoint, train: Table, length: int) -> Policy:
+def take_policy(
+    policy: Checkpoint, train: Table, validation: Table, test: Table, guards: list[Table], rooms: list[Room]
+) -> Policy:
     """Makes a trained policy the base of another run: its weights, without the rounds and the optimizer behind it.
 
     Args:
-        length: tokens of a completion.
+        rooms: as for `prepare_policy`.
 
     Raises:
         CheckpointError: the folder is not a checkpoint of this project.
         DataError: a prompt and its answer do not fit the model's positions.
     """
-    from tasks.gdsd import tables
     from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices, quantization
-    from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
-    problems = tables.read(Path(os.fspath(train)), tables.PROMPTS)
     folder = checkpoint.rebase(Path(os.fspath(policy)), new_folder("policy") / "checkpoint")
     denoiser = checkpoint.load(folder, devices.device(), moments=False).denoiser
-    prompts = lengths.measure(denoiser, problems, length)
+    asked = [train, validation, test, *guards]
+    fitted = _fit(denoiser, asked, rooms)
+    logger.info(
+        "base policy: the champion, %s, %s parameters", denoiser.family.name, f"{quantization.weights(denoiser):,}"
+    )
+    return _policy(folder, denoiser, asked, fitted, began, checkpoint_record.read_record(folder).parent)
+
+
+def _fit(denoiser: "Denoiser", asked: Sequence[FlyteFile], rooms: Sequence[Room]) -> "list[Fitted]":
+    """Measures the tables of problems, each for the room that it needs."""
+    from tasks.gdsd import tables
+    from tasks.gdsd.prompts import lengths
+
+    return [
+        lengths.fit(denoiser, tables.read(Path(os.fspath(table)), tables.PROMPTS), room)
+        for table, room in zip(asked, rooms, strict=True)
+    ]
+
+
+def _policy(
+    folder: Path,
+    denoiser: "Denoiser",
+    asked: Sequence[FlyteFile],
+    fitted: "Sequence[Fitted]",
+    began: float,
+    parent: str | None,
+) -> Policy:
+    """Returns a base with the problems that fit it: a table as it came, or another one where some were left out."""
+    from tasks.gdsd import tables
+    from tasks.gdsd.denoiser import devices, quantization
+
+    kept = [
+        stored_file(tables.write(fit.table, tables.PROMPTS, new_folder("prompts") / "fitting.parquet"))
+        if fit.left_out
+        else table
+        for table, fit in zip(asked, fitted, strict=True)
+    ]
     stats = PolicyStats(
         parameters=quantization.weights(denoiser),
-        prompt_tokens_mean=prompts.mean,
-        prompt_tokens_longest=prompts.longest,
+        prompt_tokens_mean=fitted[0].mean,
+        prompt_tokens_longest=fitted[0].longest,
+        unusable=sum(fit.left_out for fit in fitted),
         seconds=time.monotonic() - began,
-        parent=checkpoint_record.read_record(folder).parent,
+        parent=parent,
         device=devices.name(denoiser.device),
     )
-    logger.info("base policy: the champion, %s, %s parameters", denoiser.family.name, f"{stats.parameters:,}")
-    return Policy(FlyteDirectory(str(folder)), stats)
+    train, validation, test, *guards = kept
+    return Policy(stored(folder), train, validation, test, guards, stats)

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,16 +13,17 @@ from flytekit.types.file import FlyteFile
 from tasks.flyte.local import new_folder
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
-from tasks.flyte.types import Table
+from tasks.flyte.types import Table, stored_file
 from tasks.gdsd import files
 from tasks.gdsd.config.evaluate import GuardConfig
-from tasks.gdsd.config.prompts import PromptConfig, TestConfig
+from tasks.gdsd.config.prompts import PromptConfig, TestConfig, Unusable
 from tasks.gdsd.records import PromptStats
 
 if TYPE_CHECKING:
     from tasks.gdsd.prompts.expectations import QualityReport
 
 logger = logging.getLogger(__name__)
+LISTED = 100  # problems that were left out, of which the Deck says why
 files.use(storage_options)  # of prompt files, on the client too, which pins them when it loads a configuration
 
 
@@ -48,8 +50,9 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     began = time.monotonic()
     unusable: list[str] = []
     made, near = prompts.leave_out_near_duplicates(prompts.make_prompts(config, unusable), config)
+    prompts.check_supply(made, [*unusable, *near], prompts_per_round)
     report = quality.check_prompts(made, config)
-    _show(report)
+    _show(report, [*unusable, *near])
     prompts.check_problems(config.domain, made)
     prompts.round_rows(made["train"].num_rows, prompts_per_round, 0, config.seed)
     folder = new_folder("prompts")
@@ -58,18 +61,15 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
         train=made["train"].num_rows,
         validation=made["validation"].num_rows,
         test=made["test"].num_rows,
-        near_duplicates=near,
+        near_duplicates=len(near),
         unusable=len(unusable),
         checks=len(report.findings),
         warnings=[f"{finding.where}: {finding.expectation}" for finding in report.warnings],
         seconds=time.monotonic() - began,
     )
     logger.info("prompts: %d to train, %d to validate, %d to test", stats.train, stats.validation, stats.test)
-    if near:
-        logger.info("prompts: %d left out, which are nearly those of another split", near)
-    if unusable:
-        logger.info("prompts: %d unusable rows left out; the first: %s", len(unusable), unusable[0])
-    train, validation, test = (FlyteFile(str(written[split])) for split in ("train", "validation", "test"))
+    _tell(unusable, near)
+    train, validation, test = (stored_file(written[split]) for split in ("train", "validation", "test"))
     return Prompts(train, validation, test, stats)
 
 
@@ -81,12 +81,12 @@ def prepare_test(config: TestConfig) -> Table:
         QualityError: a critical expectation failed; the Deck shows all of them.
         DataError: a source cannot be read or is not the pinned one, or a problem is not valid in its domain.
     """
-    return _prepare_test(config, [], 1.0)
+    return _prepare_test(config, [], 1.0, "refuse", "test")
 
 
 @cpu_task(deck=True)
 def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> Table:
-    """Makes or loads the problems of a guard, and refuses those that the policy is trained on.
+    """Makes or loads the problems of a guard, and refuses or leaves out those that the policy is trained on.
 
     Raises:
         QualityError: a critical expectation failed, such as one on leaks; the Deck shows all of them.
@@ -96,25 +96,39 @@ def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> T
 
     same = config.domain.name == prompts.domain.name
     trained_on = tables.read(Path(os.fspath(train)), tables.PROMPTS)["problem"].to_pylist() if same else []
-    return _prepare_test(config, trained_on, prompts.similarity)
+    return _prepare_test(config, trained_on, prompts.similarity, prompts.near_duplicates, "guard")
 
 
-def _prepare_test(config: TestConfig, trained_on: list[str], similarity: float) -> FlyteFile:
+def _prepare_test(
+    config: TestConfig, trained_on: list[str], similarity: float, near_duplicates: Unusable, what: str
+) -> FlyteFile:
     from tasks.gdsd import tables
     from tasks.gdsd.prompts import problems as prompts
     from tasks.gdsd.prompts import quality
 
     unusable: list[str] = []
     table = prompts.make_test(config, unusable)
-    _show(quality.check_test(table, config, trained_on, similarity))
+    near: list[str] = []
+    if near_duplicates == "drop":
+        table, near = prompts.leave_out_trained_on(table, config.domain, trained_on, similarity)
+    left_out = [*unusable, *near]
+    prompts.check_supply({"test": table}, left_out)
+    _show(quality.check_test(table, config, trained_on, similarity), left_out)
     prompts.check_problems(config.domain, {"test": table})
+    _tell(unusable, near)
+    return stored_file(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet"))
+
+
+def _tell(unusable: list[str], near: list[str]) -> None:
+    if near:
+        logger.info("prompts: %d left out for being nearly those of another split; the first: %s", len(near), near[0])
     if unusable:
         logger.info("prompts: %d unusable rows left out; the first: %s", len(unusable), unusable[0])
-    return FlyteFile(str(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet")))
 
 
-def _show(report: "QualityReport") -> None:
+def _show(report: "QualityReport", left_out: list[str]) -> None:
     """Puts a report into the Deck, also where it stops the run."""
-    Deck("Quality", report.html())
+    listed = "".join(f"<li>{escape(text)}</li>" for text in left_out[:LISTED])
+    Deck("Quality", f"{report.html()}<p>{len(left_out)} problems were left out.</p><ul>{listed}</ul>")
     Deck.publish()
     report.require()

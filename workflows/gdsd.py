@@ -8,7 +8,7 @@
 | stage    | task                                      | on  | cached by, beside its sources                  |
 |----------|-------------------------------------------|-----|------------------------------------------------|
 | prompts  | `prepare_prompts`                         | CPU | its config                                     |
-| policy   | `prepare_policy`                          | GPU | its config, training problems                  |
+| policy   | `prepare_policy`                          | GPU | its config, problems, completion lengths       |
 | drift    | `sample_both`                             | GPU | policy, problems, sampler, engine, seed        |
 |          | `measure_drift`                           | CPU | completions, engine, limits                    |
 | rollout  | `generate_rollouts`                       | GPU | policy, problems, sampler, engine, round, seed |
@@ -42,16 +42,16 @@ from tasks.flyte.stage import unroll
 from tasks.flyte.types import Checkpoint, Table
 from tasks.gate import gate, gate_guard
 from tasks.gdsd.config.compare import CompareConfig
-from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig
-from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import DistillConfig, TrainConfig
+from tasks.gdsd.config.train import DistillConfig, RolloutConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import EvalReport, GuardReport, PolicyStats, PromptStats, Series, Tuning
-from tasks.policy import prepare_policy
-from tasks.prompts import prepare_guard, prepare_prompts, prepare_test
+from tasks.policy import Policy, prepare_policy
+from tasks.prompts import Prompts, prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import require_publishing
 from tasks.report import EvalResult, RunResult, report_evaluations, report_run
 from workflows.publish import publish
@@ -69,6 +69,7 @@ class Beginning(NamedTuple):
     train: Table
     validation: Table
     test: Table
+    guards: list[Table]
     prompts: PromptStats
     base: Checkpoint
     policy: PolicyStats
@@ -84,13 +85,22 @@ class Evaluations(NamedTuple):
     samples: list[Table]
 
 
+class Asked(NamedTuple):
+    """The problems of a run, and what they have to leave room for."""
+
+    tables: Prompts
+    guards: list[Table]
+    rooms: list[Room]  # of train, validation, test and each guard
+
+
 @unroll()
 def prepare(
     prompts: PromptConfig,
     policy: PolicyConfig,
     hardware: TrainHardwareConfig,
-    prompts_per_round: int,
-    length: int,
+    rollout: RolloutConfig,
+    evaluation: EvaluationConfig,
+    judge: GateConfig,
     publish: PublishConfig = PublishConfig(),
 ) -> Beginning:
     """Makes problems and the first policy; outside of a dynamic task, no configuration could place the tasks.
@@ -98,9 +108,43 @@ def prepare(
     What could only fail at the end of the run is refused before.
     """
     require_publishing(publish)
-    problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
-    base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
-    return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
+    asked = ask(prompts, hardware, rollout, evaluation, judge)
+    train, validation, test, stats = asked.tables
+    base = on(
+        hardware.policy,
+        prepare_policy(
+            config=policy, train=train, validation=validation, test=test, guards=asked.guards, rooms=asked.rooms
+        ),
+    )
+    return begin(stats, base)
+
+
+def ask(
+    prompts: PromptConfig,
+    hardware: TrainHardwareConfig,
+    rollout: RolloutConfig,
+    evaluation: EvaluationConfig,
+    judge: GateConfig,
+) -> Asked:
+    """Adds to a dynamic task what makes all problems of a run."""
+    tables = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=rollout.prompts_per_round))
+    guards = [
+        on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=tables.train))
+        for guard in judge.guards.values()
+    ]
+    room = Room(problems="train", length=evaluation.sampler.length, unusable=prompts.unusable)
+    training = {"length": rollout.sampler.length, "sampler": "rollout.sampler", "least": rollout.prompts_per_round}
+    rooms = [room.model_copy(update=training)]
+    rooms += [room.model_copy(update={"problems": split}) for split in ("validation", "test")]
+    for name, guard in judge.guards.items():
+        section = f"judge.guards.{name}"
+        rooms.append(room.model_copy(update={"problems": name, "section": section, "unusable": guard.unusable}))
+    return Asked(tables, guards, rooms)
+
+
+def begin(stats: PromptStats, base: Policy) -> Beginning:
+    """Returns what a run begins with: the base, and the problems that it can be asked."""
+    return Beginning(base.train, base.validation, base.test, base.guards, stats, base.checkpoint, base.stats)
 
 
 @unroll()
@@ -120,19 +164,22 @@ def evaluate_policy(
 def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
     """Evaluates a policy on the problems of a configuration, under one protocol per completion length."""
     problems = on(config.hardware.prompts, prepare_test(config=config.prompts))
+    protocols = config.protocols()
+    # The same problems for all lengths; what the longest has no room for is known before any is answered.
+    longest = max(protocol.sampler.length for protocol in protocols)
+    room = Room(problems="test", length=longest, unusable=config.prompts.unusable)
     found = [
-        assess(policy, problems, config.prompts.domain, protocol, config.seed, config.hardware)
-        for protocol in config.protocols()
+        assess(policy, problems, config.prompts.domain, protocol, config.seed, config.hardware, room)
+        for protocol in protocols
     ]
     return Evaluations([each.report for each in found], [each.samples for each in found])
 
 
 @unroll()
-def check_guards(base: Checkpoint, trained: Checkpoint, train: Table, config: TrainConfig) -> list[GuardReport]:
+def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], config: TrainConfig) -> list[GuardReport]:
     """Evaluates base and trained policy on the guarded domains, under the protocol of the run."""
     hardware, found = config.hardware, []
-    for name, guard in config.judge.guards.items():
-        problems = on(hardware.prompts, prepare_guard(config=guard, prompts=config.prompts, train=train))
+    for (name, guard), problems in zip(config.judge.guards.items(), guards, strict=True):
         before, after = (
             assess(policy, problems, guard.domain, config.evaluation, config.seed, hardware)
             for policy in (base, trained)
@@ -162,8 +209,9 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         prompts=config.prompts,
         policy=config.policy,
         hardware=config.hardware,
-        prompts_per_round=config.rollout.prompts_per_round,
-        length=config.rollout.sampler.length,
+        rollout=config.rollout,
+        evaluation=config.evaluation,
+        judge=config.judge,
         publish=config.publish,
     )
     run = learn(config, begun)
@@ -193,7 +241,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         seed=config.seed,
         hardware=config.hardware,
     )
-    guards = check_guards(base=begun.base, trained=best, train=begun.train, config=config)
+    guards = check_guards(base=begun.base, trained=best, guards=begun.guards, config=config)
     decision = gate(
         base=before.report,
         base_samples=before.samples,
@@ -279,8 +327,9 @@ def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
         prompts=config.prompts,
         policy=config.policy,
         hardware=config.hardware,
-        prompts_per_round=config.rollout.prompts_per_round,
-        length=config.rollout.sampler.length,
+        rollout=config.rollout,
+        evaluation=config.evaluation,
+        judge=GateConfig(),
     )
     before = evaluate_policy(
         policy=begun.base,

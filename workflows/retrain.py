@@ -35,13 +35,12 @@ from tasks import failure
 from tasks.flyte.hardware import on
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
-from tasks.gdsd.config import written
-from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.config.train import RolloutConfig, TrainConfig
 from tasks.gdsd.strict import Config
 from tasks.policy import prepare_policy, take_policy
 from tasks.promote import (
@@ -54,10 +53,9 @@ from tasks.promote import (
     promote,
     require_champion,
 )
-from tasks.prompts import prepare_prompts
 from tasks.publish import require_publishing
 from tasks.report import report_evaluations
-from workflows.gdsd import Beginning, evaluate_lengths, learn
+from workflows.gdsd import Beginning, ask, begin, evaluate_lengths, learn
 from workflows.publish import publish
 
 ship(reach(__name__))
@@ -77,19 +75,21 @@ def prepare_fresh(
     prompts: PromptConfig,
     policy: PolicyConfig,
     hardware: TrainHardwareConfig,
-    prompts_per_round: int,
-    length: int,
+    rollout: RolloutConfig,
+    evaluation: EvaluationConfig,
+    judge: GateConfig,
     publish: PublishConfig,
 ) -> Beginning:
     """Makes problems, and of the champion the base; where there is none, of the configuration's policy."""
     require_publishing(publish)
-    problems = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=prompts_per_round))
+    asked = ask(prompts, hardware, rollout, evaluation, judge)
+    train, validation, test, stats = asked.tables
+    problems = {"train": train, "validation": validation, "test": test, "guards": asked.guards, "rooms": asked.rooms}
     if champion.policy is None:
-        base = on(hardware.policy, prepare_policy(config=policy, train=problems.train, length=length))
+        base = prepare_policy(config=policy, **problems)
     else:
-        taken = FlyteDirectory(champion.policy)
-        base = on(hardware.policy, take_policy(policy=taken, train=problems.train, length=length))
-    return Beginning(problems.train, problems.validation, problems.test, problems.stats, base.checkpoint, base.stats)
+        base = take_policy(policy=FlyteDirectory(champion.policy), **problems)
+    return begin(stats, on(hardware.policy, base))
 
 
 @workflow(on_failure=failure.record_retrain_failure)
@@ -109,8 +109,9 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
         prompts=fresh.prompts,
         policy=fresh.policy,
         hardware=fresh.hardware,
-        prompts_per_round=fresh.rollout.prompts_per_round,
-        length=fresh.rollout.sampler.length,
+        rollout=fresh.rollout,
+        evaluation=fresh.evaluation,
+        judge=fresh.judge,
         publish=fresh.publish,
     )
     result = promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)

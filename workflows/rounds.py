@@ -20,6 +20,7 @@ from tasks.flyte.stage import unroll
 from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import HardwareConfig
+from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.config.sampler import RolloutEngine
 from tasks.gdsd.config.train import DistillConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice
@@ -70,10 +71,21 @@ def assess(
     config: EvaluationConfig,
     seed: int,
     hardware: HardwareConfig,
+    room: Room | None = None,
 ) -> Evaluated:
-    """Adds an evaluation to a dynamic workflow: answers in shards, each cached, and one verdict on all of them."""
+    """Adds an evaluation to a dynamic workflow: answers in shards, each cached, and one verdict on all of them.
+
+    Args:
+        room: what the problems have to leave room for; by default, a completion of this evaluation.
+    """
     answer_shard = partial(
-        answer_problems, shards=config.shards, policy=policy, problems=problems, config=config, seed=seed
+        answer_problems,
+        shards=config.shards,
+        policy=policy,
+        problems=problems,
+        config=config,
+        seed=seed,
+        room=room or Room(problems="evaluation", length=config.sampler.length),
     )
     numbers = list(range(config.shards))
     if on_cluster():

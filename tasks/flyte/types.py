@@ -37,11 +37,19 @@ def stored(folder: Path) -> FlyteDirectory:
 
     So it has one key, whether it goes from task to task or through a dynamic task, which knows only the address.
     """
+    return FlyteDirectory(str(folder), remote_directory=_address(folder))
+
+
+def stored_file(file: Path) -> FlyteFile:
+    """Returns a task's new file, kept as `stored` keeps a folder."""
+    return FlyteFile(str(file), remote_path=_address(file))
+
+
+def _address(place: Path) -> str | None:
     if not in_pod():
-        return FlyteDirectory(str(folder))
+        return None
     access = FlyteContextManager.current_context().file_access
-    address = access.join(access.get_random_remote_directory(), f"sha256-{digest(folder)}")
-    return FlyteDirectory(str(folder), remote_directory=address)
+    return access.join(access.get_random_remote_directory(), f"sha256-{digest(place)}")
 
 
 # A Parquet file with one of the schemas of `tasks.gdsd.tables`.

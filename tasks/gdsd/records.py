@@ -25,7 +25,7 @@ class PromptStats(Record):
     validation: int
     test: int
     near_duplicates: int  # problems left out for being nearly those of another split
-    unusable: int  # rows of the sources left out, since they make no usable problem
+    unusable: int  # rows of the sources left out, since they make no usable problem or the same as another
     checks: int
     warnings: list[str]
     seconds: float
@@ -37,6 +37,7 @@ class PolicyStats(Record):
     parameters: int
     prompt_tokens_mean: float
     prompt_tokens_longest: int
+    unusable: int = 0  # problems of all splits and guards left out, since their prompts are too long or cannot be read
     seconds: float
     parent: str | None = None  # content digest of the earlier run's policy that it is, if it is one
     device: str | None = None  # that it was made on

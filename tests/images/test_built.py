@@ -27,6 +27,7 @@ from flytekit.tools.fast_registration import FastPackageOptions, fast_package
 from flytekit.tools.translator import get_serializable
 from safetensors.torch import load_file
 
+from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.records import PolicyStats, PromptStats
 from tasks.gdsd.tables import SPLITS
@@ -126,12 +127,13 @@ def test_its_tasks_give_what_this_machine_gives(built: Built, monkeypatch: pytes
     The first has its sources where a run sends them, the second where a registration does.
     """
     prompts = run(built, prepare_prompts, ".", {"config": CONFIG.prompts, "prompts_per_round": 8}, {})
-    train = {"train": prompts["train"]}
-    policy = run(built, prepare_policy, REGISTERED, {"config": CONFIG.policy, "length": LENGTH}, train)
+    asked = {split: prompts[split] for split in SPLITS}
+    others = {"guards": [], "rooms": [Room(problems=split, length=LENGTH) for split in SPLITS]}
+    policy = run(built, prepare_policy, REGISTERED, {"config": CONFIG.policy, **others}, asked)
     monkeypatch.setenv("GDSD_HOME", str(built.folder / "here"))
     prompts_here = prepare_prompts.task_function(config=CONFIG.prompts, prompts_per_round=8)
-    train_here = str(prompts_here.train.path)
-    policy_here = prepare_policy.task_function(config=CONFIG.policy, train=train_here, length=LENGTH)
+    asked_here = {split: str(here.path) for split, here in zip(SPLITS, prompts_here, strict=False)}
+    policy_here = prepare_policy.task_function(config=CONFIG.policy, **asked_here, **others)
     for split, here in zip(SPLITS, prompts_here, strict=False):
         assert outside(built, prompts[split]).read_bytes() == Path(here.path).read_bytes(), split
     for kind, there, here in (
@@ -170,7 +172,7 @@ def run(
     context = FlyteContextManager.current_context()
     inputs = LiteralMap(literals=dict(literals))
     for key, value in values.items():
-        kind = type(value)
+        kind = task.python_interface.inputs[key]
         inputs.literals[key].CopyFrom(
             TypeEngine.to_literal(context, value, kind, TypeEngine.to_literal_type(kind)).to_flyte_idl()
         )

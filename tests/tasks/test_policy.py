@@ -4,13 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from flytekit.types.file import FlyteFile
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig, TinyModelConfig, WarmStartConfig
-from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.prompts.problems import make_prompts
@@ -25,10 +26,19 @@ PLAIN = PolicyConfig(
 
 
 def prepare(config: PolicyConfig, folder: Path, length: int = 16) -> Policy:
-    path = folder / "train.parquet"
-    problems = make_prompts(PromptConfig(train_size=8, validation_size=1, test_size=1))["train"]
-    tables.write(problems, tables.PROMPTS, path)
-    return prepare_policy.task_function(config, FlyteFile(str(path)), length)
+    made = make_prompts(PromptConfig(train_size=8, validation_size=1, test_size=1))
+    return prepare_with(config, folder, made, [length, length, length])
+
+
+def prepare_with(
+    config: PolicyConfig, folder: Path, made: dict[str, pa.Table], lengths: list[int], unusable: str = "refuse"
+) -> Policy:
+    """Prepares a policy for the problems of three splits, and of guards behind them."""
+    files = [
+        FlyteFile(str(tables.write(table, tables.PROMPTS, folder / f"{name}.parquet"))) for name, table in made.items()
+    ]
+    rooms = [Room(problems=name, length=length, unusable=unusable) for name, length in zip(made, lengths, strict=True)]
+    return prepare_policy.task_function(config, *files[:3], files[3:], rooms)
 
 
 def prepared(config: PolicyConfig, folder: Path) -> Path:
@@ -147,3 +157,68 @@ def test_prompts_that_leave_no_room_are_refused_before_weights_are_read(
     monkeypatch.setattr("tasks.gdsd.denoiser.weights.read", lambda *arguments: pytest.fail("weights were read"))
     with pytest.raises(DataError, match=rf"the longest, 'train-\d+', has {longest} tokens, .*made for 64"):
         prepare(config, tmp_path, length=65 - longest)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test", "a guard"])
+def test_a_problem_without_room_is_refused_before_weights_are_read_or_left_out(
+    split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run of days ends at its first validation, or after its last one, because of one long problem.
+
+    A prompt of 40 letters has no room beside 30 in a model of 64; one of 10 letters has. The template has 8 tokens.
+    """
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    model = tmp_path / "llada"
+    model.mkdir()
+    write_llada(model, max_sequence_length=64)
+    texts = {name: ["q" * 10, "s" * 10] for name in ("train", "validation", "test", "a guard")}
+    made = {name: asked(name, prompts) for name, prompts in texts.items()}
+    lengths = [30] * 4
+    monkeypatch.setattr("tasks.gdsd.denoiser.weights.read", lambda *arguments: pytest.fail("weights were read"))
+    made[split] = asked(split, ["q" * 10, "r" * 40])
+    with pytest.raises(
+        DataError, match=rf"1 of 2 {split} prompts are too long: the longest, '{split}-1'.*unusable: drop"
+    ):
+        prepare_with(published(model), tmp_path, made, lengths)
+    monkeypatch.undo()
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    policy = prepare_with(published(model), tmp_path, made, lengths, "drop")
+    left = [policy.train, policy.validation, policy.test, *policy.guards]
+    names = [tables.read(Path(os.fspath(table)), tables.PROMPTS)["id"].to_pylist() for table in left]
+    assert names == [[f"{name}-0"] if name == split else [f"{name}-0", f"{name}-1"] for name in made]
+    assert policy.stats.unusable == 1
+    made[split] = asked(split, ["r" * 40])
+    with pytest.raises(DataError, match="Without them 0 are left, but at least 1 are needed"):
+        prepare_with(published(model), tmp_path, made, lengths, "drop")
+
+
+def test_each_table_has_the_room_of_its_own_completions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, validation answers that are longer than the rollouts' have no room when they are due."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    model = tmp_path / "llada"
+    model.mkdir()
+    write_llada(model, max_sequence_length=64)
+    made = {name: asked(name, ["q" * 10]) for name in ("train", "validation", "test")}
+    with pytest.raises(DataError, match=r"1 of 1 validation prompts are too long.*completions of 60"):
+        prepare_with(published(model), tmp_path, made, [16, 60, 16])
+
+
+def test_a_prompt_that_the_policy_cannot_read_is_refused_or_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, one character stops a run in its tenth round. The tiny family does not know the sharp s."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    made = {name: asked(name, ["1+1"]) for name in ("train", "validation", "test")}
+    made["test"] = asked("test", ["1+1", "\u00df"])
+    with pytest.raises(DataError, match=r"1 of 2 test prompts cannot be read:\n  'test-1': .*does not know"):
+        prepare_with(PLAIN, tmp_path, made, [4, 4, 4])
+    test = prepare_with(PLAIN, tmp_path, made, [4, 4, 4], "drop").test
+    assert tables.read(Path(os.fspath(test)), tables.PROMPTS)["id"].to_pylist() == ["test-0"]
+
+
+def asked(split: str, prompts: list[str]) -> pa.Table:
+    rows = [
+        {"id": f"{split}-{row}", "prompt": prompt, "problem": prompt, "reference": "1"}
+        for row, prompt in enumerate(prompts)
+    ]
+    return pa.Table.from_pylist(rows, tables.PROMPTS)

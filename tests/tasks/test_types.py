@@ -7,7 +7,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from tasks.flyte import types
-from tasks.flyte.types import _content, stored
+from tasks.flyte.types import _content, stored, stored_file
 
 
 def test_local_values_are_keyed_by_content(tmp_path: Path) -> None:
@@ -44,3 +44,13 @@ def test_a_checkpoint_keeps_its_key_when_only_its_address_is_known(
     address = str(stored(tmp_path).remote_directory)
     assert _content(FlyteDirectory(f"s3://bucket{address}")) == _content(FlyteDirectory(str(tmp_path)))
     assert _content(FlyteDirectory(f"s3://bucket{address}/policy")) != _content(FlyteDirectory(str(tmp_path)))
+
+
+def test_a_table_keeps_its_key_when_only_its_address_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a guard more, or another length of the evaluation, makes a cluster train all rounds again."""
+    table = tmp_path / "train.parquet"
+    table.write_text("same")
+    assert stored_file(table).remote_path is None
+    monkeypatch.setattr(types, "in_pod", lambda: True)
+    address = str(stored_file(table).remote_path)
+    assert _content(FlyteFile(f"s3://bucket{address}")) == _content(FlyteFile(str(table)))

@@ -46,7 +46,13 @@ class Expected(NamedTuple):
 
 TASKS = {
     "prepare_prompts": Expected("config prompts_per_round", "stats test train validation"),
-    "prepare_policy": Expected("config length train", "checkpoint stats", gpu=True, hours=2, retries=2),
+    "prepare_policy": Expected(
+        "config guards rooms test train validation",
+        "checkpoint guards stats test train validation",
+        gpu=True,
+        hours=2,
+        retries=2,
+    ),
     "generate_rollouts": Expected(
         "batch_size engine group_size policy prompts_per_round round sampler seed shard shards train", gpu=True, hours=6
     ),
@@ -61,7 +67,7 @@ TASKS = {
     ),
     "prepare_test": Expected("config"),
     "prepare_guard": Expected("config prompts train"),
-    "answer_problems": Expected("config policy problems seed shard shards", gpu=True, hours=4),
+    "answer_problems": Expected("config policy problems room seed shard shards", gpu=True, hours=4),
     "verify_answers": Expected("config domain seed shards", "report samples", hours=4),
     "select_best": Expected("before last progress validation"),
     "report_progress": Expected("before drifts epochs name rewards rounds validations", retries=3),

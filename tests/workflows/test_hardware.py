@@ -62,15 +62,16 @@ def launched(config: TrainConfig, folder: Path) -> dict[str, tuple[TaskNodeOverr
                 "prompts": config.prompts,
                 "policy": config.policy,
                 "hardware": config.hardware,
-                "prompts_per_round": 4,
-                "length": 16,
+                "rollout": config.rollout,
+                "evaluation": config.evaluation,
+                "judge": config.judge,
                 "publish": config.publish,
             },
         ),
         unroll(rounds.run_leg, leg_inputs(config, folder, end=1)),
     ]
     if config.judge.guards:
-        guards = {"base": policy, "trained": policy, "train": table, "config": config}
+        guards = {"base": policy, "trained": policy, "guards": [table], "config": config}
         specs.append(unroll(gdsd.check_guards, guards))
     return {name: asked for spec in specs for name, asked in by_task(spec.nodes).items()}
 

@@ -15,12 +15,12 @@ from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import Literal
 from flytekit.tools.translator import get_serializable
 
-from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig, GuardConfig
 from tasks.gdsd.config.hardware import MachineConfig, TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.config.train import RolloutConfig, TrainConfig
 from tasks.promote import Champion
 from tests.workflows.conftest import ROOT, environment
 from tests.workflows.test_compiled import CPU, GPU, SETTINGS, unroll
@@ -32,7 +32,13 @@ TASKS = {
     "find_champion": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["registry"]),
     "require_champion": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["registry"]),
     "draw_seeds": ("gdsd:cpu", CPU, timedelta(hours=1), False, ["config", "kickoff_time"]),
-    "take_policy": ("gdsd:gpu", GPU, timedelta(hours=2), True, ["length", "policy", "train"]),
+    "take_policy": (
+        "gdsd:gpu",
+        GPU,
+        timedelta(hours=2),
+        True,
+        ["guards", "policy", "rooms", "test", "train", "validation"],
+    ),
     "promote": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["champion", "kickoff_time", "registry", "run"]),
     "keep_evaluation": (
         "gdsd:cpu",
@@ -156,13 +162,14 @@ def test_a_champion_enters_by_the_address_of_its_content(champion: Champion, bas
         "prompts": PromptConfig(),
         "policy": PolicyConfig(),
         "hardware": hardware,
-        "prompts_per_round": 4,
-        "length": 16,
+        "rollout": RolloutConfig(),
+        "evaluation": EvaluationConfig(),
+        "judge": GateConfig(guards={"other": GuardConfig(test_size=4)}),
         "publish": PublishConfig(),
     }
     spec = unroll(retrain.prepare_fresh, inputs)
     names = {node.task_node.reference_id.name.rsplit(".", 1)[-1]: node for node in spec.nodes}
-    assert set(names) == {"prepare_prompts", base}
+    assert set(names) == {"prepare_prompts", "prepare_guard", base}
     placed = names[base].task_node.overrides
     assert placed.extended_resources.gpu_accelerator.device == "nvidia-h100"
     if champion.policy is not None:

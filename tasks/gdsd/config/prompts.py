@@ -48,6 +48,20 @@ def _pin(path: str) -> str:
 Source = Annotated[Annotated[PromptFile, Tag("path")] | Annotated[HubDataset, Tag("hub")], Discriminator(local_or_hub)]
 
 
+Unusable = Literal["refuse", "drop"]
+
+
+class Room(Config):
+    """What the prompts of a table have to leave room for."""
+
+    problems: str = Field(description="which they are, in words")
+    section: str = Field("prompts", description="part of the configuration that says what they are")
+    sampler: str = Field("evaluation.sampler", description="part of the configuration that says the length")
+    length: int = Field(ge=1, description="tokens of a completion")
+    unusable: Unusable = Field("refuse", description="prompts without room, or that the policy cannot read")
+    least: int = Field(1, ge=1, description="problems with fewer of which nothing can be done")
+
+
 class TestConfig(Config):
     """Test problems of a domain: generated from a seed, or read from a file or data set."""
 
@@ -62,8 +76,10 @@ class TestConfig(Config):
     columns: dict[str, str] = Field(
         {}, description="which column of the sources holds what: a name that the domain reads -> the source's name"
     )
-    unusable: Literal["refuse", "drop"] = Field(
-        "refuse", description="rows of a source that make no usable problem: stop, or leave them out"
+    unusable: Unusable = Field(
+        "refuse",
+        description="rows of a source that make no usable problem (not readable, the same as an earlier one, or too "
+        "long for the policy): stop, or leave them out",
     )
 
     @property
@@ -105,10 +121,10 @@ class PromptConfig(TestConfig):
     validation_data: Source | None = Field(
         None, description="validation problems; null generates them, or else sets training problems aside"
     )
-    near_duplicates: Literal["refuse", "drop"] = Field(
+    near_duplicates: Unusable = Field(
         "refuse",
-        description="problems of one split that are nearly those of another: stop, or leave them out of training, and "
-        "out of a validation set that was taken from the training source",
+        description="problems of one split that are nearly those of another: stop, or leave them out. The test stays "
+        "whole: validation gives way to it, training to both, and a guard to training",
     )
     similarity: float = Field(
         0.7,

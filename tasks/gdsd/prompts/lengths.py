@@ -1,41 +1,76 @@
-"""Whether prompts leave room for their completions in what a model was made for."""
+"""Whether a policy can read prompts, and whether they leave room for their completions in what it was made for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from typing import NamedTuple
 
 import pyarrow as pa
 
+from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import DataError
 
+logger = logging.getLogger(__name__)
+EXAMPLES = 5
 
-@dataclass(frozen=True)
-class PromptLengths:
-    """Prompts in tokens, as the policy's template phrases them."""
 
+class Fitted(NamedTuple):
+    """The problems of a table that a policy can be asked, and their prompts in tokens."""
+
+    table: pa.Table
     longest: int
     mean: float
+    left_out: int
 
 
-def measure(denoiser: Denoiser, problems: pa.Table, length: int) -> PromptLengths:
-    """Measures the prompts of a table in tokens (schema `tables.PROMPTS`); needs no weights.
+def fit(denoiser: Denoiser, problems: pa.Table, room: Room) -> Fitted:
+    """Measures the prompts of a table in tokens, as the policy's template phrases them; needs no weights.
 
     Args:
-        length: tokens of a completion.
+        problems: with the schema `tables.PROMPTS`.
 
     Raises:
         DataError: a prompt and its completion do not fit the model's positions, where it would go on without a sign
-            that it reads what it was not trained for; or a prompt cannot be tokenised.
+            that it reads what it was not trained for; or a prompt cannot be tokenised. Where these are left out: too
+            few problems are left.
     """
-    names: Sequence[str] = problems["id"].to_pylist()
-    counts = [len(denoiser.encode(prompt)) for prompt in problems["prompt"].to_pylist()]
-    longest = max(counts, default=0)
-    if longest + length > denoiser.positions:
-        over = sum(count + length > denoiser.positions for count in counts)
-        raise DataError(
-            f"{over} of {len(counts)} prompts are too long: the longest, {names[counts.index(longest)]!r}, has "
-            f"{longest} tokens, and with completions of {length} (sampler.length) that is {longest + length}, but the "
-            f"model was made for {denoiser.positions} (max_position_embeddings). Leave out long problems, lower "
-            "prompts.domain.shots or sampler.length, or take a model with more positions."
+    names = problems["id"].to_pylist()
+    counts: dict[int, int] = {}  # row -> tokens, of those that can be read
+    unread = []
+    for row, prompt in enumerate(problems["prompt"].to_pylist()):
+        try:
+            counts[row] = len(denoiser.encode(prompt))
+        except DataError as error:
+            unread.append(f"\n  {names[row]!r}: {error}"[:300])
+    kept = [row for row, count in counts.items() if count + room.length <= denoiser.positions]
+    left_out = problems.num_rows - len(kept)
+    if left_out and (room.unusable == "refuse" or len(kept) < room.least):
+        raise DataError(_refusal(denoiser.positions, names, counts, unread, len(kept), room))
+    if left_out:
+        fits = set(kept)
+        first = next(name for row, name in enumerate(names) if row not in fits)
+        what = f"{left_out} of {problems.num_rows} {room.problems} problems"
+        logger.info("prompts: %s left out, too long or not readable for the policy; the first: %s", what, first)
+    tokens = [counts[row] for row in kept]
+    table = problems.take(pa.array(kept, pa.int64()))
+    return Fitted(table, max(tokens, default=0), sum(tokens) / max(len(tokens), 1), left_out)
+
+
+def _refusal(positions: int, names: list[str], counts: dict[int, int], unread: list[str], kept: int, room: Room) -> str:
+    """Says what is wrong with prompts, and what can be done."""
+    said = []
+    if over := len(counts) - kept:
+        longest = max(counts, key=lambda row: counts[row])
+        said.append(
+            f"{over} of {len(names)} {room.problems} prompts are too long: the longest, {names[longest]!r}, has "
+            f"{counts[longest]} tokens, and with completions of {room.length} ({room.sampler}.length) that is "
+            f"{counts[longest] + room.length}, but the model was made for {positions} (max_position_embeddings)."
         )
-    return PromptLengths(longest, sum(counts) / max(len(counts), 1))
+    if unread:
+        listing = "".join(unread[:EXAMPLES])
+        said.append(f"{len(unread)} of {len(names)} {room.problems} prompts cannot be read:{listing}\n")
+    if room.unusable == "refuse":
+        said.append(f"Leave such problems out by {room.section}.unusable: drop,")
+    else:
+        said.append(f"Without them {kept} are left, but at least {room.least} are needed. Give more problems,")
+    said.append(f"lower {room.section}.domain.shots or {room.sampler}.length, or take a model with more positions.")
+    return " ".join(said)

@@ -19,8 +19,9 @@ WRITTEN = "a text that is not blank"
 OWN = "what no other split has"
 UNLIKE = "a problem that is not nearly one of another split"
 REMEDY = (
-    "Correct the prompt files, or generate the problems instead, and start the run again. Near-duplicates "
-    "of test problems are left out of training by prompts.near_duplicates: drop."
+    "Correct the prompt files, or generate the problems instead, and start the run again. Of equal problems in a file "
+    "all but the first are left out by prompts.unusable: drop. Near-duplicates of test problems are left out of "
+    "training by prompts.near_duplicates: drop."
 )
 
 
@@ -30,6 +31,8 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
     findings = []
     seen: dict[str, dict[object, str]] = {"id": {}, "problem": {}}  # column -> value -> where it was first
     known: list[tuple[str, str]] = []  # problems of the splits before, and where they are
+    everything = [str(value or "") for split in SPLITS for value in _columns(tables[split]).get("problem", [])]
+    features = near_duplicates.features(domain, everything)
     for split in SPLITS:
         cells = _columns(tables[split])
         texts = _texts(cells)
@@ -46,9 +49,7 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
         if "problem" in texts:
             problems = [str(value or "") for value in cells["problem"]]
             if split != SPLITS[0]:
-                near = near_duplicates.nearest(
-                    problems, [text for text, _ in known], near_duplicates.features(domain), config.similarity
-                )
+                near = near_duplicates.nearest(problems, [text for text, _ in known], features, config.similarity)
                 cells["problem_nearly_elsewhere"] = [
                     None if other is None or known[other][0] == problem else _beside(*known[other], problem)
                     for problem, other in zip(problems, near, strict=True)
@@ -77,7 +78,8 @@ def check_test(table: pa.Table, config: TestConfig, trained_on: Sequence[str], s
     checks = _prompt_checks(cells, domain)
     if "problem" in _texts(cells) and trained_on:
         problems = [str(value or "") for value in cells["problem"]]
-        near = near_duplicates.nearest(problems, trained_on, domain.shingles, similarity)
+        features = near_duplicates.features(domain, [*problems, *trained_on])
+        near = near_duplicates.nearest(problems, trained_on, features, similarity)
         cells["problem_nearly_trained_on"] = [
             None if other is None else (f"training row {other}", problem)
             for problem, other in zip(problems, near, strict=True)

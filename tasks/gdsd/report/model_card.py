@@ -180,7 +180,10 @@ def _data(record: RunRecord) -> str:
         rows.append(
             [f"guard {plain(guard.name)}", str(protocol.problems), _from(config, config.test_data, None), sha256]
         )
-    left = f"{stats.near_duplicates} problems were left out for being nearly those of another split"
+    left = (
+        f"{stats.near_duplicates} problems were left out for being nearly those of another split, and "
+        f"{stats.unusable + record.policy.unusable} that are unusable, the same as another or too long"
+    )
     return "\n\n".join([table_markdown(["split", "problems", "from", "SHA-256 of the problems"], rows), f"{left}."])
 
 

@@ -13,7 +13,15 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.countdown import CountdownConfig, canonical
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import DataError, GdsdError, QualityError
-from tasks.gdsd.prompts.problems import check_problems, leave_out_near_duplicates, make_prompts, make_test, round_rows
+from tasks.gdsd.prompts.problems import (
+    check_problems,
+    check_supply,
+    leave_out_near_duplicates,
+    leave_out_trained_on,
+    make_prompts,
+    make_test,
+    round_rows,
+)
 from tasks.gdsd.prompts.quality import check_prompts, check_test
 from tests.gdsd.prompts.conftest import SUDOKU, configured, generated, split_files, sums, write
 from tests.gdsd.series import Row
@@ -136,26 +144,33 @@ def reworded(row: Row, count: int = 1) -> Row:
     return row | {"question": " ".join([*words[:-count], *("new" for _ in range(count))])}
 
 
-def test_near_duplicates_are_refused_or_left_out_of_training_only(tmp_path: Path) -> None:
+def test_near_duplicates_are_refused_or_left_out_of_all_but_the_test(tmp_path: Path) -> None:
     """If it fails, the gain is measured on problems that were trained on with one word changed, the test set shrinks
-    with the training data, or the report hides what was left out."""
+    with the training data, or the report hides what was left out. Validation gives way to the test, training to both.
+    """
     train, test, validation = sums(20), sums(5, 40), sums(3, 30)
     train[0], train[1], train[7] = test[0], reworded(test[2]), reworded(validation[1])
+    validation[2] = reworded(test[4])
     files = split_files(tmp_path, train=train, validation=validation, test=test)
-    config = configured(**files, similarity=0.7)  # 12 words have 8 runs of five; one differs, and 7 / 9 are shared
+    config = configured(**files, similarity=0.7)  # 12 words have 10 runs of three; one differs, and 9 / 11 are shared
     made = make_prompts(config)
-    assert leave_out_near_duplicates(made, config) == (made, 0)
+    assert leave_out_near_duplicates(made, config) == (made, [])
     with pytest.raises(QualityError) as caught:
         check_prompts(made, config).require()
     message = str(caught.value)
-    assert "test.problem_nearly_elsewhere: expect_column_values_to_be_null: 1 of 5 rows" in message
+    assert "test.problem_nearly_elsewhere: expect_column_values_to_be_null: 2 of 5 rows" in message
     assert "row 2: ('row 1 of train', " in message and " new'" in message
     assert "prompts.near_duplicates: drop" in message
     dropping = config.model_copy(update={"near_duplicates": "drop"})
     kept, left_out = leave_out_near_duplicates(made, dropping)
-    assert left_out == 3
+    assert left_out == [
+        "validation problem 'validation-000002' is nearly 'test-000004'",
+        "train problem 'train-000000' is nearly 'test-000000'",
+        "train problem 'train-000001' is nearly 'test-000002'",
+        "train problem 'train-000007' is nearly 'validation-000001'",
+    ]
     assert problems(kept["train"]) == [row["question"] for place, row in enumerate(train) if place not in (0, 1, 7)]
-    assert kept["test"] == made["test"] and kept["validation"] == made["validation"]
+    assert kept["test"] == made["test"] and kept["validation"] == made["validation"].slice(0, 2)
     check_prompts(kept, dropping).require()
 
 
@@ -169,7 +184,36 @@ def test_dropping_also_clears_the_validation_that_was_set_aside(tmp_path: Path) 
     made = make_prompts(config)
     assert any(" new" in text for text in problems(made["validation"]))
     kept, left_out = leave_out_near_duplicates(made, config)
-    assert left_out == 5 and kept["train"].num_rows + kept["validation"].num_rows == 20
+    assert len(left_out) == 5 and kept["train"].num_rows + kept["validation"].num_rows == 20
+    check_prompts(kept, config).require()
+
+
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        ("Solve the following problem step by step: ", ""),
+        ("", "\nPut your final answer in a box, and nothing else behind it."),
+        ("You are a careful tutor who explains every step of it. Problem: ", " Answer with one number."),
+    ],
+)
+def test_an_instruction_makes_no_near_duplicates_and_hides_none(
+    before: str, after: str, count: int, tmp_path: Path
+) -> None:
+    """If it fails, problems of few words are all refused as copies of each other, or a copied one passes unseen."""
+    signs = "+-*/"
+    texts = [f"What is {number % 7 + 2} {signs[number % 4]} {number + 3}?" for number in range(3 * count)]
+    if before and count == 3:  # of so few problems it cannot be known; they differ in more than a number
+        texts = [text for text, _ in zip(texts, range(9), strict=True)]
+    train, validation, test = (
+        [{"question": f"{before}{text}{after}", "answer": "#### 1"} for text in texts[start::3]] for start in range(3)
+    )
+    train[1] = validation[1] | {"question": validation[1]["question"].upper()}
+    files = split_files(tmp_path, train=train, validation=validation, test=test)
+    config = configured(**files, near_duplicates="drop")
+    kept, left_out = leave_out_near_duplicates(make_prompts(config), config)
+    assert left_out == ["train problem 'train-000001' is nearly 'validation-000001'"]
     check_prompts(kept, config).require()
 
 
@@ -252,9 +296,79 @@ def test_unusable_problems_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
 
 
 def test_problems_that_were_trained_on_are_found() -> None:
-    """If it fails, a guard measures the very problems that the policy is trained on."""
+    """If it fails, a guard measures the very problems that the policy is trained on, or none of them can be used."""
     made = generated()
     trained_on = made["train"]["problem"].to_pylist()
     assert check_test(made["test"], PromptConfig(), trained_on, 0.7).failures == []
     (failure,) = check_test(made["train"], PromptConfig(), trained_on, 0.7).failures
     assert failure.column == "problem_nearly_trained_on" and failure.unexpected == 30
+    both = pa.concat_tables([made["train"].slice(0, 2), made["test"]])
+    kept, left_out = leave_out_trained_on(both, SUDOKU, trained_on, 0.7)
+    assert kept == made["test"] and left_out[1] == "test problem 'train-000001' is nearly training problem 1"
+    check_test(kept, PromptConfig(), trained_on, 0.7).require()
+
+
+# Equal problems of a source
+
+
+def test_of_equal_problems_the_first_is_kept_or_they_stop_a_run(tmp_path: Path) -> None:
+    """If it fails, two equal rows of a published set keep all of it from being used, or a problem counts twice."""
+    rows = sums(6)
+    rows[3], rows[5] = rows[1], rows[2] | {"answer": "#### 99"}
+    source = write(rows, tmp_path / "a.jsonl")
+    config = configured(test_data=source)
+    with pytest.raises(QualityError, match=r"test\.problem: expect_column_values_to_be_unique: 4 of 6 rows.*"):
+        check_test(make_test(config), config, [], 1.0).require()
+    left_out: list[str] = []
+    dropping = configured(test_data=source, unusable="drop")
+    kept = make_test(dropping, left_out)
+    assert kept["id"].to_pylist() == ["test-000000", "test-000001", "test-000002", "test-000004"]
+    assert left_out == [
+        "test problem 'test-000003' is the same as 'test-000001'",
+        "test problem 'test-000005' is the same as 'test-000002', with another reference",
+    ]
+    check_test(kept, dropping, [], 1.0).require()
+
+
+def test_a_row_that_is_left_out_moves_no_other(tmp_path: Path) -> None:
+    """If it fails, one bad row more gives a run other validation and test problems, and other numbers."""
+    fields = {"validation_size": 8, "test_size": 10, "train_size": 20}
+    clean, spoiled = sums(40), sums(40)
+    spoiled[11] = spoiled[11] | {"answer": "none"}
+    made = [
+        make_prompts(configured(**fields, unusable="drop", **split_files(tmp_path, train=rows, test=rows)))
+        for rows in (clean, spoiled)
+    ]
+    for split, size in (("validation", 8), ("test", 10), ("train", 20)):
+        before, after = (set(problems(each[split])) for each in made)
+        assert len(before) == len(after) == size
+        # At most the row itself is gone, and one that follows in the order is there for it, here and in validation.
+        assert len(before - after) <= 2 and after - before <= {str(row["question"]) for row in clean}
+    assert made[0]["test"]["id"].to_pylist() == sorted(made[0]["test"]["id"].to_pylist())
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_of_which_nothing_is_left_is_refused_in_words(split: str, tmp_path: Path) -> None:
+    """If it fails, a user reads that a table has no rows, and not that all were left out, and why."""
+    splits = {"train": sums(4), "validation": sums(4, 10), "test": sums(4, 20)}
+    if split == "test":
+        splits["test"] = [row | {"answer": "none"} for row in splits["test"]]
+    else:
+        splits[split] = [reworded(row) for row in splits["test"]]
+    config = configured(**split_files(tmp_path, **splits), unusable="drop", near_duplicates="drop")
+    unusable: list[str] = []
+    made, near = leave_out_near_duplicates(make_prompts(config, unusable), config)
+    with pytest.raises(DataError, match=rf"4 {split} problems were left out and 0 are left, .*\n  {split} "):
+        check_supply(made, [*unusable, *near])
+
+
+def test_fewer_training_problems_than_a_round_uses_are_refused_with_what_was_left_out(tmp_path: Path) -> None:
+    """If it fails, the user searches for the problems that the file has and the run has not."""
+    rows = sums(6)
+    rows[4] = rows[5] = rows[0]
+    config = configured(**split_files(tmp_path, train=rows, validation=sums(1, 20), test=sums(1, 30)), unusable="drop")
+    unusable: list[str] = []
+    made = make_prompts(config, unusable)
+    check_supply(made, unusable, 4)
+    with pytest.raises(DataError, match="2 train problems were left out and 4 are left, but at least 5 are needed"):
+        check_supply(made, unusable, 5)
