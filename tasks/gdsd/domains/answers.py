@@ -4,7 +4,7 @@ All of it takes time linear in the text, and nothing here raises.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 # Lazy or backtracking patterns are quadratic on hostile text, so tags are found by plain searches.
@@ -13,11 +13,27 @@ BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)  # an 
 FENCE = "```"
 RUN = re.compile("`{3,}")
 ITEM = re.compile(r"[ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+")  # what stands before the first line of a list's item
+TILDES = re.compile(rf"(?P<head>{ITEM.pattern}|[ \t]*)(?P<mark>~{{3,}})")
 WORDS = 3  # words of a shingle
 # Signs of arithmetic tell two short problems apart. A minus is one before a digit only; elsewhere it may be a hyphen.
 SIGNS = "+*/^=<>\u00d7\u00f7\u221a\u2264\u2265\u2260"
 AFTER_SIGN = re.compile(rf"(?<=[{re.escape(SIGNS)}])[^\w{re.escape(SIGNS)}\u2212-]+")
 WORD = re.compile(rf"[{re.escape(SIGNS)}]+\w*|[\u2212-](?=\d)\w+|\w+")
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    info: str  # what stands behind the opening fence, such as the language
+    text: str
+
+
+class _Fence(NamedTuple):
+    """The line that opens a block."""
+
+    mark: str  # what closes it
+    margin: int  # characters before it
+    info: str
 
 
 class Example(NamedTuple):
@@ -93,36 +109,54 @@ def boxed(text: str) -> str | None:
     return box.content if box is not None else None
 
 
-def fenced(text: str) -> str | None:
-    """Returns the content of the last complete fenced block, without its language line; None where there is none.
+def fenced(text: str) -> list[Block]:
+    """Returns the fenced blocks of a text that hold anything, in their order.
 
     A fence closes a block at the start of a line, no deeper than it was opened: others are part of the code, but for
-    one at the end of a line where no other follows. What is in an item of a list loses the item's indentation.
+    one at the end of a line where no other follows. A text may also end inside of a block. What is in an item of a list
+    loses the item's indentation.
     """
-    found: tuple[list[str], int] | None = None
-    block: list[str] | None = None
-    ticks = margin = glued = 0
+    found: list[tuple[_Fence, list[str]]] = []
+    fence: _Fence | None = None
+    lines: list[str] = []
+    glued = 0
     for line in text.split("\n"):
-        bare = line.lstrip(" \t")
         rest = line
-        if block is not None:
-            if len(line) - len(bare) > margin or not bare.startswith("`" * ticks):
-                block.append(line)
-                if not glued and line.rstrip().endswith("`" * ticks):
-                    glued = len(block)
+        if fence is not None:
+            bare = line.lstrip(" \t")
+            if len(line) - len(bare) > fence.margin or not bare.startswith(fence.mark):
+                lines.append(line)
+                if not glued and line.rstrip().endswith(fence.mark):
+                    glued = len(lines)
                 continue
-            found, block = (block, margin), None
-            rest = bare.lstrip("`")
-        before, fence, info = rest.rpartition(FENCE)
-        head = before.rstrip("`")
-        if fence and "`" not in info and len(RUN.findall(head)) % 2 == 0:  # and is not the end of code in a line
-            block, glued, ticks = [], 0, len(before) - len(head) + len(fence)
-            margin = len(head) if ITEM.fullmatch(head) else len(rest) - len(rest.lstrip(" \t"))
-    if block and glued:
-        found = ([*block[: glued - 1], block[glued - 1].rstrip().rstrip("`")], margin)
-    if found is None:
+            found.append((fence, lines))
+            fence = None
+            behind = bare.lstrip(bare[0])
+            rest = bare if behind[:1].isalpha() else behind  # a fence with a language opens the next block
+        fence = _opened(rest)
+        lines, glued = [], 0
+    if fence is not None and glued:
+        lines = [*lines[: glued - 1], lines[glued - 1].rstrip().rstrip(fence.mark[0])]
+    if fence is not None:
+        found.append((fence, lines))
+    return [
+        Block(fence.info, _without_margin(lines, fence.margin)) for fence, lines in found if any(map(str.strip, lines))
+    ]
+
+
+def _opened(line: str) -> _Fence | None:
+    """The fence that a line opens; one of backticks may stand behind other words."""
+    if tildes := TILDES.match(line):
+        return _Fence(tildes["mark"], len(tildes["head"]), line[tildes.end() :])
+    before, mark, info = line.rpartition(FENCE)
+    head = before.rstrip("`")
+    if not mark or "`" in info or len(RUN.findall(head)) % 2:  # or it is the end of code in a line
         return None
-    lines, margin = found
+    margin = len(head) if ITEM.fullmatch(head) else len(line) - len(line.lstrip(" \t"))
+    return _Fence("`" * (len(before) - len(head) + len(mark)), margin, info)
+
+
+def _without_margin(lines: Sequence[str], margin: int) -> str:
     cut = min([margin, *(len(line) - len(line.lstrip(" \t")) for line in lines if line.strip())])
     return "".join(line[cut:] + "\n" for line in lines)
 

@@ -143,37 +143,17 @@ class Code(Domain):
             SandboxError: this system does not offer the isolation that the configuration asks for, or does not start
                 what it has offered.
         """
-        with ThreadPoolExecutor(self.config.workers) as pool:
-            verdicts = list(shown(pool.map(self._verdict, items), len(items)))
-        # What other programs kept from a processor is tried again when no other answer is there to do so.
-        verdicts = [verdict or self._verdict(item) for verdict, item in zip(verdicts, items, strict=True)]
-        if None in verdicts:
-            logger.warning(
-                "%d of %d answers have no verdict and are left out: other programs kept them from the processor for "
-                "%d s, two times; use a machine with more free processors",
-                verdicts.count(None),
-                len(items),
-                WALL * self.config.seconds,
-            )
-        return [verdict or UNJUDGED for verdict in verdicts]
-
-    def _verdict(self, item: Answer) -> Verdict | None:
-        """Verifies one answer, None where other programs kept it from a processor.
-
-        Raises:
-            SandboxError: there is no sandbox for it.
-        """
-        task = read_reference(item.reference)
-        source = answers.fenced(item.text)
+        task = read_reference(reference)
+        blocks = _blocks(answer, isinstance(task, Program))
         if isinstance(task, str):
-            return UNJUDGED
-        if source is None or len(source) > SOURCE:
+            return Verdict(parts={"tests": None, "format": None}, solved=None)
+        if not blocks:
             return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
         route = levels.choose(self.config.isolation)
         failures = []
         for _ in range(TRIES):
             try:
-                compiles, passed = self._run(task, source, route)
+                compiles, passed = self._run(task, blocks, route)
             except StartError as error:
                 failures.append(str(error))
                 continue
@@ -186,7 +166,12 @@ class Code(Domain):
             "and none is kept; lower domain.workers if the machine has no processes or memory left, and run it again"
         )
 
-    def _run(self, task: Tests | Program, source: str, route: Route) -> tuple[bool, list[bool]]:
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        """Verifies `workers` answers at a time; each thread only waits for processes."""
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            return list(shown(pool.map(lambda item: self.verify(*item), items), len(items)))
+
+    def _run(self, task: Tests | Program, blocks: list[str], route: Route) -> tuple[bool, list[bool]]:
         """Whether an answer compiles, and which tests it passes.
 
         Raises:
@@ -200,11 +185,11 @@ class Code(Domain):
         with ExitStack() as stack:
             side = stack.enter_context(Sandbox(answer_role, limits, route))
             tester = stack.enter_context(Sandbox(tester_role, limits, route)) if isinstance(task, Tests) else None
-            sandboxes = [side] if tester is None else [side, tester]
-            for sandbox in sandboxes:
-                sandbox.wait_until_ready()
-            clock = Allowance(config.seconds, [sandbox.gauge for sandbox in sandboxes])
-            order = {"source": source, "prefix": "", "entry_point": None}
+            side.wait_until_ready()
+            if tester is not None:
+                tester.wait_until_ready()
+            deadline = time.monotonic() + config.seconds
+            order: dict[str, object] = {"blocks": blocks, "prefix": "", "entry_point": None}
             if isinstance(task, Tests):
                 order |= {"prefix": task.prefix, "entry_point": task.entry_point}
             compiles, passed = False, [False] * task.count
@@ -218,15 +203,31 @@ class Code(Domain):
             return compiles, passed
 
 
-def _test(task: Tests, side: Sandbox, tester: Sandbox, clock: Clock) -> list[bool]:
+def _blocks(answer: str, program: bool) -> list[str]:
+    """The fenced blocks of an answer, first the one that counts if it is code: the last ones, of Python before others.
+
+    Without a language a block is as good as one of Python, but for a program: there it may as well be an output.
+    """
+
+    def rank(block: answers.Block) -> int:
+        language = block.info.strip(" \t\r{.").casefold()
+        python = language.startswith(("py", "ipy"))
+        return 0 if python else int(program) if not language else 2
+
+    blocks = [block for block in reversed(answers.fenced(answer)) if len(block.text) <= SOURCE]
+    return [block.text for block in sorted(blocks, key=rank)]
+
+
+def _test(task: Tests, side: Sandbox, tester: Sandbox, deadline: float) -> list[bool]:
     """Carries calls from the tests to the answer and values back, and returns which tests passed.
 
     Raises:
         GoneError: the tests ended without a verdict.
-        LateError, SpentError: there was not time enough; see `Clock`.
+        LateError: the deadline has passed.
+        SandboxError: the tests need numpy, and there is none.
     """
-    order = {"setup": task.setup, "tests": task.tests, "entry_point": task.entry_point}
-    tester.send(json.dumps(order).encode(), clock)
+    order = {"setup": task.setup, "tests": task.tests, "entry_point": task.entry_point, "numpy": tester.numpy}
+    tester.send(json.dumps(order).encode(), deadline)
     lost = False
     while True:
         message = tester.receive(clock, wire.BYTES + 1)
@@ -234,6 +235,8 @@ def _test(task: Tests, side: Sandbox, tester: Sandbox, clock: Clock) -> list[boo
         if kind == b"V":
             verdicts = [flag == ord("1") for flag in body]
             return verdicts if len(verdicts) == task.count else [False] * task.count
+        if kind == b"N":
+            raise SandboxError(f"the tests import numpy, which their sandbox cannot: {body.decode()}; reinstall numpy")
         reply = b""
         if not lost:
             try:

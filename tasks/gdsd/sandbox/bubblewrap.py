@@ -2,10 +2,11 @@
 
 A program in it sees system folders, the interpreter and the folder `guest` of this room, all read-only. It also has a
 few devices, and a temporary folder in memory. It has no /proc, no network, and no process but its own. Folders of
-packages, the project's and the user's own are empty where they lie in what is shown.
+packages, the project's and the user's own are empty where they lie in what is shown. Tests also see numpy.
 """
 
 import glob
+import importlib.util
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from tasks.gdsd.sandbox.guest import seccomp, start
 SCRIPT = os.path.realpath(start.__file__)
 ROOT = str(Path(SCRIPT).parents[4])  # of the project
 GUEST = "/guest/tasks/gdsd/sandbox/guest"  # where the folder `guest` lies inside
+PACKAGES = "/guest/packages"  # where numpy lies inside, for tests
 DEVICES = ("null", "zero", "urandom")
 
 
@@ -28,12 +30,13 @@ class Files(NamedTuple):
     covered: tuple[str, ...]
 
 
-def command(temporary: int, privileged: bool, descriptor: int) -> list[str]:
+def command(temporary: int, privileged: bool, numpy: bool, descriptor: int) -> list[str]:
     """Returns the command, up to the one that runs inside.
 
     Args:
         temporary: bytes that the temporary folder may hold.
         privileged: root makes the namespaces, and the program may become another user inside.
+        numpy: the program sees this package.
         descriptor: of a file with the filter of system calls.
 
     Raises:
@@ -46,6 +49,8 @@ def command(temporary: int, privileged: bool, descriptor: int) -> list[str]:
     words += ["--as-pid-1", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if privileged else ["--unshare-user"]
     words += _view()
+    for path in numpy_files() if numpy else ():
+        words += ["--ro-bind", path, f"{PACKAGES}/{os.path.basename(path)}"]
     for folder in files().covered:
         words += ["--perms", "0555", "--size", "4096", "--tmpfs", folder, "--remount-ro", folder]
     words += ["--perms", "1777", "--size", str(temporary), "--tmpfs", "/tmp", "--remount-ro", "/"]
@@ -55,6 +60,20 @@ def command(temporary: int, privileged: bool, descriptor: int) -> list[str]:
 def interpreter() -> str:
     """Returns the path of the interpreter itself, behind any virtual environment."""
     return os.path.realpath(str(vars(sys)["_base_executable"]))
+
+
+@cache
+def numpy_files() -> list[str]:
+    """Returns the folder of the pipeline's own numpy, and that of its libraries where it has one.
+
+    Raises:
+        FileNotFoundError: numpy is not installed.
+    """
+    spec = importlib.util.find_spec("numpy")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("numpy, which tests may import, is not installed")
+    folder = os.path.realpath(os.path.dirname(spec.origin))
+    return [path for path in (folder, f"{folder}.libs") if os.path.isdir(path)]
 
 
 @cache
@@ -101,7 +120,7 @@ def _view() -> list[str]:
     """The options that show the host's files and the folder `guest`, read-only."""
     shown = files().shown
     # Folders that bubblewrap makes on its own are its user's only.
-    above = {str(parent) for path in (*shown, GUEST) for parent in Path(path).parents}
+    above = {str(parent) for path in (*shown, GUEST, f"{PACKAGES}/numpy") for parent in Path(path).parents}
     view = [part for folder in sorted(above - {"/"}) for part in ("--dir", folder)]
     for path in shown:
         if os.path.islink(path):

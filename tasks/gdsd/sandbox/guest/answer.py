@@ -1,10 +1,13 @@
-"""Runs an answer: loads its code, then answers calls to one function, or runs it as a program.
+"""Runs an answer: chooses its code, then answers calls to one function, or runs it as a program.
 
-The host sends one line of JSON: `source`; `prefix`, code that stands before a completion; `entry_point`, or None for
-a program. The reply is `1` where the code compiles, else `0`. It is written before any of the code runs.
+The host sends one line of JSON: `blocks`, the blocks of an answer, first the one that counts if it is what is asked
+for; `prefix`, code that stands before a completion; `entry_point`, or None for a program. The reply is `1` where a
+block compiles, else `0`. It is written before any of the code runs.
 
 A call is an encoded (arguments, keywords). Its reply is an encoded (whether it returned, the value or exception), or an
-empty line. For a program the host sends its standard input in base 64. It gets the standard output back, after a `1` if
+empty line. An iterator among the values stays here and gets a number. An encoded [number, how many] asks for its next
+items, and the reply is like that to a call with the value (items, whether there are more or the exception that came
+instead). For a program the host sends its standard input in base 64. It gets the standard output back, after a `1` if
 the program ended well. Whatever the code does to this process, or writes to the pipe itself, is only another reply.
 """
 
@@ -15,34 +18,48 @@ import sys
 
 from tasks.gdsd.sandbox.guest import wire
 
+TYPE_CHECKING = False  # the module `typing` takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 OUTPUT = 1 << 20  # bytes of a program's output
+SCRIPT = "answer.py"  # the file of a program, in its temporary folder
+ONLY_TREE = 1 << 10  # ast.PyCF_ONLY_AST; the module `ast` takes long to import
+SCOPES = ("FunctionDef", "AsyncFunctionDef", "ClassDef", "Lambda")
 
 
 def serve(requests: int, replies: int) -> None:
-    """Answers until the host closes the pipe."""
+    """Answers until the host closes the pipe; in a program's process it ends as `python file.py` does."""
     lines = os.fdopen(requests, "rb")
     os.write(replies, b"ready\n")
     order = wire.parse_order(lines.readline()[:-1])
-    prefix = _compiled(order["prefix"])
-    code = _compiled(order["source"]) or _compiled(order["prefix"] + order["source"])
-    send(replies, b"1" if code else b"0")
-    if code is None or prefix is None:
+    name, prefix = order["entry_point"], order["prefix"]
+    source = _chosen(order["blocks"], prefix, name)
+    send(replies, b"0" if source is None else b"1")
+    if source is None:
         return
-    name = "answer" if order["entry_point"] else "__main__"
-    module = type(sys)(name)
-    sys.modules[name] = module
-    if not order["entry_point"]:
+    module = type(sys)("answer" if name else "__main__")
+    sys.modules[module.__name__] = module
+    if not name:
+        code = compile(source, _become_script(module, source), "exec", dont_inherit=True)
         for line in lines:
-            send(replies, _run(code, module.__dict__, binascii.a2b_base64(line)))
+            reply = _run(binascii.a2b_base64(line))
+            if reply is None:  # this process is the program's
+                lines.close()
+                os.close(replies)
+                exec(code, module.__dict__)  # what this confined process is for: it runs the hostile answer
+                sys.exit()
+            send(replies, reply)
         return
     try:
-        for part in (prefix, code):
-            exec(part, module.__dict__)  # what this confined process is for: it runs the hostile answer
-        function = module.__dict__[order["entry_point"]]
+        for part in (prefix, source):
+            exec(compile(part, "<answer>", "exec", dont_inherit=True), module.__dict__)  # likewise
+        function = module.__dict__[name]
     except BaseException:
         function = None
+    held: list[Iterator[object]] = []
     for line in lines:
-        send(replies, _call(function, line))
+        send(replies, _reply(function, held, line))
 
 
 def send(replies: int, line: bytes) -> None:
@@ -52,56 +69,133 @@ def send(replies: int, line: bytes) -> None:
         rest = rest[os.write(replies, rest) :]
 
 
-def _compiled(source: str):  # type: ignore[no-untyped-def]  # the type of code objects is in a module not needed here
+def _compiles(source: str) -> bool:
     try:
-        return compile(source, "<answer>", "exec", dont_inherit=True)
+        compile(source, "<answer>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
-        return None
+        return False
+    return True
 
 
-def _call(function: object, line: bytes) -> bytes:
-    call = wire.decode(line[:-1])
-    if not (callable(function) and isinstance(call, tuple)):
-        return b""
-    arguments, keywords = call
+def _chosen(blocks: "list[str]", prefix: str, name: str | None) -> str | None:
+    """The code of the first block that is what was asked for.
+
+    That is one that defines the function, or a program that calls something: an output may be Python by chance. Without
+    one it is the first that completes the prefix, and without that the first that compiles.
+    """
+    completion = spare = None
+    for block in blocks:
+        block = block.removeprefix("\ufeff")  # a byte order mark, which Python skips in files
+        for source in (block, _dedented(block)):
+            if _compiles(source):
+                if _defines(source, name) if name else _calls(source):
+                    return source
+                spare = spare or source
+                break
+        else:
+            if completion is None and name and _compiles(prefix + block):
+                completion = prefix + block
+    return completion or spare
+
+
+def _dedented(block: str) -> str:
+    lines = block.split("\n")
+    margin = min((len(line) - len(line.lstrip(" \t")) for line in lines if line.strip()), default=0)
+    return "\n".join(line[margin:] for line in lines)
+
+
+def _defines(source: str, name: str) -> bool:
+    """Whether a text gives a meaning to a name outside of its functions and classes."""
+    for node in _nodes(source, SCOPES):
+        match type(node).__name__:
+            case "FunctionDef" | "AsyncFunctionDef" | "ClassDef" if node.name == name:
+                return True
+            case "Name" if node.id == name and type(node.ctx).__name__ == "Store":
+                return True
+            case "alias" if name in (node.asname, node.name):
+                return True
+    return False
+
+
+def _calls(source: str) -> bool:
+    return any(type(node).__name__ == "Call" for node in _nodes(source, ()))
+
+
+def _nodes(source: str, closed: "tuple[str, ...]"):  # type: ignore[no-untyped-def]  # the types of nodes are in a module not needed here
+    """The nodes of a syntax tree, without what is inside of those of some types."""
+    waiting = [compile(source, "<answer>", "exec", ONLY_TREE, dont_inherit=True)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in () if type(node).__name__ in closed else node._fields:
+            value = getattr(node, field, None)
+            waiting += [part for part in (value if isinstance(value, list) else [value]) if hasattr(part, "_fields")]
+
+
+def _reply(function: object, held: "list[Iterator[object]]", line: bytes) -> bytes:
+    """Calls the function, or draws from an iterator that it gave."""
+
+    def hold(iterator: "Iterator[object]") -> int:
+        held.append(iterator)
+        return len(held) - 1
+
     try:
-        outcome = (True, function(*arguments, **keywords))
+        match wire.decode(line[:-1]):
+            case [int(number), int(count)]:
+                outcome: tuple[bool, object] = (True, _drawn(held[number], count))
+            case (tuple(arguments), dict(keywords)) if callable(function):
+                outcome = (True, function(*arguments, **keywords))
+            case _:
+                return b""
     except Exception as error:
         outcome = (False, error)
     except BaseException:  # it tried to end the program
         return b""
     try:
-        return wire.encode(outcome)
+        return wire.encode(outcome, hold)
     except BaseException:
         return b""
 
 
-def _run(code: object, namespace: dict[str, object], text: bytes) -> bytes:
-    """Runs a program in a process of its own, between two pipes."""
+def _drawn(iterator: "Iterator[object]", count: int) -> "tuple[list[object], object]":
+    """Some items, and whether there may be more, or what came instead of the next one."""
+    items: list[object] = []
+    try:
+        while len(items) < count:
+            items.append(next(iterator))
+    except StopIteration:
+        return items, False
+    except Exception as error:
+        return items, error
+    return items, True
+
+
+def _become_script(module, source: str) -> str:  # type: ignore[no-untyped-def]  # the type of modules is in a module not needed here
+    """Makes what a program sees of itself what `python file.py` would show it, and returns the path of its file."""
+    import site  # takes time, and only a program needs what it adds: exit, quit, help and the like
+
+    for add in (site.setquit, site.sethelper, site.setcopyright):
+        add()
+    folder = os.getcwd()
+    path = os.path.join(folder, SCRIPT)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        file.write(source)
+    module.__file__, module.__builtins__ = path, sys.modules["builtins"]
+    sys.argv = [SCRIPT]
+    sys.path.insert(0, folder)
+    return path
+
+
+def _run(text: bytes) -> bytes | None:
+    """Runs a program on an input, in a process of its own between two pipes, in which it returns None."""
     (source, feed), (drain, sink) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(feed)
-        os.close(drain)
         os.dup2(source, 0)
         os.dup2(sink, 1)
-        os.close(source)
-        os.close(sink)
-        sys.stdin = os.fdopen(0, "r", encoding="utf-8", errors="replace", closefd=False)
-        sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", closefd=False)
-        status = 1
-        try:
-            exec(code, namespace)  # type: ignore[arg-type]  # vars() of a module; running it is what this process is for
-            status = 0
-        except SystemExit as end:
-            status = 0 if end.code in (None, 0) else 1
-        except BaseException:
-            status = 1
-        finally:
-            try:
-                sys.stdout.flush()
-            finally:
-                os._exit(status)
+        for end in (source, feed, drain, sink):
+            os.close(end)
+        return None
     os.close(source)
     os.close(sink)
     output = _exchange(child, text, feed, drain)
