@@ -17,7 +17,8 @@ from pydantic import Field
 
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
-from tasks.gdsd.domains.code_problem import Program, Tests, fault_of, is_function, read_reference, read_row
+from tasks.gdsd.domains.code_faults import fault_of, memory_of
+from tasks.gdsd.domains.code_problem import Program, Tests, is_function, read_reference, read_row
 from tasks.gdsd.errors import SandboxError
 from tasks.gdsd.sandbox import host, levels
 from tasks.gdsd.sandbox.clocks import WALL, Allowance, Clock, LateError, SpentError
@@ -130,14 +131,14 @@ class Code(Domain):
                 )
             if written > answer_role.OUTPUT:
                 return f"{written} bytes of standard output; at most {answer_role.OUTPUT} of an answer's are kept"
-        return fault_of(reference)
+        if fault := fault_of(reference):
+            return fault
+        if isinstance(task, Tests) and (needed := memory_of(task)) > (most := self.config.memory_mib):
+            return f"the tests take about {needed} MiB for their text and numpy; memory_mib is {most}, so raise it"
+        return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Verifies one answer; see `verify_all`."""
-        return self.verify_all([Answer(problem, reference, answer)])[0]
-
-    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
-        """Runs the last fenced block of each answer, `workers` at a time; each thread only waits for processes.
+        """Runs the block of an answer that is what was asked for; see docs/domains/code.md.
 
         Raises:
             SandboxError: this system does not offer the isolation that the configuration asks for, or does not start

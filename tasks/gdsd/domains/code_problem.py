@@ -1,19 +1,22 @@
-"""Problems of the code domain: reading a data set's row, and refusing tests that could never be passed."""
+"""Problems of the code domain: reading a data set's row."""
 
 import ast
 import builtins
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.gdsd.domains.base import Problem
+from tasks.gdsd.domains.code_syntax import TEXT, bound, functions, parse, used
 from tasks.gdsd.errors import DataError
 
-TEXT = 1 << 18  # characters of tests, setup or prefix
 PROGRAM = "\n\nWrite a program that reads standard input and writes standard output."
-LOOK_UP = {"globals", "locals", "vars", "dir", "eval", "exec"}  # with them a text can use what it does not name
 SHOWN = "\n\nYour code should pass this test:\n"
+NAMED = "\n\nYour code should define a function named "
+# Statements that may stand between the asserts of a text that is cut into tests.
+PLAIN = (ast.Assert, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr, ast.FunctionDef, ast.ClassDef)
 
 
 class _Strict(BaseModel):
@@ -85,9 +88,9 @@ def read_row(row: Mapping[str, object]) -> Problem:
     prefix = problem + "\n" if is_function(problem) else ""
     entry_point = _text(row, "entry_point") or _derive(tests, _texts(row, "setup"), prefix, _text(row, "solution"))
     setup = "\n".join([prefix, *_texts(row, "setup")] if prefix else _texts(row, "setup"))
-    tests = [_with_call(test, entry_point) for test in tests]
-    if not prefix and tests[0].lstrip().startswith("assert") and tests[0].strip() not in problem:
-        problem += SHOWN + tests[0].strip()
+    tests = [_with_call(one, entry_point) for test in tests for one in _singles(test)]
+    if not prefix:
+        problem += _interface(problem, tests, entry_point, _text(row, "solution"))
     return Problem(problem, _compact({"entry_point": entry_point, "prefix": prefix, "setup": setup, "tests": tests}))
 
 
@@ -122,35 +125,88 @@ def _cases(value: object) -> list[object]:
     raise DataError(f"cases must be a list of {{'stdin': text, 'stdout': text}}, or that as JSON, not {value!r:.80}")
 
 
-def parse(text: str) -> ast.Module | str:
-    """Returns the syntax tree of a text from a data set, or why there is none."""
-    if len(text) > TEXT:
-        return f"{len(text)} characters; at most {TEXT} are read"
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"{error!r:.100}"
-
-
 def is_function(problem: str) -> bool:
     """Whether a problem is code to complete, such as a signature with its docstring."""
-    return "def " in problem and bool(_functions(problem))
+    return "def " in problem and bool(functions(problem))
 
 
-def _functions(text: str) -> list[str]:
-    """The names of the functions that a text defines for all to see."""
+def _singles(text: str) -> list[str]:
+    """Cuts a text of plain asserts into a test for each, behind what else stands before it; other texts stay whole."""
     tree = parse(text)
-    return (
-        [node.name for node in tree.body if isinstance(node, ast.FunctionDef)] if isinstance(tree, ast.Module) else []
-    )
+    if not isinstance(tree, ast.Module) or not all(isinstance(node, PLAIN) for node in tree.body):
+        return [text]
+    asserts = [node for node in tree.body if isinstance(node, ast.Assert)]
+    inner = sum(isinstance(node, ast.Assert) for node in ast.walk(tree)) - len(asserts)
+    if len(asserts) < 2 or inner or tree.body[-1] is not asserts[-1]:
+        return [text]
+    spans = [(min([node.lineno, *(one.lineno for one in _decorators(node))]), node.end_lineno) for node in tree.body]
+    if any(end is None or start <= end for (_, end), (start, _) in pairwise(spans)):
+        return [text]  # two statements in a line
+    lines = text.split("\n")
+    before: list[str] = []
+    tests: list[str] = []
+    for node, (start, end) in zip(tree.body, spans, strict=True):
+        part = "\n".join(lines[start - 1 : end])
+        if isinstance(node, ast.Assert):
+            tests.append("\n".join([*before, part]))
+        else:
+            before.append(part)
+    return tests if sum(map(len, tests)) <= TEXT else [text]
+
+
+def _decorators(node: ast.stmt) -> list[ast.expr]:
+    return node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+
+
+def _interface(problem: str, tests: Sequence[str], entry_point: str, solution: str) -> str:
+    """What tells an answer how it will be called: the first of several asserts, or the function's name.
+
+    A lone test, and one that is more than an assert, stays hidden: an answer could be made of what it expects.
+    """
+    first = parse(tests[0])
+    asserts = [isinstance(node, ast.Assert) for node in ast.walk(first)] if isinstance(first, ast.Module) else []
+    if (
+        len(tests) > 1
+        and isinstance(first, ast.Module)
+        and sum(asserts) == 1
+        and isinstance(first.body[-1], ast.Assert)
+    ):
+        return "" if tests[0].strip() in problem else SHOWN + tests[0].strip()
+    if f"{entry_point}(" in problem:
+        return ""
+    count = _arity(tests, entry_point, solution)
+    takes = "" if count is None else f" that takes {count} argument{'s' * (count != 1)}"
+    return f"{NAMED}{entry_point}{takes}."
+
+
+def _arity(tests: Sequence[str], entry_point: str, solution: str) -> int | None:
+    """How many arguments the tests give to the function, or else a right answer takes; None where neither says so."""
+    trees = [tree for tree in map(parse, tests) if isinstance(tree, ast.Module)]
+    names = {entry_point}
+    for node in (node for tree in trees for node in tree.body):
+        if isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args:
+            names.add(node.args.args[0].arg)
+    counts = {
+        None if any(isinstance(one, ast.Starred) for one in node.args) else len(node.args) + len(node.keywords)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+    }
+    if len(counts) == 1 and None not in counts:
+        return counts.pop()
+    right = parse(solution)
+    for node in right.body if isinstance(right, ast.Module) else []:
+        if isinstance(node, ast.FunctionDef) and node.name == entry_point and not (node.args.vararg or node.args.kwarg):
+            return len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+    return None
 
 
 def _with_call(test: str, entry_point: str) -> str:
     """Adds the call that HumanEval leaves to the reader of its `check`."""
     tree = parse(test)
-    if not isinstance(tree, ast.Module) or "check" not in _bound(tree):
+    if not isinstance(tree, ast.Module) or "check" not in bound(tree):
         return test
-    called = any("check" in _used(node) for node in tree.body if not isinstance(node, ast.FunctionDef))
+    called = any("check" in used(node) for node in tree.body if not isinstance(node, ast.FunctionDef))
     return test if called else f"{test}\n\ncheck({entry_point})\n"
 
 
@@ -161,160 +217,18 @@ def _derive(tests: Sequence[str], setup: Sequence[str], prefix: str, solution: s
         DataError: there is not exactly one.
     """
     if prefix:
-        return _functions(prefix)[-1]  # what comes before it are helpers
+        return functions(prefix)[-1]  # what comes before it are helpers
     trees = [tree for tree in map(parse, (*setup, *tests)) if isinstance(tree, ast.Module)]
-    defined = {name for tree in trees for name in _bound(tree)} | set(vars(builtins))
+    defined = {name for tree in trees for name in bound(tree)} | set(vars(builtins))
     called = [
         node.func.id
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in defined
     ]
-    own = _functions(solution)
+    own = functions(solution)
     names = list(dict.fromkeys(name for name in called if not own or name in own))
     if len(names) != 1:
         found = ", ".join(names) or "none"
         raise DataError(f"the tests should call one function of the answer, but call {found}; name it by entry_point")
     return names[0]
-
-
-def fault_of(reference: str) -> str | None:
-    """Says why no answer could ever pass the tests, as far as reading them shows it."""
-    task = read_reference(reference)
-    if not isinstance(task, Tests):
-        return task if isinstance(task, str) else None
-    if not task.entry_point.isidentifier():
-        return f"the entry point {task.entry_point!r:.60} is no name of a function"
-    trees = []
-    for what, text in (("prefix", task.prefix), ("setup", task.setup), *(("test", test) for test in task.tests)):
-        tree = parse(text)
-        if isinstance(tree, str):
-            return f"the {what} {text!r:.80} does not parse: {tree}"
-        trees.append(tree)
-    prefix, setup, *tests = trees
-    if task.prefix and task.entry_point not in _bound(prefix):
-        return f"the code to complete does not define the entry point {task.entry_point!r}"
-    if not any(task.entry_point in _used(test) for test in tests):
-        return f"no test uses the entry point {task.entry_point!r}"
-    for text, test in zip(task.tests, tests, strict=True):
-        if task.entry_point in _assigned(test.body):
-            return f"the test {text!r:.80} defines {task.entry_point!r} itself, so no answer would be tested"
-        if task.entry_point not in _reached(test, setup):
-            return (
-                f"the test {text!r:.80} never calls {task.entry_point!r} when it is run, so it says nothing about an "
-                "answer: functions and classes of a test, and what stands behind __name__ == '__main__', have to be "
-                "called by the test itself"
-            )
-        known = _bound(setup) | _bound(test) | set(vars(builtins)) | {task.entry_point, "__name__"}
-        if "*" not in known and (unknown := sorted((_used(setup) | _used(test)) - known)):
-            return (
-                f"the test {text!r:.80} uses {', '.join(unknown)}, which neither the tests nor their setup define; "
-                "classes and helpers of the answer cannot cross to the tests"
-            )
-        if stray := next(_strays(test, setup, task.entry_point), None):
-            return f"the test {text!r:.80} passes {stray} to {task.entry_point!r}; only values of builtin types cross"
-    return None
-
-
-def _bound(tree: ast.AST) -> set[str]:
-    """Every name that a text gives a meaning to, in whatever scope."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
-                names.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.alias(name=name, asname=renamed):
-                names.add(renamed or name.partition(".")[0])
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                names.add(name)
-    return names
-
-
-def _used(tree: ast.AST) -> set[str]:
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-
-
-def _executed(body: Sequence[ast.stmt]) -> Iterator[ast.AST]:
-    """The parts of statements that run when these do: no bodies of functions, nor what only a script does."""
-    waiting: list[ast.AST] = [*reversed(body)]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                arguments = node.args
-                waiting += [*node.decorator_list, *arguments.defaults, *filter(None, arguments.kw_defaults)]
-            case ast.If(test=ast.Compare(left=ast.Name(id="__name__"), comparators=[ast.Constant(value="__main__")])):
-                waiting += node.orelse
-            case _:
-                waiting += reversed([*ast.iter_child_nodes(node)])
-
-
-def _assigned(body: Sequence[ast.stmt]) -> set[str]:
-    """The names to which statements give another meaning than one made of what they meant before, as `f = cache(f)`."""
-    names: set[str] = set()
-    for node in _of_one_scope(body):
-        match node:
-            case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
-                names |= _bound(node) - (_used(value) if not isinstance(value, ast.Lambda) else set())
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.Import() | ast.ImportFrom() | ast.For():
-                names |= _bound(node.target if isinstance(node, ast.For) else node)
-    return names
-
-
-def _of_one_scope(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements, and those inside their branches and loops, without what functions and classes hold."""
-    waiting: list[ast.AST] = [*body]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.stmt):
-            yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
-            waiting += ast.iter_child_nodes(node)
-
-
-def _reached(test: ast.Module, setup: ast.Module) -> set[str]:
-    """The names that a test uses when it runs: in itself, and in functions and classes whose names are used so.
-
-    A decorator may call what it decorates, unless it is pytest's; a text that looks names up may call everything.
-    """
-    defined: dict[str, list[ast.AST]] = {}
-    for node in (*ast.walk(setup), *ast.walk(test)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            defined.setdefault(node.name, []).append(node)
-    reached: set[str] = set()
-    waiting: list[str] = []
-    for part in _executed(test.body):
-        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load):
-            waiting.append(part.id)
-        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            waiting += [part.name for decorator in part.decorator_list if "pytest" not in _used(decorator)]
-    while waiting:
-        name = waiting.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        waiting += defined if name in LOOK_UP else []
-        waiting += [used for node in defined.get(name, []) for used in _used(node)]
-    return reached
-
-
-def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]:
-    """Arguments of the function that are functions or objects of classes of the setup."""
-    nodes = [*ast.walk(setup), *ast.walk(test)]
-    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
-    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | classes
-    for node in ast.walk(test):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == entry_point:
-            for value in (*node.args, *(keyword.value for keyword in node.keywords)):
-                match value:
-                    case ast.Lambda():
-                        yield "a lambda"
-                    case ast.Name(id=name) if name in own:
-                        yield f"the function or class {name!r}"
-                    case ast.Call(func=ast.Name(id=name)) if name in classes:
-                        yield f"an object of {name!r}"

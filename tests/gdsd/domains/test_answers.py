@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tasks.gdsd.domains import answers
 
 TAGS = ["<answer>", "</answer>", "<reasoning>", "</reasoning>", "\\boxed{"]
-PIECES = [*TAGS, "{", "}", "\\", "```", "a", "\ud800", "\n", " "]
+PIECES = [*TAGS, "{", "}", "\\", "```", "~~~", "a", "\ud800", "\n", " "]
 
 
 @pytest.mark.parametrize(
@@ -71,28 +71,42 @@ def test_boxed(text: str, inside: str | None) -> None:
 @pytest.mark.parametrize(
     "text, inside",
     [
-        ("```\na\n```", "a\n"),
-        ("```python\na\n```", "a\n"),
-        ("```\na\n``` and then ```\nb\n```", "b\n"),
-        ("```\na", None),
+        ("none", []),
+        ("```\na\n```", ["a\n"]),
+        ("```python\na\n```", ["a\n"]),
+        ("```\na\n``` and then ```\nb\n```", ["a\n", "b\n"]),
+        ("```\na", ["a\n"]),
+        ("```\na\n```\nb\n```", ["a\n"]),
+        ("```python\na\n```python\nb\n```", ["a\n", "b\n"]),
         (
             '```python\ndef f():\n    """As in\n    ```\n    f()\n    ```\n    """\n```',
-            'def f():\n    """As in\n    ```\n    f()\n    ```\n    """\n',
+            ['def f():\n    """As in\n    ```\n    f()\n    ```\n    """\n'],
         ),
-        ("```python\nparts = text.split('```')\n```", "parts = text.split('```')\n"),
-        ("Here: ```python\na\n```", "a\n"),
-        ("1. First:\n\n   ```python\n   def f():\n       a\n\n   ```\n", "def f():\n    a\n\n"),
-        ("- ```python\n  def f():\n      a\n  ```\n", "def f():\n    a\n"),
-        ("   ```python\ndef f():\n    a\n   ```\n", "def f():\n    a\n"),
-        ("````\n```\na\n```\n````", "```\na\n```\n"),
-        ("Use ```x``` so:\n```\na\n```", "a\n"),
-        ("```\r\na\r\n```\r\n", "a\r\n"),
-        ("```python\nreturn a```", "return a\n"),
+        ("```python\nparts = text.split('```')\n```", ["parts = text.split('```')\n"]),
+        ("Here: ```python\na\n```", ["a\n"]),
+        ("1. First:\n\n   ```python\n   def f():\n       a\n\n   ```\n", ["def f():\n    a\n\n"]),
+        ("- ```python\n  def f():\n      a\n  ```\n", ["def f():\n    a\n"]),
+        ("   ```python\ndef f():\n    a\n   ```\n", ["def f():\n    a\n"]),
+        ("````\n```\na\n```\n````", ["```\na\n```\n"]),
+        ("Use ```x``` so:\n```\na\n```", ["a\n"]),
+        ("```\r\na\r\n```\r\n", ["a\r\n"]),
+        ("```python\nreturn a```", ["return a\n"]),
+        ("~~~python\na\n~~~", ["a\n"]),
+        ("1. ~~~\n   a\n   ~~~", ["a\n"]),
+        ("~~~~\n```\na\n```\n~~~\n~~~~", ["```\na\n```\n~~~\n"]),
+        ("```\nx = '~~~'\n~~~\n```", ["x = '~~~'\n~~~\n"]),
+        ("a ~~~ b\n~~ c ~~", []),
     ],
 )
-def test_fenced(text: str, inside: str | None) -> None:
+def test_fenced(text: str, inside: list[str]) -> None:
     """If it fails, another program than the answer's is run."""
-    assert answers.fenced(text) == inside
+    assert [block.text for block in answers.fenced(text)] == inside
+
+
+def test_fenced_blocks_have_their_language() -> None:
+    """If it fails, an output counts as the program that made it."""
+    infos = [block.info for block in answers.fenced("```py\na\n```\n~~~ text\nb\n~~~\n- ```\n  c\n")]
+    assert infos == ["py", " text", ""]
 
 
 def test_shingles() -> None:
@@ -135,6 +149,5 @@ def test_readers_never_raise(text: str) -> None:
     """If it fails, one odd answer stops a round."""
     inside = answers.tagged(text), answers.boxed(text)
     assert all(part is None or part in text for part in inside)
-    block = answers.fenced(text)
-    assert block is None or all(line.strip() in text for line in block.split("\n"))
+    assert all(line.strip() in text for block in answers.fenced(text) for line in block.text.split("\n"))
     answers.well_formed(text), answers.shingles(text)

@@ -44,7 +44,7 @@ STANDARD: "dict[str, tuple[str, Callable[..., tuple[object, ...]], tuple[type, .
     "Decimal": ("decimal", lambda it: (str(it),), (str,)),
     "Counter": ("collections", lambda it: (dict(it),), (dict,)),
     "OrderedDict": ("collections", lambda it: (dict(it),), (dict,)),
-    "defaultdict": ("collections", lambda it: (_known(it.default_factory), dict(it)), (object, dict)),
+    "defaultdict": ("collections", lambda it: (crossing_class(it.default_factory), dict(it)), (object, dict)),
     "deque": ("collections", lambda it: (list(it), it.maxlen), (list, object)),
     "bytearray": ("builtins", lambda it: (bytes(it),), (bytes,)),
     "array": ("array", lambda it: (it.typecode, it.tolist()), (str, list)),
@@ -140,6 +140,13 @@ def decode(line: bytes, draw: "Callable[[int], Iterator[object]] | None" = None)
         raise WireError(f"no encoded value: {error!r:.100}") from None
 
 
+def crossing_class(value: object) -> type | None:
+    """Returns a value if it is a class that crosses by its name."""
+    if isinstance(value, type) and (value is _builtin(value.__name__) or _standard(value) == value.__name__):
+        return value
+    return None
+
+
 def _pack(value: object, depth: int, hold: "Callable[[Iterator[object]], int] | None") -> Json:
     """Returns a value as JSON with tags; the values of subclasses are read as those of the types that cross."""
     if depth == 0:
@@ -177,7 +184,7 @@ def _pack(value: object, depth: int, hold: "Callable[[Iterator[object]], int] | 
     for name, view in VIEWS.items():
         if isinstance(value, type(view(()))):
             return {name: items(value)}
-    if isinstance(value, type) and _known(value):
+    if isinstance(value, type) and crossing_class(value):
         return {"class": value.__name__}
     if hasattr(type(value), "__next__"):
         return {"iterator": hold(value) if hold else items(_bounded(value))}  # type: ignore[arg-type]  # it is one
@@ -189,13 +196,6 @@ def _standard(kind: type) -> str | None:
     for one in kind.__mro__:
         if one.__name__ in STANDARD and one.__module__ == STANDARD[one.__name__][0]:
             return one.__name__
-    return None
-
-
-def _known(value: object) -> type | None:
-    """A class that crosses by its name, or None."""
-    if isinstance(value, type) and (value is _builtin(value.__name__) or _standard(value) == value.__name__):
-        return value
     return None
 
 

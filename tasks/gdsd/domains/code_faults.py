@@ -1,0 +1,133 @@
+"""Refusing tests that no answer could pass, or that every answer passes, as far as reading them shows it."""
+
+import ast
+import builtins
+import sys
+from collections.abc import Iterator
+
+from tasks.gdsd.domains.code_problem import Tests, read_reference
+from tasks.gdsd.domains.code_syntax import assigned, bound, imported, parse, reached, used
+from tasks.gdsd.sandbox.guest import wire
+from tasks.gdsd.sandbox.host import MIB
+
+TEXT_BYTES = 256  # of memory to compile a character of lists of numbers; more for the densest texts
+PYTHON_MIB, NUMPY_MIB = 32, 128  # of address space, measured
+
+
+def memory_of(task: Tests) -> int:
+    """Returns how many MiB of address space the process of the tests takes, before it calls anything."""
+    characters = len(task.setup) + max(map(len, task.tests))
+    numpy = any("numpy" in text for text in (task.setup, *task.tests))
+    return PYTHON_MIB + characters * TEXT_BYTES // MIB + (NUMPY_MIB if numpy else 0)
+
+
+def fault_of(reference: str) -> str | None:
+    """Says why no answer could ever pass the tests, as far as reading them shows it."""
+    task = read_reference(reference)
+    if not isinstance(task, Tests):
+        return task if isinstance(task, str) else None
+    if not task.entry_point.isidentifier():
+        return f"the entry point {task.entry_point!r:.60} is no name of a function"
+    trees = []
+    for what, text in (("prefix", task.prefix), ("setup", task.setup), *(("test", test) for test in task.tests)):
+        tree = parse(text)
+        if isinstance(tree, str):
+            return f"the {what} {text!r:.80} does not parse: {tree}"
+        trees.append(tree)
+    prefix, setup, *tests = trees
+    if absent := sorted({*_absent(prefix)} | ({*imported(prefix)} & {"numpy"})):
+        return f"the code to complete imports {', '.join(absent)}; answers have the standard library only"
+    if absent := sorted({name for tree in (setup, *tests) for name in _absent(tree)}):
+        return (
+            f"the tests import {', '.join(absent)}, which their sandbox does not have; they may import the standard "
+            "library and numpy, and have the function by its name"
+        )
+    if task.prefix and task.entry_point not in bound(prefix):
+        return f"the code to complete does not define the entry point {task.entry_point!r}"
+    if not any(task.entry_point in used(test) for test in tests):
+        return f"no test uses the entry point {task.entry_point!r}"
+    faults = (_fault_of_test(text, test, setup, task.entry_point) for text, test in zip(task.tests, tests, strict=True))
+    return next(filter(None, faults), None)
+
+
+def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) -> str | None:
+    """What is wrong with one test of a function of some name."""
+    if name in assigned(test.body):
+        return f"the test {text!r:.80} defines {name!r} itself, so no answer would be tested"
+    if name not in reached(test, setup):
+        return (
+            f"the test {text!r:.80} never calls {name!r} when it is run, so it says nothing about an "
+            "answer: functions and classes of a test, and what stands behind __name__ == '__main__', have to be "
+            "called by the test itself"
+        )
+    known = bound(setup) | bound(test) | set(vars(builtins)) | {name, "__name__"}
+    if "*" not in known and (unknown := sorted((used(setup) | used(test)) - known)):
+        return (
+            f"the test {text!r:.80} uses {', '.join(unknown)}, which neither the tests nor their setup define; "
+            "classes and helpers of the answer cannot cross to the tests"
+        )
+    if stray := next(_strays(test, setup, name), None):
+        return (
+            f"the test {text!r:.80} passes {stray} to {name!r}; only values and classes of builtin "
+            "and some standard types cross"
+        )
+    if _awaited(test, name):
+        return f"the test {text!r:.80} awaits {name!r}, but coroutines do not cross to the tests"
+    if _only_changed(test, name):
+        return (
+            f"the test {text!r:.80} looks at what {name!r} has made of its arguments, but the function "
+            "gets copies; a test should look at what it returns"
+        )
+    return None
+
+
+def _absent(tree: ast.Module) -> list[str]:
+    """The modules that a text imports and no sandbox has."""
+    return [name for name in imported(tree) if name not in sys.stdlib_module_names and name != "numpy"]
+
+
+def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]:
+    """Arguments of the function that are functions or objects of classes of the setup."""
+    nodes = [*ast.walk(setup), *ast.walk(test)]
+    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | classes
+    known = bound(setup) | bound(test)
+    functions = {name for name, one in vars(builtins).items() if callable(one) and not wire.crossing_class(one)}
+    for node in ast.walk(test):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == entry_point:
+            for value in (*node.args, *(keyword.value for keyword in node.keywords)):
+                match value:
+                    case ast.Lambda():
+                        yield "a lambda"
+                    case ast.Name(id=name) if name in own:
+                        yield f"the function or class {name!r}"
+                    case ast.Name(id=name) if name in functions - known:
+                        yield f"the builtin {name!r}"
+                    case ast.Call(func=ast.Name(id=name)) if name in classes:
+                        yield f"an object of {name!r}"
+
+
+def _awaited(test: ast.Module, entry_point: str) -> bool:
+    """Whether a test awaits what the function returns, or hands it to asyncio."""
+    for node in ast.walk(test):
+        match node:
+            case ast.Await(value=ast.Call(func=ast.Name(id=name))) if name == entry_point:
+                return True
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="asyncio")), args=[ast.Call(func=ast.Name(id=name)), *_]
+            ):
+                return name == entry_point
+    return False
+
+
+def _only_changed(test: ast.Module, entry_point: str) -> bool:
+    """Whether a test drops all that the function returns, and asserts something about its arguments."""
+    calls = [
+        node.value
+        for node in test.body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and entry_point in used(node.value.func)
+    ]
+    uses = sum(isinstance(node, ast.Name) and node.id == entry_point for node in ast.walk(test))
+    given = {name for call in calls for argument in call.args for name in used(argument)}
+    asserts = [node for node in test.body if isinstance(node, ast.Assert)]
+    return bool(asserts) and uses == len(calls) and all(given & used(node) for node in asserts)
