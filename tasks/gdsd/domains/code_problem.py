@@ -88,7 +88,7 @@ def read_row(row: Mapping[str, object]) -> Problem:
     prefix = problem + "\n" if is_function(problem) else ""
     entry_point = _text(row, "entry_point") or _derive(tests, _texts(row, "setup"), prefix, _text(row, "solution"))
     setup = "\n".join([prefix, *_texts(row, "setup")] if prefix else _texts(row, "setup"))
-    tests = [_with_call(one, entry_point) for test in tests for one in _singles(test)]
+    tests = [_with_call(one, entry_point) for test in tests for one in _singles(test, entry_point)]
     if not prefix:
         problem += _interface(problem, tests, entry_point, _text(row, "solution"))
     return Problem(problem, _compact({"entry_point": entry_point, "prefix": prefix, "setup": setup, "tests": tests}))
@@ -130,8 +130,11 @@ def is_function(problem: str) -> bool:
     return "def " in problem and bool(functions(problem))
 
 
-def _singles(text: str) -> list[str]:
-    """Cuts a text of plain asserts into a test for each, behind what else stands before it; other texts stay whole."""
+def _singles(text: str, entry_point: str) -> list[str]:
+    """Cuts a text of plain asserts into a test for each, behind what else stands before it.
+
+    A text with other statements stays whole, and so does one with an assert that has nothing to do with the function.
+    """
     tree = parse(text)
     if not isinstance(tree, ast.Module) or not all(isinstance(node, PLAIN) for node in tree.body):
         return [text]
@@ -145,12 +148,17 @@ def _singles(text: str) -> list[str]:
     lines = text.split("\n")
     before: list[str] = []
     tests: list[str] = []
+    calls = False
     for node, (start, end) in zip(tree.body, spans, strict=True):
         part = "\n".join(lines[start - 1 : end])
-        if isinstance(node, ast.Assert):
+        uses = entry_point in used(node)
+        if not isinstance(node, ast.Assert):
+            before.append(part)
+            calls = calls or uses
+        elif calls or uses:
             tests.append("\n".join([*before, part]))
         else:
-            before.append(part)
+            return [text]
     return tests if sum(map(len, tests)) <= TEXT else [text]
 
 

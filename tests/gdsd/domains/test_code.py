@@ -37,15 +37,6 @@ PROGRAM = {
 SUM = "import sys\nfor line in sys.stdin:\n    print(sum(map(int, line.split())))\n"
 
 
-@pytest.fixture
-def code() -> Code:
-    """The domain at the strongest level that this system offers."""
-    offered = [level for level in levels.LEVELS if levels.offered(level)[0]]
-    if not offered:
-        pytest.skip("this system runs no code answers")
-    return Code(CodeConfig(isolation=offered[0]))
-
-
 def asserted(*tests: str) -> Problem:
     """A problem whose tests call f."""
     return Code().read({"problem": "x", "tests": list(tests), "entry_point": "f"})
@@ -161,7 +152,7 @@ def test_the_prompt_shows_as_many_right_examples_as_asked(code: Code) -> None:
         assert prompt.count("```python\n") == shots and prompt.endswith("Task:\nDo it.\n")
     for task, solution in module.SHOTS:
         problem, _, test = task.partition("\n\nYour code should pass this test:\n")
-        row = code.read({"problem": problem, "tests": [test]})
+        row = code.read({"problem": problem, "tests": [test, test]})
         assert row.problem == task and code.fault(*row) is None
         assert judged(code, row, solution).solved
 
@@ -178,6 +169,24 @@ LOOPS = [
     "try:\n    check = (f(x) for x in [1])\n    list(check)\nexcept RuntimeError:\n    pass",
 ]
 IDLE = ["for x in []:\n    assert f(x) == 1", "if f is None:\n    assert f(1) == 1", "assert callable(f)"]
+ITERATORS = [
+    "assert list(f([1, 2])) == [1, 2]",
+    "assert sorted(f([2, 1])) == [1, 2]",
+    "one = f(x for x in (1, 2))\nassert next(one) == 1 and next(one) == 2 and next(one, None) is None",
+    "assert sum(f(range(5000))) == 12_497_500",
+]
+ENDLESS = ["one = f()\nassert [next(one) for _ in range(3)] == [0, 1, 2]"]
+SLOW = "def f():\n    yield from range(3)\n    while True: pass"
+PARTLY = (
+    "one = f()\nassert next(one) == 1\ntry:\n    next(one)\n    assert False\n"
+    "except ValueError as error:\n    assert str(error) == 'no more'"
+)
+REMOVE = "def f(values, kind): return [one for one in values if not isinstance(one, kind)]"
+DATES = ["from datetime import *\nassert f(date(2024, 2, 28)) == date(2024, 2, 29)"]
+DATES += ["from datetime import *\nassert f(datetime(2024, 1, 1, tzinfo=timezone.utc)).isoformat()[8:10] == '02'"]
+EXACT = ["from fractions import Fraction\nassert f(Fraction(1, 3)) == Fraction(4, 3) != 1.3333"]
+EXACT += ["from decimal import Decimal\nassert str(f(Decimal('0.10'))) == '1.10'"]
+HELD = ["assert f('aab').most_common(1) == [('a', 2)]", "one = f('')\none.extend([2, 3])\nassert list(one) == [2, 3]"]
 FORGED = "import os\nfor one in range(3, 64):\n    try: os.write(one, b'{}\\n')\n    except OSError: pass\nf = abs"
 VALUES = "from collections import *\nP = namedtuple('P', 'x y')\ndef f(t): return Counter(t), P(1, 2)"
 
@@ -199,13 +208,32 @@ VALUES = "from collections import *\nP = namedtuple('P', 'x y')\ndef f(t): retur
             0.0,
         ),
         ([*IDLE, "assert f(1) == 1"], ["def f(x): return 1"], 1 / 4),
+        (ITERATORS, ["def f(x): return map(abs, x)", "def f(x): yield from x"], 1.0),
+        ([*ITERATORS, "assert f([1, 2]) == [1, 2]"], ["def f(x): return filter(None, x)"], 4 / 5),
+        (ENDLESS, ["import itertools\nf = itertools.count", SLOW], 1.0),
+        ([PARTLY], ["def f():\n    yield 1\n    raise ValueError('no more')"], 1.0),
+        (["assert [*f()] == [1]"], ["def f():\n    yield 1\n    yield object()"], 0.0),
+        (
+            ["assert [sorted(one) for one in f()] == [[1, 2], [3]]"],
+            ["def f(): return [iter([2, 1]), {3: 4}.keys()]"],
+            1.0,
+        ),
+        (["assert f((1, 'a', 2.5), int) == ['a', 2.5]", "assert f(['a'], str) == []"], [REMOVE], 1.0),
+        (DATES, ["import datetime\ndef f(day): return day + datetime.timedelta(days=1)"], 1.0),
+        (EXACT, ["def f(one): return one + 1"], 1.0),
+        (HELD, ["from collections import Counter, deque\ndef f(x): return Counter(x) if x else deque([1], 2)"], 1.0),
+        (["assert f(1, 2) == 3"], ["import asyncio\nasync def f(x, y): return x + y"], 0.0),
         (
             ["assert f() == f() and f()[0] == hash('a')"],
             ["def f(): return [hash('a'), list({'a', 'b', 'c'})]"],
             1.0,
         ),
     ],
-    ids=["subclasses", "errors", "ends for errors", "ends of loops", "forged replies", "idle tests", "hashes"],
+    ids=[
+        *("subclasses", "errors", "ends for errors", "ends of loops", "forged replies", "idle tests"),
+        *("iterators", "an iterator is no list", "endless", "an error of an iterator", "an object of an iterator"),
+        *("iterators inside", "classes", "dates", "fractions", "collections", "coroutines", "hashes"),
+    ],
 )
 def test_what_crosses_to_the_tests(code: Code, tests: list[str], sources: list[str], share: float) -> None:
     """If it fails, right answers count as wrong: a Counter, an expected error, a value that depends on a set's order.

@@ -77,6 +77,16 @@ def test_rows_that_are_no_problem_are_refused(row: Mapping[str, object], words: 
         ),
         ({"tests": ["def add(a, b):\n    return a + b\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
         ({"tests": ["from operator import add\nassert add(1, 2) == 3"]}, "defines 'add' itself"),
+        ({"tests": ["assert add(sorted, [2, 1]) == [1, 2]"]}, "passes the builtin 'sorted'"),
+        ({"tests": ["import asyncio\nassert asyncio.run(add(1, 2)) == 3"]}, "awaits 'add'"),
+        ({"tests": ["async def test():\n    assert await add(1, 2) == 3\ntest().send(None)"]}, "awaits 'add'"),
+        ({"tests": ["x = [3]\nadd(x, 4)\nassert x == [3, 4]"]}, "made of its arguments"),
+        ({"tests": ["import pytest\nwith pytest.raises(ValueError):\n    add(1)"]}, "the tests import pytest, which"),
+        ({"setup": "from scipy.stats import norm, t\nimport pandas as pd, os.path"}, "import pandas, scipy, which"),
+        ({"tests": ["from solution import add as f\nassert f(add(1, 2), 0) == 3"]}, "import solution, which"),
+        ({"prefix": "import numpy as np\ndef add(a, b):\n    pass"}, "code to complete imports numpy"),
+        ({"tests": ["assert add(1, 2) == 3  # " + "x" * (1 << 21)]}, "at most 2097152 are read"),
+        ({"setup": "x = 1  # " + "x" * (2_000_000)}, "about 520 MiB"),
         ({"unknown": 1}, "unknown: Extra inputs"),
     ],
 )
@@ -128,6 +138,53 @@ def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
             "if f(0):\n    pass\n" + "elif f(1):\n    pass\n" * 900,
             "from functools import cache\nf = cache(f)\nassert f(1) == 1",
             "if __name__ == 'tests':\n    assert f(1) == 1",
+            "import numpy as np, fractions\nassert np.allclose(f(int, None, 1.0), [1])",
+            "try:\n    import pandas\nexcept ImportError:\n    pass\nassert f(1) == 1",
+            "x = [1]\nf(x)\nassert f(x) == x",
         ],
     }
     assert fault_of(json.dumps(record)) is None
+
+
+FIRST = "assert double(21) == 42"
+NEXT = "assert double(1) == 2\nassert double(\n    5\n) == 10"
+
+
+@pytest.mark.parametrize(
+    ("tests", "parts", "told"),
+    [
+        (f"{FIRST}\n{NEXT}", [FIRST, *NEXT.split("\n", 1)], FIRST),
+        ([f"{FIRST}\n{NEXT}\n"], [FIRST, *NEXT.split("\n", 1)], FIRST),
+        (
+            f"import math\nx = 21  # half\n{FIRST}\ny = double(x)\nassert y == 42\n",
+            [f"import math\nx = 21  # half\n{FIRST}", "import math\nx = 21  # half\ny = double(x)\nassert y == 42"],
+            f"import math\nx = 21  # half\n{FIRST}",
+        ),
+        ([FIRST, "assert double(1) == 2"], [FIRST, "assert double(1) == 2"], FIRST),
+        (FIRST, [FIRST], "named double that takes 1 argument."),
+        ("assert double(1, base=2) == 2", ["assert double(1, base=2) == 2"], "takes 2 arguments."),
+        (f"{FIRST}; assert double(1) == 2", None, "takes 1 argument."),
+        (f"{FIRST}\nassert 1 < 2 < double(3)\nassert 1 < 2", None, "takes 1 argument."),
+        (
+            f"{FIRST}\nfor x in range(3):\n    assert double(x) == 2 * x\nassert double(1) == 2",
+            None,
+            "takes 1 argument.",
+        ),
+        ("def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(2) == 4", 1, "takes 1 argument."),
+        ("for x in [(1,), (2,)]:\n    assert double(*x) == 2 * x[0]", None, "takes 2 arguments."),
+        (["try:\n    double()\nexcept TypeError:\n    pass", FIRST], 2, "takes 2 arguments."),
+    ],
+)
+def test_one_assert_is_shown_and_nothing_that_an_answer_could_be_made_of(
+    tests: object, parts: list[str] | int | None, told: str
+) -> None:
+    """If it fails, the policy learns to copy the results it was shown, or is not told which function is tested."""
+    row = {"problem": "Double it.", "tests": tests, "entry_point": "double"}
+    problem = CODE.read(row | {"solution": "def double(x, base=2):\n    return x * base"})
+    assert CODE.fault(*problem) is None
+    made = json.loads(problem.reference)["tests"]
+    assert len(made) == parts if isinstance(parts, int) else made == (parts or [tests])
+    assert problem.problem.endswith(told) and "== 10" not in problem.problem
+    shown = problem.problem.count("assert double")
+    assert shown == (told.count("assert"))
+    assert CODE.read(row | {"problem": problem.problem}).problem == problem.problem or not shown, "said twice"

@@ -16,6 +16,7 @@ MEMORY_MIB = 200 + os.getpid() % 97  # on the command line of this suite's sandb
 TOKEN = f"gdsd-attack-{os.getpid()}"
 PLACES = ("/", "/var/tmp", "/dev/shm", "/run", "/home", "/root", "/usr")
 RIGHT = "def f(x):\n    return x * x + 1\n"
+FENCES = "```\n```python\n"  # the end of a block and the beginning of the next
 NOTHING = "def f(x):\n    return None\n"
 
 
@@ -120,6 +121,9 @@ def compiler() -> dict[str, Attack]:
         "a null byte": Attack(RIGHT + "\0", compiles=False),
         "a lone surrogate": Attack("# \ud800\n" + RIGHT, compiles=False),
         "megabytes of source": Attack("x = 1\n" * 500_000 + RIGHT, compiles=False),
+        "a block that does not compile behind the right one": Attack(f"{RIGHT}{FENCES}{'(' * 100_000}\n", 1.0),
+        "a right block before many": Attack(RIGHT + f"{FENCES}x = 1\n" * 5_000, 1.0),
+        "the function in a text": Attack(f"{RIGHT}{FENCES}'''\ndef f(x): return 5\n'''\nf(1)\n", 1.0),
         "much source": Attack("# no comment\n" * 15_000 + RIGHT, 1.0),
     }
 
@@ -184,6 +188,7 @@ def files(victim: Path) -> dict[str, Attack]:
         "a link to a file of the host": any_of(f"os.symlink({kept!r}, 'link'); open('link', 'w')"),
         "many files": any_of(f"[open(str(n), 'wb').write(bytes(1 << 18)) for n in range({FILE_MIB} * 4 + 1)]"),
         "the folder is not empty": unless("os.listdir()", "import os"),
+        "the packages of the tests": any_of("os.stat('/guest/packages/numpy')"),
         "a deep tree": unless(
             "False", "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\nos.chmod('.', 0)"
         ),
@@ -213,6 +218,8 @@ def host(port: int) -> dict[str, Attack]:
 def verdict() -> dict[str, Attack]:
     """To write it, or to confuse who gives it."""
     equal = "class Any{}:\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\nreturn Any()"
+    standard = "import collections, datetime, decimal, fractions\n" + equal
+    huge = "property(lambda self: (1 << 6_000_000) + {})"
     return {
         "writes a verdict everywhere": write("b'V111\\n'"),
         "equal to everything": inside(equal.format("")),
@@ -246,6 +253,21 @@ def verdict() -> dict[str, Attack]:
             "import os\nf.calls = vars(f).get('calls', 0) + 1\nif f.calls > 1: os._exit(0)\nreturn x * x + 1", 1 / 3
         ),
         "an integer equal to everything": inside(equal.format("(int)")),
+        "a date equal to everything": inside(standard.format("(datetime.date)").replace("Any()", "Any(1, 1, 1)")),
+        "a number equal to everything": inside(standard.format("(fractions.Fraction)")),
+        "a decimal equal to everything": inside(standard.format("(decimal.Decimal)")),
+        "a counter equal to everything": inside(standard.format("(collections.Counter)")),
+        "an iterator equal to everything": inside(
+            equal.format("").replace("return Any", "    __next__ = int\nreturn Any")
+        ),
+        "a class for a number": inside("return int"),
+        "a decimal beyond all digits": inside("import decimal; return decimal.Decimal('1e999999999')"),
+        "a fraction that takes minutes to reduce": inside(
+            "import fractions\nclass Any(fractions.Fraction):\n"
+            f"    numerator = {huge.format(1)}\n    denominator = {huge.format(3)}\nreturn Any()",
+            endless=True,
+        ),
+        "an iterator that was never given": write('b\'{"tuple":[true,{"iterator":7}]}\\n\' * 3'),
         "an integer with another value for each reader": inside(
             "class Any(int):\n    def __index__(self): return x * x + 1\n    __int__ = __index__\nreturn Any(0)"
         ),

@@ -1,0 +1,170 @@
+"""Code answers: which block counts, what a program sees of itself, and tests that import numpy."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tasks.gdsd.domains.base import Answer, Problem
+from tasks.gdsd.domains.code import Code, CodeConfig
+from tasks.gdsd.errors import SandboxError
+from tasks.gdsd.sandbox import bubblewrap, host, levels
+from tests.gdsd.domains.test_code import HUMAN_EVAL, PROGRAM, SUM, judged
+from tests.gdsd.sandbox.sandboxes import only
+
+SCRIPTS = {  # what `python file.py < stdin` writes
+    "exit": ("print(1)\nexit()\nprint(2)", "", "1"),
+    "quit": ("print(1)\nquit(0)", "", "1"),
+    "itself": (
+        "import sys, __main__\nprint(__name__, sys.argv, __builtins__.__name__, __main__.__file__ == __file__)",
+        "",
+        "__main__ ['answer.py'] builtins True",
+    ),
+    "the end of input": ("while True:\n    try: print(input('>'))\n    except EOFError: break", "a\nb", ">a\n>b\n>"),
+    "bytes": ("import sys\nprint(sys.stdin.buffer.read())", "a\r\n\u00e9", "b'a\\r\\n\\xc3\\xa9'"),
+    "ends of lines": ("import sys\nprint(sys.stdin.readlines())", "a\r\nb\n", "['a\\r\\n', 'b\\n']"),
+    "the descriptor": ("import os\nprint(os.read(0, 1), open(0).read())", "abc", "b'a' bc"),
+    "at exit": ("import atexit\natexit.register(print, 'bye')\nprint('hi', end=' ')", "", "hi bye"),
+    "threads": (
+        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 26)\n"
+        "def deep(n): return n and 1 + deep(n - 1)\n"
+        "threading.Thread(target=lambda: print(deep(50_000))).start()",
+        "",
+        "50000",
+    ),
+    "names looked up": (
+        "from __future__ import annotations\nimport dataclasses, inspect, pickle, typing\n@dataclasses.dataclass\n"
+        "class P:\n    x: int\nprint(pickle.loads(pickle.dumps(P(3))), typing.get_type_hints(P)['x'] is int)\n"
+        "print(inspect.getsource(P).splitlines()[-1])",
+        "",
+        "P(x=3) True\n    x: int",
+    ),
+    "doctest": (
+        "import doctest\ndef one():\n    '''\n    >>> one()\n    1\n    '''\n    return 1\nprint(doctest.testmod())",
+        "",
+        "TestResults(failed=0, attempted=1)",
+    ),
+    "another process": (
+        "import multiprocessing\nif __name__ == '__main__':\n"
+        "    one = multiprocessing.Process(target=print, args=(3,))\n    one.start()\n    one.join()",
+        "",
+        "3",
+    ),
+}
+FAILING = ("exit(1)", "sys.exit('a message')", "raise KeyboardInterrupt", "1 / 0", "os.close(1)")
+
+
+def test_a_program_sees_what_python_shows_a_script(code: Code) -> None:
+    """If it fails, programs that run everywhere else count as wrong, or those that fail as right."""
+    items, names = [], [*SCRIPTS, *FAILING]
+    for source, stdin, stdout in SCRIPTS.values():
+        problem = code.read({"problem": "x", "cases": [{"stdin": stdin, "stdout": stdout}] * 2})
+        items.append(Answer(*problem, f"```python\n{source}\n```"))
+    problem = code.read({"problem": "x", "cases": [{"stdin": "", "stdout": "1"}]})
+    items += [Answer(*problem, f"```python\nimport os, sys\nprint(1)\n{end}\n```") for end in FAILING]
+    verdicts = code.verify_all(items)
+    assert [name for name, verdict in zip(names, verdicts, strict=True) if verdict.solved != (name in SCRIPTS)] == []
+
+
+ADD, HALF = "def add(left, right):\n    return left + right\n", "def add(left, right):\n    return 5\n"
+WHICH = {  # each is right if the block with ADD is the one that counts
+    "an example": f"```python\n{ADD}```\nUse it:\n```python\nprint(add(2, 3))\n```\n",
+    "an output": f"```python\n{ADD}```\nOutput:\n```text\n5\n```\n",
+    "an output that is Python": f"```\n{ADD}```\n```\n5\n```\n",
+    "a draft": f"```python\n{HALF}```\nBetter:\n```python\n{ADD}```\n",
+    "a draft that never closes": f"```python\n{HALF}\n```python\n{ADD}```\n",
+    "tildes": f"~~~python\n{ADD}~~~\n",
+    "without an end": f"```python\n{ADD}",
+    "another language": f"```python\n{ADD}```\n```cpp\nint add(int left, int right);\n```\n",
+    "a specification": f"```python\n{ADD}```\n```text\ndef add(left, right): ...\n```\n",
+    "languages": f"```python\n{HALF}```\n``` Python3\n{ADD}```\n",
+    "indented": "```python\n" + "".join(f"    {line}" for line in ADD.splitlines(True)) + "```\n",
+    "tabs and CRLF": "```python\r\n" + ADD.replace("    ", "\t").replace("\n", "\r\n") + "```\r\n",
+    "a byte order mark": f"```python\n\ufeff{ADD}```\n",
+    "a lambda": "```python\nadd = lambda left, right: left + right\n```\n```python\nadd(1, 2)\n```\n",
+    "an import": "```python\nfrom operator import add\n```\n```python\nadd(1, 2)\n```\n",
+    "a session": f"```python\n{ADD}```\n```python\n>>> add(1, 2)\n3\n```\n",
+    "a main block": f"```python\n{ADD}\nif __name__ == '__main__':\n    print(add(int(input()), 1))\n```\n",
+    "its tests": f"```python\n{ADD}\nassert add(2, 3) == 5\nprint(add(1, 1))\n```\n",
+}
+
+
+@pytest.mark.parametrize("name", WHICH)
+def test_the_last_block_that_defines_the_function_counts(code: Code, name: str) -> None:
+    """If it fails, an example, an output or a draft is judged in place of the answer."""
+    problem = Problem(code.example.problem, code.example.reference)
+    assert code.verify(*problem, WHICH[name]).solved
+
+
+def test_which_block_is_a_program_or_a_completion(code: Code) -> None:
+    """If it fails, an output is run in place of the program that made it, or in place of a completion."""
+    program, completion = code.read(PROGRAM), code.read(HUMAN_EVAL)
+    for problem, right in ((program, SUM), (completion, "    return s[::-1]\n")):
+        for output in ("```\n3\n```", "```text\nprint(3)\n```", "```\n[3, 7]\n```", "~~~output\n3 7\n~~~", "```\n"):
+            assert code.verify(*problem, f"```python\n{right}```\n{output}").solved, output
+            assert code.verify(*problem, f"```\n{right}```\n{output}").solved, output
+    assert not code.verify(*program, f"```python\n{SUM}```\n```python\nprint(3)\n```").solved, "not the last program"
+    assert not code.verify(*program, "```text\n5\n```").solved
+
+
+PLUS = """import numpy as np
+
+def is_floats(x) -> bool:
+    if isinstance(x, float):
+        return True
+    if isinstance(x, (list, tuple)):
+        return all(isinstance(i, float) for i in x)
+    if isinstance(x, np.ndarray):
+        return x.dtype == np.float64 or x.dtype == np.float32
+    return False
+
+def assertion(out, exp, atol):
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if out != exp and atol != 0:
+        assert np.allclose(out, exp, rtol=1e-07, atol=atol)
+    else:
+        assert out == exp, f"out: {out}, exp: {exp}"
+
+"""
+INPUTS = "inputs = [[0.5], [3.0], [-1.25]]\nresults = [1.0, 6.0, -2.5]\n"
+LOOP = "for i, (inp, exp) in enumerate(zip(inputs, results)):\n    assertion({}(*inp), exp, 0)\n"
+CHECK = "def check(candidate):\n" + textwrap.indent(INPUTS + LOOP.format("candidate"), "    ")
+PLUS_ROWS = {  # made like those of evalplus
+    "MBPP+": {"problem": "Write a function to double.", "tests": PLUS + INPUTS + LOOP.format("twice")},
+    "HumanEval+": {
+        "problem": 'def twice(x: float) -> float:\n    """ Doubles x. """\n',
+        "tests": PLUS + CHECK,
+        "entry_point": "twice",
+    },
+}
+
+
+@pytest.mark.parametrize("level", levels.LEVELS)
+@pytest.mark.parametrize("name", PLUS_ROWS)
+def test_tests_may_import_numpy_and_answers_may_not(
+    name: str, level: host.Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, HumanEval+ and MBPP+ cannot be judged, or answers get what the prompt does not offer."""
+    only(level, monkeypatch)
+    code = Code()
+    problem = code.read(PLUS_ROWS[name])
+    assert code.fault(*problem) is None
+    assert "3.0" not in code.phrase(problem.problem), "the tests are shown"
+    assert judged(code, problem, "def twice(x):\n    return 2 * x + 1e-9").solved
+    assert not judged(code, problem, "def twice(x):\n    return 2 * x + 1e-3").solved
+    assert not judged(code, problem, "import numpy\ndef twice(x):\n    return 2 * x").solved
+    fault = Code(CodeConfig(memory_mib=128)).fault(*problem)
+    assert fault is not None and "160 MiB" in fault
+
+
+def test_a_numpy_that_tests_cannot_import_is_an_error_and_no_verdict(
+    code: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, every answer to a problem with numpy is called wrong where numpy is broken."""
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('half of it is missing')")
+    monkeypatch.setattr(bubblewrap, "numpy_files", lambda: [str(tmp_path / "numpy")])
+    tmp_path.chmod(0o755)
+    with pytest.raises(SandboxError, match="half of it is missing"):
+        judged(code, code.read(PLUS_ROWS["MBPP+"]), "def twice(x):\n    return 2 * x")
