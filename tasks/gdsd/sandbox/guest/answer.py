@@ -12,6 +12,7 @@ the program ended well. Whatever the code does to this process, or writes to the
 """
 
 import binascii
+import gc
 import os
 import select
 import sys
@@ -42,6 +43,7 @@ def serve(requests: int, replies: int) -> None:
     sys.modules[module.__name__] = module
     if not name:
         code = compile(source, _become_script(module, source), "exec", dont_inherit=True)
+        gc.freeze()  # or the end of each process would search what it shares with this one
         for line in lines:
             reply = _run(binascii.a2b_base64(line))
             if reply is None:  # this process is the program's
