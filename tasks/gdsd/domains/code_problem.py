@@ -14,7 +14,7 @@ from tasks.gdsd.errors import DataError
 
 PROGRAM = "\n\nWrite a program that reads standard input and writes standard output."
 SHOWN = "\n\nYour code should pass this test:\n"
-NAMED = "\n\nYour code should define a function named "
+NAMED = "\n\nName the function "  # few words, or problems would pass for near-duplicates
 # Statements that may stand between the asserts of a text that is cut into tests.
 PLAIN = (ast.Assert, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr, ast.FunctionDef, ast.ClassDef)
 
@@ -172,41 +172,41 @@ def _interface(problem: str, tests: Sequence[str], entry_point: str, solution: s
     A lone test, and one that is more than an assert, stays hidden: an answer could be made of what it expects.
     """
     first = parse(tests[0])
-    asserts = [isinstance(node, ast.Assert) for node in ast.walk(first)] if isinstance(first, ast.Module) else []
-    if (
-        len(tests) > 1
-        and isinstance(first, ast.Module)
-        and sum(asserts) == 1
-        and isinstance(first.body[-1], ast.Assert)
-    ):
+    body = first.body if isinstance(first, ast.Module) else []
+    asserts = sum(isinstance(node, ast.Assert) for statement in body for node in ast.walk(statement))
+    if len(tests) > 1 and asserts == 1 and isinstance(body[-1], ast.Assert):
         return "" if tests[0].strip() in problem else SHOWN + tests[0].strip()
     if f"{entry_point}(" in problem:
         return ""
-    count = _arity(tests, entry_point, solution)
-    takes = "" if count is None else f" that takes {count} argument{'s' * (count != 1)}"
-    return f"{NAMED}{entry_point}{takes}."
+    return f"{NAMED}{entry_point}.{_arguments(tests, entry_point, solution)}"
 
 
-def _arity(tests: Sequence[str], entry_point: str, solution: str) -> int | None:
-    """How many arguments the tests give to the function, or else a right answer takes; None where neither says so."""
+def _arguments(tests: Sequence[str], entry_point: str, solution: str) -> str:
+    """Says how many arguments the tests give to the function, or a right answer takes; empty where neither does."""
     trees = [tree for tree in map(parse, tests) if isinstance(tree, ast.Module)]
     names = {entry_point}
     for node in (node for tree in trees for node in tree.body):
         if isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args:
             names.add(node.args.args[0].arg)
-    counts = {
-        None if any(isinstance(one, ast.Starred) for one in node.args) else len(node.args) + len(node.keywords)
+    calls = [
+        node
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
-    }
-    if len(counts) == 1 and None not in counts:
-        return counts.pop()
-    right = parse(solution)
-    for node in right.body if isinstance(right, ast.Module) else []:
-        if isinstance(node, ast.FunctionDef) and node.name == entry_point and not (node.args.vararg or node.args.kwarg):
-            return len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
-    return None
+    ]
+    counts = {len(call.args) + len(call.keywords) for call in calls}
+    keywords = sorted({keyword.arg for call in calls for keyword in call.keywords if keyword.arg})
+    if any(isinstance(one, ast.Starred) for call in calls for one in call.args):
+        right = parse(solution)
+        counts = {
+            len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+            for node in (right.body if isinstance(right, ast.Module) else [])
+            if isinstance(node, ast.FunctionDef) and node.name == entry_point
+        }
+    if len(counts) != 1:
+        return ""
+    count = counts.pop()
+    return f" It takes {count} argument{'s' * (count != 1)}{', by name ' * bool(keywords)}{', '.join(keywords)}."
 
 
 def _with_call(test: str, entry_point: str) -> str:
