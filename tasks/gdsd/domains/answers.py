@@ -144,6 +144,12 @@ def fenced(text: str) -> list[Block]:
     ]
 
 
+def last_block(text: str) -> str:
+    """Returns what stands in the last fenced block, or the whole text where there is none."""
+    blocks = fenced(text)
+    return blocks[-1].text if blocks else text
+
+
 def _opened(line: str) -> _Fence | None:
     """The fence that a line opens; one of backticks may stand behind other words."""
     if tildes := TILDES.match(line):

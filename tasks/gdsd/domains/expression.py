@@ -126,7 +126,7 @@ def find(text: str, target: int) -> Parsed | None:
     text = text.strip()
     if len(text) > WRITTEN or (WORD.search(text) and "\\" not in text and answers.FENCE not in text):
         return None  # too long, or words without a box or a fence
-    text = answers.fenced(text) or text
+    text = answers.last_block(text)
     box = answers.boxed(text)
     if box is not None and not _is(box, target):  # in `3*5+7 = \boxed{22}` the expression stands before it
         text = box

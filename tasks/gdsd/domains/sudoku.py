@@ -218,7 +218,7 @@ def cells(answer: str) -> str:
     They are the 16 characters between the separators, which need not be digits; where there are not 16, they are all
     digits, as in d1, but for those of labels.
     """
-    text = answers.fenced(answer) or answer
+    text = answers.last_block(answer)
     grid = SEPARATORS.sub("", text)
     return grid if len(grid) == CELLS else "".join(NUMBER.findall(LABEL.sub(" ", text.lower())))
 
