@@ -78,8 +78,8 @@ class Gsm8k(Domain):
     parts = {"correctness": 1.0, "format": 0.0}
     columns = ("question", "answer")
     example = Answer("A box holds 12 eggs. How many eggs are in 3 boxes?", "36", "36")
-    reference_pattern = r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$"
-    reference_form = "one number in digits, such as 36 or -0.5"
+    reference_pattern = r"^-?([0-9]{1,30}([./][0-9]{1,30})?|\.[0-9]{1,30})$"
+    reference_form = "one number in digits, such as 36, -0.5 or 1/2"
 
     def __init__(self, config: Gsm8kConfig = Gsm8kConfig()) -> None:
         self.config = config

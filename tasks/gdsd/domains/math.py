@@ -103,7 +103,9 @@ class Math(Domain):
         problem = row["problem"]
         if not isinstance(problem, str) or not problem.strip():
             raise DataError(f"problem must be a text, not {problem!r:.60}")
-        column = "answer" if row.get("answer") is not None else "solution"
+        answer = row.get("answer")
+        unsaid = answer is None or (not str(answer).strip() and "solution" in row)
+        column = "solution" if unsaid else "answer"
         text = "" if row[column] is None else notation.text_of(row[column], column)
         reference = answers.boxed(re.sub(r"\\boxed\s+([^\s{}$]+)", r"\\boxed{\1}", text))  # older rows have `\boxed 5`
         if reference is None and column == "answer":

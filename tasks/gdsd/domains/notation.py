@@ -55,17 +55,20 @@ SAME = {
     },
     **{"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "backslash": r"\setminus", "ast": "*"},
     **{"dots": r"\ldots", "cdots": r"\ldots", "dotsc": r"\ldots", "prime": "'", "fbox": r"\boxed", "infin": r"\infty"},
-    **{"R": r"\mathbb{R}", "mathbf": r"\mathbf", "bm": r"\mathbf", "boldsymbol": r"\mathbf", "bold": r"\mathbf"},
+    **{"R": r"\mathbb{R}", "cr": r"\\ "},
+    **dict.fromkeys(("mathbf", "bm", "boldsymbol", "bold", "mathit", "mathsf"), r"\boxed"),  # which says nothing either
     **dict.fromkeys(("mbox", "hbox", "textbf", "textrm", "textit", "textnormal", "textsf", "emph"), r"\text"),
     **dict.fromkeys(("left", "right", "mleft", "mright", "displaystyle", "textstyle", "limits", "nolimits"), ""),
     **{f"{size}{side}": "" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r")},
     **dict.fromkeys(("tiny", "small", "normalsize", "large", "Large", "LARGE", "huge", "Huge", "bf", "it"), ""),
     **dict.fromkeys(("quad", "qquad", "enspace", "thinspace", "space"), " "),
 }
-COMMAND = re.compile(r"\\\\(?:\s*\[-?[0-9.]+[a-z]{2}\])?|\\(?:([A-Za-z]+)\s*|[,;: ]|(!))|~")
+COMMAND = re.compile(
+    r"\\\\(?:\s*\[-?[0-9.]+[a-z]{2}\])?|\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\(?:([A-Za-z]+)\s*|[,;: ]|(!))|~"
+)
 BARS = re.compile(r"\\(?:(left|mleft|bigl|Bigl)|right|mright|bigr|Bigr)\s*(?:\||\\vert(?![A-Za-z]))")
 DIGITS = re.compile(
-    r"(?<![0-9.,])[0-9]{1,3}(?:\s?\{,\}\s?[0-9]{3}|,?\\[,!;: ][0-9]{3})+(?![0-9])"  # 1{,}234 and 1\,234 and 1,\!234
+    r"(?<![0-9.,])[0-9]{1,3}(?:(?: ?\{,\} ?(?:\\! ?)?|, ?\\! ?|\\[,!;: ]|\\thinspace ?|~)[0-9]{3})+(?![0-9])"  # 1{,}234
     r"|(?<![0-9.,/^_}] )(?<![0-9.,/^_}])[0-9]{1,3}(?: [0-9]{3})+(?![0-9/]| [0-9])"  # 1 234
 )
 COMPARED = re.compile(r"<=|>=|(?<![0-9a-z)])!=|\*\*|\^\^|(?<![a-z])\{[:.=]\}")
@@ -76,12 +79,14 @@ WRAPPERS = (
     (r"\(", r"\)"),
     (r"\[", r"\]"),
     ("**", "**"),
+    ("*", "*"),
     ("__", "__"),
     ("`", "`"),
+    ("{", "}"),
     ('"', '"'),
 )
-STYLED = re.compile(r"\\(?:text|math(?:bf|rm|it|sf)|underline)\s*\{([^{}A-Za-z\\]+)\}")  # a number in bold is a number
-ENDS = re.compile(r"(?:(?<!\.)\.|\\\\|\\text\{[ .,;]*\})\Z")
+STYLED = re.compile(r"\\(?:text|mathrm|underline)\s*\{([^{}A-Za-z\\]+)\}")  # a number in words is a number
+ENDS = re.compile(r"(?:(?<!\.)\.|\\{1,2}|\\text\{[ .,;]*\})\Z")
 DOLLAR = re.compile(r"(?<!\\)\$")
 
 

@@ -1,5 +1,6 @@
 """GSM8K: rows of the data set, the prompt, and numbers compared exactly."""
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -24,6 +25,9 @@ def test_numbers() -> None:
     for text in (
         "$18$",
         "**18**",
+        "*18*",
+        "18\\",
+        r"\textcolor{red}{18}",
         "18$",
         r"\boxed{18}",
         r"$\boxed{18}$.",
@@ -37,7 +41,7 @@ def test_numbers() -> None:
         assert number(text) == Fraction(1, 2), text
     for text in ("-2 1/2", r"-2\frac{1}{2}", "\N{MINUS SIGN}2.5", r"-\$2.50", r"\$-5/2"):
         assert number(text) == Fraction(-5, 2), text
-    for text in ("1,234", "1{,}234", r"1\,234", "1 234", "$1,234$"):
+    for text in ("1,234", "1{,}234", r"1\,234", "1 234", "$1,234$", r"1,\! 234", "1~234"):
         assert number(text) == 1234, text
     assert number("$-18") == number("-$18") == -18
     assert number("$1,234,567.50.") == Fraction(2469135, 2) and number(".5") == Fraction(1, 2)
@@ -56,6 +60,7 @@ def test_other_texts_are_no_numbers() -> None:
         "17 18",
         "17 or 18",
         "12,34",
+        "1, 234",
         "1,2345",
         ",123",
         "1e3",
@@ -83,6 +88,7 @@ def test_rows_of_the_data_set() -> None:
     assert DOMAIN.read(ROW | {"answer": 36}).reference == "36"
     assert DOMAIN.read(ROW | {"answer": 1e20}).reference == "1" + "0" * 20
     assert DOMAIN.read(ROW | {"answer": "#### 1 1/2"}).reference == "3/2"
+    assert DOMAIN.read(ROW | {"answer": "#### .5"}).reference == ".5" and re.search(DOMAIN.reference_pattern, ".5")
     assert DOMAIN.verify("q", "3/2", "<answer>1.5</answer>").solved is True
     for broken in ("#### many", "36 eggs", "", "####", "1e-07"):
         with pytest.raises(DataError, match="one number"):

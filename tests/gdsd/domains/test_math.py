@@ -239,7 +239,9 @@ def test_rows_of_the_data_set(domain: Math) -> None:
     assert domain.read({"problem": " How much?\n", "answer": r"\frac{5}{6}", "solution": "unused"}) == wanted
     assert domain.read({"problem": "How much?", "solution": solution}) == wanted
     assert domain.read({"problem": "How much?", "answer": solution}) == wanted
-    assert domain.read({"problem": "How much?", "answer": None, "solution": solution}) == wanted
+    for empty in (None, "", " "):
+        assert domain.read({"problem": "How much?", "answer": empty, "solution": solution}) == wanted
+    assert domain.read({"problem": "How much?", "answer": 0, "solution": solution}).reference == "0"
     assert domain.read({"problem": "How much?", "solution": r"$\fbox{7}$"}).reference == "7"
     assert domain.read({"problem": "How much?", "solution": r"$\boxed 7$."}).reference == "7"
     assert domain.read({"problem": "How much?", "answer": 1e-07}).reference == "0.0000001"

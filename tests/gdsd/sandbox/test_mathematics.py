@@ -26,6 +26,10 @@ KINDS = {
         1234 == 1{,}234
         1234 == 1\,234
         1234 == 1 234
+        1234 == 1~234
+        1234567 == 1,\! 234,\! 567
+        1234567 == 1{,}\!234{,}\!567
+        1234 !! 1, 234
         1,234 == 1234
         12345 !! (12,345)
         0.5 == .5
@@ -61,6 +65,14 @@ KINDS = {
         3+4i == (2+i)^2
         1+2i !! 1-2i
         \text{two} == 2
+        15 == 5!!
+        720 == (3!)!
+        \frac{\sqrt3}{2} == {\sqrt{3} \over 2}
+        1\frac45 == 1{4\over 5}
+        \frac12 == 1 \over 2
+        10 == 5 \choose 2
+        \frac12 !! 1 \over 2, 3
+        56 !! \mathbf{7}\mathbf{8}
         5 !! ?
         5 !! 5x
     """,
@@ -69,6 +81,7 @@ KINDS = {
         12.5 == 12.5\%
         10\% == \frac{1}{10}
         10\% == 10 percent
+        10\% == 10 per cent
         10 !! 0.1
         10\% !! 0.01
         5\frac12\% == 5.5\%
@@ -86,6 +99,8 @@ KINDS = {
         36\text{ cm}^2 == 36\text{ sq. cm}
         36\pi\text{ cubic inches} == 36π in³
         15\text{ m/s} == 15\ \frac{\text{m}}{\text{s}}
+        15\text{ m/s} == 15\text{ m}/\text{s}
+        15\text{ m/s} !! 15\text{ s}/\text{m}
         15\text{ mph} == 15\text{ miles per hour}
         7\text{ apples} == 7
         7\text{ apples} !! 7\text{ pears}
@@ -97,6 +112,7 @@ KINDS = {
         12\text{ ft }6\text{ in} !! 12, 6
         5 !! 5\text{ or more}
         5\text{ or more} !! 5
+        5 !! 5\text{ (approx.)}
         \text{at least }5 !! 5
         10\text{ m east} !! 10\text{ m}
         5,000,000 == 5 million dollars
@@ -121,6 +137,10 @@ KINDS = {
         4:30\text{ PM} !! 4:30\text{ AM}
         4:30\text{ PM} !! 4:30
         4:30 == 04:30 PM
+        3:00\text{ PM} == 3 p.m.
+        3:00\text{ PM} !! 3\text{ AM}
+        3\text{ PM} !! 3
+        3 !! 3:00
         4:30 !! 2:15
         2:3 == 4:6
         2:3 == \frac23
@@ -140,6 +160,8 @@ KINDS = {
         \text{(C)} == \textbf{c}
         \text{(C)} !! D
         C !! CD
+        A !! A'
+        \text{east} == \mathbf{east}
         AB !! ab
         x !! y
         x_1 == x₁
@@ -182,9 +204,16 @@ KINDS = {
         y=2x+3 == 2x-y+3=0
         y=2x+3 !! y=2x-3
         x^2+y^2=4 !! 4
+        5x-7y+4=0 !! 5x-7y+=0
+        5x-7y+4=0 !! 5x\ 7y+?=0
+        \angle ABC=60^\circ == m\angle ABC=60
         (3,4) == (x,y)=(3,4)
         (1,2) == x=1, y=2
         x=1, y=2 !! x=2, y=1
+        (1,2) == y=2, x=1
+        (1,2) !! y=1, x=2
+        1, 2 !! x=2, y=1
+        1, 2 == x_1=2, x_2=1
         1, 2 == x=1 or x=2
     """,
     "lists, sets, tuples and matrices": r"""
@@ -195,10 +224,13 @@ KINDS = {
         1,2 !! 1,1,2
         5 !! 5 or 6
         100,200,300 == 100, 200, 300
+        100,200,300 == 300,\ 200,\ 100
+        \{1,2\} == \{1,2,2\}
         \{1,2\} !! (1,2)
         (1,2) !! (2,1)
         (1,2) == 1,2
         (1,2) !! (1,2,3)
+        (1,2,3) !! (1,2,3]
         (1,2),(3,4) == (3,4),(1,2)
         (1,2,3) == \langle 1,2,3\rangle
         \left(3,\frac{\pi}{2}\right) == (3, 0.5π)
@@ -209,6 +241,7 @@ KINDS = {
         \begin{pmatrix}1\\2\end{pmatrix} == (1,2)
         \begin{pmatrix}1\\2\end{pmatrix} !! \begin{pmatrix}1&2\end{pmatrix}
         \begin{pmatrix}1&2\\3&4\end{pmatrix} !! \begin{pmatrix}1&3\\2&4\end{pmatrix}
+        \begin{pmatrix}1&2\\3&4\end{pmatrix} == \begin{bmatrix}1&2\cr3&4\end{bmatrix}
         \emptyset == \{\}
     """,
     "intervals and inequalities": r"""
@@ -232,6 +265,7 @@ KINDS = {
         (-\infty,1)\cup(3,\infty) == (3,∞)\cup(-∞,1)
         (-\infty,1)\cup(3,\infty) == x<1 or x>3
         (-\infty,1)\cup(3,\infty) !! (-\infty,1]\cup(3,\infty)
+        (-\infty,1)\cup(3,\infty) !! (-\infty,1)\cup(3,\infty]
         x<1\text{ or }x>3 !! x<1\text{ and }x>3
         (-\infty,2)\cup(2,\infty) == x\ne2
         (-\infty,2)\cup(2,\infty) == \mathbb{R}\setminus\{2\}
@@ -243,6 +277,10 @@ KINDS = {
         5 == $5$
         5 == \(5\)
         5 == **5**
+        5 == *5*
+        5 == \color{red}{5}
+        (2,5) == \boldsymbol{(2,5)}
+        5 == 5\
         5 == \boxed{\boxed{5}}
         5 == 5.
         5. == 5

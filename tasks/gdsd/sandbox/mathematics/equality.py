@@ -128,6 +128,8 @@ class Comparison:
         """Whether two lists, sets, tuples or intervals are equal; a list may be a set, or a tuple in its order."""
         if _mixed(one) != _mixed(other):
             return False  # 12 ft 6 in is not 12, 6
+        if _coordinates(one) is None or _coordinates(other) is None:
+            one, other = _coordinates(one) or one, _coordinates(other) or other
         lefts = {one.left, other.left}
         if lefts <= {"", r"\{"}:
             opposite = {one.joined, other.joined} == {"and", "or"} and any(map(_unequal, one.items))
@@ -206,7 +208,7 @@ class Comparison:
         stated = self.stated(one), self.stated(other)
         if stated[0] is not None and stated[1] is not None:
             names = one.sides[0], other.sides[0]
-            if any(isinstance(name, Words) for name in names) or self.same(*names):
+            if self.same(*names) or (all(map(_named, names)) and any(isinstance(name, Words) for name in names)):
                 return self.same(stated[0], stated[1])
         flipped = Relation(other.sides[::-1], tuple(FLIPPED.get(sign, sign) for sign in other.signs[::-1]))
         if any(one.signs == way.signs and self.links(one, way) for way in (other, flipped)):
@@ -248,6 +250,18 @@ def _mixed(group: Group) -> bool:
 def _unequal(node: Node) -> bool:
     """Whether something is an inequality."""
     return isinstance(node, Relation) and "=" not in node.signs
+
+
+def _coordinates(group: Group) -> Group | None:
+    """The tuple (x, y, z) that equations of these letters say, in any order; None of other groups."""
+    said: dict[str, Node] = {}
+    for item in group.items:
+        match item:
+            case Relation(sides=(Value(term=letter), value), signs=("=",)) if str(letter) in ("x", "y", "z"):
+                said[str(letter)] = value
+    if len(said) < max(2, len(group.items)):
+        return None
+    return Group("(", ")", tuple(said[letter] for letter in sorted(said)))
 
 
 def _brackets(group: Group) -> tuple[str, str]:

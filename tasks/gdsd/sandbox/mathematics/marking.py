@@ -22,7 +22,8 @@ HALF = re.compile(r"([ap])\.m\b")
 IN_BASE = re.compile(r"(?<!\{)(?<!\{ )\((base [0-9a-z]+)\)")
 ORDINAL = re.compile(r"\^\s*\{?\s*(\\text\s*\{(?:st|nd|rd|th)\})\s*\}?")
 SCALE = re.compile(r"(\^\s*\{?\s*\\circ\s*\}?)\s*([CFK])(?![A-Za-z])")  # 20^\circ C
-PER = re.compile(r"\\frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}")
+NAME = r"\\(?:text|mathrm)\s*\{([^{}]*)\}"
+PER = re.compile(rf"\\frac\s*\{{\s*{NAME}\s*\}}\s*\{{\s*{NAME}\s*\}}|{NAME}\s*/\s*{NAME}")
 GROUPED = re.compile(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 
 
@@ -42,7 +43,7 @@ def marked(text: str) -> str:
     if PHRASE.fullmatch(text) and (len(longest) > 3 or text.lower() in words.SHORT) and text.lower() not in COMMANDS:
         return f"\\text{{{text}}}"
     text = SCALE.sub(r"\1\\text{\2}", text)
-    text = ORDINAL.sub(r"\1", PER.sub(r"\\text{\1/\2}", IN_BASE.sub(r"\\text{\1}", text)))
+    text = ORDINAL.sub(r"\1", PER.sub(r"\\text{\1\3/\2\4}", IN_BASE.sub(r"\\text{\1}", text)))
     return BARE.sub(_bare, UNIT.sub(_unit, text))
 
 

@@ -15,6 +15,7 @@ from tasks.gdsd.sandbox.mathematics.marking import JOINING, PHRASE, marked, with
 from tasks.gdsd.sandbox.mathematics.terms import CLOSE, DEGREE, OPEN, Unreadable
 
 RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"])
+HALF_OPEN = (("(", "]"), ("[", ")"))
 OPERATIONS = frozenset([r"\cup", r"\cap", r"\setminus"])
 REALS = sympy.Interval(-sympy.oo, sympy.oo)
 NAMED = {
@@ -27,7 +28,7 @@ CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£"}
 BASE = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
 )
-CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9]))?(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
+CLOCK = re.compile(r"([0-9]{1,2})(?::([0-5][0-9])(?::([0-5][0-9]))?)?(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -265,13 +266,14 @@ def _group(parts: list[str]) -> Node | None:
         if len(bars) == 1 and RELATIONS & set(builder[1]):
             return _list(builder[1])
     pieces, cuts = _split(inner, lambda part: part in (",", ";"))
-    wrapped = (left, right) == ("{", "}") and r"\choose" not in inner
-    if wrapped or ((left, right) == ("(", ")") and not cuts):
+    if (left, right) == ("{", "}") or ((left, right) == ("(", ")") and not cuts):
         return _list(inner)
     if left == r"\{" or (cuts and left in ("(", "[", r"\langle") and right in (")", "]", r"\rangle")):
         items: list[Node] = []
         for piece in pieces:
             items += map(_item, _signs(piece))
+        if len(items) > 2 and (left, right) in HALF_OPEN:
+            raise Unreadable("an interval has two ends")
         return Group(left, right, tuple(items))
     return None
 
@@ -287,10 +289,10 @@ def _numeral(digits: str, base: str) -> Numeral | None:
 
 def _clock(match: re.Match[str]) -> Clock | None:
     hours, half = int(match[1]), (match[4] or "").lower()
-    if hours > 23 or (half and not 1 <= hours <= 12):
+    if hours > 23 or (half and not 1 <= hours <= 12) or not (match[2] or half):
         return None
     ratio = None if half else Ratio(tuple(map(sympy.Integer, (part for part in match.groups()[:3] if part))))
-    seconds = (hours % 12) * 3600 + int(match[2]) * 60 + int(match[3] or 0)
+    seconds = (hours % 12) * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0)
     return Clock(seconds, "p" if hours > 12 else half, ratio)
 
 

@@ -29,7 +29,9 @@ def numbers(node: Node) -> sympy.Set | None:
         case Group(left="" | r"\{"):
             return _listed(node)
         case Group(items=(Value(term=start), Value(term=end))):
-            # What would be empty is no interval: (5, 1) is a point.
+            # What would be empty is no interval: (5, 1) is a point. Infinity belongs to none.
+            if (start.is_infinite and node.left == "[") or (end.is_infinite and node.right == "]"):
+                return None
             if start.is_extended_real and end.is_extended_real and (end - start).is_extended_positive is not False:
                 return sympy.Interval(start, end, node.left != "[", node.right != "]")
         case Operation():

@@ -21,7 +21,7 @@ TEXT = re.compile(WORDS)
 REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\[a-z]+\s*\{?([0-9]+)\}?")
 DEGREE = "degree"  # stands for `^\circ`
 OPEN = frozenset(["(", "[", "{", r"\{", r"\langle", r"\lvert", r"\lfloor", r"\lceil"])
-ENDS = frozenset(["+", "-", "^", "_", "!", "'", "&", r"\\", ",", r"\choose", DEGREE])  # what no factor starts with
+ENDS = frozenset(["+", "-", "^", "_", "!", "'", "&", r"\\", ",", DEGREE])  # what no factor starts with
 CLOSE = frozenset([")", "]", "}", r"\}", r"\rangle", r"\rvert", r"\rfloor", r"\rceil"])
 LONGEST = 6  # digits of an exponent in `1e-7`
 
@@ -40,7 +40,8 @@ FUNCTIONS: dict[str, Callable[..., sympy.Expr]] = {
     **{"max": sympy.Max, "min": sympy.Min, "gcd": sympy.gcd, "lcm": sympy.lcm},
 }
 SEVERAL = ("max", "min", "gcd", "lcm")  # functions of several arguments
-STYLES = frozenset([r"\mathbf", r"\mathit", r"\mathcal", r"\mathsf", r"\vec", r"\hat"])
+STYLES = frozenset([r"\mathcal", r"\vec", r"\hat"])
+INFIX = {r"\choose": r"\binom", r"\over": r"\frac"}
 
 
 class Unreadable(ValueError):
@@ -48,9 +49,23 @@ class Unreadable(ValueError):
 
 
 def tokens(text: str) -> list[str]:
-    """Cuts a plain text into tokens; `^\\circ` in any form is one."""
+    r"""Cuts a plain text into tokens; `^\circ` in any form is one, and `{1 \over 2}` is `\frac{1}{2}`."""
     text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", "\0", text)
-    return [DEGREE if token == "\0" else token for token in (match[0] for match in TOKEN.finditer(text))]
+    found = ["{"]  # around the whole, to which a fraction may belong
+    opened = [0]  # where the braces are that are still open
+    for match in TOKEN.finditer(text):
+        token = DEGREE if match[0] == "\0" else match[0]
+        if token in INFIX:
+            found.insert(opened[-1], INFIX[token])
+            opened[-1] += 1
+            found += ["}", "{"]
+            continue
+        if token == "{":
+            opened.append(len(found))
+        elif token == "}" and len(opened) > 1:
+            opened.pop()
+        found.append(token)
+    return found[1:] if found[0] == "{" else [*found, "}"]
 
 
 def number(token: str) -> sympy.Rational | None:
@@ -118,7 +133,7 @@ class Descent:
                 self.take()
                 value = _ratio(value, self.signed())
             elif self.starts():
-                if number(self.peek()) is not None:
+                if number(self.peek(2 if self.peek() == r"\boxed" else 0)) is not None:
                     raise Unreadable("two numbers stand side by side")
                 value = value * self.power()
             else:
@@ -142,6 +157,9 @@ class Descent:
             match self.take():
                 case "^":
                     value = value ** self.script()
+                case "!" if self.peek() == "!":
+                    self.take()
+                    value = sympy.factorial2(value)
                 case "!":
                     value = sympy.factorial(value)
                 case _:
@@ -201,9 +219,6 @@ class Descent:
             return sympy.Abs(value)
         bars, self.bars = self.bars, 0
         value = self.sum()
-        if part == "{" and self.peek() == r"\choose":
-            self.take()
-            value = sympy.binomial(value, self.sum())
         self.bars = bars
         match part:
             case r"\lvert":
@@ -258,7 +273,7 @@ class Descent:
             return _root(self.factor(), root)
         if part in STYLES:
             inner = self.argument()
-            if part not in (r"\mathbf", r"\mathit") and not inner.is_Symbol:
+            if not inner.is_Symbol:
                 raise Unreadable(f"{part} of an expression")
             return inner
         if part == r"\boxed":

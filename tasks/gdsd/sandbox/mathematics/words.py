@@ -44,6 +44,7 @@ POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 CHANGES = """
 or and either neither not no if when for where except
 more less fewer than at least most about approximately around above below over under before after ago to
+approx roughly nearly almost
 plus minus negative half third quarter squared cubed mod remainder base
 north south east west up down left right am pm noon midnight ad bc ce bce
 """
@@ -59,7 +60,7 @@ SHORT = frozenset(["yes", "no", "odd", "all", "one", "two", "six", "ten", "am", 
 
 def spoken(text: str) -> str:
     """Returns words in small letters, without punctuation around them and with single spaces."""
-    return " ".join(word for word in re.sub(r"[\s~]+", " ", text.casefold()).strip(" .,;:!?()'\"").split(" ") if word)
+    return " ".join(word for word in re.sub(r"[\s~]+", " ", text.casefold()).strip(' .,;:!?()"').split(" ") if word)
 
 
 def phrase(text: str) -> str:
@@ -71,7 +72,7 @@ def unit(text: str) -> str:
     """Returns a unit's one name: `square feet`, `sq. ft` and `ft^2` are `ft^2`, and `apples` is `apple`."""
     names: list[str] = []
     power = 1
-    text = re.sub(r"\s*(?:\bper\b|/)\s*", " / ", spoken(text))
+    text = re.sub(r"\s*(?:\bper\b|/)\s*", " / ", spoken(text).replace("per cent", "percent"))
     for word in re.sub(r"\s*\^\s*\{?([0-9])\}?", r"^\1", text).split():
         name, _, exponent = word.strip(".,()").partition("^")
         if name in POWERS:
