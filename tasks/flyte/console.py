@@ -39,3 +39,11 @@ def shorten_help() -> None:
     context = get_current_context(silent=True)
     if isinstance(context, RichContext):
         context.help_config.options_table_help_sections = ["help", "deprecated", "envvar", "required"]
+
+
+def seen_by_a_person() -> bool:
+    """Whether `pyflyte run` will show an error, and was not asked for more with -v."""
+    from rich_click import get_current_context
+
+    context = get_current_context(silent=True)
+    return context is not None and not context.find_root().params.get("verbose")

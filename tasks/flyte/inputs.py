@@ -5,11 +5,17 @@ flytekit reads YAML and JSON by libraries that take the last of several equal ke
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import rich_click as click
+
+from tasks.flyte.console import seen_by_a_person
 from tasks.gdsd.config import written
+from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.strict import StrictJson
 
-RUN, TYPES = "flytekit.clis.sdk_in_container.run", "flytekit.interaction.click_types"
+RUN = "flytekit.clis.sdk_in_container.run"
 
 
 def read_strictly() -> None:
@@ -28,6 +34,10 @@ def read_strictly() -> None:
                 return json.loads(written.given(value))
             return super()._parse(value, param)
 
+        def convert(self, value: object, param: object, ctx: object) -> object:
+            with _in_words():
+                return super().convert(value, param, ctx)
+
     class Inputs:
         """What of PyYAML reads `--inputs-file`."""
 
@@ -36,7 +46,19 @@ def read_strictly() -> None:
         @staticmethod
         def safe_load(text: str) -> object:
             """Returns all inputs of a file."""
-            return json.loads(written.parse(text.encode(), "--inputs-file"))
+            with _in_words():
+                return json.loads(written.parse(text.encode(), "--inputs-file"))
 
     click_types.JsonParamType = Given
     run.yaml = Inputs
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Shows a refusal by its words alone: its way through the code would push them off the screen."""
+    try:
+        yield
+    except (GdsdError, OSError) as error:
+        if not seen_by_a_person():
+            raise
+        raise click.ClickException(f"{type(error).__name__}: {error}") from None

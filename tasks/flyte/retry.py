@@ -14,7 +14,7 @@ import rich_click as click
 from flytekit.exceptions.base import FlyteRecoverableException as AnyRecoverable
 from flytekit.exceptions.user import FlyteRecoverableException
 
-from tasks.flyte.console import speak
+from tasks.flyte.console import seen_by_a_person, speak
 from tasks.flyte.local import in_pod, limit_threads
 from tasks.gdsd import transient
 from tasks.gdsd.errors import GdsdError
@@ -39,7 +39,7 @@ def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
         try:
             return work(*args, **kwargs)
         except Exception as error:
-            if isinstance(error, GdsdError) and not in_pod() and _seen_by_a_person():
+            if isinstance(error, GdsdError) and not in_pod() and seen_by_a_person():
                 # It says all that is to be done; its way through the code would push that off the screen.
                 raise click.ClickException(f"{type(error).__name__} in {work.__name__}: {error}") from None
             passes = isinstance(error, AnyRecoverable) or transient.may_pass(error)
@@ -50,9 +50,3 @@ def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
             ) from error
 
     return attempt
-
-
-def _seen_by_a_person() -> bool:
-    """Whether `pyflyte run` will show an error, and was not asked for more with -v."""
-    context = click.get_current_context(silent=True)
-    return context is not None and not context.find_root().params.get("verbose")

@@ -27,6 +27,10 @@ class Outcome:
     code: int
     text: str
 
+    def words(self) -> str:
+        """The text without its line breaks, and without the frame that pyflyte draws around errors."""
+        return " ".join(self.text.replace("│", " ").split())
+
     def folder(self) -> Path:
         """The run's folder, from its last lines."""
         line = next(line for line in self.text.splitlines() if line.startswith("report "))

@@ -12,10 +12,12 @@ from pathlib import Path
 import yaml
 from pydantic import JsonValue
 from yaml.nodes import MappingNode, Node, ScalarNode
+from yaml.reader import ReaderError
 
 from tasks.gdsd.errors import ConfigError, RepeatedKeyError
 from tasks.gdsd.strict import once
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 TAG = "tag:yaml.org,2002:"
 MERGE, TEXT = f"{TAG}merge", f"{TAG}str"
 KINDS = [f"{TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
@@ -104,27 +106,50 @@ def read(path: str | Path) -> str:
 
 
 def parse(data: bytes, name: str) -> str:
-    """Returns the configuration that a file of this name holds as JSON. It is JSON where the name ends in .json.
+    """Returns the configuration that a file of this name holds as JSON. It has to be JSON where the name ends in .json.
 
     Raises:
         ConfigError: it is neither YAML nor JSON, or something else than one mapping, or can be read in two ways.
     """
     try:
-        value = json.loads(data, object_pairs_hook=once) if name.endswith(".json") else yaml.load(data, _Loader)
+        written = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
+        value = _value(written, name)
         text = json.dumps(value)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name}, line {line}: this is not UTF-8 ({error.reason}); save it as UTF-8") from None
     except RepeatedKeyError as error:
-        key = json.dumps(error.key).encode()
-        lines = ", ".join(str(number) for number, line in enumerate(data.splitlines(), 1) if key in line)
-        raise ConfigError(f"{name}, lines {lines}: {error}") from None
+        lines = [str(number) for number, line in enumerate(written.splitlines(), 1) if f'"{error.key}"' in line]
+        raise ConfigError(f"{name}{', lines ' if lines else ''}{', '.join(lines)}: {error}") from None
     except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{name}{where}: {' '.join(filter(None, [error.context, error.problem]))}") from None
+        raise ConfigError(f"{name}{_explain(error)}") from None
+    except ReaderError as error:
+        line = written.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{name}, line {line}: YAML has no character U+{error.character:04X}; remove it") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name} cannot be read: {error}") from None
     if not isinstance(value, dict):
         found = "nothing" if value is None else f"{text:.60}"
         raise ConfigError(f"{name} holds {found}, but a configuration is a mapping such as {{rounds: 3}}")
     return text
+
+
+def _value(text: str, name: str) -> object:
+    """Reads JSON as such under any name: in what YAML takes for JSON there may be no tabs."""
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError:
+        if name.lower().endswith(".json"):
+            raise
+        return yaml.load(text, _Loader)
+
+
+def _explain(error: yaml.MarkedYAMLError) -> str:
+    """Says where YAML's parser stopped, where what it was reading began, and what it lacks."""
+    stopped, began = error.problem_mark, error.context_mark
+    where = f", line {stopped.line + 1}: " if stopped else ": "
+    since = f"(begun in line {began.line + 1})" if stopped and began and began.line < stopped.line else None
+    return where + " ".join(filter(None, [error.context, error.problem, since]))
 
 
 def write(value: JsonValue) -> str:

@@ -17,6 +17,8 @@ from tasks.gdsd.strict import once
 
 Cells = dict[str, object]
 LISTED = 5  # lines that an error names
+NEAR = 30  # characters that an error quotes
+DIGITS = 4000  # of a whole number
 FIELD = 1 << 26  # characters of one CSV cell; a quote that is never closed makes one of the rest of the file
 ENCODING = "utf-8-sig"  # spreadsheets begin a file with a byte order mark
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -163,8 +165,10 @@ def _decode(text: str, line: int) -> Iterator[tuple[int, object]]:
             value, end = DECODER.raw_decode(text, place)
         except json.JSONDecodeError as error:
             begun = f" (in what begins in line {first})" if line + error.lineno - 1 > first else ""
-            raise DataError(f"line {line + error.lineno - 1}{begun}: {error.msg}") from None
-        except (ValueError, ArithmeticError, RecursionError) as error:
+            place = repr(text[error.pos : error.pos + NEAR].strip()) if error.pos < len(text) else "the end of the file"
+            said = f"{error.msg.removesuffix(' at')} at {place}"
+            raise DataError(f"line {line + error.lineno - 1}{begun}: {said}") from None
+        except (ValueError, RecursionError) as error:
             raise DataError(f"in what begins in line {first}: {error}") from None
         yield first, value
         first += text.count("\n", place, end)
@@ -175,9 +179,17 @@ def _behind_space(text: str, place: int) -> int:
     return place if space is None else space.end()
 
 
+def _whole(literal: str) -> int | Decimal:
+    """Reads a number without point and exponent; as a Decimal where Python makes no int of so many digits."""
+    return int(literal) if len(literal) <= DIGITS else Decimal(literal)
+
+
 def _number(literal: str) -> float | Decimal:
     """Reads a number with a point or an exponent; as a Decimal where a float would be another number."""
-    return _as_float(Decimal(literal))
+    try:
+        return _as_float(Decimal(literal))
+    except ArithmeticError:  # of an exponent with dozens of digits
+        return Decimal("Infinity")
 
 
 def _as_float(number: Decimal) -> float | Decimal:
@@ -186,7 +198,7 @@ def _as_float(number: Decimal) -> float | Decimal:
     return nearest if math.isfinite(nearest) and Decimal(repr(nearest)) == number else number
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=once, parse_float=_number)
+DECODER = json.JSONDecoder(object_pairs_hook=once, parse_float=_number, parse_int=_whole)
 
 
 # CSV

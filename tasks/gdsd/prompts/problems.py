@@ -160,7 +160,7 @@ def _translate(domain: Domain, split: str, table: pa.Table) -> tuple[pa.Table, l
     for index, row in enumerate(source_rows.rows):
         try:
             cells = _cells({name: row.get(names[name]) for name in needed})
-            made = _as_it_stands(cells) if stand else _translate(domain, cells)
+            made = _as_it_stands(cells) if stand else _translate(domain, cells, listed)
             if config.unusable == "drop":
                 _require_usable(domain, made)
             name = made["id"] if stand and "id" in made else _id(split, made.get("id", index))
@@ -189,14 +189,14 @@ def _as_it_stands(row: Cells) -> Cells:
     return row
 
 
-def _translate(domain: Domain, row: Cells) -> Cells:
+def _translate(domain: Domain, row: Cells, listed: str) -> Cells:
     """Returns the problem that the domain reads out of a row, and the row's id."""
     try:
         problem, reference = domain.read({name: value for name, value in row.items() if name in domain.columns})
     except KeyError as error:
         if error.args[0] in row or error.args[0] not in domain.columns:
             raise
-        raise DataError(f"column {error} is missing; say by prompts.columns where it is") from None
+        raise DataError(f"column {error} is missing; say by prompts.columns which of {listed} it is") from None
     return {"problem": problem, "reference": reference} | ({"id": row["id"]} if "id" in row else {})
 
 
@@ -216,8 +216,9 @@ def _id(split: str, own: object) -> object:
     """Data sets number the rows of each split from 0, but an id is a text of its own in all splits."""
     if isinstance(own, float) and own.is_integer():  # as pandas writes whole numbers of a column with nulls
         own = int(own)
-    if type(own) is int or (isinstance(own, str) and own.isascii() and own.isdecimal()):  # CSV has texts only
-        return f"{split}-{own!s:0>6}"
+    whole = own.removesuffix(".0") if isinstance(own, str) else ""  # CSV has texts only
+    if type(own) is int or (whole.isascii() and whole.isdecimal()):
+        return f"{split}-{whole or own!s:0>6}"
     if own is not None and not isinstance(own, str):
         raise DataError(f"id must be a text or a whole number, not {own!r:.60}")
     return own

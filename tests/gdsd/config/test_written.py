@@ -46,6 +46,14 @@ def test_a_value_is_what_it_looks_like(text: str, value: object) -> None:
     assert (found, type(found)) == (value, type(value))
 
 
+@pytest.mark.parametrize("name", ["a.yaml", "a.yml", "a.JSON", "--inputs-file"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_is_read_under_any_name(name: str, encoding: str) -> None:
+    """If it fails, a file that some program wrote, with tabs or a byte order mark, is refused for its layout."""
+    data = '{\n\t"rate": 1e-4,\n\t"text": "1e-4 \\u00e9\\/"\n}\n'.encode(encoding)
+    assert json.loads(written.parse(data, name)) == {"rate": 1e-4, "text": "1e-4 é/"}
+
+
 def test_keys_are_texts_and_mappings_can_be_shared() -> None:
     """If it fails, a column named `on` or a guard named `2024` gets another name, or anchors cannot be used."""
     text = """
@@ -80,13 +88,21 @@ REFUSED = {
     "a: &a [*a]": "a.yaml cannot be read: Circular",
     "a: !!python/name:os.system": "line 1: could not determine a constructor for the tag",
     "a: !!binary aGk=": "line 1: could not determine a constructor for the tag",
-    "a: caf\udce9": "a.yaml cannot be read: ",
+    "a: 1\nb: caf\udce9": "a.yaml, line 2: this is not UTF-8 (unexpected end of data); save it as UTF-8",
+    "a: 1\nb: \x01": "a.yaml, line 2: YAML has no character U+0001; remove it",
+    "a: {b: 1\nc: 2\n": "a.yaml, line 2: while parsing a flow mapping expected ',' or '}', but got ':' (begun in",
+    "a: 1\nb:2\nc: 3": "a.yaml, line 3: while scanning a simple key could not find expected ':' (begun in line 2)",
+    '{\n\t"a": 1,\n\t"a": 2\n}': "a.yaml, lines 2, 3: the key 'a' stands twice",
     "[" * 5000: "a.yaml cannot be read: maximum recursion",
 }
 REFUSED_JSON = {
     '{"distill": {},\n"rounds": 1,\n"distill": {"inner_steps": 2}}': "a.json, lines 1, 3: the key 'distill' stands",
     '{"a": [{"b": 1, "b": 1}]}': "the key 'b' stands twice in one mapping, with 1 and with 1",
     "[]": "a.json holds [], but a configuration is a mapping",
+    '{"ä": 1,\n"ä": 2}': "a.json, lines 1, 2: the key 'ä' stands twice",
+    r'{"a": 1, "\u0061": 2}': "a.json, lines 1: the key 'a' stands twice",
+    r'{"\u0061": 1, "\u0061": 2}': "a.json: the key 'a' stands twice",
+    '{"a": 1}\n{"b": "\udce9"}': "a.json, line 2: this is not UTF-8",
     '{"a": 1,}': "a.json cannot be read: Expecting property name",
     "": "a.json cannot be read: Expecting value: line 1 column 1",
     "[" * 100_000: "a.json cannot be read: maximum recursion",

@@ -204,10 +204,10 @@ def test_numbers_as_ids_are_told_apart_between_splits(tmp_path: Path) -> None:
 def test_ids_are_texts_or_whole_numbers(tmp_path: Path) -> None:
     """If it fails, whole numbers that pandas wrote as floats, or that CSV has as texts, end in a traceback or leak
     from split to split, or a row has an id that nobody can find again."""
-    ids = [0, 1.0, "2", "a", 10**20]
+    ids = [0, 1.0, "2", "a", 10**20, "3.0", "3.5"]
     rows = [{"id": own, "question": f"{place} ?", "answer": "#### 1"} for place, own in enumerate(ids)]
     found = [row["id"] for row in read("gsm8k", rows, tmp_path / "p.jsonl")]
-    assert found == ["test-000000", "test-000001", "test-000002", "a", f"test-{10**20}"]
+    assert found == ["test-000000", "test-000001", "test-000002", "a", f"test-{10**20}", "test-000003", "3.5"]
     frame = pa.table({"id": [1.0, 2.0], "question": ["a ?", "b ?"], "answer": ["1", "2"]})
     pyarrow.parquet.write_table(frame, tmp_path / "p.parquet")
     source = {"path": str(tmp_path / "p.parquet")}
@@ -269,7 +269,9 @@ def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "question"})
     with pytest.raises(DataError, match=r"has the columns q, a, but wanted are question, answer; say by prompts"):
         read("gsm8k", rows, tmp_path / "p.jsonl")
-    with pytest.raises(DataError, match=r"row 0: column 'answer' is missing; say by prompts.columns where it is"):
+    with pytest.raises(
+        DataError, match=r"row 0: column 'answer' is missing; say by prompts.columns which of q, a it"
+    ):
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q"})
     assert read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q", "answer": "a"})
 
