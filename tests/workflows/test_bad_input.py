@@ -94,7 +94,7 @@ def wrong_type(table: list[dict[str, object]]) -> None:
         row["id"] = index
 
 
-def not_unique(table: list[dict[str, object]]) -> None:
+def wrong_solution(table: list[dict[str, object]]) -> None:
     table[0]["prompt"] = "." * 15 + "1"
 
 
@@ -114,7 +114,7 @@ def spoiled(spoil: Callable[[list[dict[str, object]]], None], folder: Path) -> s
         (empty_prompt, ["prompt", "1 of 20", "row 2"]),
         (leaked, ["problem", "1 of", "test"]),
         (wrong_type, ["type", "id", "20 of 20"]),
-        (not_unique, ["1 of 20", "solutions, not one"]),
+        (wrong_solution, ["1 of 20", "is solved by"]),
     ],
 )
 def test_a_bad_prompt_file_stops_the_pipeline_before_training(

@@ -269,9 +269,7 @@ def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "question"})
     with pytest.raises(DataError, match=r"has the columns q, a, but wanted are question, answer; say by prompts"):
         read("gsm8k", rows, tmp_path / "p.jsonl")
-    with pytest.raises(
-        DataError, match=r"row 0: column 'answer' is missing; say by prompts.columns which of q, a it"
-    ):
+    with pytest.raises(DataError, match=r"row 0: column 'answer' is missing; say by prompts.columns which of q, a it"):
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q"})
     assert read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q", "answer": "a"})
 
