@@ -106,8 +106,13 @@ def _text(row: Mapping[str, object], name: str) -> str:
 
 
 def _texts(row: Mapping[str, object], name: str) -> list[str]:
-    """A column that holds one text or a list of them."""
+    """A column that holds one text or a list of them, also as JSON."""
     value = row.get(name)
+    if isinstance(value, str) and value.lstrip().startswith("["):  # code that begins so is no test, nor a set-up
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise DataError(f"{name} holds a list that is no JSON: {value!r:.80}; write it as a list") from None
     several = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(several, Sequence) or not all(isinstance(item, str) for item in several):
         raise DataError(f"{name} must be a text or a list of texts, not {value!r:.80}")

@@ -40,6 +40,8 @@ def test_programs_that_no_answer_can_write_are_faults() -> None:
         ({"problem": "x", "tests": [1]}, "tests must be a text or a list"),
         ({"problem": "x", "tests": ["assert f(1) == g(2)"]}, "call f, g; name it by entry_point"),
         ({"problem": "x", "tests": ["assert 1 == 1"]}, "call none"),
+        ({"problem": "x", "tests": "['assert f(1)']"}, "tests holds a list that is no JSON"),  # as pandas writes CSV
+        ({"problem": "x", "tests": "[1]"}, "tests must be a text or a list"),
         ({"problem": "x", "cases": "["}, "cases must be a list"),
         ({"problem": "x", "cases": [{"stdin": "1"}]}, "cases must be a list"),
     ],
@@ -48,6 +50,12 @@ def test_rows_that_are_no_problem_are_refused(row: Mapping[str, object], words: 
     """If it fails, a person is not told which column is wrong."""
     with pytest.raises(DataError, match=words):
         CODE.read(row)
+
+
+def test_a_list_written_as_json_is_a_list() -> None:
+    """If it fails, a set whose tests are JSON in a text shows all of them in the prompt, or is refused."""
+    tests = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
+    assert CODE.read({"problem": "x", "tests": json.dumps(tests)}) == CODE.read({"problem": "x", "tests": tests})
 
 
 @pytest.mark.parametrize(
