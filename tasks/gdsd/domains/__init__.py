@@ -54,7 +54,7 @@ class DomainChoice(RootModel[Configuration], StrictJson):
         parts = make(self).parts
         if unknown := sorted(set(self.root.weights) - set(parts)):
             raise ValueError(f"weights has {', '.join(unknown)}, but the reward's parts are {', '.join(parts)}")
-        if self.root.weights and not any(self.root.weights.values()):
+        if not any((self.root.weights or parts).values()):
             raise ValueError("weights are all 0, so that no answer is better than another; give a part some weight")
         return self
 

@@ -111,12 +111,12 @@ class Domain(ABC):
 
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Verifies answers in order; a domain whose verdicts are slow works on several at a time."""
-        return list(shown((self._verified(item) for item in items), len(items)))
+        return [self._verified(item) for item in shown(items, len(items))]
 
     def _verified(self, item: Answer) -> Verdict:
         try:
             return self.verify(*item)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             error.add_note(f"on the answer {item.text!r:.60} to {item.problem!r:.60}")
             raise
 

@@ -23,7 +23,6 @@ ATOM = 3  # precedence of a number
 
 NUMBER = r"(?:0|[1-9][0-9]{0,5})"
 PROBLEM = rf"^{NUMBER}(?:,{NUMBER}){{1,5}}:{NUMBER}$"
-REMEDY = "; correct the row, or leave such rows out by prompts.unusable: drop"
 
 INSTRUCTION = """\
 Use the given numbers to reach the target. Write one expression with +, -, * and / that contains every given number \
@@ -130,18 +129,18 @@ class Countdown(Domain):
             DataError: these are not 2 to 6 whole numbers below a million and a target, or nothing reaches the target.
         """
         given = row["numbers"]
-        if isinstance(given, str):
-            given = re.split(r"[,\s]+", given[:LENGTH].strip(" []()"))
+        if isinstance(given, str) and len(given) <= LENGTH:
+            given = re.split(r"\s*,\s*|\s+", given.strip(" []()"))
         texts = [_whole(number) for number in given] if isinstance(given, list) else []
         problem = f"{','.join(texts)}:{_whole(row['target'])}"
         if len(problem) > LENGTH or not re.fullmatch(PROBLEM, problem):
             raise DataError(
                 f"numbers must be {LEAST} to {MOST} whole numbers of at most {DIGITS} digits and target another, not "
-                f"{brief(row['numbers'])} and {brief(row['target'])}{REMEDY}"
+                f"{brief(row['numbers'])} and {brief(row['target'])}"
             )
         numbers, target = read_problem(problem)
         if (solution := solve(numbers, target)) is None:
-            raise DataError(f"{problem!r} has no solution{REMEDY}")
+            raise DataError(f"{problem!r} has no solution")
         return Problem(problem, solution)
 
     def phrase(self, problem: str) -> str:
@@ -154,9 +153,9 @@ class Countdown(Domain):
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a problem from a file, or None."""
         if not re.fullmatch(PROBLEM, problem):
-            return f"{problem!r:.80} is not {LEAST} to {MOST} numbers and a target such as '3,5,7:22'{REMEDY}"
+            return f"{problem!r:.80} is not {LEAST} to {MOST} numbers and a target such as '3,5,7:22'"
         if _judge(*read_problem(problem), parse(reference)) != (True, True):
-            return f"{problem!r} is not solved by {reference!r:.80}{REMEDY}"
+            return f"{problem!r} is not solved by {reference!r:.80}"
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:

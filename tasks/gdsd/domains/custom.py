@@ -3,12 +3,15 @@
 import hashlib
 import importlib
 import importlib.util
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.gdsd.domains.base import Domain, DomainConfig
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig
 from tasks.gdsd.errors import ConfigError
 
 
@@ -77,9 +80,33 @@ def make(config: CustomConfig) -> Domain:
     declared = ("parts", "columns", "example")
     if missing := [attribute for attribute in declared if not any(attribute in vars(base) for base in kind.__mro__)]:
         raise ConfigError(f"domain {config.path!r} does not set {', '.join(missing)}; see docs/domains/custom.md")
-    if not kind.parts:
-        raise ConfigError(f"domain {config.path!r} has no parts, so that every answer has the reward 0; name one")
+    if (flaw := _flaw(kind)) is not None:
+        raise ConfigError(f"domain {config.path!r}: {flaw}; see docs/domains/custom.md")
     try:
         return kind(**config.options)
     except Exception as error:
         raise ConfigError(f"domain {config.path!r} refuses the options {config.options}: {_said(error)}") from error
+
+
+def _flaw(kind: type[Domain]) -> str | None:
+    """Says which attribute of a class is not what it has to be, or None."""
+    parts: object = kind.parts
+    if not isinstance(parts, Mapping) or not parts or not all(map(_weighted, parts.items())):
+        return f"parts must be a mapping of at least one name to its weight, not {parts!r:.60}"
+    columns: object = kind.columns
+    if not isinstance(columns, list | tuple) or not all(isinstance(column, str) for column in columns):
+        return f"columns must be a tuple of names, such as ('number',), not {columns!r:.60}"
+    example: object = kind.example
+    if not isinstance(example, Answer) or not all(isinstance(text, str) for text in example):
+        return f"example must be an Answer of three texts, not {example!r:.60}"
+    for name, pattern in {"problem": kind.problem_pattern, "reference": kind.reference_pattern}.items():
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            return f"{name}_pattern must be a regular expression, not {pattern!r:.60} ({error})"
+    return None
+
+
+def _weighted(part: tuple[object, object]) -> bool:
+    name, weight = part
+    return isinstance(name, str) and name != "" and isinstance(weight, int | float) and math.isfinite(weight)

@@ -32,12 +32,13 @@ PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2} | dict.fromkeys((*OPENS, HALVES), 
 EXPRESSION = re.compile(r"[0-9+\-*/()\[\]{}\\\s]+")
 TOKEN = re.compile(r"[0-9]+|\\\{|\}\{|\S")
 GAP = re.compile(r"(?<=[\\}])\s+(?=\{)")  # in \frac {3} {5}
+UNBRACED = re.compile(r"\\\s*([0-9])\s*([0-9]?)")  # \frac35 or \frac3{5}
 PLAIN = re.compile(r"\s*[0-9(][0-9+\-*/()\s]*")
 WORD = re.compile(r"[A-WYZa-wyz]")  # x may be a sign
 
 # Unicode's other signs for the operations, and what says nothing about the value.
 SIGNS = str.maketrans(
-    dict.fromkeys("xX\u00b7\u00d7\u2217\u2219\u22c5\u2715\u2716\uff0a", "*")
+    dict.fromkeys("xX\u00b7\u00d7\u2022\u2217\u2219\u22c5\u2715\u2716\uff0a", "*")
     | dict.fromkeys("\u00f7\u2044\u2215\u2797\uff0f", "/")
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\u2796\uff0d", "-")
     | {"\u2795": "+", "\uff0b": "+", "\uff08": "(", "\uff09": ")", "\uff1d": "="}
@@ -45,14 +46,14 @@ SIGNS = str.maketrans(
 )
 COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 COMMANDS = (
-    dict.fromkeys(("times", "cdot", "ast"), "*")
+    dict.fromkeys(("times", "cdot", "ast", "*"), "*")
     | dict.fromkeys(("div",), "/")
-    | dict.fromkeys(("frac", "dfrac", "tfrac"), "\\")
+    | dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac"), "\\")
     | dict.fromkeys(("boxed", "text", "textbf", "mathbf", "mathrm", "displaystyle", "quad", "qquad"), " ")
     | dict.fromkeys(("left", "right", "big", "bigl", "bigr", "Big", "Bigl", "Bigr", *"()[],;:! "), " ")
 )
 UNKNOWN = "?"
-EMPHASIS = re.compile(r"(\*\*|__|\*|_)(.*)\1", re.DOTALL)
+EMPHASIS = re.compile(r"(\*\*|__|[*_\"'])(.*)\1", re.DOTALL)
 EMPHASES = 3  # of them may lie in each other
 
 
@@ -131,6 +132,7 @@ def find(text: str, target: int) -> Parsed | None:
     if box is not None and not _is(box, target):  # in `3*5+7 = \boxed{22}` the expression stands before it
         text = box
     text = COMMAND.sub(lambda match: COMMANDS.get(match[1], UNKNOWN), text).translate(SIGNS)
+    text = UNBRACED.sub(lambda match: f"\\{{{match[1]}}}" + (f"{{{match[2]}}}" if match[2] else ""), text)
     text = GAP.sub("", text)
     sides = [_bared(side) for side in _bared(text).replace("==", "=").split("=")]
     if len(sides) == 2:

@@ -18,7 +18,6 @@ SIDE, BOX = 4, 2
 CELLS = SIDE * SIDE
 DIGITS, EMPTY = "1234", "."
 PATIENCE = 50_000  # draws without a new puzzle after which there are none left; at 12 empty cells 1 in 100 is new
-REMEDY = "; correct the row, or leave such rows out by prompts.unusable: drop"
 
 # What may stand between the cells of a grid: ends of lines alone, where a space is an empty cell; white space, commas,
 # brackets, quotes and borders; and rules of `-` or `=`, where these are no empty cells.
@@ -28,11 +27,12 @@ BLANK = re.compile(r"[ 0_*?xX-]")  # an empty cell in a data set
 NUMBER = re.compile(r"[0-9]+")
 LABEL = re.compile(  # in small letters; each branch begins with few signs, which makes it three times as fast
     r"""
-    [rlc] (?<=\b.) (?:ow|ine|ol|olumn)? [ _#-]{0,2} [1-4]\b  # row 1, r1, line 1, col 1, column 1
-    | [1-4] (?:
+    [rlc] (?<=\b.) (?:ow|ine|ol|olumn)? [ _#-]{0,2} (?: [0-4](?:c[0-4])?\b | \([0-4]\) )  # row 1, r1, col (1), r1c1
+    | [0-4] (?:
         (?:st|nd|rd|th)\b  # 1st
-        | (?<=^.) [.)][ \t]  # 1. before a line
-        | [ ]? (?:x|\u00d7|\\times) [ ]? [1-4]  # 4x4
+        | (?<=^.) [.):][ \t]  # 1. before a line
+        | [ -]? (?:x|\u00d7|\\times|by) [ -]? [1-4]  # 4x4
+        | 6 [ -]? (?:digit|cell|character)  # the 16 digits
     )
     """,
     re.MULTILINE | re.VERBOSE,
@@ -139,13 +139,13 @@ class Sudoku(Domain):
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a puzzle from a file, or None; one with several solutions is sound."""
         if len(problem) != CELLS or set(problem) - set(DIGITS + EMPTY):
-            return f"{problem!r:.60} is not 16 characters of 1, 2, 3, 4 and '.'{REMEDY}"
+            return f"{problem!r:.60} is not 16 characters of 1, 2, 3, 4 and '.'"
         if EMPTY not in problem:
-            return f"{problem!r} has no empty cell{REMEDY}"
+            return f"{problem!r} has no empty cell"
         if not (found := solutions(problem)):
-            return f"{problem!r} has no solution{REMEDY}"
+            return f"{problem!r} has no solution"
         if reference not in found:
-            return f"{problem!r} is solved by {found[0]!r}, not by {reference!r:.60}{REMEDY}"
+            return f"{problem!r} is solved by {found[0]!r}, not by {reference!r:.60}"
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
@@ -192,7 +192,7 @@ def read_grid(name: str, value: object, signs: str) -> str:
         if len(grid) == CELLS and not set(grid) - set(signs):
             return grid
     empty = ", and ., 0, _, *, ?, x, - or a space for an empty cell" if EMPTY in signs else ""
-    raise DataError(f"{name} must have 16 cells, row by row: digits from 1 to 4{empty}; not {brief(value)}{REMEDY}")
+    raise DataError(f"{name} must have 16 cells, row by row: digits from 1 to 4{empty}; not {brief(value)}")
 
 
 def _joined(value: object) -> str:
@@ -203,7 +203,7 @@ def _joined(value: object) -> str:
 
 def _sign(cell: object) -> str:
     """Returns a text or a whole number as text, nothing as an empty cell, and what else there is as no cell at all."""
-    if cell is None:
+    if cell is None or cell == "":
         return EMPTY
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)

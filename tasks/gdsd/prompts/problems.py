@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from reprlib import repr as brief
 
 import pyarrow as pa
 import torch
@@ -12,6 +13,8 @@ from tasks.gdsd.domains import Domain, DomainChoice, Problem, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.prompts import near_duplicates, sources
 from tasks.gdsd.prompts.formats import Cells, foreign
+
+REMEDY = "Correct them, or leave rows of a source out by prompts.unusable: drop."
 
 
 def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dict[str, pa.Table]:
@@ -167,6 +170,9 @@ def _translate(domain: Domain, split: str, table: pa.Table) -> tuple[pa.Table, l
             rows.append({"prompt": _prompt(domain, made["problem"])} | made | {"id": name})
         except DataError as error:
             faults.append(f"row {index}: {error}"[:300])
+        except Exception as error:  # of a user's own domain
+            error.add_note(f"in row {index} of the {split} source")
+            raise
     if config.unusable == "drop":
         unusable += [f"{split} {fault}" for fault in faults]
     else:
@@ -185,7 +191,7 @@ def _cells(row: Cells) -> Cells:
 def _as_it_stands(row: Cells) -> Cells:
     for name, value in row.items():
         if value is not None and not isinstance(value, str):
-            raise DataError(f"{name} must be of type text, not {type(value).__name__}: {value!r:.60}")
+            raise DataError(f"{name} must be of type text, not {type(value).__name__}: {brief(value)}")
     return row
 
 
@@ -220,7 +226,7 @@ def _id(split: str, own: object) -> object:
     if type(own) is int or (whole.isascii() and whole.isdecimal()):
         return f"{split}-{whole or own!s:0>6}"
     if own is not None and not isinstance(own, str):
-        raise DataError(f"id must be a text or a whole number, not {own!r:.60}")
+        raise DataError(f"id must be a text or a whole number, not {brief(own)}")
     return own
 
 
@@ -311,7 +317,7 @@ def check_supply(made: Mapping[str, pa.Table], left_out: Sequence[str], prompts_
 def _refuse(faults: list[str], what: str) -> None:
     if faults:
         listing = "\n  ".join(faults[:5])
-        raise DataError(f"{len(faults)} {what}:\n  {listing}")
+        raise DataError(f"{len(faults)} {what}:\n  {listing}\n{REMEDY}")
 
 
 def check_problems(choice: DomainChoice, split_tables: dict[str, pa.Table]) -> None:

@@ -8,7 +8,7 @@ from numbers import Real
 import numpy as np
 
 from tasks.gdsd.domains import Answer, Domain, Verdict
-from tasks.gdsd.errors import DataError, GdsdError
+from tasks.gdsd.errors import DataError, SandboxError
 
 SLACK = 1e-6  # by which rounding may carry a part out of its range
 
@@ -21,9 +21,9 @@ def judge(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]
     """
     try:
         found = domain.verify_all(answers)
-    except GdsdError:
+    except SandboxError:  # no answer's fault
         raise
-    except Exception as error:  # a user's own code may raise anything; what may pass is known by the cause
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything, and `exit()` would end the run
         said = _said(error, inspect.getfile(type(domain)))
         raise DataError(
             f"domain {name!r} raised {said}; verify must return a verdict on any text, with None for a part that it "
@@ -38,13 +38,13 @@ def judge(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]
     return [_checked(domain, answer, verdict, name) for answer, verdict in zip(answers, found, strict=True)]
 
 
-def _said(error: Exception, file: str) -> str:
+def _said(error: Exception | SystemExit, file: str) -> str:
     """Returns an error in words: what, on which answer, and where in the domain's file, or in what that called."""
     frames = traceback.extract_tb(error.__traceback__)
     frame = [frame for frame in frames if frame.filename == file][-1:] or frames[-1:]
     notes = getattr(error, "__notes__", [])  # of `Domain.verify_all`
     place = [f"({found.filename}, line {found.lineno})" for found in frame]
-    return " ".join([f"{type(error).__name__}: {error}", *notes, *place])
+    return " ".join([f"{type(error).__name__}: {error!s:.200}", *notes, *place])
 
 
 def _checked(domain: Domain, answer: Answer, verdict: object, name: str) -> Verdict:

@@ -196,7 +196,19 @@ def test_fields_that_name_no_domain_are_refused(fields: dict[str, object], said:
         ("", "import no_such_library\n", "cannot be imported: ModuleNotFoundError: No module named 'no_such_library'"),
         ("    parts = ", "    part = ", "does not set parts; see docs/domains/custom.md"),
         ("    example = ", "    examples = ", "does not set example"),
-        ('{"places": 1.0, "length": 0.0}', "{}", "has no parts"),
+        ('{"places": 1.0, "length": 0.0}', "{}", "parts must be a mapping of at least one name to its weight, not {}"),
+        ('{"places": 1.0, "length": 0.0}', '["places", "length"]', "parts must be a mapping"),
+        ('{"places": 1.0, "length": 0.0}', '{"places": "1"}', "parts must be a mapping"),
+        ('{"places": 1.0, "length": 0.0}', '{"places": float("nan")}', "parts must be a mapping"),
+        ('{"places": 1.0, "length": 0.0}', '{"places": 0.0, "length": 0.0}', "weights are all 0"),
+        ('("number",)', '("number")', "columns must be a tuple of names, such as ('number',), not 'number'"),
+        (
+            'Answer("30412", "01234", "01234")',
+            '("30412", "01234", "01234")',
+            "example must be an Answer of three texts",
+        ),
+        ('Answer("30412", "01234", "01234")', 'Answer("30412", "01234", 1234)', "example must be an Answer"),
+        ('r"^[0-9]{2,12}$"', 'r"^[0-9{2,12}$"', "problem_pattern must be a regular expression, not '^[0-9{2,12}$'"),
         ("    def phrase(", "    def rephrase(", "abstract method"),
         (
             "generates = True",
@@ -216,6 +228,18 @@ def test_a_package_that_cannot_be_imported_is_refused_with_the_reason(package: P
     (package / "__init__.py").write_text("raise RuntimeError('no licence')\n")
     forget()
     assert "RuntimeError: no licence; the package must be importable" in refusal()
+
+
+def test_an_error_in_a_row_names_the_row(package: Path, tmp_path: Path) -> None:
+    """If it fails, a user's `read` that cannot take one row of thousands does not say which."""
+    edit(package, 'number = str(row["number"])', 'number = str(int(str(row["number"])))')
+    file = tmp_path / "numbers.csv"
+    file.write_text("number\n30412\nmany\n")
+    sizes: dict[str, object] = {"train_size": 2, "validation_size": 1}
+    config = {"domain": {"name": "custom", "path": PATH}, "test_data": {"path": str(file)}} | sizes
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        problems.make_prompts(PromptConfig.model_validate_json(json.dumps(config)))
+    assert caught.value.__notes__ == ["in row 1 of the test source"]
 
 
 # Verdicts that are not what the class declares
@@ -247,6 +271,14 @@ BROKEN = {
         "return Verdict({'places': 1 / len(answer), 'length': 1.0}, True)",
         r"raised ZeroDivisionError: .* on the answer '' to '\d+' \(.*sorting.py, line \d+\); verify must return",
     ),
+    "an error of ours": (
+        "raise DataError('no digits')",
+        r"raised DataError: no digits on the answer '' to '\d+' \(.*sorting.py, line \d+\)",
+    ),
+    "the end of an iterator": ("return next(iter(()))", "raised StopIteration: .* on the answer ''"),
+    "the end of the program": ("exit()", "raised SystemExit: .* on the answer ''"),
+    "a long error": ("raise ValueError('no' * 10**6)", "raised ValueError: (?:no){100} on the answer ''"),
+    "a generator": ("yield Verdict({'places': 1.0, 'length': 1.0}, True)", "gave <generator object .* a Verdict with"),
     "an error below": ("json.loads(answer)", r"raised JSONDecodeError: .* on the answer '' .*sorting.py, line \d+\)"),
 }
 
