@@ -242,20 +242,8 @@ def test_rows_and_problems_that_are_none_are_named() -> None:
     deep: list[object] = []  # deeper than Python calls functions
     for _ in range(10_000):
         deep = [deep]
-    for numbers in (
-        [1],
-        [1] * 7,
-        [1, -2],
-        [1.5, 2],
-        [True, 1],
-        None,
-        "1;2",
-        "1,,2",
-        "1,2" + " " * 200 + ",3",
-        "1" * 10**6,
-        b"35",
-        deep,
-    ):
+    gaps = ["1,,2", "1,2" + " " * 200 + ",3"]  # of which only some numbers might be read
+    for numbers in ([1], [1] * 7, [1, -2], [1.5, 2], [True, 1], None, *gaps, "1;2", "1" * 10**6, b"35", deep):
         with pytest.raises(DataError, match="numbers must be 2 to 6 whole numbers"):
             BARE.read({"numbers": numbers, "target": 5})
     for problem in ("3:3", "3,5,07:22", "\N{ARABIC-INDIC DIGIT THREE},5,7:22"):

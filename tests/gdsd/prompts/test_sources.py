@@ -236,6 +236,11 @@ def test_problems_as_they_stand_are_texts(tmp_path: Path) -> None:
     rows: list[Row] = [{"problem": "1 + 1?", "reference": "2"}, {"problem": "1 / 2?", "reference": 0.5}]
     with pytest.raises(DataError, match=r"1 of 2 rows .*\n  row 1: reference must be of type text, not float: 0\.5"):
         read("gsm8k", rows, tmp_path / "p.jsonl")
+    deep: list[object] = []
+    for _ in range(500):
+        deep = [deep]
+    with pytest.raises(DataError, match=r"row 2: reference must be of type text, not list: \[\[\[\[\[\[\[\.\.\."):
+        read("gsm8k", [*rows, {"problem": "1?", "reference": deep}], tmp_path / "p.jsonl")
     (kept,) = read("gsm8k", [*rows, {"problem": None, "reference": "1"}], tmp_path / "p.jsonl", unusable="drop")
     assert kept["problem"] == "1 + 1?"
 
@@ -256,7 +261,8 @@ def test_rows_that_cannot_be_read_are_counted_and_located(tmp_path: Path) -> Non
     rows[4]["question"] = None
     with pytest.raises(DataError) as caught:
         read("gsm8k", rows, tmp_path / "p.jsonl")
-    head, *lines = str(caught.value).splitlines()
+    head, *lines, remedy = str(caught.value).splitlines()
+    assert remedy == "Correct them, or leave rows of a source out by prompts.unusable: drop."
     assert head == "6 of 12 rows of the test source cannot be read:"
     assert [line.split(":")[0].strip() for line in lines] == ["row 1", "row 4", "row 5", "row 7", "row 9"]
     assert "not 'who knows'" in lines[0] and "question must be a text, not None" in lines[1]
