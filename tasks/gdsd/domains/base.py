@@ -120,6 +120,10 @@ class Domain(ABC):
             error.add_note(f"on the answer {item.text!r:.60} to {item.problem!r:.60}")
             raise
 
+    def task(self, problem: str) -> str:
+        """Returns what a problem asks for: by these words problems are compared that have no shingles of their own."""
+        return problem
+
     def shingles(self, problem: str) -> frozenset[str]:
         """Returns the features by which two problems are alike: near-duplicates share most of them."""
         return answers.shingles(problem)

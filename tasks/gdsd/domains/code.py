@@ -18,7 +18,7 @@ from pydantic import Field
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
 from tasks.gdsd.domains.code_faults import fault_of, memory_of
-from tasks.gdsd.domains.code_problem import Program, Tests, is_function, read_reference, read_row
+from tasks.gdsd.domains.code_problem import Program, Tests, is_function, read_reference, read_row, task_of
 from tasks.gdsd.errors import SandboxError
 from tasks.gdsd.sandbox import host, levels
 from tasks.gdsd.sandbox.clocks import WALL, Allowance, Clock, LateError, SpentError
@@ -119,6 +119,10 @@ class Code(Domain):
         if is_function(problem):
             problem = f"Complete this function.\n\n```python\n{problem.rstrip()}\n```"
         return f"{INSTRUCTION}{''.join(shown)}\nTask:\n{problem}\n"
+
+    def task(self, problem: str) -> str:
+        """Returns a problem without the test or the name that it shows: other values make no other task."""
+        return task_of(problem)
 
     def fault(self, problem: str, reference: str) -> str | None:
         """Says what is wrong with a problem from a file, or None; nothing of it is run."""

@@ -14,7 +14,7 @@ from tasks.gdsd.errors import DataError
 
 PROGRAM = "\n\nWrite a program that reads standard input and writes standard output."
 SHOWN = "\n\nYour code should pass this test:\n"
-NAMED = "\n\nName the function "  # few words, or problems would pass for near-duplicates
+NAMED = "\n\nName the function "
 # Statements that may stand between the asserts of a text that is cut into tests.
 PLAIN = (ast.Assert, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr, ast.FunctionDef, ast.ClassDef)
 
@@ -92,6 +92,13 @@ def read_row(row: Mapping[str, object]) -> Problem:
     if not prefix:
         problem += _interface(problem, tests, entry_point, _text(row, "solution"))
     return Problem(problem, _compact({"entry_point": entry_point, "prefix": prefix, "setup": setup, "tests": tests}))
+
+
+def task_of(problem: str) -> str:
+    """Returns a problem without what was added to it: how an answer will be called is no part of the task."""
+    for added in (SHOWN, NAMED, PROGRAM):
+        problem = problem.partition(added)[0]
+    return problem
 
 
 def _compact(record: dict[str, object]) -> str:

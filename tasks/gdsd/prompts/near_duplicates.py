@@ -9,49 +9,49 @@ import numpy as np
 from tasks.gdsd.domains import Domain
 from tasks.gdsd.domains.answers import WORDS
 
-NEARLY_ALL = 0.8  # share of the problems that have an instruction, where there is one
+Run = tuple[str, ...]  # of `WORDS` words
+NEARLY_ALL = 0.8  # share of a set's problems that have an instruction, where there is one
 FEW = 5  # problems that share it at least; what fewer share may be one problem in several versions
 
 
-def features(domain: Domain, problems: Iterable[str] = ()) -> Callable[[str], frozenset[str]]:
+def features(domain: Domain, *sets: Sequence[str]) -> Callable[[str], frozenset[str]]:
     """Returns a function that gives the domain's shingles of a problem, without the instruction around it.
 
-    The words that nearly all problems begin or end with say nothing of a problem: two problems are as much alike with
-    an instruction as without it. A domain with shingles of its own is given whole problems. A text that is no problem
-    of the domain has no shingles: nothing is like that one.
+    Runs of words that nearly all problems of a set have say nothing of a problem: two problems are as much alike with
+    an instruction as without it, also where only one of them has it. A domain with shingles of its own is given whole
+    problems. A text that is no problem of the domain has no shingles: nothing is like that one.
 
     Args:
-        problems: what is compared; the instruction is what they share.
+        sets: what is compared; an instruction is what the problems of a set share, or those of all together.
     """
     pattern = re.compile(domain.problem_pattern)
-    words = [text.casefold().split() for text in set(problems)] if type(domain).shingles is Domain.shingles else []
-    before = _shared_beginning(words)
-    after = _shared_beginning([each[len(before) :][::-1] for each in words])[::-1]
+    in_words = type(domain).shingles is Domain.shingles
+    compared = [*sets, [text for texts in sets for text in texts]] if in_words else []
+    instruction = set[Run]().union(*(_shared(map(domain.task, texts)) for texts in compared))
 
     def bare(text: str) -> str:
         words = text.casefold().split()
-        if words[: len(before)] == before:
-            words = words[len(before) :]
-        if words[len(words) - len(after) :] == after:
-            words = words[: len(words) - len(after)]
-        return " ".join(words) or text
+        told = {place + step for place, run in enumerate(_runs(words)) if run in instruction for step in range(WORDS)}
+        return " ".join(word for place, word in enumerate(words) if place not in told) or text
 
-    return lambda text: domain.shingles(bare(text) if before or after else text) if pattern.match(text) else frozenset()
+    def found(text: str) -> frozenset[str]:
+        if not pattern.match(text):
+            return frozenset()
+        return domain.shingles(bare(domain.task(text)) if in_words else text)
+
+    return found
 
 
-def _shared_beginning(texts: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the longest beginning that nearly all of some different texts share, if it is as long as a shingle."""
-    least = max(FEW, NEARLY_ALL * len(texts))
-    shared: list[str] = []
-    while len(texts) >= least:
-        place = len(shared)
-        following = Counter(text[place] for text in texts if len(text) > place)
-        word, count = following.most_common(1)[0] if following else ("", 0)
-        if count < least:
-            break
-        shared.append(word)
-        texts = [text for text in texts if len(text) > place and text[place] == word]
-    return shared if len(shared) >= WORDS else []
+def _shared(texts: Iterable[str]) -> set[Run]:
+    """Returns the runs of words that nearly all of a set's different texts have."""
+    different = set(texts)
+    least = max(FEW, NEARLY_ALL * len(different))
+    counts = Counter(run for text in different for run in set(_runs(text.casefold().split())))
+    return {run for run, count in counts.items() if count >= least}
+
+
+def _runs(words: Sequence[str]) -> Iterable[Run]:
+    return zip(*(words[first:] for first in range(WORDS)), strict=False)
 
 
 def nearest(

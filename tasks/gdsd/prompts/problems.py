@@ -40,6 +40,12 @@ def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dic
     elif stream is not None:
         validation = _tabulate(domain, "validation", islice(stream, config.validation_size))
     else:
+        if 0 < train.num_rows <= config.validation_size:
+            raise DataError(
+                f"the training source has {train.num_rows} problems that can be used, and prompts.validation_size sets "
+                f"{config.validation_size} aside, which leaves none to train on; give more problems, lower "
+                "prompts.validation_size, or give prompts.validation_data"
+            )
         order = _order(train, seed)
         validation = _pick(train, sorted(order[: config.validation_size]))
         train = _pick(train, sorted(order[config.validation_size :]))
@@ -92,11 +98,11 @@ def _load(domain: Domain, config: TestConfig, split: str, source: Source, unusab
     first: dict[str, int] = {}
     kept = []
     for row, own in enumerate(rows):
-        text = own["problem"]
-        other = rows[first.setdefault(text, row) if isinstance(text, str) else row]
-        if other is own:
+        before = first.setdefault(own["problem"], row)
+        if before == row:
             kept.append(row)
         else:
+            other = rows[before]
             differs = "" if own["reference"] == other["reference"] else ", with another reference"
             unusable.append(f"{split} problem {own['id']!r} is the same as {other['id']!r}{differs}")
     return _pick(table, kept)
@@ -258,14 +264,12 @@ def leave_out_near_duplicates(made: dict[str, pa.Table], config: PromptConfig) -
     before = -1
     while before != len(left_out):  # the problems that remain may have another instruction in common
         before = len(left_out)
-        features = near_duplicates.features(domain, [text for table in kept.values() for text in _texts(table)])
+        features = near_duplicates.features(domain, *map(_texts, kept.values()))
         for split, others in (("validation", ["test"]), ("train", ["validation", "test"])):
             held_out = [text for other in others for text in _texts(kept[other])]
             near = near_duplicates.nearest(_texts(kept[split]), held_out, features, config.similarity)
-            names, own = (
-                [name for other in others for name in kept[other]["id"].to_pylist()],
-                kept[split]["id"].to_pylist(),
-            )
+            names = [name for other in others for name in kept[other]["id"].to_pylist()]
+            own = kept[split]["id"].to_pylist()
             left_out += [
                 f"{split} problem {own[row]!r} is nearly {names[other]!r}"
                 for row, other in enumerate(near)
@@ -280,7 +284,7 @@ def leave_out_trained_on(
 ) -> tuple[pa.Table, list[str]]:
     """Leaves out test problems that are nearly some that are trained on; returns also what was left out in words."""
     own = _texts(test)
-    features = near_duplicates.features(make(choice), [*own, *trained_on])
+    features = near_duplicates.features(make(choice), own, trained_on)
     near = near_duplicates.nearest(own, trained_on, features, similarity)
     left_out = [
         f"test problem {name!r} is nearly training problem {other}"

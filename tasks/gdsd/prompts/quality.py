@@ -19,9 +19,9 @@ WRITTEN = "a text that is not blank"
 OWN = "what no other split has"
 UNLIKE = "a problem that is not nearly one of another split"
 REMEDY = (
-    "Correct the prompt files, or generate the problems instead, and start the run again. Of equal problems in a file "
-    "all but the first are left out by prompts.unusable: drop. Near-duplicates of test problems are left out of "
-    "training by prompts.near_duplicates: drop."
+    "Correct the prompt files, or generate the problems instead, and start the run again. Two options leave problems "
+    "out: unusable: drop, beside the file's entry, all but the first of equal problems in a file, and "
+    "prompts.near_duplicates: drop those that are equal or nearly equal to one of another split."
 )
 
 
@@ -31,8 +31,8 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
     findings = []
     seen: dict[str, dict[object, str]] = {"id": {}, "problem": {}}  # column -> value -> where it was first
     known: list[tuple[str, str]] = []  # problems of the splits before, and where they are
-    everything = [str(value or "") for split in SPLITS for value in _columns(tables[split]).get("problem", [])]
-    features = near_duplicates.features(domain, everything)
+    sets = ([str(value or "") for value in _columns(tables[split]).get("problem", [])] for split in SPLITS)
+    features = near_duplicates.features(domain, *sets)
     for split in SPLITS:
         cells = _columns(tables[split])
         texts = _texts(cells)
@@ -78,7 +78,7 @@ def check_test(table: pa.Table, config: TestConfig, trained_on: Sequence[str], s
     checks = _prompt_checks(cells, domain)
     if "problem" in _texts(cells) and trained_on:
         problems = [str(value or "") for value in cells["problem"]]
-        features = near_duplicates.features(domain, [*problems, *trained_on])
+        features = near_duplicates.features(domain, problems, trained_on)
         near = near_duplicates.nearest(problems, trained_on, features, similarity)
         cells["problem_nearly_trained_on"] = [
             None if other is None else (f"training row {other}", problem)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.gdsd.domains.answers import shingles
+from tasks.gdsd.domains.code import Code
 from tasks.gdsd.domains.countdown import Countdown
 from tasks.gdsd.domains.gsm8k import Gsm8k, Gsm8kConfig
 from tasks.gdsd.domains.sudoku import Sudoku
@@ -81,10 +82,35 @@ FRAMES = st.just("") | st.lists(st.sampled_from("abc"), min_size=3, max_size=12)
 def test_problems_are_as_much_alike_with_an_instruction_as_without_it(
     texts: list[str], before: str, after: str
 ) -> None:
-    """If it fails, an instruction makes copies of different problems, or hides a copy."""
-    plain = [f"{number} {text} {number}" for number, text in enumerate(texts)]  # of which no two begin or end alike
+    """If it fails, an instruction makes copies of different problems, or hides a copy, in the same split or another."""
+    plain = [" ".join(f"{word}{number}" for word in (text or "x").split(" ")) for number, text in enumerate(texts)]
     framed = [f"{before} {text} {after}" for text in plain]
-    assert list(map(features(DOMAIN, framed), framed)) == [shingles(text) for text in plain]
+    found = features(DOMAIN, plain, framed)
+    assert list(map(found, framed)) == list(map(found, plain)) == [shingles(text) for text in plain]
+
+
+def test_an_instruction_is_found_wherever_it_stands() -> None:
+    """If it fails, what stands in the middle of all problems makes near-duplicates of them: a number before it, or the
+    function's name behind it, is enough."""
+    instruction = "Think step by step and write the answer alone behind four hash marks."
+    framed = [f"Problem {number}. {instruction} What are {number} and {number}?" for number in range(8)]
+    found = features(DOMAIN, framed)
+    assert found(framed[7]) == shingles("problem 7. 7 and 7?")
+    assert nearest(framed[:4], framed[4:], found, 0.1) == [None] * 4
+
+
+def test_code_is_compared_without_the_test_that_is_shown() -> None:
+    """If it fails, a task passes as another one for the values of its test, or all are alike for an instruction."""
+    instruction = "Use no library, explain each line, and return the result of the function, as the examples do."
+    code = Code()
+
+    def asked(name: str, value: int, *, more: str = "") -> str:
+        tests = [f"assert f([{value}, {each}], {value}, {value}) == {each}" for each in range(2)]
+        return code.read({"problem": f"Write a function to find the {name} of a list.{more}", "tests": tests}).problem
+
+    train = [asked(f"{letter}1 {letter}2 {letter}3 {letter}4 {letter}5", 1) for letter in "abcde"]
+    test = [asked(f"{letter}1 {letter}2 {letter}3 {letter}4 {letter}5", 2, more=instruction) for letter in "vwxyza"]
+    assert nearest(test, train, features(code, train, test), 0.7) == [None] * 5 + [0]
 
 
 def test_few_problems_have_no_instruction() -> None:

@@ -127,12 +127,11 @@ def test_caps_take_some_of_a_source_and_each_split_for_itself(tmp_path: Path) ->
 
 
 def test_a_validation_that_takes_every_problem_is_refused_in_words(tmp_path: Path) -> None:
-    """If it fails, a small source ends in a traceback of Arrow."""
-    config = configured(**split_files(tmp_path, train=sums(5), test=sums(5, 20)))
-    made = make_prompts(config)
-    assert sizes(made) == [0, 5, 5]
-    with pytest.raises(QualityError, match=r"train: expect_table_row_count_to_be_between: .*expected at least 1"):
-        check_prompts(made, config).require()
+    """If it fails, a person with few problems is told that a table has no rows, and not what to change."""
+    fields = split_files(tmp_path, train=sums(5), test=sums(5, 20))
+    with pytest.raises(DataError, match=r"5 problems that can be used, and prompts.validation_size sets 256 aside"):
+        make_prompts(configured(**fields))
+    assert sizes(make_prompts(configured(**fields, validation_size=4))) == [1, 4, 5]
 
 
 # Near-duplicates

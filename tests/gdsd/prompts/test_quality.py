@@ -173,7 +173,7 @@ def test_page_and_message_say_what_failed_where_how_often_and_what_to_do() -> No
     assert f"gsm8k prompts: 2 of {len(report.findings)} expectations failed" in message
     assert "train.id: expect_column_values_to_be_unique: 2 of 6 rows; row 0: 'train-0', row 4: 'train-0'" in message
     assert "to_not_match_regex: 1 of 6 rows; wanted: a text that is not blank; row 1: ''" in message
-    assert message.endswith("left out of training by prompts.near_duplicates: drop.")
+    assert message.endswith("drop those that are equal or nearly equal to one of another split.")
     copy = pickle.loads(pickle.dumps(caught.value))  # as it comes from another process
     assert isinstance(copy, QualityError) and isinstance(copy, DataError) and str(copy) == message
 
