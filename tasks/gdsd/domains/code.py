@@ -219,7 +219,12 @@ def _blocks(answer: str, program: bool) -> list[str]:
         python = language.startswith(("py", "ipy"))
         return 0 if python else int(program) if not language else 2
 
-    blocks = [block for block in reversed(answers.fenced(answer)) if len(block.text) <= SOURCE]
+    blocks = [
+        inner
+        for block in answers.fenced(answer)
+        for inner in (block.info.strip().casefold() in ("markdown", "md") and answers.fenced(block.text)) or [block]
+    ]
+    blocks = [block for block in reversed(blocks) if len(block.text) <= SOURCE]
     return [block.text for block in sorted(blocks, key=rank)]
 
 

@@ -39,11 +39,13 @@ def serve(requests: int, replies: int) -> None:
     send(replies, b"0" if source is None else b"1")
     if source is None:
         return
-    module = type(sys)("answer" if name else "__main__")
-    sys.modules[module.__name__] = module
     if not name:
-        code = compile(source, _become_script(module, source), "exec", dont_inherit=True)
+        path = _become_script(source)
+        code = compile(source, path, "exec", dont_inherit=True)
         gc.freeze()  # or the end of each process would search what it shares with this one
+        # Made after that, or what the program holds would not be finalized at its end, as by `__del__`.
+        module = sys.modules["__main__"] = type(sys)("__main__")
+        module.__dict__.update(__file__=path, __cached__=None, __annotations__={}, __builtins__=sys.modules["builtins"])
         for line in lines:
             reply = _run(binascii.a2b_base64(line))
             if reply is None:  # this process is the program's
@@ -53,6 +55,7 @@ def serve(requests: int, replies: int) -> None:
                 sys.exit()
             send(replies, reply)
         return
+    module = sys.modules["answer"] = type(sys)("answer")
     try:
         for part in (prefix, source):
             exec(compile(part, "<answer>", "exec", dont_inherit=True), module.__dict__)  # likewise
@@ -114,9 +117,15 @@ def _defines(source: str, name: str) -> bool:
                 return True
             case "Name" if node.id == name and type(node.ctx).__name__ == "Store":
                 return True
-            case "alias" if name in (node.asname, node.name):
+            case "Import" | "ImportFrom" if any(_imports(node, alias, name) for alias in node.names):
                 return True
     return False
+
+
+def _imports(node, alias, name: str) -> bool:  # type: ignore[no-untyped-def]  # as `_nodes`
+    """Whether an import gives a meaning to a name; one from a file that only a usage example has does not."""
+    module = node.module if "module" in node._fields else alias.name
+    return name == (alias.asname or alias.name) and str(module).partition(".")[0] in sys.stdlib_module_names
 
 
 def _calls(source: str) -> bool:
@@ -172,8 +181,8 @@ def _drawn(iterator: "Iterator[object]", count: int) -> "tuple[list[object], obj
     return items, True
 
 
-def _become_script(module, source: str) -> str:  # type: ignore[no-untyped-def]  # the type of modules is in a module not needed here
-    """Makes what a program sees of itself what `python file.py` would show it, and returns the path of its file."""
+def _become_script(source: str) -> str:
+    """Writes a program's file, makes what it sees around it what `python file.py` would show, and returns its path."""
     import site  # takes time, and only a program needs what it adds: exit, quit, help and the like
 
     for add in (site.setquit, site.sethelper, site.setcopyright):
@@ -182,7 +191,6 @@ def _become_script(module, source: str) -> str:  # type: ignore[no-untyped-def] 
     path = os.path.join(folder, SCRIPT)
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(source)
-    module.__file__, module.__builtins__ = path, sys.modules["builtins"]
     sys.argv = [SCRIPT]
     sys.path.insert(0, folder)
     return path
