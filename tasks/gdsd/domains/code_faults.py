@@ -2,11 +2,20 @@
 
 import ast
 import builtins
-import sys
 from collections.abc import Iterator
 
 from tasks.gdsd.domains.code_problem import Tests, read_reference
-from tasks.gdsd.domains.code_syntax import assigned, bound, imported, parse, reached, used
+from tasks.gdsd.domains.code_syntax import (
+    absent,
+    absent_from_tests,
+    assigned,
+    bound,
+    calls,
+    imported,
+    parse,
+    reached,
+    used,
+)
 from tasks.gdsd.sandbox.guest import wire
 from tasks.gdsd.sandbox.host import MIB
 
@@ -35,13 +44,10 @@ def fault_of(reference: str) -> str | None:
             return f"the {what} {text!r:.80} does not parse: {tree}"
         trees.append(tree)
     prefix, setup, *tests = trees
-    if absent := sorted({*_absent(prefix)} | ({*imported(prefix)} & {"numpy"})):
-        return f"the code to complete imports {', '.join(absent)}; answers have the standard library only"
-    if absent := sorted({name for tree in (setup, *tests) for name in _absent(tree)}):
-        return (
-            f"the tests import {', '.join(absent)}, which their sandbox does not have; they may import the standard "
-            "library and numpy, and have the function by its name"
-        )
+    if missing := sorted({*absent(prefix)} | ({*imported(prefix)} & {"numpy"})):
+        return f"the code to complete imports {', '.join(missing)}; answers have the standard library only"
+    if missing := sorted({name for tree in (setup, *tests) for name in absent(tree)}):
+        return absent_from_tests(missing)
     if task.prefix and task.entry_point not in bound(prefix):
         return f"the code to complete does not define the entry point {task.entry_point!r}"
     if not any(task.entry_point in used(test) for test in tests):
@@ -52,9 +58,11 @@ def fault_of(reference: str) -> str | None:
 
 def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) -> str | None:
     """What is wrong with one test of a function of some name."""
+    if _idle(test, name):
+        return f"the test {text!r:.80} checks nothing, so every answer passes it that can be called; it needs an assert"
     if name in assigned(test.body):
         return f"the test {text!r:.80} defines {name!r} itself, so no answer would be tested"
-    if name not in reached(test, setup):
+    if name not in reached(test, setup) or not (calls(test, name) or calls(setup, name)):
         return (
             f"the test {text!r:.80} never calls {name!r} when it is run, so it says nothing about an "
             "answer: functions and classes of a test, and what stands behind __name__ == '__main__', have to be "
@@ -71,6 +79,11 @@ def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) ->
             f"the test {text!r:.80} passes {stray} to {name!r}; only values and classes of builtin "
             "and some standard types cross"
         )
+    if method := next(_methods(test, name), None):
+        return (
+            f"the test {text!r:.80} uses {method!r} of what {name!r} returns, which no value that crosses has; a test "
+            "should call a function, and no method of an object"
+        )
     if _awaited(test, name):
         return f"the test {text!r:.80} awaits {name!r}, but coroutines do not cross to the tests"
     if _only_changed(test, name):
@@ -79,11 +92,6 @@ def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) ->
             "gets copies; a test should look at what it returns"
         )
     return None
-
-
-def _absent(tree: ast.Module) -> list[str]:
-    """The modules that a text imports and no sandbox has."""
-    return [name for name in imported(tree) if name not in sys.stdlib_module_names and name != "numpy"]
 
 
 def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]:
@@ -105,6 +113,29 @@ def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]
                         yield f"the builtin {name!r}"
                     case ast.Call(func=ast.Name(id=name)) if name in classes:
                         yield f"an object of {name!r}"
+
+
+def _idle(test: ast.Module, name: str) -> bool:
+    """Whether a test only calls or prints, or has a `check` that does nothing with the function."""
+    for node in test.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args:
+            return not any(calls(part, node.args.args[0].arg) for part in node.body)
+    return all(
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in {name, "print"}
+        for node in test.body
+    )
+
+
+def _methods(test: ast.AST, name: str) -> Iterator[str]:
+    """What a test takes of the results of the function, and no value that crosses has, as in `Solution().sum(1)`."""
+    for node in ast.walk(test):
+        match node:
+            case ast.Attribute(value=ast.Call(func=ast.Name(id=one)), attr=attribute) if one == name:
+                if attribute not in wire.attributes():
+                    yield attribute
 
 
 def _awaited(test: ast.Module, entry_point: str) -> bool:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.gdsd.domains.base import Problem
-from tasks.gdsd.domains.code_syntax import TEXT, bound, functions, parse, used
+from tasks.gdsd.domains.code_syntax import TEXT, absent, absent_from_tests, bound, calls, functions, parse, used
 from tasks.gdsd.errors import DataError
 
 PROGRAM = "\n\nWrite a program that reads standard input and writes standard output."
@@ -152,7 +152,8 @@ def _singles(text: str, entry_point: str) -> list[str]:
         return [text]
     asserts = [node for node in tree.body if isinstance(node, ast.Assert)]
     inner = sum(isinstance(node, ast.Assert) for node in ast.walk(tree)) - len(asserts)
-    if len(asserts) < 2 or inner or tree.body[-1] is not asserts[-1]:
+    named = any(isinstance(node, ast.NamedExpr) for one in asserts for node in ast.walk(one))  # for those that follow
+    if len(asserts) < 2 or inner or named or tree.body[-1] is not asserts[-1]:
         return [text]
     spans = [(min([node.lineno, *(one.lineno for one in _decorators(node))]), node.end_lineno) for node in tree.body]
     if any(end is None or start <= end for (_, end), (start, _) in pairwise(spans)):
@@ -160,14 +161,14 @@ def _singles(text: str, entry_point: str) -> list[str]:
     lines = text.split("\n")
     before: list[str] = []
     tests: list[str] = []
-    calls = False
+    called = False
     for node, (start, end) in zip(tree.body, spans, strict=True):
         part = "\n".join(lines[start - 1 : end])
-        uses = entry_point in used(node)
+        uses = calls(node, entry_point)
         if not isinstance(node, ast.Assert):
             before.append(part)
-            calls = calls or uses
-        elif calls or uses:
+            called = called or uses
+        elif called or uses:
             tests.append("\n".join([*before, part]))
         else:
             return [text]
@@ -238,17 +239,23 @@ def _derive(tests: Sequence[str], setup: Sequence[str], prefix: str, solution: s
     """
     if prefix:
         return functions(prefix)[-1]  # what comes before it are helpers
-    trees = [tree for tree in map(parse, (*setup, *tests)) if isinstance(tree, ast.Module)]
-    defined = {name for tree in trees for name in bound(tree)} | set(vars(builtins))
+    trees = []
+    for text in (*setup, *tests):
+        if isinstance(tree := parse(text), str):
+            raise DataError(f"the tests or their setup do not parse: {text!r:.80}: {tree}")
+        trees.append(tree)
+    defined = {name for tree in trees for name in bound(tree)}
     called = [
         node.func.id
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in defined
     ]
-    own = functions(solution)
-    names = list(dict.fromkeys(name for name in called if not own or name in own))
+    own = set(functions(solution))  # which may be named as a builtin function is, such as `sum`
+    names = list(dict.fromkeys(name for name in called if (name in own if own else not hasattr(builtins, name))))
     if len(names) != 1:
+        if missing := sorted({name for tree in trees for name in absent(tree)}):
+            raise DataError(absent_from_tests(missing))
         found = ", ".join(names) or "none"
         raise DataError(f"the tests should call one function of the answer, but call {found}; name it by entry_point")
     return names[0]

@@ -1,9 +1,11 @@
 """Reading Python texts of a data set without running them: what they define, use and reach."""
 
 import ast
+import sys
 from collections.abc import Iterator, Sequence
 
 TEXT = 1 << 21  # characters of tests, setup or prefix
+LOOKS = {"callable", "getattr", "hasattr", "id", "isinstance", "print", "repr", "str", "type"}  # at a function
 LOOK_UP = {"globals", "locals", "vars", "dir", "eval", "exec"}  # with them a text can use what it does not name
 
 
@@ -60,6 +62,33 @@ def imported(tree: ast.Module) -> list[str]:
             case ast.ImportFrom(module=module, level=level):
                 found.append("." * level or str(module).partition(".")[0])
     return found
+
+
+def absent(tree: ast.Module) -> list[str]:
+    """The modules that a text imports and no sandbox has."""
+    return [name for name in imported(tree) if name not in sys.stdlib_module_names and name != "numpy"]
+
+
+def absent_from_tests(names: Sequence[str]) -> str:
+    """Says that tests import modules which no sandbox has."""
+    return (
+        f"the tests import {', '.join(names)}, which their sandbox does not have; they may import the standard library "
+        "and numpy, and have the function by its name"
+    )
+
+
+def calls(tree: ast.AST, name: str) -> bool:
+    """Whether a text calls a function or hands it on, and does not only look at it, as in `callable(f)`."""
+    uses = looks = 0
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=one, ctx=ast.Load()):
+                uses += one == name
+            case ast.Attribute(value=ast.Name(id=one)):
+                looks += one == name
+            case ast.Call(func=ast.Name(id=look), args=[ast.Name(id=one), *_]) if look in LOOKS:
+                looks += one == name
+    return uses > looks
 
 
 def used(tree: ast.AST) -> set[str]:

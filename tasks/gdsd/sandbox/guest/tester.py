@@ -14,11 +14,14 @@ from tasks.gdsd.sandbox.guest.answer import send
 
 TYPE_CHECKING = False  # the module `typing` takes long to import
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
 CONTROL = StopIteration, StopAsyncIteration  # what Python reads as the end of a loop, and not as an error
 SINGLE, MOST = 16, 1024  # items that are asked for one at a time, as an endless iterator may be slow; and then at once
+
+COMPARISONS = "allclose", "isclose", "array_equiv"  # of numpy, which broadcast
+TESTING = tuple(f"assert_{name}" for name in "allclose almost_equal array_almost_equal array_equal array_less".split())
 
 
 class LostError(BaseException):
@@ -94,11 +97,14 @@ def serve(requests: int, replies: int) -> None:
     os.write(replies, b"ready\n")
     order = wire.parse_order(lines.readline()[:-1])
     stand_in = StandIn(lines, replies)
-    if any("numpy" in text for text in (order["setup"], *order["tests"])):
+    texts = [order["setup"], *order["tests"]]
+    if any("numpy" in text for text in texts):
         sys.meta_path.append(Finder(order["numpy"]))
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each thread would take memory
         try:
-            __import__("numpy")
+            _guard(__import__("numpy"), COMPARISONS)
+            if any("testing" in text for text in texts):
+                _guard(__import__("numpy.testing").testing, TESTING)
         except ImportError as error:
             send(replies, b"N" + repr(error).encode())
             return
@@ -111,6 +117,24 @@ def serve(requests: int, replies: int) -> None:
     send(replies, b"V" + b"".join(b"1" if one else b"0" for one in passed))
 
 
+def _guard(module: object, names: "Sequence[str]") -> None:
+    """Makes comparisons of numpy's fail between what is empty and what is not: broadcast, `[]` is close to 1.5."""
+    from inspect import signature  # numpy has imported it
+
+    size = vars(sys.modules["numpy"])["size"]
+
+    def guarded(compare: "Callable[..., object]") -> "Callable[..., object]":
+        def compared(*values: object, **named: object) -> object:
+            left, right, *_ = signature(compare).bind(*values, **named).arguments.values()
+            assert (size(left) == 0) == (size(right) == 0)
+            return compare(*values, **named)
+
+        return compared
+
+    for name in names:
+        setattr(module, name, guarded(getattr(module, name)))
+
+
 def _passes(setup: str, test: str, name: str, function: object, stand_in: StandIn) -> bool:
     """Runs one test in a namespace of its own; one that calls nothing tests nothing."""
     namespace: dict[str, object] = {"__name__": "tests"}
@@ -119,6 +143,7 @@ def _passes(setup: str, test: str, name: str, function: object, stand_in: StandI
         namespace[name] = function
         stand_in.called = stand_in.lost = False
         exec(test, namespace)  # likewise; running them is what this process is for
-    except BaseException:
-        return False
+    except BaseException as error:
+        if not isinstance(error, SystemExit) or error.code:
+            return False
     return stand_in.called and not stand_in.lost

@@ -51,7 +51,7 @@ STANDARD: "dict[str, tuple[str, Callable[..., tuple[object, ...]], tuple[type, .
 }
 # Classes that cross beside these and the builtin exceptions.
 CLASSES = {"bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range", "set", "str"}
-CLASSES |= {"tuple", "type"}
+CLASSES |= {"tuple", "type", "NoneType"}
 VIEWS: "dict[str, Callable[[Iterable[object]], Iterable[object]]]" = {  # of a dictionary
     "dict_keys": lambda items: dict.fromkeys(items).keys(),
     "dict_values": lambda items: dict(enumerate(items)).values(),
@@ -147,6 +147,13 @@ def crossing_class(value: object) -> type | None:
     return None
 
 
+def attributes() -> set[str]:
+    """The names of all attributes that a value of the other side may have."""
+    kinds = [*map(_builtin, CLASSES), *map(_of_library, STANDARD), *(type(view(())) for view in VIEWS.values())]
+    kinds += [type(iter_) for iter_ in (Exception(), (item for item in ()))]
+    return {name for kind in kinds for name in dir(kind)}
+
+
 def _pack(value: object, depth: int, hold: "Callable[[Iterator[object]], int] | None") -> Json:
     """Returns a value as JSON with tags; the values of subclasses are read as those of the types that cross."""
     if depth == 0:
@@ -200,6 +207,8 @@ def _standard(kind: type) -> str | None:
 
 
 def _builtin(name: str) -> type | None:
+    if name == "NoneType":
+        return type(None)
     kind = vars(builtins).get(name) if name in CLASSES else None
     return kind if isinstance(kind, type) else _exception(name)
 
