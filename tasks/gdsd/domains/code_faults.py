@@ -3,6 +3,8 @@
 import ast
 import builtins
 from collections.abc import Iterator
+from functools import cache
+from types import GeneratorType
 
 from tasks.gdsd.domains.code_problem import Tests, read_reference
 from tasks.gdsd.domains.code_syntax import (
@@ -134,8 +136,16 @@ def _methods(test: ast.AST, name: str) -> Iterator[str]:
     for node in ast.walk(test):
         match node:
             case ast.Attribute(value=ast.Call(func=ast.Name(id=one)), attr=attribute) if one == name:
-                if attribute not in wire.attributes():
+                if attribute not in _attributes():
                     yield attribute
+
+
+@cache
+def _attributes() -> set[str]:
+    """The names of what values that cross may have."""
+    kinds = [*map(wire.class_named, (*wire.CLASSES, *wire.STANDARD)), GeneratorType, Exception]
+    kinds += [type(view(())) for view in wire.VIEWS.values()]
+    return {name for kind in kinds for name in dir(kind)}
 
 
 def _awaited(test: ast.Module, entry_point: str) -> bool:

@@ -218,6 +218,7 @@ VALUES = "from collections import *\nP = namedtuple('P', 'x y')\ndef f(t): retur
             ["def f(): return [iter([2, 1]), {3: 4}.keys()]"],
             1.0,
         ),
+        (["assert f((1, 'a', None), type(None)) == [1, 'a']"], [REMOVE], 1.0),
         (["assert f((1, 'a', 2.5), int) == ['a', 2.5]", "assert f(['a'], str) == []"], [REMOVE], 1.0),
         (DATES, ["import datetime\ndef f(day): return day + datetime.timedelta(days=1)"], 1.0),
         (EXACT, ["def f(one): return one + 1"], 1.0),
@@ -232,7 +233,16 @@ VALUES = "from collections import *\nP = namedtuple('P', 'x y')\ndef f(t): retur
     ids=[
         *("subclasses", "errors", "ends for errors", "ends of loops", "forged replies", "idle tests"),
         *("iterators", "an iterator is no list", "endless", "an error of an iterator", "an object of an iterator"),
-        *("iterators inside", "classes", "dates", "fractions", "collections", "coroutines", "hashes"),
+        *(
+            "iterators inside",
+            "the class of None",
+            "classes",
+            "dates",
+            "fractions",
+            "collections",
+            "coroutines",
+            "hashes",
+        ),
     ],
 )
 def test_what_crosses_to_the_tests(code: Code, tests: list[str], sources: list[str], share: float) -> None:

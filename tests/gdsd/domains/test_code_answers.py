@@ -12,6 +12,7 @@ from tasks.gdsd.sandbox import bubblewrap, host, levels
 from tests.gdsd.domains.test_code import HUMAN_EVAL, PROGRAM, SUM, judged
 from tests.gdsd.sandbox.sandboxes import only
 
+NAMES = "annotations", "builtins", "cached", "doc", "file", "loader", "name", "package", "spec"
 SCRIPTS = {  # what `python file.py < stdin` writes
     "exit": ("print(1)\nexit()\nprint(2)", "", "1"),
     "quit": ("print(1)\nquit(0)", "", "1"),
@@ -24,6 +25,17 @@ SCRIPTS = {  # what `python file.py < stdin` writes
     "bytes": ("import sys\nprint(sys.stdin.buffer.read())", "a\r\n\u00e9", "b'a\\r\\n\\xc3\\xa9'"),
     "ends of lines": ("import sys\nprint(sys.stdin.readlines())", "a\r\nb\n", "['a\\r\\n', 'b\\n']"),
     "the descriptor": ("import os\nprint(os.read(0, 1), open(0).read())", "abc", "b'a' bc"),
+    "finalizers": (
+        "class A:\n    def __del__(self): print('deleted')\na = A()\na.itself = a\nprint('end')",
+        "",
+        "end\ndeleted",
+    ),
+    "a generator's end": (
+        "def each():\n    try: yield 1\n    finally: print('closed')\none = each()\nprint(next(one))",
+        "",
+        "1\nclosed",
+    ),
+    "its names": ("print(*dir())", "", " ".join(f"__{name}__" for name in NAMES)),
     "at exit": ("import atexit\natexit.register(print, 'bye')\nprint('hi', end=' ')", "", "hi bye"),
     "threads": (
         "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 26)\n"
@@ -85,6 +97,9 @@ WHICH = {  # each is right if the block with ADD is the one that counts
     "an import": "```python\nfrom operator import add\n```\n```python\nadd(1, 2)\n```\n",
     "a session": f"```python\n{ADD}```\n```python\n>>> add(1, 2)\n3\n```\n",
     "a main block": f"```python\n{ADD}\nif __name__ == '__main__':\n    print(add(int(input()), 1))\n```\n",
+    "a usage with an import": f"```python\n{ADD}```\n```python\nfrom solution import add\nprint(add(1, 2))\n```\n",
+    "an import as another name": f"```python\n{ADD}```\n```python\nfrom operator import add as plus\n```\n",
+    "in Markdown": f"````markdown\n# Addition\n```python\n{ADD}```\n```text\n5\n```\n````\n",
     "its tests": f"```python\n{ADD}\nassert add(2, 3) == 5\nprint(add(1, 1))\n```\n",
 }
 
@@ -153,9 +168,30 @@ def test_tests_may_import_numpy_and_answers_may_not(
     assert "3.0" not in code.phrase(problem.problem), "the tests are shown"
     assert judged(code, problem, "def twice(x):\n    return 2 * x + 1e-9").solved
     assert not judged(code, problem, "def twice(x):\n    return 2 * x + 1e-3").solved
+    for empty in ("[]", "[[]]", "range(0)", "bytearray()"):  # numpy broadcasts them
+        assert not judged(code, problem, f"def twice(x):\n    return {empty}").solved, empty
     assert not judged(code, problem, "import numpy\ndef twice(x):\n    return 2 * x").solved
     fault = Code(CodeConfig(memory_mib=128)).fault(*problem)
     assert fault is not None and "160 MiB" in fault
+
+
+COMPARISONS = [
+    "import numpy as np\nassert np.isclose(f(1), 1.5).all()",
+    "import numpy as np\nassert np.array_equiv(f(1), 1.5)",
+    "from numpy import allclose\nassert allclose(b=f(1), a=1.5)",
+    "from numpy.testing import assert_allclose\nassert_allclose(f(1), 1.5)",
+    "import numpy.testing as npt\nnpt.assert_almost_equal(actual=f(1), desired=1.5)",
+    "import numpy as np\nnp.testing.assert_array_equal(f(1), [1.5])",
+]
+
+
+def test_no_comparison_of_numpys_takes_what_is_empty_for_a_number(code: Code) -> None:
+    """If it fails, an empty list is the right answer to every problem with floats."""
+    problem = code.read({"problem": "x", "tests": COMPARISONS, "entry_point": "f"})
+    assert judged(code, problem, "def f(x): return [1.5]").solved
+    assert judged(code, problem, "def f(x): return []").parts["tests"] == 0
+    empty = code.read({"problem": "x", "tests": "import numpy as np\nassert np.allclose(f(1), [])"})
+    assert judged(code, empty, "def f(x): return []").solved
 
 
 def test_a_numpy_that_tests_cannot_import_is_an_error_and_no_verdict(

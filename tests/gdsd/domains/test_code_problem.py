@@ -40,6 +40,8 @@ def test_programs_that_no_answer_can_write_are_faults() -> None:
         ({"problem": "x", "tests": [1]}, "tests must be a text or a list"),
         ({"problem": "x", "tests": ["assert f(1) == g(2)"]}, "call f, g; name it by entry_point"),
         ({"problem": "x", "tests": ["assert 1 == 1"]}, "call none"),
+        ({"problem": "x", "tests": ">>> f(1)\n2"}, "do not parse: '>>> f"),
+        ({"problem": "x", "tests": "from solution import f\nassert f(1) == 2"}, "the tests import solution, which"),
         ({"problem": "x", "tests": "['assert f(1)']"}, "tests holds a list that is no JSON"),  # as pandas writes CSV
         ({"problem": "x", "tests": "[1]"}, "tests must be a text or a list"),
         ({"problem": "x", "cases": "["}, "cases must be a list"),
@@ -88,6 +90,12 @@ def test_a_list_written_as_json_is_a_list() -> None:
         ({"tests": ["assert add(sorted, [2, 1]) == [1, 2]"]}, "passes the builtin 'sorted'"),
         ({"tests": ["import asyncio\nassert asyncio.run(add(1, 2)) == 3"]}, "awaits 'add'"),
         ({"tests": ["async def test():\n    assert await add(1, 2) == 3\ntest().send(None)"]}, "awaits 'add'"),
+        ({"tests": ["assert callable(add)"]}, "never calls 'add'"),
+        ({"tests": ["assert add.__name__ == 'add'"]}, "never calls 'add'"),
+        ({"tests": ["print(add(1, 2))"]}, "checks nothing"),
+        ({"tests": ["add(1, 2)"]}, "checks nothing"),
+        ({"tests": ["def check(candidate):\n    assert True\ncheck(add)"]}, "checks nothing"),
+        ({"tests": ["assert add().sum(1, 2) == 3"]}, "uses 'sum' of what 'add' returns"),
         ({"tests": ["x = [3]\nadd(x, 4)\nassert x == [3, 4]"]}, "made of its arguments"),
         ({"tests": ["import pytest\nwith pytest.raises(ValueError):\n    add(1)"]}, "the tests import pytest, which"),
         ({"setup": "from scipy.stats import norm, t\nimport pandas as pd, os.path"}, "import pandas, scipy, which"),
@@ -149,6 +157,8 @@ def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
             "import numpy as np, fractions\nassert np.allclose(f(int, None, 1.0), [1])",
             "try:\n    import pandas\nexcept ImportError:\n    pass\nassert f(1) == 1",
             "x = [1]\nf(x)\nassert f(x) == x",
+            "print(f(1))\nassert f(1).upper() == f(2).most_common() == f(3).real == f(4).send(None)",
+            "assert list(map(f, [1])) == [1]",
         ],
     }
     assert fault_of(json.dumps(record)) is None
@@ -172,6 +182,8 @@ NEXT = "assert double(1) == 2\nassert double(\n    5\n) == 10"
         (FIRST, [FIRST], "\n\nName the function double. It takes 1 argument."),
         ("assert double(1, base=2) == 2", ["assert double(1, base=2) == 2"], "It takes 2 arguments, by name base."),
         (f"{FIRST}; assert double(1) == 2", None, "It takes 1 argument."),
+        (f"assert callable(double)\n{FIRST}\nassert double(1) == 2", None, "It takes 1 argument."),
+        (f"{FIRST}\nassert (one := double(1)) == 2\nassert double(one) == 4", None, "It takes 1 argument."),
         (f"{FIRST}\nassert 1 < 2 < double(3)\nassert 1 < 2", None, "It takes 1 argument."),
         (
             f"{FIRST}\nfor x in range(3):\n    assert double(x) == 2 * x\nassert double(1) == 2",

@@ -147,11 +147,9 @@ def crossing_class(value: object) -> type | None:
     return None
 
 
-def attributes() -> set[str]:
-    """The names of all attributes that a value of the other side may have."""
-    kinds = [*map(_builtin, CLASSES), *map(_of_library, STANDARD), *(type(view(())) for view in VIEWS.values())]
-    kinds += [type(iter_) for iter_ in (Exception(), (item for item in ()))]
-    return {name for kind in kinds for name in dir(kind)}
+def class_named(name: str) -> type | None:
+    """Returns the class that crosses by a name."""
+    return _builtin(name) or _of_library(name)
 
 
 def _pack(value: object, depth: int, hold: "Callable[[Iterator[object]], int] | None") -> Json:
@@ -207,9 +205,8 @@ def _standard(kind: type) -> str | None:
 
 
 def _builtin(name: str) -> type | None:
-    if name == "NoneType":
-        return type(None)
-    kind = vars(builtins).get(name) if name in CLASSES else None
+    known = vars(builtins) | {"NoneType": type(None)}
+    kind = known[name] if name in CLASSES else None
     return kind if isinstance(kind, type) else _exception(name)
 
 
@@ -275,7 +272,7 @@ def _unpack(value: Json, depth: int, draw: "Callable[[int], Iterator[object]] | 
             return complex(real, imaginary)
         case "raised", [str(name), str(words)]:
             return _made(_exception(name) or Exception, words)
-        case "class", str(name) if kind := _builtin(name) or _of_library(name):
+        case "class", str(name) if kind := class_named(name):
             return kind
         case "iterator", int(number) if draw:
             return draw(number)
