@@ -219,11 +219,10 @@ def _blocks(answer: str, program: bool) -> list[str]:
         python = language.startswith(("py", "ipy"))
         return 0 if python else int(program) if not language else 2
 
-    blocks = [
-        inner
-        for block in answers.fenced(answer)
-        for inner in (block.info.strip().casefold() in ("markdown", "md") and answers.fenced(block.text)) or [block]
-    ]
+    blocks: list[answers.Block] = []
+    for block in answers.fenced(answer):
+        markdown = block.info.strip().casefold() in ("markdown", "md")
+        blocks += answers.fenced(block.text) if markdown else [block]
     blocks = [block for block in reversed(blocks) if len(block.text) <= SOURCE]
     return [block.text for block in sorted(blocks, key=rank)]
 

@@ -67,6 +67,8 @@ def test_a_row_of_mbpp(code: Code) -> None:
     assert not judged(code, problem, "def similar_elements(a, b): return (4, 5)").solved
     row = {"problem": "x", "tests": ["assert sorted(f(1)) == g([2])"], "setup": "def g(x): return x"}
     assert json.loads(code.read(row).reference)["entry_point"] == "f", "found in the tests alone"
+    row = {"problem": "x", "tests": ["assert set(sum(1, 2)) == {3}"], "solution": "def sum(a, b): return [a + b]"}
+    assert judged(code, code.read(row), str(row["solution"])).solved, "named as a builtin, as in MBPP 126"
 
 
 def test_a_row_of_human_eval(code: Code) -> None:
@@ -220,6 +222,11 @@ VALUES = "from collections import *\nP = namedtuple('P', 'x y')\ndef f(t): retur
         ),
         (["assert f((1, 'a', None), type(None)) == [1, 'a']"], [REMOVE], 1.0),
         (["assert f((1, 'a', 2.5), int) == ['a', 2.5]", "assert f(['a'], str) == []"], [REMOVE], 1.0),
+        (
+            ["import sys\nassert f(1) == 2\nsys.exit()", "import sys\nsys.exit(f(1) + 1)"],
+            ["def f(x): return x + x"],
+            1 / 2,
+        ),
         (DATES, ["import datetime\ndef f(day): return day + datetime.timedelta(days=1)"], 1.0),
         (EXACT, ["def f(one): return one + 1"], 1.0),
         (HELD, ["from collections import Counter, deque\ndef f(x): return Counter(x) if x else deque([1], 2)"], 1.0),
@@ -233,16 +240,8 @@ VALUES = "from collections import *\nP = namedtuple('P', 'x y')\ndef f(t): retur
     ids=[
         *("subclasses", "errors", "ends for errors", "ends of loops", "forged replies", "idle tests"),
         *("iterators", "an iterator is no list", "endless", "an error of an iterator", "an object of an iterator"),
-        *(
-            "iterators inside",
-            "the class of None",
-            "classes",
-            "dates",
-            "fractions",
-            "collections",
-            "coroutines",
-            "hashes",
-        ),
+        *("iterators inside", "the class of None", "classes", "ends of tests", "dates", "fractions", "collections"),
+        *("coroutines", "hashes"),
     ],
 )
 def test_what_crosses_to_the_tests(code: Code, tests: list[str], sources: list[str], share: float) -> None:
