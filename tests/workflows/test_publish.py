@@ -145,8 +145,8 @@ def test_what_a_pod_would_take_with_it_is_refused(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name, raising=False)
 
     def unrolled(**told: object) -> None:
-        inputs = {"prompts": CONFIG.prompts, "policy": CONFIG.policy, "hardware": CONFIG.hardware}
-        unroll(prepare, inputs | {"prompts_per_round": 4, "length": 16, "publish": publish(**told)})
+        taken = ("prompts", "policy", "hardware", "rollout", "evaluation", "judge")
+        unroll(prepare, {name: getattr(CONFIG, name) for name in taken} | {"publish": publish(**told)})
 
     for tracker in (
         {"name": "tensorboard", "folder": "runs"},
