@@ -44,15 +44,8 @@ SAME = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac", "sfrac"), r"\frac"),
     **{"leq": r"\le", "leqslant": r"\le", "geq": r"\ge", "geqslant": r"\ge", "neq": r"\ne", "lt": "<", "gt": ">"},
     **{"varnothing": r"\emptyset", "dbinom": r"\binom", "tbinom": r"\binom", "varepsilon": r"\epsilon"},
-    **{
-        "varphi": r"\phi",
-        "vartheta": r"\theta",
-        "mid": "|",
-        "vert": "|",
-        "degree": r"^\circ",
-        "deg": r"^\circ",
-        "colon": ":",
-    },
+    **{"varphi": r"\phi", "vartheta": r"\theta", "degree": r"^\circ", "deg": r"^\circ"},
+    **{"mid": "|", "vert": "|", "colon": ":"},
     **{"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "backslash": r"\setminus", "ast": "*"},
     **{"dots": r"\ldots", "cdots": r"\ldots", "dotsc": r"\ldots", "prime": "'", "fbox": r"\boxed", "infin": r"\infty"},
     **{"R": r"\mathbb{R}", "cr": r"\\ "},
@@ -163,12 +156,14 @@ def _unwrapped(text: str) -> str:
 def _delimited(text: str) -> str:
     r"""Takes out dollar signs in pairs, `$5$ cm` being `5\text{ cm}`; a single one is a currency's."""
     pieces = DOLLAR.split(text)
+    if len(pieces) == 1:
+        return text
     if len(pieces) % 2 == 0:
         return DOLLAR.sub(r"\\$", text)
-    return "".join(
-        f"\\text{{{piece}}}" if index % 2 == 0 and re.search("[A-Za-z]", piece) and "\\" not in piece else piece
-        for index, piece in enumerate(pieces)
-    ) if len(pieces) > 1 else text  # fmt: skip
+    for place in range(0, len(pieces), 2):
+        if re.search("[A-Za-z]", pieces[place]) and "\\" not in pieces[place]:
+            pieces[place] = f"\\text{{{pieces[place]}}}"
+    return "".join(pieces)
 
 
 def text_of(value: object, column: str) -> str:
