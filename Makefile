@@ -84,5 +84,9 @@ clean: ## remove the environment and caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Only what a run has named: NAME-DATE-TIME-NUMBER, and its live page. A person's own files may lie beside them.
 clean-runs: ## remove the data of local runs; what is still wanted is computed again
-	cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && rm -rf run-* compare-* prompts-* answers-* evaluation-* policy-* rollouts-* drift-* rewarded-* samples-* evidence-* failed-*
+	@cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && find . -maxdepth 1 -type d -regextype posix-extended \
+		-regex '\./.+-[0-9]{8}-[0-9]{6}-[0-9a-f]{8}' -print -exec rm -rf {} + && \
+		find . -mindepth 2 -maxdepth 2 -path './progress-*/progress.html' -print -delete && \
+		find . -maxdepth 1 -type d -name 'progress-*' -empty -delete

@@ -68,3 +68,22 @@ def test_a_model_that_has_a_path_is_no_file() -> None:
     file, folder = {"path": "/a/file", "metadata": {}}, {"path": "/a/folder"}
     own = {"name": "custom", "path": "my_package.my_domain:MyDomain", "options": {}, "sha256": "0"}
     assert local._paths({"table": file, "folders": [folder], "domain": own}) == ["/a/file", "/a/folder"]
+
+
+def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, `make clean-runs` takes a person's own files along, or leaves gigabytes of policies."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path))
+    made = [local.new_folder(name) for name in ("run-tiny_sudoku", "policy", "failed-train", "compare-a-b")]
+    own = [tmp_path / "samples-final.csv", tmp_path / "policy-notes.txt", tmp_path / "progress-mine" / "notes"]
+    page = tmp_path / "progress-tiny_sudoku" / "progress.html"
+    for file in (*own, page, made[1] / "checkpoint" / "weights", tmp_path / "registry" / "log"):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    done = subprocess.run(["make", "clean-runs"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(folder.name in done.stdout for folder in made) and "notes" not in done.stdout
+    assert sorted(left.name for left in tmp_path.iterdir()) == [
+        "policy-notes.txt",
+        "progress-mine",
+        "registry",
+        "samples-final.csv",
+    ]
