@@ -35,6 +35,7 @@ from tasks import failure
 from tasks.flyte.hardware import on
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
+from tasks.gdsd.config import written
 from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig

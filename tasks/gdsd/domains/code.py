@@ -142,16 +142,40 @@ class Code(Domain):
         return None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
-        """Runs the block of an answer that is what was asked for; see docs/domains/code.md.
+        """Verifies one answer; see `verify_all`."""
+        return self.verify_all([Answer(problem, reference, answer)])[0]
+
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        """Runs the block of each answer that counts, `workers` at a time; each thread only waits for processes.
 
         Raises:
             SandboxError: this system does not offer the isolation that the configuration asks for, or does not start
                 what it has offered.
         """
-        task = read_reference(reference)
-        blocks = _blocks(answer, isinstance(task, Program))
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            verdicts = list(shown(pool.map(self._verdict, items), len(items)))
+        # What other programs kept from a processor is tried again when no other answer is there to do so.
+        verdicts = [verdict or self._verdict(item) for verdict, item in zip(verdicts, items, strict=True)]
+        if None in verdicts:
+            logger.warning(
+                "%d of %d answers have no verdict and are left out: other programs kept them from the processor for "
+                "%d s, two times; use a machine with more free processors",
+                verdicts.count(None),
+                len(items),
+                WALL * self.config.seconds,
+            )
+        return [verdict or UNJUDGED for verdict in verdicts]
+
+    def _verdict(self, item: Answer) -> Verdict | None:
+        """Verifies one answer, None where other programs kept it from a processor.
+
+        Raises:
+            SandboxError: there is no sandbox for it.
+        """
+        task = read_reference(item.reference)
+        blocks = _blocks(item.text, isinstance(task, Program))
         if isinstance(task, str):
-            return Verdict(parts={"tests": None, "format": None}, solved=None)
+            return UNJUDGED
         if not blocks:
             return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
         route = levels.choose(self.config.isolation)
@@ -171,17 +195,13 @@ class Code(Domain):
             "and none is kept; lower domain.workers if the machine has no processes or memory left, and run it again"
         )
 
-    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
-        """Verifies `workers` answers at a time; each thread only waits for processes."""
-        with ThreadPoolExecutor(self.config.workers) as pool:
-            return list(shown(pool.map(lambda item: self.verify(*item), items), len(items)))
-
     def _run(self, task: Tests | Program, blocks: list[str], route: Route) -> tuple[bool, list[bool]]:
         """Whether an answer compiles, and which tests it passes.
 
         Raises:
             StartError: a sandbox did not come up.
             LateError: other programs kept it from a processor.
+            SandboxError: the tests need numpy, and there is none.
         """
         config = self.config
         # The allowance is spent first; the kernel's limit of CPU time is for what nobody waits for.
@@ -190,10 +210,10 @@ class Code(Domain):
         with ExitStack() as stack:
             side = stack.enter_context(Sandbox(answer_role, limits, route))
             tester = stack.enter_context(Sandbox(tester_role, limits, route)) if isinstance(task, Tests) else None
-            side.wait_until_ready()
-            if tester is not None:
-                tester.wait_until_ready()
-            deadline = time.monotonic() + config.seconds
+            sandboxes = [side] if tester is None else [side, tester]
+            for sandbox in sandboxes:
+                sandbox.wait_until_ready()
+            clock = Allowance(config.seconds, [sandbox.gauge for sandbox in sandboxes])
             order: dict[str, object] = {"blocks": blocks, "prefix": "", "entry_point": None}
             if isinstance(task, Tests):
                 order |= {"prefix": task.prefix, "entry_point": task.entry_point}
@@ -227,16 +247,16 @@ def _blocks(answer: str, program: bool) -> list[str]:
     return [block.text for block in sorted(blocks, key=rank)]
 
 
-def _test(task: Tests, side: Sandbox, tester: Sandbox, deadline: float) -> list[bool]:
+def _test(task: Tests, side: Sandbox, tester: Sandbox, clock: Clock) -> list[bool]:
     """Carries calls from the tests to the answer and values back, and returns which tests passed.
 
     Raises:
         GoneError: the tests ended without a verdict.
-        LateError: the deadline has passed.
+        LateError, SpentError: there was not time enough; see `Clock`.
         SandboxError: the tests need numpy, and there is none.
     """
     order = {"setup": task.setup, "tests": task.tests, "entry_point": task.entry_point, "numpy": tester.numpy}
-    tester.send(json.dumps(order).encode(), deadline)
+    tester.send(json.dumps(order).encode(), clock)
     lost = False
     while True:
         message = tester.receive(clock, wire.BYTES + 1)

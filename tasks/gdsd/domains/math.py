@@ -80,7 +80,7 @@ class Math(Domain):
 
     Part `correctness` is 1 where the last box inside the tags equals the reference mathematically, else 0; part
     `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` with a box and nothing around the tags.
-    An answer over a limit is wrong. None, for the correctness: the reference holds no expression, no worker starts, or
+    An answer over a limit is wrong. None, for the correctness: the reference says nothing, no worker starts, or
     other programs kept it from a processor.
     """
 
@@ -125,9 +125,10 @@ class Math(Domain):
             return "the problem is empty"
         if len(reference) > LENGTH:
             return f"the reference has {len(reference)} characters, more than {LENGTH}"
-        match self._compared([(reference, reference)])[reference, reference]:
+        wanted = notation.plain(reference)
+        match self._compared([(wanted, wanted)])[wanted, wanted]:
             case None:
-                return f"math-verify reads no expression in the reference {reference!r:.80}, or could not be run"
+                return f"the reference {reference!r:.80} says nothing, or the process that compares could not be run"
             case False:
                 return f"the reference {reference!r:.80} is not found equal to itself within the limits"
         return None
@@ -139,13 +140,11 @@ class Math(Domain):
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Verifies answers in order, in several processes; equal answers to equal references are compared once."""
         boxes = [answers.boxed(answers.tagged(item.text) or "") for item in items]
-        wanted = list(
-            dict.fromkeys(
-                (item.reference, box)
-                for item, box in zip(items, boxes, strict=True)
-                if box is not None and 0 < len(box) <= LENGTH
-            )
-        )
+        pairs = [
+            (notation.plain(item.reference), notation.plain(box)) if box and len(box) <= LENGTH else None
+            for item, box in zip(items, boxes, strict=True)
+        ]
+        wanted = [pair for pair in dict.fromkeys(pairs) if pair is not None]
         solved = self._compared(wanted)
         return [
             _verdict(item.text, box, False if pair is None else solved[pair])

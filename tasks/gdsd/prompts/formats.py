@@ -165,10 +165,12 @@ def _decode(text: str, line: int) -> Iterator[tuple[int, object]]:
             value, end = DECODER.raw_decode(text, place)
         except json.JSONDecodeError as error:
             begun = f" (in what begins in line {first})" if line + error.lineno - 1 > first else ""
-            raise DataError(f"line {line + error.lineno - 1}{begun}: {error.msg}") from None
+            near = text[error.pos : error.pos + NEAR].strip()
+            said = f"{error.msg.removesuffix(' at')} at {repr(near) if near else 'the end of the file'}"
+            raise DataError(f"line {line + error.lineno - 1}{begun}: {said}") from None
         except RecursionError:
             raise DataError(f"in what begins in line {first}: lists or objects lie too deep in each other") from None
-        except (ValueError, ArithmeticError) as error:
+        except ValueError as error:
             raise DataError(f"in what begins in line {first}: {error}") from None
         yield first, value
         first += text.count("\n", place, end)

@@ -130,41 +130,8 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
             f"the {split} source has the columns {listed}, but wanted are {', '.join(domain.columns)}; say by "
             "prompts.columns which of them is which"
         )
-    kept = [name for name in table.column_names if name in renamed or name not in config.columns]
-    table = table.select(kept).rename_columns([renamed.get(name, name) for name in kept])
-    names = set(table.column_names)
-    if "reference" in names and "prompt" in names and "problem" not in names:
-        table = table.append_column("problem", table["prompt"]).drop_columns(["prompt"])
-    elif not {"reference", "problem"} <= names:
-        table, faults = _translate(domain, split, table)
-        if config.unusable == "drop":
-            unusable += [f"{split} {fault}" for fault in faults]
-        else:
-            _refuse(faults, f"of {table.num_rows + len(faults)} rows of the {split} source cannot be read")
-    if config.unusable == "drop":
-        table = _usable(domain, split, table, unusable)
-    names = set(table.column_names)
-    if "prompt" not in names:
-        phrased = [
-            domain.phrase(text) if isinstance(text, str) and text.strip() else text
-            for text in table["problem"].to_pylist()
-        ]
-        table = table.append_column("prompt", pa.array(phrased, table["problem"].type))
-    if "id" not in names:
-        table = table.append_column("id", pa.array([f"{split}-{index:06d}" for index in range(table.num_rows)]))
-    # The names are the declared ones, but types and content are as they came: the quality suite checks them.
-    return table.select([name for name in tables.PROMPTS.names if name in table.column_names])
-
-
-def _translate(domain: Domain, split: str, table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Returns the problems that the domain reads out of rows, and what is wrong with the other rows."""
-    present = [name for name in domain.columns if name in table.column_names]
-    if not present:
-        raise DataError(
-            f"the {split} source has the columns {', '.join(table.column_names)}, but wanted are "
-            f"{', '.join(domain.columns)}; say by prompts.columns which of them is which"
-        )
-    rows: list[dict[str, object]] = []
+    needed = [name for name in names if name in (tables.PROMPTS.names if stand else ("id", *domain.columns))]
+    rows: list[Cells] = []
     faults: list[str] = []
     for index, row in enumerate(source_rows.rows):
         try:

@@ -113,8 +113,6 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "fault inside of an array": ("p.json", '[\n{"question": "q"},\n{"question" "q"}\n]', r"line 3 \(in what begins"),
     "row that is no object": ("p.jsonl", both("a", "b") + '["q", "a"]', "row 2, in what begins in line 3, is no obj"),
     "nesting without end": ("p.jsonl", "[" * 100_000, "line 1: lists or objects lie too deep in each"),
-    "number without end": ("p.jsonl", '{"answer": ' + "1" * 5000 + "}", "line 1: Exceeds the limit"),
-    "exponent without end": ("p.jsonl", '{"answer": 1e' + "1" * 50 + "}", "line 1: .*"),
     "Latin-1": (
         "p.jsonl",
         both("a", "é").encode("latin1").replace(rb"\u00e9", b"\xe9"),

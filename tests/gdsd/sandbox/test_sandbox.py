@@ -68,8 +68,8 @@ def serving(source: str, route: Route) -> Iterator[tuple[Sandbox, Callable[[], o
 
 def load(source: str, side: Sandbox, clock: Clock) -> bytes:
     side.wait_until_ready()
-    side.send(json.dumps({"blocks": [source], "prefix": "", "entry_point": "f"}).encode(), deadline)
-    return side.receive(deadline, 100)
+    side.send(json.dumps({"blocks": [source], "prefix": "", "entry_point": "f"}).encode(), clock)
+    return side.receive(clock, 100)
 
 
 def call(side: Sandbox, clock: Clock) -> object:
@@ -252,10 +252,10 @@ for level in {levels}:
     with Sandbox(answer, Limits(100, {memory}, 6, 2), route) as side:
         clock = Deadline(120)
         side.wait_until_ready()
-        side.send(json.dumps({{"blocks": [{source!r}], "prefix": "", "entry_point": "f"}}).encode(), deadline)
-        side.receive(deadline, 100)
-        side.send(wire.encode(((), {{}})), deadline)
-        side.receive(deadline, 100)
+        side.send(json.dumps({{"blocks": [{source!r}], "prefix": "", "entry_point": "f"}}).encode(), clock)
+        side.receive(clock, 100)
+        side.send(wire.encode(((), {{}})), clock)
+        side.receive(clock, 100)
         began = time.monotonic()
         {then}
     seconds[level] = time.monotonic() - began

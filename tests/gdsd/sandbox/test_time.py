@@ -95,7 +95,7 @@ def test_the_time_of_all_processes_counts(level: Level, orphan: str, wait: str) 
     with Sandbox(answer, Limits(10, 256, 8, 1), way(level)) as side:
         side.wait_until_ready()
         source = FORKS.format(orphan=orphan, wait=wait)
-        side.send(json.dumps({"source": source, "prefix": "", "entry_point": "f"}).encode(), clock)
+        side.send(json.dumps({"blocks": [source], "prefix": "", "entry_point": "f"}).encode(), clock)
         assert side.receive(clock, 1) == b"1"
         assert side.gauge.look().seconds < 0.3, "the start of the sandbox counts"
         side.send(wire.encode(((), {})), clock)
@@ -144,7 +144,8 @@ def test_what_is_late_is_tried_again_alone(monkeypatch: pytest.MonkeyPatch, capl
     at_work: list[str] = []
     seen: list[tuple[str, int]] = []
 
-    def run(self: Code, task: object, source: str, route: object) -> tuple[bool, list[bool]]:
+    def run(self: Code, task: object, blocks: list[str], route: object) -> tuple[bool, list[bool]]:
+        (source,) = blocks
         at_work.append(source)
         time.sleep(0.05)
         beside = len(at_work) - 1
