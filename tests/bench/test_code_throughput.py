@@ -79,6 +79,7 @@ def test_code_is_judged_about_as_fast_as_interpreters_start(monkeypatch: pytest.
                 results[level] = measured()
     show(f"{ANSWERS} answers of 3 tests, {WORKERS} at a time, {os.cpu_count()} cores", results)
     strongest = next(iter(results.values()))
-    assert strongest["ratio"] > 0.4
+    # Two sandboxes and their watchdogs against one interpreter, in processor time, which no load changes.
+    assert strongest["CPU ms"] <= 6 * strongest["plain CPU ms"]
     # On a machine that others use, what it would be: the processor time of an answer, spread over two cores.
     assert strongest["answers/s"] >= 25 or 2 * 1000 / strongest["CPU ms"] >= 25

@@ -25,7 +25,7 @@ from tests.cluster.stand_in import BUCKET, Cluster, logs, output, reached, tries
 pytestmark = pytest.mark.cluster
 REGISTRY = f"s3://{BUCKET}/registry"
 PROJECT, DOMAIN, VERSION = "flytesnacks", "development", "v1"
-# All puzzles have one solution, which a policy that knows most of it learns in an epoch: the gate surely says yes.
+# All puzzles have the same solution, which a policy that knows most of it learns in an epoch.
 SOLUTION = "1234341221434321"
 NIGHTLY = {
     "name": "nightly",
@@ -45,7 +45,8 @@ NIGHTLY = {
     "evaluation": {"sampler": {"steps_per_block": 4}},
     "judge": {"resamples": 100, "confidence": 0.8},
 }
-FIRST, SECOND, THIRD = (datetime(2026, 11, day, 2, tzinfo=UTC) for day in (24, 26, 27))
+# The days draw seeds and problems. On the first two a policy gains 25 points and more, which the gate finds clear.
+FIRST, SECOND, THIRD = (datetime(2026, 11, day, 2, tzinfo=UTC) for day in (22, 23, 24))
 MONDAY = datetime(2026, 11, 30, 14, tzinfo=UTC)
 
 Write = Callable[[str, dict[str, Any]], Path]
