@@ -41,7 +41,7 @@ BLANKS = re.compile(r"\s+")
 
 # Commands that say the same, and those that say nothing.
 SAME = {
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "sfrac"), r"\frac"),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "sfrac", "nicefrac"), r"\frac"),
     **{"leq": r"\le", "leqslant": r"\le", "geq": r"\ge", "geqslant": r"\ge", "neq": r"\ne", "lt": "<", "gt": ">"},
     **{"varnothing": r"\emptyset", "dbinom": r"\binom", "tbinom": r"\binom", "varepsilon": r"\epsilon"},
     **{"varphi": r"\phi", "vartheta": r"\theta", "degree": r"^\circ", "deg": r"^\circ"},

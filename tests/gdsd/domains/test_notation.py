@@ -24,6 +24,7 @@ from tasks.gdsd.errors import DataError
         ("\N{RIGHT-TO-LEFT OVERRIDE}36", "\N{RIGHT-TO-LEFT OVERRIDE}36"),
         ("\N{FULLWIDTH DIGIT ONE}", "\N{FULLWIDTH DIGIT ONE}"),
         (r"\left( 1,\ \dfrac{1}{2} \right)", r"( 1, \frac{1}{2} )"),
+        (r"\nicefrac{1}{2}", r"\frac{1}{2}"),
         (r"\left|x\right|", r"\lvert x\rvert "),
         (r"**$\boxed{5.}$**.", "5"),
         (r"\( 5 \).", "5"),

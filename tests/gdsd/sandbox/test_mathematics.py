@@ -117,10 +117,18 @@ KINDS = {
         10\text{ m east} !! 10\text{ m}
         5,000,000 == 5 million dollars
         5 !! 5 million
+        7 !! 7\text{ halves}
+        7 !! 7\text{ tenths}
+        7\text{ hundredths} !! 7
+        7 !! 7\text{ factorial}
+        7\text{ tenths} == 7\text{ tenths}
         \$18.50 == 18.5
         18 == 18$
         \$18 == 18 dollars
         \$18 !! 18\text{ cents}
+        18\text{ cents} == 18¢
+        18\text{ cents} == 18\text{¢}
+        \$18 !! 18¢
         \$5 !! €5
         90^\circ == 90
         90 == 90°
@@ -129,6 +137,9 @@ KINDS = {
         90^\circ !! \frac{\pi}{2}
         20^\circ\text{C} == 20°C
         20^\circ\text{C} !! 20°F
+        20^\circ\text{C} == 20\text{ degrees Celsius}
+        20^\circ\text{C} !! 20\text{ degrees Fahrenheit}
+        20^\circ\text{F} == 20 degrees fahrenheit
         4^{\text{th}} == 4
     """,
     "times, ratios and bases": r"""
@@ -140,6 +151,9 @@ KINDS = {
         3:00\text{ PM} == 3 p.m.
         3:00\text{ PM} !! 3\text{ AM}
         3\text{ PM} !! 3
+        0:15 == 12:15\text{ AM}
+        12:15\text{ AM} == 00:15
+        0:15 !! 12:15\text{ PM}
         3 !! 3:00
         4:30 !! 2:15
         2:3 == 4:6
@@ -150,6 +164,9 @@ KINDS = {
         1011_2 == 1011_{\text{two}}
         1011_2 == 1011
         1011_2 == 1011 (base 2)
+        1011_2 == 1011_{\text{base }2}
+        1011_2 == 1011_{\text{base two}}
+        1011_2 !! 1011_{\text{base }3}
         1011_2 !! 1011_3
         1011_2 !! 11
         1011_2 !! 11_{10}

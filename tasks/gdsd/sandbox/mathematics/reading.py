@@ -24,9 +24,9 @@ NAMED = {
     **{r"\{\}": sympy.S.EmptySet, "all real number": REALS, "all real": REALS},
 }
 UPRIGHT = frozenset("mgslLhNWJVKCF")  # units of one letter, where they stand in `\mathrm{}`
-CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£"}
+CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£", "¢": "cent"}
 BASE = re.compile(
-    r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
+    r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?(?:base-?\}?)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
 )
 CLOCK = re.compile(r"([0-9]{1,2})(?::([0-5][0-9])(?::([0-5][0-9]))?)?(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
 
@@ -293,7 +293,7 @@ def _clock(match: re.Match[str]) -> Clock | None:
         return None
     ratio = None if half else Ratio(tuple(map(sympy.Integer, (part for part in match.groups()[:3] if part))))
     seconds = (hours % 12) * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0)
-    return Clock(seconds, "p" if hours > 12 else half, ratio)
+    return Clock(seconds, "p" if hours > 12 else half if hours else "a", ratio)
 
 
 def _quantity(parts: list[str]) -> Node:

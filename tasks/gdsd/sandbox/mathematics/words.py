@@ -27,9 +27,12 @@ SPELLINGS = {
     "km/h": "kph kmph kmh",
     "rad": "radian",
     "degree": "deg",
+    "c": "celsius centigrade",
+    "f": "fahrenheit",
     "dollar": "usd buck",
     "euro": "eur €",
     "£": "gbp",
+    "cent": "¢",
     "percent": "pct percentage %",
     "am": "a.m",
     "pm": "p.m",
@@ -45,7 +48,9 @@ CHANGES = """
 or and either neither not no if when for where except
 more less fewer than at least most about approximately around above below over under before after ago to
 approx roughly nearly almost
-plus minus negative half third quarter squared cubed mod remainder base
+plus minus negative squared cubed doubled halved tripled factorial mod remainder base
+half halve third quarter fourth fifth sixth seventh eighth ninth tenth twelfth sixteenth twentieth
+hundredth thousandth millionth
 north south east west up down left right am pm noon midnight ad bc ce bce
 """
 TELLING = frozenset(CHANGES.split())
