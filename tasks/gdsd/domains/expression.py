@@ -38,10 +38,12 @@ WORD = re.compile(r"[A-WYZa-wyz]")  # x may be a sign
 
 # Unicode's other signs for the operations, and what says nothing about the value.
 SIGNS = str.maketrans(
-    dict.fromkeys("xX\u00b7\u00d7\u2022\u2217\u2219\u22c5\u2715\u2716\uff0a", "*")
+    dict.fromkeys("xX\u00b7\u00d7\u2022\u2217\u2219\u22c5\u2715\u2716\u2a2f\uff0a", "*")
     | dict.fromkeys("\u00f7\u2044\u2215\u2797\uff0f", "/")
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\u2796\uff0d", "-")
     | {"\u2795": "+", "\uff0b": "+", "\uff08": "(", "\uff09": ")", "\uff1d": "="}
+    | dict.fromkeys("\u2018\u2019", "'")
+    | dict.fromkeys("\u201c\u201d", '"')
     | dict.fromkeys("$`", " ")
 )
 COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)

@@ -165,6 +165,12 @@ WRITTEN = {
     "rows in parentheses": "\n".join(f"Row ({row}): {cells}" for row, cells in enumerate(ROWS, 1)),
     "lines with a colon": "\n".join(f"{row}: {cells}" for row, cells in enumerate(ROWS, 1)),
     "places": ", ".join(f"r{cell // 4 + 1}c{cell % 4 + 1} = {digit}" for cell, digit in enumerate(SOLUTION)),
+    "places in parentheses": "\n".join(f"({cell // 4 + 1}, {cell % 4 + 1}): {SOLUTION[cell]}" for cell in range(16)),
+    "indices": "\n".join(f"grid[{cell // 4}][{cell % 4}] = {SOLUTION[cell]}" for cell in range(16)),
+    "a chess board's places": "\n".join(f"{'ABCD'[cell // 4]}{cell % 4 + 1} = {SOLUTION[cell]}" for cell in range(16)),
+    "cells in brackets": "".join(f"[{digit}]" for digit in SOLUTION),
+    "JSON with numbers for keys": '{"1": [1,2,3,4], "2": [3,4,1,2], "3": [2,1,4,3], "4": [4,3,2,1]}',
+    "bold numbers of lines": "\n".join(f"  **{row}.** {cells}" for row, cells in enumerate(ROWS, 1)),
 }
 
 
