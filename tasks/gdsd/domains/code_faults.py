@@ -23,6 +23,8 @@ from tasks.gdsd.sandbox.host import MIB
 
 TEXT_BYTES = 256  # of memory to compile a character of lists of numbers; more for the densest texts
 PYTHON_MIB, NUMPY_MIB = 32, 128  # of address space, measured
+# Methods that change a list, set or dictionary and return None.
+IN_PLACE = {"add", "append", "clear", "discard", "extend", "insert", "remove", "reverse", "sort", "update"}
 
 
 def memory_of(task: Tests) -> int:
@@ -83,8 +85,8 @@ def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) ->
         )
     if method := next(_methods(test, name), None):
         return (
-            f"the test {text!r:.80} uses {method!r} of what {name!r} returns, which no value that crosses has; a test "
-            "should call a function, and no method of an object"
+            f"the test {text!r:.80} uses {method!r} of what {name!r} returns, which no value that crosses has, or "
+            "which only changes it; a test should call a function, and no method of an object"
         )
     if _awaited(test, name):
         return f"the test {text!r:.80} awaits {name!r}, but coroutines do not cross to the tests"
@@ -118,25 +120,31 @@ def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]
 
 
 def _idle(test: ast.Module, name: str) -> bool:
-    """Whether a test only calls or prints, or has a `check` that does nothing with the function."""
+    """Whether a test only calls, keeps or prints, or has a `check` that does nothing with the function."""
     for node in test.body:
         if isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args:
             return not any(calls(part, node.args.args[0].arg) for part in node.body)
-    return all(
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Name)
-        and node.value.func.id in {name, "print"}
-        for node in test.body
-    )
+    for node in test.body:
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                continue
+            case ast.Expr(value=value) | ast.Assign(targets=[ast.Name()], value=value):
+                match value:
+                    case ast.Call(func=ast.Name(id=called)) if called in {name, "print"}:
+                        continue
+        return False
+    return True
 
 
 def _methods(test: ast.AST, name: str) -> Iterator[str]:
-    """What a test takes of the results of the function, and no value that crosses has, as in `Solution().sum(1)`."""
+    """What a test takes of the results of the function, and no value that crosses has, as in `Solution().sum(1)`.
+
+    Nor would a test change a result that nothing holds, so `Solution().add(1)` means no set.
+    """
     for node in ast.walk(test):
         match node:
             case ast.Attribute(value=ast.Call(func=ast.Name(id=one)), attr=attribute) if one == name:
-                if attribute not in _attributes():
+                if attribute not in _attributes() - IN_PLACE:
                     yield attribute
 
 
@@ -156,8 +164,8 @@ def _awaited(test: ast.Module, entry_point: str) -> bool:
                 return True
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id="asyncio")), args=[ast.Call(func=ast.Name(id=name)), *_]
-            ):
-                return name == entry_point
+            ) if name == entry_point:
+                return True
     return False
 
 

@@ -182,16 +182,32 @@ def _decorators(node: ast.stmt) -> list[ast.expr]:
 def _interface(problem: str, tests: Sequence[str], entry_point: str, solution: str) -> str:
     """What tells an answer how it will be called: the first of several asserts, or the function's name.
 
-    A lone test, and one that is more than an assert, stays hidden: an answer could be made of what it expects.
+    A lone test, and one that is more than an assert, stays hidden: an answer could be made of what it expects. So does
+    one that shares values or helpers with another test: they may hold what that one expects.
     """
     first = parse(tests[0])
     body = first.body if isinstance(first, ast.Module) else []
     asserts = sum(isinstance(node, ast.Assert) for statement in body for node in ast.walk(statement))
-    if len(tests) > 1 and asserts == 1 and isinstance(body[-1], ast.Assert):
+    given = _meanings(tests[0])
+    shared = any(given & _meanings(other) for other in tests[1:] if given)
+    if len(tests) > 1 and asserts == 1 and isinstance(body[-1], ast.Assert) and not shared:
         return "" if tests[0].strip() in problem else SHOWN + tests[0].strip()
     if f"{entry_point}(" in problem:
         return ""
     return f"{NAMED}{entry_point}.{_arguments(tests, entry_point, solution)}"
+
+
+def _meanings(test: str) -> set[str]:
+    """The statements of a test that give its names more than a constant, without those that a later one replaces."""
+    tree, lines = parse(test), test.split("\n")
+    last: dict[str, str] = {}
+    for node in tree.body if isinstance(tree, ast.Module) else []:
+        match node:
+            case ast.Assign(value=ast.Constant()) | ast.AnnAssign(value=ast.Constant()):
+                last |= dict.fromkeys(bound(node), "")
+            case ast.Assign() | ast.AnnAssign() | ast.FunctionDef() | ast.ClassDef():
+                last |= dict.fromkeys(bound(node), "\n".join(lines[node.lineno - 1 : node.end_lineno]))
+    return {*last.values()} - {""}
 
 
 def _arguments(tests: Sequence[str], entry_point: str, solution: str) -> str:

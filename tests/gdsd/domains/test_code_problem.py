@@ -90,12 +90,18 @@ def test_a_list_written_as_json_is_a_list() -> None:
         ({"tests": ["assert add(sorted, [2, 1]) == [1, 2]"]}, "passes the builtin 'sorted'"),
         ({"tests": ["import asyncio\nassert asyncio.run(add(1, 2)) == 3"]}, "awaits 'add'"),
         ({"tests": ["async def test():\n    assert await add(1, 2) == 3\ntest().send(None)"]}, "awaits 'add'"),
+        (
+            {"tests": ["import asyncio\nasync def test():\n    assert await add(1, 2) == 3\nasyncio.run(test())"]},
+            "awaits 'add'",
+        ),
         ({"tests": ["assert callable(add)"]}, "never calls 'add'"),
         ({"tests": ["assert add.__name__ == 'add'"]}, "never calls 'add'"),
         ({"tests": ["print(add(1, 2))"]}, "checks nothing"),
         ({"tests": ["add(1, 2)"]}, "checks nothing"),
+        ({"tests": ["import math\nx = add(1, math.pi)\nprint(add(x, 2))"]}, "checks nothing"),
         ({"tests": ["def check(candidate):\n    assert True\ncheck(add)"]}, "checks nothing"),
         ({"tests": ["assert add().sum(1, 2) == 3"]}, "uses 'sum' of what 'add' returns"),
+        ({"tests": ["assert add().add(1, 2) == 3"]}, "uses 'add' of what 'add' returns"),
         ({"tests": ["x = [3]\nadd(x, 4)\nassert x == [3, 4]"]}, "made of its arguments"),
         ({"tests": ["import pytest\nwith pytest.raises(ValueError):\n    add(1)"]}, "the tests import pytest, which"),
         ({"setup": "from scipy.stats import norm, t\nimport pandas as pd, os.path"}, "import pandas, scipy, which"),
@@ -165,6 +171,7 @@ def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
 
 
 FIRST = "assert double(21) == 42"
+HELPED = "assert double", "assert 0 < double"
 NEXT = "assert double(1) == 2\nassert double(\n    5\n) == 10"
 
 
@@ -197,6 +204,13 @@ NEXT = "assert double(1) == 2\nassert double(\n    5\n) == 10"
         ),
         ("for x in [(1,), (2,)]:\n    assert double(*x) == 2 * x[0]", None, "It takes 2 arguments."),
         (["try:\n    double()\nexcept TypeError:\n    pass", FIRST], 2, "\n\nName the function double."),
+        (f"right = {{1: 2, 5: 10}}\n{FIRST}\nassert double(5) == right[5]", 2, "It takes 1 argument."),
+        ([f"def right(x):\n    return x + x\n{test}(4) == right(4)" for test in HELPED], 2, "It takes 1 argument."),
+        (
+            [f"pair = [{x}]\nassert double(pair) == [{2 * x}]" for x in (3, 4)],
+            2,
+            "pair = [3]\nassert double(pair) == [6]",
+        ),
     ],
 )
 def test_one_assert_is_shown_and_nothing_that_an_answer_could_be_made_of(
