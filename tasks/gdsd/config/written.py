@@ -33,6 +33,7 @@ SCALARS = (
     (f"{TAG}int", re.compile("[-+]?(0|[1-9][0-9_]*)$"), list(f"-+{DIGITS}")),
     (f"{TAG}float", FLOAT, list(f"-+.{DIGITS}")),
 )
+PATTERNS = {tag: pattern for tag, pattern, _ in SCALARS if tag in KINDS}
 REFUSED = {
     "!flag": "is a truth value to some programs and a text to others; write true or false, or put it in quotes",
     "!octal": "is octal to some programs and decimal to others; leave out the leading zeros, or put it in quotes",
@@ -60,6 +61,12 @@ class _Loader(yaml.SafeLoader):
         """Refuses a scalar on which programs differ."""
         raise _refusal(f"`{node.value}` {REFUSED[node.tag]}", node)
 
+    def tagged(self, node: ScalarNode) -> object:
+        """Makes null, a truth value or a number; what has such a tag has to look like it without the tag too."""
+        if not PATTERNS[node.tag].match(str(self.construct_scalar(node))):
+            raise _refusal(f"`{node.value}` is not what its tag !!{node.tag.removeprefix(TAG)} says", node)
+        return yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+
 
 class _Dumper(yaml.SafeDumper):
     """Puts quotes around texts that other programs, or the loader, would take for something else."""
@@ -69,6 +76,8 @@ _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {kind: yaml.SafeLoader.yaml_constructors[kind] for kind in (*KINDS, None)}
 for tag, pattern, beginnings in SCALARS:
     _Loader.add_implicit_resolver(tag, pattern, beginnings)
+for tag in PATTERNS:
+    _Loader.add_constructor(tag, _Loader.tagged)
 for tag in REFUSED:
     _Loader.add_constructor(tag, _Loader.refuse)
 _Dumper.add_implicit_resolver(f"{TAG}float", FLOAT, list(f"-+.{DIGITS}"))

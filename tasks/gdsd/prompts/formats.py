@@ -21,6 +21,7 @@ NEAR = 30  # characters that an error quotes
 DIGITS = 4000  # of a whole number
 FIELD = 1 << 26  # characters of one CSV cell; a quote that is never closed makes one of the rest of the file
 ENCODING = "utf-8-sig"  # spreadsheets begin a file with a byte order mark
+SPACED = re.compile(r' +".*"', re.DOTALL)  # a CSV cell whose quotes some programs take for marks, and others for text
 SPACE = re.compile(r"[ \t\r\n]*")
 # What files are taken for by their first bytes: also downloads that went wrong, and those that still have to be opened.
 BEGINNINGS = {
@@ -222,6 +223,8 @@ def _csv(path: Path, wanted: Collection[str]) -> Rows:
             begun = reader.line_num + 1
             for fields in reader:
                 if len(fields) == len(header):
+                    if spaced := next((fields[at] for at in places.values() if SPACED.fullmatch(fields[at])), None):
+                        raise DataError(f"line {begun}: a space stands before the quote of {spaced!r:.60}; remove it")
                     rows.append({name: fields[place] or None for name, place in places.items()})
                 elif fields:  # a blank line has none
                     odd.append(f"line {begun} has {len(fields)}, {','.join(fields)!r:.60}")

@@ -11,6 +11,7 @@ from tasks.gdsd.domains.answers import WORDS
 
 Run = tuple[str, ...]  # of `WORDS` words
 NEARLY_ALL = 0.8  # share of a set's problems that have an instruction, where there is one
+PUNCTUATION = ".,:;!?\"'()[]"  # around a word it says nothing
 FEW = 5  # problems that share it at least; what fewer share may be one problem in several versions
 
 
@@ -31,7 +32,7 @@ def features(domain: Domain, *sets: Sequence[str]) -> Callable[[str], frozenset[
 
     def bare(text: str) -> str:
         words = text.casefold().split()
-        told = {place + step for place, run in enumerate(_runs(words)) if run in instruction for step in range(WORDS)}
+        told = {place + step for place, run in enumerate(_runs(text)) if run in instruction for step in range(WORDS)}
         return " ".join(word for place, word in enumerate(words) if place not in told) or text
 
     def found(text: str) -> frozenset[str]:
@@ -46,11 +47,13 @@ def _shared(texts: Iterable[str]) -> set[Run]:
     """Returns the runs of words that nearly all of a set's different texts have."""
     different = set(texts)
     least = max(FEW, NEARLY_ALL * len(different))
-    counts = Counter(run for text in different for run in set(_runs(text.casefold().split())))
+    counts = Counter(run for text in different for run in set(_runs(text)))
     return {run for run, count in counts.items() if count >= least}
 
 
-def _runs(words: Sequence[str]) -> Iterable[Run]:
+def _runs(text: str) -> Iterable[Run]:
+    """Returns the runs of a text's words, without regard to letter case and to the punctuation around a word."""
+    words = [word.strip(PUNCTUATION) for word in text.casefold().split()]
     return zip(*(words[first:] for first in range(WORDS)), strict=False)
 
 

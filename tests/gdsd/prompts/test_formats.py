@@ -61,6 +61,11 @@ ROWS: dict[str, tuple[str, str, list[Row]]] = {
     "old Macintosh lines": ("p.csv", "question,answer\rq,a\rq,b\r", pairs("a", "b")),
     "index of pandas": ("p.csv", ",question,answer,\n0,q,a,\n1,q,b,\n", pairs("a", "b")),
     "unused columns of one name": ("p.csv", "note,question,note,answer\n1,q,2,a\n", pairs("a")),
+    "quotes inside of a text": (
+        "p.csv",
+        'question,answer\nq,A 5" nail or a "6"\nq, 7"\n',
+        [{"question": "q", "answer": 'A 5" nail or a "6"'}, {"question": "q", "answer": ' 7"'}],
+    ),
     "what looks like something else": (
         "p.csv",
         'question,answer\nq,007\nq,NA\nq,null\nq,None\nq,nan\nq,True\nq,1e5\nq,2024-01-01\nq, a \nq,\nq,""\n',
@@ -87,6 +92,11 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
         f"begins in line 2: unexpected end of data.* {QUOTE}",
     ),
     "quotes with backslashes": ("p.csv", 'question,answer\n"say \\"q\\"",a\n', f"line 2: .*{QUOTE}"),
+    "space before a quote": (
+        "p.csv",
+        'question,answer\nq,a\n"How\nmany?", "5"\n',
+        """line 3: a space stands before the quote of ' "5"'; remove it""",
+    ),
     "columns of one name": ("p.csv", "question,answer,answer\nq,a,b\n", "column 'answer' occurs more than once"),
     "semicolons": ("p.csv", '"question";"answer"\nq;1,5\n', "separated by ';'; save it with commas"),
     "tabs": ("p.csv", "question\tanswer\nq\ta\n", r"separated by '\\t'; save it with commas"),

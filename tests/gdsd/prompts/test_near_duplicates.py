@@ -97,6 +97,8 @@ def test_an_instruction_is_found_wherever_it_stands() -> None:
     found = features(DOMAIN, framed)
     assert found(framed[7]) == shingles("problem 7. 7 and 7?")
     assert nearest(framed[:4], framed[4:], found, 0.1) == [None] * 4
+    copy = framed[7].replace("step by step", '"step by step",').replace("marks.", "marks:").upper()
+    assert nearest([copy], framed, features(DOMAIN, framed, [copy]), 1.0) == [7]
 
 
 def test_code_is_compared_without_the_test_that_is_shown() -> None:

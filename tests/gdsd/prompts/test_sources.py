@@ -278,6 +278,9 @@ def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"row 0: column 'answer' is missing; say by prompts.columns which of q, a it"):
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q"})
     assert read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q", "answer": "a"})
+    odd: list[Row] = [{"question,answer": "1,2", "\ufeffquestion": "1 + 1?", " a": "2", "the answer": "2"}]
+    with pytest.raises(DataError, match=r"has the columns 'question,answer', '\\ufeffquestion', ' a', the answer, but"):
+        read("gsm8k", odd, tmp_path / "p.jsonl")
 
 
 @pytest.mark.parametrize("names", [["question", "answer"], ["problem", "reference"]], ids="-".join)
