@@ -26,6 +26,8 @@ from tasks.gdsd.sandbox.guest import math_worker
 logger = logging.getLogger(__name__)
 
 WORKER = Path(math_worker.__file__)  # by import, so that the file travels with a remote run
+# How pandas and spreadsheets write that there is nothing.
+MISSING = {"nan", "n/a", "null", "#n/a", "#ref!", "#value!", "#name?", "#num!", "#null!", "#div/0!"}
 LENGTH = 500  # characters of an answer's expression; the longest of MATH's own has about 150
 START_SECONDS = 120.0  # for the imports of a worker, on a busy machine
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")  # and no credentials
@@ -106,6 +108,8 @@ class Math(Domain):
         answer = row.get("answer")
         unsaid = answer is None or (not str(answer).strip() and "solution" in row)
         column = "solution" if unsaid else "answer"
+        if unsaid and "answer" in row and "solution" not in row:
+            raise DataError("answer is null, and there is no column 'solution' that could have it")
         text = "" if row[column] is None else notation.text_of(row[column], column)
         reference = answers.boxed(re.sub(r"\\boxed\s+([^\s{}$]+)", r"\\boxed{\1}", text))  # older rows have `\boxed 5`
         if reference is None and column == "answer":
@@ -125,6 +129,8 @@ class Math(Domain):
             return "the problem is empty"
         if len(reference) > LENGTH:
             return f"the reference has {len(reference)} characters, more than {LENGTH}"
+        if reference.strip().casefold() in MISSING:
+            return f"the reference {reference!r} is how programs write that a value is missing"
         wanted = notation.plain(reference)
         match self._compared([(wanted, wanted)])[wanted, wanted]:
             case None:

@@ -21,6 +21,9 @@ NEAR = 30  # characters that an error quotes
 DIGITS = 4000  # of a whole number
 FIELD = 1 << 26  # characters of one CSV cell; a quote that is never closed makes one of the rest of the file
 ENCODING = "utf-8-sig"  # spreadsheets begin a file with a byte order mark
+# No text has them. Before the letters of a command of LaTeX, tabs and ends of lines are its first letter too.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|\t(?=ext\{|heta|imes|frac|riangle)|\r(?=ight|ho)|\n(?=eq\b|abla)")
+CONTROL_REMEDY = r"in JSON a backslash is written twice, as in \\frac"
 SPACED = re.compile(r' +".*"', re.DOTALL)  # a CSV cell whose quotes some programs take for marks, and others for text
 SPACE = re.compile(r"[ \t\r\n]*")
 # What files are taken for by their first bytes: also downloads that went wrong, and those that still have to be opened.
@@ -98,8 +101,9 @@ def foreign(value: object) -> str | None:
             case None | bool() | int():
                 continue
             case str() as text:
-                if "\0" in text:
-                    return "a text with a NUL character"
+                if control := CONTROL.search(text):
+                    near = text[max(control.start() - 8, 0) : control.end() + 8]
+                    return f"a text with the control character {control[0]!r}, in {near!r}; {CONTROL_REMEDY}"
                 try:
                     text.encode()
                 except UnicodeEncodeError:

@@ -69,8 +69,13 @@ def _refusal(positions: int, names: list[str], counts: dict[int, int], unread: l
         listing = "".join(unread[:EXAMPLES])
         said.append(f"{len(unread)} of {len(names)} {room.problems} prompts cannot be read:{listing}\n")
     if room.unusable == "refuse":
-        said.append(f"Leave such problems out by {room.section}.unusable: drop,")
+        remedies = [f"leave such problems out by {room.section}.unusable: drop"]
     else:
-        said.append(f"Without them {kept} are left, but at least {room.least} are needed. Give more problems,")
-    said.append(f"lower {room.section}.domain.shots or {room.sampler}.length, or take a model with more positions.")
+        said.append(f"Without them {kept} are left, but at least {room.least} are needed.")
+        remedies = ["give more problems"]
+    if over:
+        remedies.append(f"lower {room.section}.domain.shots or {room.sampler}.length")
+    remedies.append(f"take a model {'with more positions' if over else 'that can read them'}")
+    first, *rest = remedies
+    said.append(f"{first[0].upper()}{first[1:]}{''.join(f', {one}' for one in rest[:-1])}, or {rest[-1]}.")
     return " ".join(said)

@@ -264,4 +264,5 @@ def test_faults_are_named(domain: Math) -> None:
     assert "is empty" in str(domain.fault(" ", "5"))
     assert "501 characters, more than 500" in str(domain.fault("How much?", "5" * 501))
     assert "says nothing" in str(domain.fault("How much?", " . "))
+    assert "a value is missing" in str(domain.fault("How much?", "N/A"))
     assert "not found equal to itself" in str(Math(MathConfig(seconds=0.2)).fault("How much?", BOMB))

@@ -194,7 +194,10 @@ def test_parquet_gives_python_values_of_wanted_columns(tmp_path: Path) -> None:
         (datetime.date(2024, 1, 1), "a value of type date"),
         ([{"a": (1, 2)}], "a value of type tuple"),
         (float("nan"), "nan, which is no number"),
-        ("a\0b", "NUL character"),
+        ("a\0b", r"control character '\x00'"),
+        ("Find $\frac{1}{2}$ of 4.", "in JSON a backslash is written twice"),  # "\frac" in JSON
+        ("for \times 2", "control character"),
+        ("a\neq b", "control character"),
         ({"a": ["\ud83d"]}, "half a character"),
         (formats.DECODER.decode("3.14159265358979323846"), "more digits than are kept; write it as a text"),
         (formats.DECODER.decode("1e400"), "more digits than are kept"),
