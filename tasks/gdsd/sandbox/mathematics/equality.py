@@ -6,8 +6,8 @@ from itertools import product
 
 import sympy
 
-from tasks.gdsd.sandbox.mathematics import words
 from tasks.gdsd.sandbox.mathematics.reading import (
+    Choice,
     Clock,
     Group,
     Named,
@@ -61,6 +61,12 @@ class Comparison:
                 return self.sets(one, other) if stated is None else self.same(one, stated)
             case Value(), Value():
                 return self.values(one, other)
+            case Choice(), Choice():
+                return one.letter == other.letter and one.said == other.said
+            case Choice(), Words():
+                return other.text == one.letter
+            case Words(), Choice():
+                return self.same(other, one)
             case Words(), Words():
                 return one.text == other.text and not (one.letters and other.letters)
             case Numeral(), Value():
@@ -94,7 +100,7 @@ class Comparison:
         """Whether two values are equal; one may leave the unit out, and a percent is a unit or a hundredth."""
         if one.unit == other.unit:
             return self.terms(one.term, other.term)
-        if one.glued or other.glued or (one.unit and other.unit) or words.telling(one.unit or other.unit):
+        if one.kept or other.kept or (one.unit and other.unit):
             return False
         if self.terms(one.term, other.term):
             return True
@@ -157,9 +163,10 @@ class Comparison:
         return not left
 
     def single(self, group: Group, thing: Node) -> bool:
-        """A set of one thing is that thing, and a tuple may stand for a matrix of one row or column."""
-        if len(group.items) == 1:
-            return self.same(group.items[0], thing)
+        r"""A set of one thing is that thing, as is `\frac25 or 0.4`; a tuple may be a matrix of one row or column."""
+        first = group.items[0]
+        if len(group.items) == 1 or (group.joined == "or" and all(self.same(first, item) for item in group.items)):
+            return all(self.same(item, thing) for item in group.items)
         if not isinstance(thing, Value) or not isinstance(thing.term, sympy.MatrixBase):
             return False
         entries = tuple(Value(entry) for entry in thing.term.flat())

@@ -19,6 +19,8 @@ UNIT = re.compile(  # behind a number, and before an exponent, a sign between th
     r"(?=\s*(?:[\^,;)\]0-9]|$|\\text))"
 )
 HALF = re.compile(r"([ap])\.m\b")
+FEET = re.compile(r"([0-9][^']*)'(?!') ?")
+INCHES = re.compile(r"([0-9][^']*?) ?(?:''|\")")
 IN_BASE = re.compile(r"(?<!\{)(?<!\{ )\((base [0-9a-z]+)\)")
 ORDINAL = re.compile(r"\^\s*\{?\s*(\\text\s*\{(?:st|nd|rd|th)\})\s*\}?")
 SCALE = re.compile(r"(\^\s*\{?\s*\\circ\s*\}?)\s*([CFK])(?![A-Za-z])")  # 20^\circ C
@@ -35,6 +37,18 @@ def without_commas(text: str) -> str:
         return match[0] if pair else match[0].replace(",", "")
 
     return GROUPED.sub(joined, text)
+
+
+def measured(text: str) -> str:
+    r"""Writes out the marks of feet and inches, as in 5'10''; behind letters and degrees a mark says another thing."""
+    if not re.search(r"['\"]", text) or re.search(r"(?<!\\)\b[A-Za-z]|_|\\circ", text):
+        return text
+    feet = FEET.match(text)
+    rest = text[feet.end() :] if feet else text
+    inches = INCHES.fullmatch(rest)
+    if rest and not inches:
+        return text
+    return (f"{feet[1]}\\text{{ ft }}" if feet else "") + (f"{inches[1]}\\text{{ in}}" if inches else "")
 
 
 def marked(text: str) -> str:

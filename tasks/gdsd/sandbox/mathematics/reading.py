@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from tasks.gdsd.sandbox.mathematics import terms, words
-from tasks.gdsd.sandbox.mathematics.marking import JOINING, PHRASE, marked, without_commas
+from tasks.gdsd.sandbox.mathematics.marking import JOINING, PHRASE, marked, measured, without_commas
 from tasks.gdsd.sandbox.mathematics.terms import CLOSE, DEGREE, OPEN, Unreadable
 
 RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"])
@@ -28,6 +28,14 @@ CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£", "¢": "cent"}
 BASE = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?(?:base-?\}?)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
 )
+# `Option A`, `Option (A): 5`, `(A) 5`, `A) 5` and `A. 5`; but A + 5 and (A)5 may be formulas.
+CHOICE = re.compile(
+    r"(?:(?i:option|choice) \(?(?P<named>[A-J])\)?[.:]?|\((?P<marked>[A-J])\):?|(?P<dotted>[A-J])[.)])"
+    r"(?P<said>(?:(?<!\w) +[\w\\$].*)?)"
+)
+HEDGES = re.compile(
+    r"(?<![A-Za-z\\])(?:[A-J]|(?i:or|and|nor|not|neither|either|but|except|unless|if|wrong|false|incorrect))(?![A-Za-z])"
+)
 CLOCK = re.compile(r"([0-9]{1,2})(?::([0-5][0-9])(?::([0-5][0-9]))?)?(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
 
 
@@ -37,7 +45,7 @@ class Value:
 
     term: sympy.Expr
     unit: str = ""
-    glued: bool = False  # as in 5m, which is a unit only beside one, and else a product
+    kept: bool = field(compare=False, default=False)  # may the unit not be left out, as in 7 twice
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,14 @@ class Words:
 
     text: str
     letters: bool = False  # bare ones, as AB, which are words only beside such as are: AB is not ab
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The letter of a choice, and what stands behind it: `(A) 5`."""
+
+    letter: str
+    said: Words | None
 
 
 @dataclass(frozen=True)
@@ -105,13 +121,14 @@ class Relation:
     signs: tuple[str, ...]
 
 
-Node = Value | Words | Named | Numeral | Clock | Ratio | Group | Operation | Relation
+Node = Value | Words | Choice | Named | Numeral | Clock | Ratio | Group | Operation | Relation
 
 
 def readings(text: str) -> list[Node]:
     """Returns every way to read a plain text; none where it is empty."""
     if not text.strip():
         return []
+    text = measured(text)
     written = [marked(without_commas(text)), marked(text)]
     letter = re.fullmatch(r"(.*(?:[0-9}]|\\pi))( ?)([mgslLh])", text)  # `5 m` may be metres, or a product
     if letter:
@@ -121,12 +138,22 @@ def readings(text: str) -> list[Node]:
         with contextlib.suppress(Unreadable):
             read: Node = _list(terms.tokens(way))
             if letter and not letter[2] and way is written[-1] and isinstance(read, Value):
-                read = replace(read, glued=True)
+                read = replace(read, kept=True)  # 5m is a unit only beside one, and else a product
             found.append(read)
+    found += _choice(text)
     bare = PHRASE.fullmatch(text) is not None
     if bare or any(isinstance(node, Value) and node.term.is_Symbol for node in found):
         found.append(Words(words.spoken(terms.TEXT.sub(lambda match: match[1], text)), letters=bare and bool(found)))
     return list(dict.fromkeys(found)) or [_literal(text)]
+
+
+def _choice(text: str) -> list[Node]:
+    """The choice whose letter a text begins with and then tells; nothing where another one may be meant as well."""
+    match = CHOICE.fullmatch(terms.TEXT.sub(lambda words: words[1], text).strip())
+    if match is None or HEDGES.search(match["said"]):
+        return []
+    letter = match["named"] or match["marked"] or match["dotted"]
+    return [Choice(letter.lower(), _literal(match["said"]) if match["said"] else None)]
 
 
 def _literal(text: str) -> Words:
@@ -349,4 +376,6 @@ def _value(parts: list[str], text: str) -> Value:
     if DEGREE in before and not any(part.lstrip("\\") in terms.TRIGONOMETRIC for part in before):
         before = [part for part in before if part != DEGREE]
         unit = f"degree {unit}".strip()
-    return Value(factor * terms.expression(before), unit)
+    term = factor * terms.expression(before)
+    few = term.is_number and bool(abs(term) <= 1)
+    return Value(term, unit, kept=not words.droppable(rest, few) or bool(words.SCALED.search(text)))

@@ -133,7 +133,7 @@ class Descent:
                 self.take()
                 value = _ratio(value, self.signed())
             elif self.starts():
-                if number(self.peek(2 if self.peek() == r"\boxed" else 0)) is not None:
+                if number(self.peek(self.wrapped())) is not None:
                     raise Unreadable("two numbers stand side by side")
                 value = value * self.power()
             else:
@@ -150,6 +150,13 @@ class Descent:
         if part == "|":
             return self.bars == 0
         return bool(part) and part not in CLOSE and part not in ENDS and not part.startswith(r"\end")
+
+    def wrapped(self) -> int:
+        r"""How many tokens stand before what a factor shows: `4{10}` and `4\boxed{10}` look like 410."""
+        ahead = 0
+        while self.peek(ahead) in ("{", r"\boxed"):
+            ahead += 1
+        return ahead
 
     def power(self) -> sympy.Expr:
         value = self.factor()

@@ -34,6 +34,28 @@ SPELLINGS = {
     "£": "gbp",
     "cent": "¢",
     "percent": "pct percentage %",
+    "gal": "gallon",
+    "pt": "pint",
+    "qt": "quart",
+    "cup": "",
+    "tbsp": "tablespoon",
+    "tsp": "teaspoon",
+    "acre": "",
+    "ha": "hectare",
+    "t": "ton tonne",
+    "day": "",
+    "wk": "week",
+    "mo": "month",
+    "unit": "",
+    "point": "",
+    "th": "st nd rd",
+    "n": "newton",
+    "j": "joule",
+    "w": "watt",
+    "v": "volt",
+    "hz": "hertz",
+    "mpg": "",
+    "rpm": "",
     "am": "a.m",
     "pm": "p.m",
     "person": "people",
@@ -43,18 +65,25 @@ SPELLINGS = {
 }
 UNITS = {spelling: unit for unit, line in SPELLINGS.items() for spelling in (unit, *line.split())}
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # Words that change a value, so that an answer may not leave them out.
 CHANGES = """
-or and either neither not no if when for where except
+or and either neither not no if when for where except without
 more less fewer than at least most about approximately around above below over under before after ago to
-approx roughly nearly almost
-plus minus negative squared cubed doubled halved tripled factorial mod remainder base
-half halve third quarter fourth fifth sixth seventh eighth ninth tenth twelfth sixteenth twentieth
-hundredth thousandth millionth
+approx roughly nearly almost only short off out behind ahead ish
+plus minus negative doubled halved tripled quadrupled factorial mod remainder base
+times twice thrice double triple quadruple fold power exponent log reciprocal inverse as many much that
+half halve third quarter fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth
+sixteenth seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth sixtieth hundredth thousandth
+millionth billionth
+tens ones tenfold score gross k mil mln mn bn tn thou lakh crore basis mille
 north south east west up down left right am pm noon midnight ad bc ce bce
 """
-TELLING = frozenset(CHANGES.split())
-SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+TELLING = frozenset(CHANGES.split()) | SCALES.keys()
+PLURALS = frozenset("fish sheep deer dice mice geese teeth cattle".split())  # without an s
+SIZES = frozenset("each total altogether overall old long wide high tall deep thick".split())  # `7 years old`
+RAISED = frozenset(["squared", "cubed"])  # behind a unit
+SCALED = re.compile(r"\b[KMBT]\b")  # thousands to trillions; they are seldom units
 COUNTING = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
 eighteen nineteen twenty
@@ -83,7 +112,7 @@ def unit(text: str) -> str:
         if name in POWERS:
             power = POWERS[name]
             continue
-        if name in ("squared", "cubed") and names:
+        if name in RAISED and names:
             names[-1] += "^2" if name == "squared" else "^3"
             continue
         name = _singular(name)
@@ -101,9 +130,23 @@ def _singular(name: str) -> str:
     return UNITS.get(short, short)
 
 
-def telling(name: str) -> bool:
-    """Whether a unit's name has a word that changes a value."""
-    return any(word in TELLING for word in re.split(r"[ /]", name))
+def droppable(text: str, few: bool) -> bool:
+    """Whether words behind a value only name its unit, so that one side may leave them out.
+
+    Units that are known do, and so do nouns in the plural, as in `red apples` and `cups of water`; behind `few` things,
+    at most one, also in the singular. `twice`, `short` and every other word may change the value.
+    """
+    text = spoken(text).replace("per cent", "percent")
+    counted = re.split(r"\bper\b|/", text)[0].partition(" of ")[0]
+    names = [re.sub(r"\^.*|[.,()]", "", name) for name in counted.split()]
+    said = [*names, *re.split(r"[\s/.,()-]+", text)]
+    if any(word in TELLING or _singular(word) in TELLING for word in said) or RAISED.intersection(names[:1]):
+        return False
+    while names and names[-1] in SIZES | POWERS.keys() | RAISED:
+        names.pop()
+    last = names[-1] if names else ""
+    plural = last in PLURALS or re.fullmatch("[a-z-]{2,}[^siu]s", last) is not None
+    return few or plural or _singular(last) in SPELLINGS or not names
 
 
 def scaled(text: str) -> tuple[int, str]:
