@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
-from tasks.gdsd.domains import answers
+from tasks.gdsd.domains import answers, notation
 
 MOST, DIGITS = 6, 6  # numbers of an expression, and digits of a number
 LENGTH = 200  # characters of an expression; the longest without spare parentheses and spaces has 49
@@ -34,7 +34,6 @@ TOKEN = re.compile(r"[0-9]+|\\\{|\}\{|\S")
 GAP = re.compile(r"(?<=[\\}])\s+(?=\{)")  # in \frac {3} {5}
 UNBRACED = re.compile(r"\\\s*([0-9])\s*([0-9]?)")  # \frac35 or \frac3{5}
 PLAIN = re.compile(r"\s*[0-9(][0-9+\-*/()\s]*")
-WORD = re.compile(r"[A-WYZa-wyz]")  # x may be a sign
 
 # Unicode's other signs for the operations, and what says nothing about the value.
 SIGNS = str.maketrans(
@@ -52,7 +51,7 @@ COMMANDS = (
     | dict.fromkeys(("div",), "/")
     | dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac"), "\\")
     | dict.fromkeys(("boxed", "text", "textbf", "mathbf", "mathrm", "displaystyle", "quad", "qquad"), " ")
-    | dict.fromkeys(("left", "right", "big", "bigl", "bigr", "Big", "Bigl", "Bigr", *"()[],;:! "), " ")
+    | dict.fromkeys(("left", "right", "big", "bigl", "bigr", "Big", "Bigl", "Bigr", *"\\()[],;:! "), " ")
 )
 UNKNOWN = "?"
 EMPHASIS = re.compile(r"(\*\*|__|[*_\"'])(.*)\1", re.DOTALL)
@@ -121,18 +120,19 @@ def parse(text: str) -> Parsed | None:
 def find(text: str, target: int) -> Parsed | None:
     r"""Reads the expression of an answer; None where there is none.
 
-    It may stand in a fence, a box, dollars or asterisks, have the signs of Unicode or LaTeX, a full stop behind it,
-    and the target behind or before an equals sign.
+    It may stand in a fence, a box, dollars or asterisks, have the signs of Unicode or LaTeX, `Answer:` before it, a full
+    stop or semicolon behind it, and the target behind or before an equals sign.
     """
     if PLAIN.fullmatch(text):  # as most answers are
         return parse(text)
     text = text.strip()
-    if len(text) > WRITTEN or (WORD.search(text) and "\\" not in text and answers.FENCE not in text):
-        return None  # too long, or words without a box or a fence
-    text = answers.last_block(text)
+    if len(text) > WRITTEN:
+        return None
+    text = answers.last_block(text).strip()
     box = answers.boxed(text)
     if box is not None and not _is(box, target):  # in `3*5+7 = \boxed{22}` the expression stands before it
         text = box
+    text = notation.unlabelled(text)
     text = COMMAND.sub(lambda match: COMMANDS.get(match[1], UNKNOWN), text).translate(SIGNS)
     text = UNBRACED.sub(lambda match: f"\\{{{match[1]}}}" + (f"{{{match[2]}}}" if match[2] else ""), text)
     text = GAP.sub("", text)
@@ -149,9 +149,9 @@ def _is(text: str, target: int) -> bool:
 
 
 def _bared(text: str) -> str:
-    """Takes emphasis away, and a full stop at the end."""
+    """Takes emphasis away, and a full stop, comma or semicolon at the end."""
     for _ in range(EMPHASES):
-        text = text.strip().rstrip(".")
+        text = text.strip().rstrip(".,; ")
         if (found := EMPHASIS.fullmatch(text)) is None:
             break
         text = found[2]

@@ -15,16 +15,19 @@ DIGITS = 30  # before the point, and after it
 LENGTH = 200  # characters of a number with its signs, as it is written
 MARK = "####"  # stands before the result in the data set's column `answer`
 
-# In the plain form of `notation`: a dollar sign before or after the sign, a number, and `%` or a dollar sign behind.
-# Thousands are in groups of three or not grouped.
+# In the plain form of `notation`, without `\text{}`: a name and its sign of equality, a currency before or after the
+# sign of the number, the number, and a currency or percent behind. Thousands are in groups of three or not grouped.
+MONEY = r"(?:US ?)?\\\$|[€£¥₹]|\\(?:pounds|euro|yen)(?![A-Za-z])|(?:USD|EUR|GBP|JPY|INR)(?![A-Za-z])"
+WORD = r"(?i:(?:US )?dollars?|bucks?|euros?|yen|rupees?|percent|per cent)"
 NUMBER = re.compile(
-    r"(?P<dollar>\\\$)? ?(?P<sign>[-+])? ?(?(dollar)|(?:\\\$)?)(?:"
+    rf"(?:(?:[A-Za-z]|(?i:total)) ?[=:] ?)?(?P<money>{MONEY})? ?(?P<sign>[-+])? ?(?(money)|(?:{MONEY})?) ?(?:"
     r"(?P<decimal>(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30}|(?=\.[0-9]))(?:\.[0-9]{1,30})?)"
     r"|(?:(?P<whole>[0-9]{1,30})(?: |(?=\\)))?(?:(?P<over>[0-9]{1,30}) ?/ ?(?P<under>[0-9]{1,30})"
     r"|\\frac ?(?:\{ ?(?P<top>[0-9]{1,30}) ?\}|(?P<first>[0-9])) ?"
     r"(?:\{ ?(?P<bottom>[0-9]{1,30}) ?\}|(?P<second>[0-9]))))"
-    r" ?(?:\\?%|\\\$)?"
+    rf" *(?:\\?%|{MONEY})? *(?:{WORD})?"
 )
+TEXT = re.compile(r"\\(?:text|mathrm) ?\{([^{}]*)\}")
 
 INSTRUCTION = """\
 Solve the problem. Work it out step by step inside <reasoning> and </reasoning>, then write the result, one number \
@@ -70,8 +73,8 @@ class Gsm8kConfig(DomainConfig):
 class Gsm8k(Domain):
     """Word problems as in GSM8K (arXiv 2110.14168), answered by one number inside `<answer>` tags.
 
-    Part `correctness` is 1 where the tagged text, or its last `\\boxed{}` where it has one, is a number that equals the
-    reference exactly, else 0; part `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` and nothing
+    Part `correctness` is 1 where the tagged text, its last `\\boxed{}` or what stands behind its last `####` is a number
+    that equals the reference exactly, else 0; part `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` and nothing
     around them.
     """
 
@@ -116,7 +119,7 @@ class Gsm8k(Domain):
         """Verifies an answer; numbers are equal as exact fractions, so 0.50 is 1/2 and 12.0 is 12."""
         tagged = answers.tagged(answer) or ""
         box = answers.boxed(tagged)
-        found = number(tagged if box is None else box)
+        found = number(tagged.rpartition(MARK)[2] if box is None else box)
         solved = found is not None and found == number(reference)
         return Verdict(
             parts={"correctness": float(solved), "format": float(answers.well_formed(answer))}, solved=solved
@@ -126,9 +129,10 @@ class Gsm8k(Domain):
 def number(text: str) -> Fraction | None:
     """Reads a text that is one number in ASCII digits, in any way of writing that `notation.plain` and `NUMBER` know.
 
-    A sign of percent or dollars is dropped. None where the text is anything else, or too long.
+    Percent and a currency are dropped. None where the text is anything else, or too long.
     """
-    match = NUMBER.fullmatch(notation.plain(text)) if len(text) <= LENGTH else None
+    flat = TEXT.sub(lambda words: words[1], notation.plain(text)) if len(text) <= LENGTH else ""
+    match = NUMBER.fullmatch(flat.strip())
     if match is None:
         return None
     if match["decimal"] is not None:

@@ -31,7 +31,7 @@ SIGNS = {
     **{"LEFT FLOOR": r"\lfloor", "RIGHT FLOOR": r"\rfloor", "LEFT CEILING": r"\lceil", "RIGHT CEILING": r"\rceil"},
     **{"MATHEMATICAL LEFT ANGLE BRACKET": r"\langle", "MATHEMATICAL RIGHT ANGLE BRACKET": r"\rangle"},
     **{"HORIZONTAL ELLIPSIS": r"\ldots", "MIDLINE HORIZONTAL ELLIPSIS": r"\ldots", "MICRO SIGN": r"\mu"},
-    **{"DIVIDES": "|", "PRIME": "'", "LEFT SINGLE QUOTATION MARK": "'", "RIGHT SINGLE QUOTATION MARK": "'"},
+    **{"DIVIDES": "|", "PRIME": "'", "DOUBLE PRIME": "''", "LEFT SINGLE QUOTATION MARK": "'", "RIGHT SINGLE QUOTATION MARK": "'"},
     **{"LEFT DOUBLE QUOTATION MARK": '"', "RIGHT DOUBLE QUOTATION MARK": '"', "IDEOGRAPHIC FULL STOP": "."},
     **{f"DOUBLE-STRUCK CAPITAL {letter}": rf"\mathbb{{{letter}}}" for letter in "RZQNC"},
 }
@@ -64,9 +64,11 @@ DIGITS = re.compile(
     r"(?<![0-9.,])[0-9]{1,3}(?:(?: ?\{,\} ?(?:\\! ?)?|, ?\\! ?|\\[,!;: ]|\\thinspace ?|~)[0-9]{3})+(?![0-9])"  # 1{,}234
     r"|(?<![0-9.,/^_}] )(?<![0-9.,/^_}])[0-9]{1,3}(?: [0-9]{3})+(?![0-9/]| [0-9])"  # 1 234
 )
+ABOUT = re.compile(r"(?<![A-Za-z0-9.,;)}\]%])~(?= ?[-+]? ?\\?\$? ?[.0-9])")  # ~18 is about 18, but 5~cm has a space
 COMPARED = re.compile(r"<=|>=|(?<![0-9a-z)])!=|\*\*|\^\^|(?<![a-z])\{[:.=]\}")
 PLAINER = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "**": "^", "^^": "^", "{:}": ":", "{.}": ".", "{=}": "="}
 WRAPPERS = (
+    ("```", "```"),
     ("$$", "$$"),
     ("$", "$"),
     (r"\(", r"\)"),
@@ -74,12 +76,23 @@ WRAPPERS = (
     ("**", "**"),
     ("*", "*"),
     ("__", "__"),
+    ("_", "_"),
     ("`", "`"),
     ("{", "}"),
     ('"', '"'),
+    ("'", "'"),
 )
-STYLED = re.compile(r"\\(?:text|mathrm|underline)\s*\{([^{}A-Za-z\\]+)\}")  # a number in words is a number
+STYLED = re.compile(r"\\(?:text|mathrm|underline)\s*\{((?:[^{}A-Za-z\\]|\\[$%])+)\}")  # a number in words is a number
 ENDS = re.compile(r"(?:(?<!\.)\.|\\{1,2}|\\text\{[ .,;]*\})\Z")
+# What says that the answer follows: `Answer:`, `**Final answer:**`, `\text{The answer is }`, or an equals sign alone.
+LABEL = re.compile(
+    r"(?P<open>\*\*|__|[*_]|\\[a-z]{4,9}\{)?\s*+"
+    r"(?i:(?:(?:so|thus|hence|therefore),?\s++)?(?:(?:the|my|our)\s++)?(?:(?:final|correct)\s++)?"
+    r"(?:answer|ans|result|solution|expression|equation))"
+    r"(?P<sign>\s*+(?:(?:is|equals)\b\s*+[:=]?|[:=]))?\s*+"
+    r"(?P<close>(?(open)(?:\*\*|__|[*_}])?))(?(sign)|\s*+(?:is\b\s*+[:=]?|[:=]))\s*+"
+    r"|(?:=(?![=<>~])|\\(?:therefore|implies|Rightarrow)(?![A-Za-z]))\s*+"
+)
 DOLLAR = re.compile(r"(?<!\\)\$")
 
 
@@ -87,6 +100,7 @@ def plain(text: str) -> str:
     """Returns a text in the plain form: Unicode signs as LaTeX, each thing by one command, and nothing around it."""
     text = FOREIGN.sub(lambda run: _latex(run[0]), text)
     text = DIGITS.sub(lambda number: re.sub("[^0-9]", "", number[0]), BLANKS.sub(" ", text))
+    text = ABOUT.sub(r"\\approx ", text)
     text = BARS.sub(lambda bar: r"\lvert " if bar[1] else r"\rvert ", text)
     text = _delimited(_unwrapped(COMMAND.sub(_command, text)))
     return COMPARED.sub(lambda sign: PLAINER[sign[0]], text)  # after bold, which has the sign of a power
@@ -142,15 +156,29 @@ def _unwrapped(text: str) -> str:
         text = ENDS.sub("", text.strip().rstrip(" ,;"))
         for left, right in WRAPPERS:
             inner = text[len(left) : -len(right)]
-            if inner and text == left + inner + right and left not in inner and right not in inner:
+            if inner and text == left + inner + right and not _holds(inner, left) and not _holds(inner, right):
                 text = inner
         if styled := STYLED.fullmatch(text):
             text = styled[1]
         if (box := answers.last_box(text)) is not None and (box.start, box.end) == (0, len(text)):
             text = box.content
+        text = unlabelled(text)
         if text == before:
             break
     return text
+
+
+def _holds(text: str, mark: str) -> bool:
+    r"""Whether a text has a mark in it; `\$` is no mark."""
+    return DOLLAR.search(text) is not None if mark == "$" else mark in text
+
+
+def unlabelled(text: str) -> str:
+    """Takes off what says that an answer follows; what is opened before it and goes on behind it stays open."""
+    label = LABEL.match(text)
+    if label is None or label.end() == len(text):
+        return text
+    return ("" if label["close"] else label["open"] or "") + text[label.end() :]
 
 
 def _delimited(text: str) -> str:
