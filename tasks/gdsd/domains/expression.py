@@ -120,8 +120,8 @@ def parse(text: str) -> Parsed | None:
 def find(text: str, target: int) -> Parsed | None:
     r"""Reads the expression of an answer; None where there is none.
 
-    It may stand in a fence, a box, dollars or asterisks, have the signs of Unicode or LaTeX, `Answer:` before it, a full
-    stop or semicolon behind it, and the target behind or before an equals sign.
+    It may stand in a fence, a box, dollars or asterisks, have the signs of Unicode or LaTeX, `Answer:` before it, a
+    full stop or semicolon behind it, and the target behind or before an equals sign.
     """
     if PLAIN.fullmatch(text):  # as most answers are
         return parse(text)

@@ -73,9 +73,9 @@ class Gsm8kConfig(DomainConfig):
 class Gsm8k(Domain):
     """Word problems as in GSM8K (arXiv 2110.14168), answered by one number inside `<answer>` tags.
 
-    Part `correctness` is 1 where the tagged text, its last `\\boxed{}` or what stands behind its last `####` is a number
-    that equals the reference exactly, else 0; part `format` is 1 for `<reasoning>...</reasoning> <answer>...</answer>` and nothing
-    around them.
+    Part `correctness` is 1 where the tagged text, its last `\\boxed{}` or what stands behind its last `####` is a
+    number that equals the reference exactly, else 0; part `format` is 1 for `<reasoning>...</reasoning>
+    <answer>...</answer>` and nothing around them.
     """
 
     parts = {"correctness": 1.0, "format": 0.0}

@@ -31,8 +31,13 @@ SIGNS = {
     **{"LEFT FLOOR": r"\lfloor", "RIGHT FLOOR": r"\rfloor", "LEFT CEILING": r"\lceil", "RIGHT CEILING": r"\rceil"},
     **{"MATHEMATICAL LEFT ANGLE BRACKET": r"\langle", "MATHEMATICAL RIGHT ANGLE BRACKET": r"\rangle"},
     **{"HORIZONTAL ELLIPSIS": r"\ldots", "MIDLINE HORIZONTAL ELLIPSIS": r"\ldots", "MICRO SIGN": r"\mu"},
-    **{"DIVIDES": "|", "PRIME": "'", "DOUBLE PRIME": "''", "LEFT SINGLE QUOTATION MARK": "'", "RIGHT SINGLE QUOTATION MARK": "'"},
-    **{"LEFT DOUBLE QUOTATION MARK": '"', "RIGHT DOUBLE QUOTATION MARK": '"', "IDEOGRAPHIC FULL STOP": "."},
+    **{"DIVIDES": "|", "PRIME": "'", "LEFT SINGLE QUOTATION MARK": "'", "RIGHT SINGLE QUOTATION MARK": "'"},
+    **{
+        "LEFT DOUBLE QUOTATION MARK": '"',
+        "RIGHT DOUBLE QUOTATION MARK": '"',
+        "IDEOGRAPHIC FULL STOP": ".",
+        "DOUBLE PRIME": "''",
+    },
     **{f"DOUBLE-STRUCK CAPITAL {letter}": rf"\mathbb{{{letter}}}" for letter in "RZQNC"},
 }
 GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (?:FINAL )?([A-Z]+)|GREEK (PHI|THETA|LUNATE EPSILON) SYMBOL")

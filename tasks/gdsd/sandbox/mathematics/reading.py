@@ -28,14 +28,6 @@ CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£", "¢": "cent"}
 BASE = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?(?:base-?\}?)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
 )
-# `Option A`, `Option (A): 5`, `(A) 5`, `A) 5` and `A. 5`; but A + 5 and (A)5 may be formulas.
-CHOICE = re.compile(
-    r"(?:(?i:option|choice) \(?(?P<named>[A-J])\)?[.:]?|\((?P<marked>[A-J])\):?|(?P<dotted>[A-J])[.)])"
-    r"(?P<said>(?:(?<!\w) +[\w\\$].*)?)"
-)
-HEDGES = re.compile(
-    r"(?<![A-Za-z\\])(?:[A-J]|(?i:or|and|nor|not|neither|either|but|except|unless|if|wrong|false|incorrect))(?![A-Za-z])"
-)
 CLOCK = re.compile(r"([0-9]{1,2})(?::([0-5][0-9])(?::([0-5][0-9]))?)?(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
 
 
@@ -148,12 +140,9 @@ def readings(text: str) -> list[Node]:
 
 
 def _choice(text: str) -> list[Node]:
-    """The choice whose letter a text begins with and then tells; nothing where another one may be meant as well."""
-    match = CHOICE.fullmatch(terms.TEXT.sub(lambda words: words[1], text).strip())
-    if match is None or HEDGES.search(match["said"]):
-        return []
-    letter = match["named"] or match["marked"] or match["dotted"]
-    return [Choice(letter.lower(), _literal(match["said"]) if match["said"] else None)]
+    """The choice whose letter a text begins with, if it does."""
+    letter, said = words.choice(terms.TEXT.sub(lambda match: match[1], text).strip())
+    return [Choice(letter, _literal(said) if said else None)] if letter else []
 
 
 def _literal(text: str) -> Words:
@@ -253,6 +242,9 @@ def _item(parts: Sequence[str]) -> Node:
             if len(set(cuts)) > 1:
                 raise Unreadable("unions and intersections without brackets")
             return Operation(cuts[0], tuple(map(_item, sides)))
+    sides, cuts = _split(parts, lambda part: part == r"\approx")
+    if len(cuts) == 1:
+        return _rounded(sides[0], sides[1])
     if (named := re.sub(r"(?<=\\mathbb)([A-Z])", r"{\1}", text)) in NAMED:
         return Named(NAMED[named])
     if (group := _group(parts)) is not None:
@@ -265,6 +257,17 @@ def _item(parts: Sequence[str]) -> Node:
     if cuts:
         return Ratio(tuple(terms.expression(side) for side in sides))
     return _quantity(parts)
+
+
+def _rounded(parts: Sequence[str], decimal: Sequence[str]) -> Value:
+    r"""The exact value of `2\sqrt{3} \approx 3.46`, where the decimal is what it rounds to."""
+    exact, near = _quantity(_stripped(parts)), _quantity(_stripped(decimal))
+    digits = re.fullmatch(r"-?[0-9]+(?:\.([0-9]*))?", "".join(decimal).replace(" ", ""))
+    if not isinstance(exact, Value) or not isinstance(near, Value) or not digits or not exact.term.is_real:
+        raise Unreadable("no value with a decimal")
+    if exact.term.free_symbols or abs(exact.term - near.term) > sympy.Rational(1, 2 * 10 ** len(digits[1] or "")):
+        raise Unreadable("another decimal")
+    return exact
 
 
 def _name(parts: Sequence[str], sign: str) -> Node:
@@ -377,5 +380,5 @@ def _value(parts: list[str], text: str) -> Value:
         before = [part for part in before if part != DEGREE]
         unit = f"degree {unit}".strip()
     term = factor * terms.expression(before)
-    few = term.is_number and bool(abs(term) <= 1)
+    few = bool(term.is_Rational and abs(term) <= 1)
     return Value(term, unit, kept=not words.droppable(rest, few) or bool(words.SCALED.search(text)))

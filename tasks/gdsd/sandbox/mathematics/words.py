@@ -80,10 +80,18 @@ tens ones tenfold score gross k mil mln mn bn tn thou lakh crore basis mille
 north south east west up down left right am pm noon midnight ad bc ce bce
 """
 TELLING = frozenset(CHANGES.split()) | SCALES.keys()
-PLURALS = frozenset("fish sheep deer dice mice geese teeth cattle".split())  # without an s
-SIZES = frozenset("each total altogether overall old long wide high tall deep thick".split())  # `7 years old`
+PLURALS = frozenset(["fish", "sheep", "deer", "dice", "mice", "geese", "teeth", "cattle"])  # without an s
+SIZES = frozenset(["each", "total", "altogether", "old", "long", "wide", "high", "tall", "deep"])  # `7 years old`
 RAISED = frozenset(["squared", "cubed"])  # behind a unit
 SCALED = re.compile(r"\b[KMBT]\b")  # thousands to trillions; they are seldom units
+# `Option A`, `Option (A): 5`, `(A) 5`, `A) 5` and `A. 5`; but A + 5 and (A)5 may be formulas.
+CHOICE = re.compile(
+    r"(?:(?i:option|choice) \(?(?P<named>[A-J])\)?[.:]?|\((?P<marked>[A-J])\):?|(?P<dotted>[A-J])[.)])"
+    r"(?P<said>(?:(?<!\w) +[\w\\$].*)?)"
+)
+HEDGES = re.compile(
+    r"(?<![A-Za-z\\])(?:[A-J]|(?i:or|and|nor|not|neither|either|but|except|unless|if|wrong|false|incorrect))(?![A-Za-z])"
+)
 COUNTING = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
 eighteen nineteen twenty
@@ -98,8 +106,9 @@ def spoken(text: str) -> str:
 
 
 def phrase(text: str) -> str:
-    """Returns words as they are compared: in small letters and without the plural's s."""
-    return " ".join(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in spoken(text).split())
+    """Returns words as they are compared: in small letters, without the plural's s and an article before them."""
+    said = re.sub(r"^(?:an?|the) (?=.)", "", spoken(text))
+    return " ".join(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in said.split())
 
 
 def unit(text: str) -> str:
@@ -155,3 +164,11 @@ def scaled(text: str) -> tuple[int, str]:
     while words and words[0].rstrip("s") in SCALES:
         factor *= SCALES[words.pop(0).rstrip("s")]
     return factor, " ".join(words)
+
+
+def choice(text: str) -> tuple[str, str]:
+    """Returns the letter of a choice and what stands behind it; nothing where another one may be meant as well."""
+    match = CHOICE.fullmatch(text)
+    if match is None or HEDGES.search(match["said"]):
+        return "", ""
+    return (match["named"] or match["marked"] or match["dotted"]).lower(), match["said"]
