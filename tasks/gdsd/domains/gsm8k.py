@@ -17,7 +17,7 @@ MARK = "####"  # stands before the result in the data set's column `answer`
 
 # In the plain form of `notation`, without `\text{}`: a name and its sign of equality, a currency before or after the
 # sign of the number, the number, and a currency or percent behind. Thousands are in groups of three or not grouped.
-MONEY = r"(?:US ?)?\\\$|[€£¥₹]|\\(?:pounds|euro|yen)(?![A-Za-z])|(?:USD|EUR|GBP|JPY|INR)(?![A-Za-z])"
+MONEY = r"(?:US ?)?\\\$|[€£¥₹]|(?:USD|EUR|GBP|JPY|INR)(?![A-Za-z])"
 WORD = r"(?i:(?:US )?dollars?|bucks?|euros?|yen|rupees?|percent|per cent)"
 NUMBER = re.compile(
     rf"(?:(?:[A-Za-z]|(?i:total)) ?[=:] ?)?(?P<money>{MONEY})? ?(?P<sign>[-+])? ?(?(money)|(?:{MONEY})?) ?(?:"

@@ -53,6 +53,8 @@ SAME = {
     **{"mid": "|", "vert": "|", "colon": ":"},
     **{"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "backslash": r"\setminus", "ast": "*"},
     **{"dots": r"\ldots", "cdots": r"\ldots", "dotsc": r"\ldots", "prime": "'", "fbox": r"\boxed", "infin": r"\infty"},
+    **{f"{kind}dollar": r"\$" for kind in ("text", "math")},
+    **{"pounds": "£", "textsterling": "£", "euro": "€", "texteuro": "€", "yen": "¥", "textyen": "¥", "textcent": "¢"},
     **{"R": r"\mathbb{R}", "cr": r"\\ "},
     **dict.fromkeys(("mathbf", "bm", "boldsymbol", "bold", "mathit", "mathsf"), r"\boxed"),  # which says nothing either
     **dict.fromkeys(("mbox", "hbox", "textbf", "textrm", "textit", "textnormal", "textsf", "emph"), r"\text"),
@@ -87,7 +89,8 @@ WRAPPERS = (
     ('"', '"'),
     ("'", "'"),
 )
-STYLED = re.compile(r"\\(?:text|mathrm|underline)\s*\{((?:[^{}A-Za-z\\]|\\[$%])+)\}")  # a number in words is a number
+STYLED = re.compile(r"\\(?:text|mathrm|underline)\s*\{((?:[^{}A-Za-z\\]|\\[$%])+)\}")
+SIGN = re.compile(r"\\(?:text|mathrm)\s*\{\s*(\\[$%])\s*\}")  # a number in words is a number
 ENDS = re.compile(r"(?:(?<!\.)\.|\\{1,2}|\\text\{[ .,;]*\})\Z")
 # What says that the answer follows: `Answer:`, `**Final answer:**`, `\text{The answer is }`, or an equals sign alone.
 LABEL = re.compile(
@@ -108,6 +111,7 @@ def plain(text: str) -> str:
     text = ABOUT.sub(r"\\approx ", text)
     text = BARS.sub(lambda bar: r"\lvert " if bar[1] else r"\rvert ", text)
     text = _delimited(_unwrapped(COMMAND.sub(_command, text)))
+    text = SIGN.sub(r"\1", text)
     return COMPARED.sub(lambda sign: PLAINER[sign[0]], text)  # after bold, which has the sign of a power
 
 

@@ -37,6 +37,20 @@ def test_numbers() -> None:
         r"\text{18}",
     ):
         assert number(text) == 18, text
+    for text in ("= 18", "x = 18", "C: 18", "Answer: 18", "**Answer:** $18", "The answer is 18.", r"\text{Total} = 18"):
+        assert number(text) == 18, text
+    for text in ("18 dollars", r"\$18\text{ dollars}", "$18$ dollars", "18 USD", "US$18", "18 percent", "18 euros"):
+        assert number(text) == 18, text
+    for text in (
+        "\N{EURO SIGN}18",
+        "18 \N{POUND SIGN}",
+        "\N{YEN SIGN}18",
+        r"\text{\$18}",
+        "$\\$18$",
+        "'18'",
+        "```18```",
+    ):
+        assert number(text) == 18, text
     for text in ("1/2", r"\frac12", r"\dfrac{1}{2}", "\N{VULGAR FRACTION ONE HALF}", "0.5", ".50", "2/4"):
         assert number(text) == Fraction(1, 2), text
     for text in ("-2 1/2", r"-2\frac{1}{2}", "\N{MINUS SIGN}2.5", r"-\$2.50", r"\$-5/2"):
@@ -68,7 +82,10 @@ def test_other_texts_are_no_numbers() -> None:
         "--1",
         "1/0",
     ]
-    texts += ["x=18", "0x10", "1_000", "18..", "inf", "nan", "1\x00", "9" * 31, "1/2/3"]
+    texts += ["about 18", "~18", "$~18$", "\N{ALMOST EQUAL TO}18", "x \N{ALMOST EQUAL TO} 18", "> 18", "=> 18", "18+"]
+    texts += ["2x = 18", "-x = 18", "half = 18", "Answer: about 18", "The answer is not 18", "Answer: 18 or 19"]
+    texts += ["18 cents", "18\N{CENT SIGN}", "18 million dollars", "18 dollars short", "18k", "18 times", "18!", "(18)"]
+    texts += ["x = 18 = 19", "0x10", "1_000", "18..", "inf", "nan", "1\x00", "9" * 31, "1/2/3"]
     texts += ["\N{ARABIC-INDIC DIGIT ONE}", "\N{FULLWIDTH DIGIT ONE}", r"18\text{ eggs}", r"\boxed{17} \boxed{18}"]
     assert [text for text in texts if number(text) is not None] == []
 
@@ -111,6 +128,8 @@ def test_rows_of_the_data_set() -> None:
         (r"<answer>\boxed{36}</answer>", 1.0, 0.0),
         (r"<answer>So it is \boxed{35}, no, $\boxed{36}$.</answer>", 1.0, 0.0),
         (r"<answer>36, or \boxed{35}</answer>", 0.0, 0.0),
+        ("<answer>3 * 12 = 36\n#### 36</answer>", 1.0, 0.0),
+        ("<answer>#### 36 #### 35</answer>", 0.0, 0.0),
         ("<answer>35 or 36</answer>", 0.0, 0.0),
         ("<reasoning>3 * 12</reasoning><answer>35</answer>", 0.0, 1.0),
         ("<reasoning>36</reasoning><answer></answer>", 0.0, 1.0),

@@ -21,6 +21,7 @@ UNIT = re.compile(  # behind a number, and before an exponent, a sign between th
 HALF = re.compile(r"([ap])\.m\b")
 FEET = re.compile(r"([0-9][^']*)'(?!') ?")
 INCHES = re.compile(r"([0-9][^']*?) ?(?:''|\")")
+UNION = re.compile(r"(?<=[)\]]) ?U ?(?=[(\[])")
 IN_BASE = re.compile(r"(?<!\{)(?<!\{ )\((base [0-9a-z]+)\)")
 ORDINAL = re.compile(r"\^\s*\{?\s*(\\text\s*\{(?:st|nd|rd|th)\})\s*\}?")
 SCALE = re.compile(r"(\^\s*\{?\s*\\circ\s*\}?)\s*([CFK])(?![A-Za-z])")  # 20^\circ C
@@ -56,6 +57,7 @@ def marked(text: str) -> str:
     longest = max(re.findall("[A-Za-z]+", text), key=len, default="")
     if PHRASE.fullmatch(text) and (len(longest) > 3 or text.lower() in words.SHORT) and text.lower() not in COMMANDS:
         return f"\\text{{{text}}}"
+    text = UNION.sub(r"\\cup ", text)
     text = SCALE.sub(r"\1\\text{\2}", text)
     text = ORDINAL.sub(r"\1", PER.sub(r"\\text{\1\3/\2\4}", IN_BASE.sub(r"\\text{\1}", text)))
     return BARE.sub(_bare, UNIT.sub(_unit, text))

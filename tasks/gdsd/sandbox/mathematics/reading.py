@@ -24,7 +24,7 @@ NAMED = {
     **{r"\{\}": sympy.S.EmptySet, "all real number": REALS, "all real": REALS},
 }
 UPRIGHT = frozenset("mgslLhNWJVKCF")  # units of one letter, where they stand in `\mathrm{}`
-CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£", "¢": "cent"}
+CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£", "¥": "yen", "¢": "cent"}
 BASE = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?(?:base-?\}?)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
 )
@@ -220,8 +220,8 @@ def _spread(parts: Sequence[str]) -> Iterator[str]:
 
 
 def _signs(parts: list[str]) -> list[list[str]]:
-    r"""Both cases of what has a `\pm`, the upper signs first."""
-    if r"\pm" not in parts and r"\mp" not in parts:
+    r"""Both cases of what has a `\pm`, the upper signs first; a set has both of them as elements."""
+    if (r"\pm" not in parts and r"\mp" not in parts) or (parts[0], parts[-1]) == (r"\{", r"\}"):
         return [parts]
     return [
         [{r"\pm": upper, r"\mp": lower}.get(part, part) for part in parts] for upper, lower in (("+", "-"), ("-", "+"))
@@ -354,8 +354,9 @@ def _raises(text: str, part: str) -> bool:
 
 def _words(text: str) -> Node:
     spoken = words.spoken(text)
-    if spoken in words.NUMBERS:
-        return Value(sympy.Integer(words.NUMBERS[spoken]))
+    number, _, unit = spoken.partition(" ")
+    if number in words.NUMBERS:
+        return _value([str(words.NUMBERS[number])], unit)
     if re.fullmatch("[a-z]", spoken):
         return Value(sympy.Symbol(text.strip(" .()"), real=True))
     phrase = words.phrase(text)

@@ -48,10 +48,14 @@ def numbers(node: Node) -> sympy.Set | None:
 def _listed(group: Group) -> sympy.Set | None:
     r"""A set of numbers, or what relations of one letter say together.
 
-    `x < 1 or x > 3` is a union. `x > 1 and x < 3` is an intersection, and so is `x > 0, x \ne 1`.
+    `x < 1 or x > 3` is a union, and so is `(1,2) or (3,4)`. `x > 1 and x < 3` is an intersection, and so is
+    `x > 0, x \ne 1`.
     """
     relations = [item for item in group.items if isinstance(item, Relation)]
-    if not group.left and (len(relations) < len(group.items) or len(letters(group)) != 1):
+    intervals = group.joined == "or" and all(
+        isinstance(item, Group) and item.left in ("(", "[") for item in group.items
+    )
+    if not group.left and not intervals and (len(relations) < len(group.items) or len(letters(group)) != 1):
         return None
     sets = [numbers(item) for item in group.items]
     if None in sets:

@@ -50,7 +50,7 @@ class Unreadable(ValueError):
 
 def tokens(text: str) -> list[str]:
     r"""Cuts a plain text into tokens; `^\circ` in any form is one, and `{1 \over 2}` is `\frac{1}{2}`."""
-    text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", "\0", text)
+    text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|(?<=[0-9}])\^(?:o(?![A-Za-z])|\{o\})", "\0", text)
     found = ["{"]  # around the whole, to which a fraction may belong
     opened = [0]  # where the braces are that are still open
     for match in TOKEN.finditer(text):

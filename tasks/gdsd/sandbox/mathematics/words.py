@@ -32,6 +32,7 @@ SPELLINGS = {
     "dollar": "usd buck",
     "euro": "eur €",
     "£": "gbp",
+    "yen": "jpy",
     "cent": "¢",
     "percent": "pct percentage %",
     "gal": "gallon",
@@ -154,6 +155,8 @@ def droppable(text: str, few: bool) -> bool:
     while names and names[-1] in SIZES | POWERS.keys() | RAISED:
         names.pop()
     last = names[-1] if names else ""
+    if NUMBERS.get(_singular(last)):
+        return False  # sevens
     plural = last in PLURALS or re.fullmatch("[a-z-]{2,}[^siu]s", last) is not None
     return few or plural or _singular(last) in SPELLINGS or not names
 
