@@ -55,6 +55,7 @@ SPELLINGS = {
     "w": "watt",
     "v": "volt",
     "hz": "hertz",
+    "kwh": "",
     "mpg": "",
     "rpm": "",
     "am": "a.m",
@@ -82,7 +83,7 @@ north south east west up down left right am pm noon midnight ad bc ce bce
 """
 TELLING = frozenset(CHANGES.split()) | SCALES.keys()
 PLURALS = frozenset(["fish", "sheep", "deer", "dice", "mice", "geese", "teeth", "cattle"])  # without an s
-SIZES = frozenset(["each", "total", "altogether", "old", "long", "wide", "high", "tall", "deep"])  # `7 years old`
+SIZES = frozenset(["each", "total", "altogether", "old", "long", "wide", "high", "tall", "deep", "away"])  # `7 years old`
 RAISED = frozenset(["squared", "cubed"])  # behind a unit
 SCALED = re.compile(r"\b[KMBT]\b")  # thousands to trillions; they are seldom units
 # `Option A`, `Option (A): 5`, `(A) 5`, `A) 5` and `A. 5`; but A + 5 and (A)5 may be formulas.
