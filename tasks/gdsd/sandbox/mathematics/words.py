@@ -83,7 +83,8 @@ north south east west up down left right am pm noon midnight ad bc ce bce
 """
 TELLING = frozenset(CHANGES.split()) | SCALES.keys()
 PLURALS = frozenset(["fish", "sheep", "deer", "dice", "mice", "geese", "teeth", "cattle"])  # without an s
-SIZES = frozenset(["each", "total", "altogether", "old", "long", "wide", "high", "tall", "deep", "away"])  # `7 years old`
+# Behind a unit, as in `7 years old`.
+SIZES = frozenset(["each", "total", "altogether", "old", "long", "wide", "high", "tall", "deep", "away"])
 RAISED = frozenset(["squared", "cubed"])  # behind a unit
 SCALED = re.compile(r"\b[KMBT]\b")  # thousands to trillions; they are seldom units
 # `Option A`, `Option (A): 5`, `(A) 5`, `A) 5` and `A. 5`; but A + 5 and (A)5 may be formulas.
