@@ -18,7 +18,12 @@ WORDS = 3  # words of a shingle
 # Signs of arithmetic tell two short problems apart. A minus is one before a digit only; elsewhere it may be a hyphen.
 SIGNS = "+*/^=<>\u00d7\u00f7\u221a\u2264\u2265\u2260"
 AFTER_SIGN = re.compile(rf"(?<=[{re.escape(SIGNS)}])[^\w{re.escape(SIGNS)}\u2212-]+")
-WORD = re.compile(rf"[{re.escape(SIGNS)}]+\w*|[\u2212-](?=\d)\w+|\w+")
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese and Chinese. Each of their signs is a word.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+LETTER = rf"[^\W{UNSPACED}]"
+WORD = re.compile(rf"[{UNSPACED}]|[{re.escape(SIGNS)}]+{LETTER}*|[\u2212-](?=\d){LETTER}+|{LETTER}+")
 
 
 class Block(NamedTuple):
@@ -170,7 +175,8 @@ def _without_margin(lines: Sequence[str], margin: int) -> str:
 def shingles(text: str) -> frozenset[str]:
     """Returns the runs of `WORDS` words of a text; a shorter text is one run.
 
-    A word is of letters and digits, with the signs of arithmetic before it. Other signs say nothing.
+    A word is of letters and digits, with the signs of arithmetic before it. Other signs say nothing. In a script
+    without spaces, such as Chinese, a word is one character.
     """
     words = WORD.findall(AFTER_SIGN.sub("", text.casefold()))
     if len(words) <= WORDS:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from tasks.gdsd.domains import answers, notation
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
+from tasks.gdsd.domains.spoiled import spoiled
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.sandbox.clocks import WALL
 from tasks.gdsd.sandbox.guest import math_worker
@@ -26,8 +27,6 @@ from tasks.gdsd.sandbox.guest import math_worker
 logger = logging.getLogger(__name__)
 
 WORKER = Path(math_worker.__file__)  # by import, so that the file travels with a remote run
-# How pandas and spreadsheets write that there is nothing.
-MISSING = {"nan", "n/a", "null", "#n/a", "#ref!", "#value!", "#name?", "#num!", "#null!", "#div/0!"}
 LENGTH = 500  # characters of an answer's expression; the longest of MATH's own has about 150
 START_SECONDS = 120.0  # for the imports of a worker, on a busy machine
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")  # and no credentials
@@ -129,9 +128,12 @@ class Math(Domain):
             return "the problem is empty"
         if len(reference) > LENGTH:
             return f"the reference has {len(reference)} characters, more than {LENGTH}"
-        if reference.strip().casefold() in MISSING:
-            return f"the reference {reference!r} is how programs write that a value is missing"
+        if (what := spoiled(reference)) is not None:
+            return f"the reference {reference!r} is {what}"
         wanted = notation.plain(reference)
+        box = answers.last_box(reference)
+        if box is not None and wanted != notation.plain(box.content):
+            return f"the reference {reference!r:.80} is a solution; name its column `solution` by prompts.columns"
         match self._compared([(wanted, wanted)])[wanted, wanted]:
             case None:
                 return f"the reference {reference!r:.80} says nothing, or the process that compares could not be run"

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +24,13 @@ ENCODING = "utf-8-sig"  # spreadsheets begin a file with a byte order mark
 # No text has them. Before the letters of a command of LaTeX, tabs and ends of lines are its first letter too.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|\t(?=ext\{|heta|imes|frac|riangle)|\r(?=ight|ho)|\n(?=eq\b|abla)")
 CONTROL_REMEDY = r"in JSON a backslash is written twice, as in \\frac"
+# A command of LaTeX behind two backslashes, and a backslash that stands alone: a text with line breaks has both.
+DOUBLED = re.compile(
+    r"(?<!\\)\\\\(?:[dt]?frac|sqrt|boxed|times|cdot|text|left|leq?|geq?|pi|theta|angle|begin)(?![A-Za-z])"
+)
+SINGLE = re.compile(r"(?<!\\)\\(?:\\\\)*(?!\\)")
 SPACED = re.compile(r' +".*"', re.DOTALL)  # a CSV cell whose quotes some programs take for marks, and others for text
+ESCAPED = '\\"'
 SPACE = re.compile(r"[ \t\r\n]*")
 # What files are taken for by their first bytes: also downloads that went wrong, and those that still have to be opened.
 BEGINNINGS = {
@@ -40,6 +46,7 @@ BEGINNINGS = {
     b"<": "HTML or XML and no data; perhaps the page of an error was saved instead of the file",
 }
 PARQUET = b"PAR1"
+WHOLE = {16: 2**11, 32: 2**24, 64: 2**53}  # bits of a float -> from here on it does not have every whole number
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ def foreign(value: object) -> str | None:
                 if control := CONTROL.search(text):
                     near = text[max(control.start() - 8, 0) : control.end() + 8]
                     return f"a text with the control character {control[0]!r}, in {near!r}; {CONTROL_REMEDY}"
+                if (double := DOUBLED.search(text)) and not SINGLE.search(text):
+                    return f"a text in which every backslash is doubled, as in {double[0]}; write it once"
                 try:
                     text.encode()
                 except UnicodeEncodeError:
@@ -140,6 +149,7 @@ def _undecodable(path: Path) -> str:
 def _json(path: Path, wanted: Collection[str]) -> Rows:
     names: dict[str, None] = {}
     rows: list[Cells] = []
+    value: object = None
     with path.open(encoding=ENCODING) as file:
         for line, value in _documents(file):
             for row in value if isinstance(value, list) else [value]:
@@ -147,7 +157,20 @@ def _json(path: Path, wanted: Collection[str]) -> Rows:
                     raise DataError(f"row {len(rows)}, in what begins in line {line}, is no object: {row!r:.60}")
                 names.update(dict.fromkeys(row))
                 rows.append({name: row[name] for name in wanted if name in row})
+    if len(rows) == 1 and isinstance(value, dict) and _holds_rows(value, rows[0]):
+        listed = ", ".join(map(repr, names))
+        raise DataError(
+            f"it is one object, of lists or mappings under {listed:.80}, and not an object for each row; write rows, "
+            "as pandas does by to_json(orient='records', lines=True), or put what is one row into [ ]"
+        )
     return Rows(list(names), rows)
+
+
+def _holds_rows(whole: dict[str, object], cells: Cells) -> bool:
+    """Whether a file's only object looks like the file's rows, by columns or under a key, and not like one row."""
+    return all(isinstance(cell, list | dict) for cell in cells.values()) and any(
+        isinstance(value, list | dict) for value in whole.values()
+    )
 
 
 def _documents(lines: Iterator[str]) -> Iterator[tuple[int, object]]:
@@ -215,35 +238,60 @@ def _csv(path: Path, wanted: Collection[str]) -> Rows:
     csv.field_size_limit(FIELD)
     with path.open(newline="", encoding=ENCODING) as file:
         first = file.readline()
+        if first.startswith("sep="):
+            raise DataError(f"its first line is {first.strip()!r}, which is for Excel alone; remove it")
         if "," not in first and (other := next((sign for sign in ";\t|" if sign in first), None)):
             raise DataError(f"its columns are separated by {other!r}; save it with commas")
         file.seek(0)
-        reader, begun = csv.reader(file, strict=True), 1
+        lines: list[str] = []  # of one row, as they stand
+        reader, begun = csv.reader(_keeping(file, lines), strict=True), 1
         odd: list[str] = []
         rows: list[Cells] = []
         try:
             header = next(filter(None, reader), [])
             places = {name: header.index(name) for name in _distinct(header, wanted)}
             begun = reader.line_num + 1
+            lines.clear()
             for fields in reader:
                 if len(fields) == len(header):
-                    if spaced := next((fields[at] for at in places.values() if SPACED.fullmatch(fields[at])), None):
-                        raise DataError(f"line {begun}: a space stands before the quote of {spaced!r:.60}; remove it")
+                    if fault := next(filter(None, (_two_readings(fields[at], lines) for at in places.values())), None):
+                        raise DataError(f"line {begun}: {fault}")
                     rows.append({name: fields[place] or None for name, place in places.items()})
                 elif fields:  # a blank line has none
                     odd.append(f"line {begun} has {len(fields)}, {','.join(fields)!r:.60}")
                 begun = reader.line_num + 1
+                lines.clear()
         except csv.Error as error:
             raise DataError(
                 f"in what begins in line {begun}: {error}; put texts with commas, quotes or line breaks in double "
-                "quotes, and write a quote inside of them twice"
+                "quotes, and write a quote inside of them twice, not behind a backslash"
             ) from None
     if odd:
         raise DataError(
             f"{len(odd)} of {len(rows) + len(odd)} rows do not have the {len(header)} fields of the header: "
-            f"{'; '.join(odd[:LISTED])}. Put texts with commas in double quotes, and end no line with a comma"
+            f"{'; '.join(odd[:LISTED])}. Put texts with commas in double quotes, and end no line with a comma; the "
+            f"header, which names the columns, is {','.join(header)!r:.60}"
         )
     return Rows(header, rows)
+
+
+def _keeping(file: Iterable[str], lines: list[str]) -> Iterator[str]:
+    for line in file:
+        lines.append(line)
+        yield line
+
+
+def _two_readings(cell: str, lines: list[str]) -> str | None:
+    """Says what some programs read differently of a cell in these lines, or None."""
+    if SPACED.fullmatch(cell):
+        return f"a space stands before the quote of {cell!r:.60}; remove it"
+    # Inside of double quotes it would be doubled.
+    if ESCAPED in cell and cell.replace('"', '""') not in "".join(lines):
+        return (
+            f"some programs take the backslashes before the quotes of {cell!r:.60} for a part of the text, and others "
+            "do not; put the text in double quotes and write a quote inside twice, as pandas does without escapechar"
+        )
+    return None
 
 
 # Parquet
@@ -258,11 +306,16 @@ def _parquet(path: Path, wanted: Collection[str]) -> Rows:
 
 
 def _values(name: str, column: pa.ChunkedArray) -> list[object]:
-    """A column's cells; a number is the one that its column writes, which for 32 bits is not the one of 64."""
-    short = pa.types.is_float16(column.type) or pa.types.is_float32(column.type)
+    """A column's cells; a number is the one that its column writes, which for 32 bits is not the one of 64.
+
+    A float so large that its neighbour is no whole number's may have been another number: it is left a Decimal.
+    """
     try:
-        if short:
-            return [None if cell is None else float(cell) for cell in column.cast(pa.string()).to_pylist()]
+        if pa.types.is_floating(column.type):
+            most = WHOLE[column.type.bit_width]
+            texts = column.cast(pa.string()).to_pylist()
+            floats = [None if cell is None else float(cell) for cell in texts]
+            return [Decimal(cell) if cell is not None and most <= abs(cell) < math.inf else cell for cell in floats]
         return [_as_number(cell) for cell in column.to_pylist()]
     except (ValueError, OverflowError) as error:  # dates outside Python's years, texts that are not UTF-8
         raise DataError(f"column {name!r} of type {column.type} cannot be read: {error}") from None

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from tasks.gdsd.domains import Domain
-from tasks.gdsd.domains.answers import WORDS
+from tasks.gdsd.domains.answers import UNSPACED, WORDS
 
 Run = tuple[str, ...]  # of `WORDS` words
 NEARLY_ALL = 0.8  # share of a set's problems that have an instruction, where there is one
 PUNCTUATION = ".,:;!?\"'()[]"  # around a word it says nothing
+SPLIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 FEW = 5  # problems that share it at least; what fewer share may be one problem in several versions
 
 
@@ -31,7 +32,7 @@ def features(domain: Domain, *sets: Sequence[str]) -> Callable[[str], frozenset[
     instruction = set[Run]().union(*(_shared(map(domain.task, texts)) for texts in compared))
 
     def bare(text: str) -> str:
-        words = text.casefold().split()
+        words = _words(text)
         told = {place + step for place, run in enumerate(_runs(text)) if run in instruction for step in range(WORDS)}
         return " ".join(word for place, word in enumerate(words) if place not in told) or text
 
@@ -51,9 +52,14 @@ def _shared(texts: Iterable[str]) -> set[Run]:
     return {run for run, count in counts.items() if count >= least}
 
 
+def _words(text: str) -> list[str]:
+    """Splits a text where it has spaces, and around each character of a script without spaces."""
+    return SPLIT.findall(text.casefold())
+
+
 def _runs(text: str) -> Iterable[Run]:
     """Returns the runs of a text's words, without regard to letter case and to the punctuation around a word."""
-    words = [word.strip(PUNCTUATION) for word in text.casefold().split()]
+    words = [word.strip(PUNCTUATION) for word in _words(text)]
     return zip(*(words[first:] for first in range(WORDS)), strict=False)
 
 
