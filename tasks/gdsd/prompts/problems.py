@@ -217,6 +217,12 @@ def _require_usable(domain: Domain, row: Cells) -> None:
         raise DataError("problem or reference is null")
     if (fault := domain.fault(problem, reference)) is not None:
         raise DataError(fault)
+    for text, pattern, form in (
+        (problem, domain.problem_pattern, domain.problem_form),
+        (reference, domain.reference_pattern, domain.reference_form),
+    ):
+        if re.match(pattern, text) is None:
+            raise DataError(f"{brief(text)} is not {form or f'a text that matches {pattern}'}")
 
 
 def _prompt(domain: Domain, problem: object) -> object:

@@ -18,11 +18,16 @@ BLANK = r"^\s*$"
 WRITTEN = "a text that is not blank"
 OWN = "what no other split has"
 UNLIKE = "a problem that is not nearly one of another split"
-REMEDY = (
-    "Correct the prompt files, or generate the problems instead, and start the run again. Two options leave problems "
-    "out: unusable: drop, beside the file's entry, all but the first of equal problems in a file, and "
-    "prompts.near_duplicates: drop those that are equal or nearly equal to one of another split."
+CORRECT = "Correct the prompt files, or generate the problems instead, and start the run again."
+IDS = (
+    "Each row needs an id of its own, in all splits together. Without a column `id` rows are numbered; "
+    "prompts.columns: {id: NAME} takes the ids of another column. No option leaves out rows for their ids."
 )
+UNUSABLE = (
+    "unusable: drop, beside the file's entry, leaves out rows without a usable problem or reference, and all but the "
+    "first of equal problems in a file."
+)
+NEAR = "prompts.near_duplicates: drop leaves out problems that are equal or nearly equal to one of another split."
 
 
 def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> QualityReport:
@@ -59,7 +64,34 @@ def check_prompts(tables: Mapping[str, pa.Table], config: PromptConfig) -> Quali
                 )
             known += [(problem, f"row {row} of {split}") for row, problem in enumerate(problems)]
         findings += _validate(split, tables[split], cells, checks)
-    return QualityReport(f"{config.domain.name} prompts", findings, REMEDY)
+    return _report(config, domain, findings)
+
+
+def _report(config: TestConfig, domain: Domain, findings: list[Finding]) -> QualityReport:
+    """Returns what was found, with the remedies that help against it."""
+    failed = {
+        (finding.column or "", finding.expectation.removeprefix("expect_column_values_to_"))
+        for finding in findings
+        if finding.severity == "critical" and not finding.success
+    }
+    remedies = [CORRECT]
+    if ("reference", "match_regex") in failed and domain.reference_form and not domain.generates:
+        theirs = ", ".join(
+            f"{name}: {config.columns.get(our, our)}"
+            for name, our in zip(domain.columns, ("problem", "reference"), strict=False)
+        )
+        remedies.append(
+            "Rows with `problem` and `reference` are taken as they stand; with prompts.columns: "
+            f"{{{theirs}}} {config.domain.name} reads them as it reads a data set."
+        )
+    if any(column.startswith("id") for column, _ in failed):
+        remedies.append(IDS)
+    helps = {(name, kind) for name in ("problem", "reference") for kind in ("not_be_null", "be_unique", "match_regex")}
+    if config.unusable == "refuse" and failed & helps:
+        remedies.append(UNUSABLE)
+    if any(column.startswith("problem_") for column, _ in failed):
+        remedies.append(NEAR)
+    return QualityReport(f"{config.domain.name} prompts", findings, " ".join(remedies))
 
 
 def _beside(theirs: str, where: str, own: str) -> tuple[str, str, str]:
@@ -85,7 +117,7 @@ def check_test(table: pa.Table, config: TestConfig, trained_on: Sequence[str], s
             for problem, other in zip(problems, near, strict=True)
         ]
         checks.append(expect("expect_column_values_to_be_null", wanted=UNLIKE, column="problem_nearly_trained_on"))
-    return QualityReport(f"{config.domain.name} prompts", _validate("test", table, cells, checks), REMEDY)
+    return _report(config, domain, _validate("test", table, cells, checks))
 
 
 def _columns(table: pa.Table) -> dict[str, list[object]]:
