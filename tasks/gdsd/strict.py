@@ -3,6 +3,8 @@
 import difflib
 import json
 from collections.abc import Sequence
+from decimal import Decimal
+from types import NoneType
 from typing import Annotated, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, ValidationError
@@ -12,6 +14,23 @@ from tasks.gdsd.errors import ConfigError, GdsdError, RepeatedKeyError
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Item = TypeVar("Item")
+SHOWN = 200  # characters of a value that an error shows
+PLACES = 3  # that an error names for a key; of a key with more of them it is not known which was meant
+NUMBERS = {"int_type": "a whole number", "float_type": "a number", "int_from_float": "a whole number"}
+MAPPINGS = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a mapping")
+# pydantic's kinds of error, and what a configuration should have there.
+KINDS = {
+    kind: f"it should be {what}"
+    for kind, what in {
+        **NUMBERS,
+        **MAPPINGS,
+        "string_type": "a text",
+        "bool_type": "true or false, without quotes",
+        "list_type": "a list such as [a, b]",
+        "tuple_type": "a list such as [a, b]",
+    }.items()
+}
+NOTHING = ("none", "null", "nil", "~", "")
 
 
 class StrictJson(BaseModel):
@@ -102,26 +121,89 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
         path, parent = _locate(model, item["loc"])
         where = ".".join(path) or model.__name__
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], parent.model_fields, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            lines.append(f"{where}: unknown key; {hint}allowed: {', '.join(parent.model_fields)}")
+            lines.append(
+                f"{where}: unknown key; {_meant(model, parent, path)}allowed: {', '.join(parent.model_fields)}"
+            )
         elif item["type"] == "union_tag_not_found":
             field = parent.model_fields.get(path[-1]) if path else None
             name = submodels(field.annotation if field else parent)[0].model_fields["name"].default
-            lines.append(f"{where}: got {item['input']!r}; it should be a mapping such as {{'name': {name!r}}}")
+            lines.append(f"{where}: got {_shown(item['input'])}; it should be a mapping such as {{'name': {name!r}}}")
         elif item["type"] == "union_tag_invalid":
             context = item["ctx"]
             near = difflib.get_close_matches(context["tag"], context["expected_tags"].replace("'", "").split(", "), n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             lines.append(f"{where}.name: got {context['tag']!r}; {hint}allowed: {context['expected_tags']}")
+        elif item["type"] == "value_error":  # a cross-check's own sentence, which pydantic prefixes
+            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: it is missing{_about(parent, path)}")
         else:
-            # Cross-checks raise ValueError with a full sentence of their own; pydantic prefixes it.
-            message = item["msg"].removeprefix("Value error, ")
-            if item["type"] == "value_error":
-                lines.append(f"{where}: {message}")
-            else:
-                lines.append(f"{where}: got {item['input']!r}; {message[0].lower()}{message[1:]}{_range(parent, path)}")
+            wanted = KINDS.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
+            remedy = _remedy(item["type"], item["input"], parent, path)
+            lines.append(f"{where}: got {_shown(item['input'])}; {wanted}{remedy}{_range(parent, path)}")
     return f"{model.__name__} refused:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _shown(value: object) -> str:
+    """A value as configurations write it, and of a long one the beginning."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if type(value) is int and abs(value) >= 10**16:
+        return f"{Decimal(value):.4g}"
+    return repr(value) if len(repr(value)) <= SHOWN else f"{value!r:.{SHOWN}}..."
+
+
+def _remedy(kind: str, value: object, model: type[BaseModel], path: list[str]) -> str:
+    """Says what to do about a value that is not of the wanted kind."""
+    if kind == "string_type" and isinstance(value, int | float):
+        return ", so put it in quotes: without them it is read as a number or a truth value"
+    if kind in MAPPINGS and value is None:
+        return "; give it fields, indented below it, or leave it out"
+    if kind == "model_type" or kind == "model_attributes_type":
+        inner = submodels(model.model_fields[path[-1]].annotation) if path and path[-1] in model.model_fields else []
+        return f" with {' or '.join(', '.join(each.model_fields) for each in inner)}" if inner else ""
+    if value is None or (isinstance(value, str) and value.strip().casefold() in NOTHING):
+        field = model.model_fields.get(path[-1]) if path else None
+        if field is not None and NoneType in get_args(field.annotation):
+            return "; write null, without quotes, for none"
+        required = field is not None and field.is_required()
+        return "" if required else "; leave it out for the default" if field is not None else "; leave it out"
+    if kind in NUMBERS and isinstance(value, str):
+        return ", in digits, without quotes, commas or units"
+    return _about(model, path) if kind == "string_pattern_mismatch" else ""
+
+
+def _about(model: type[BaseModel], path: list[str]) -> str:
+    """What a field's own declaration says of it."""
+    field = model.model_fields.get(path[-1]) if path else None
+    return f" ({field.description})" if field is not None and field.description else ""
+
+
+def _meant(model: type[BaseModel], parent: type[BaseModel], path: list[str]) -> str:
+    """Says what an unknown key may be meant for: the same key in another place, or one that looks like it."""
+    key = path[-1]
+    if ":" in key:
+        return "write a space behind the colon; "
+    if "." in key:
+        return "write each part of it below the one before; "
+    below = [".".join([*path[:-1], place]) for place in _places(parent, key)]
+    anywhere = _places(model, key)
+    places = below or anywhere
+    if ".".join(path) not in anywhere and 0 < len(places) <= PLACES:
+        return f"did you mean {' or '.join(map(repr, places))}? "
+    near = difflib.get_close_matches(key, parent.model_fields, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _places(model: type[BaseModel], key: str) -> list[str]:
+    """The dotted paths of all fields below a model that have this name."""
+    found = []
+    for name, field in model.model_fields.items():
+        if name == key:
+            found.append(name)
+        for inner in submodels(field.annotation):
+            found += [f"{name}.{place}" for place in _places(inner, key)]
+    return list(dict.fromkeys(found))
 
 
 def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], type[BaseModel]]:

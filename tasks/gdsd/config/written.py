@@ -1,7 +1,7 @@
 """Configurations as people write them: YAML or JSON comes in, and JSON with one reading goes out.
 
 Of YAML's rules these are the ones that all programs share: `1e-4` is a number, dates and `1:30` are texts, and every
-key is a text. `yes` and `010`, on which they differ, are refused.
+key is a text. `yes`, `010` and `None`, on which programs or readers differ, are refused, and so is `${NAME}`.
 """
 
 import json
@@ -21,6 +21,13 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 TAG = "tag:yaml.org,2002:"
 MERGE, TEXT = f"{TAG}merge", f"{TAG}str"
 KINDS = [f"{TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
+UNFILLED = re.compile(r"\$\{[^}]*\}|\{\{.*?\}\}|^\$[A-Z_]\w*")  # of a shell, a template
+REMEDIES = {  # what YAML's parser says -> what to do
+    "mapping values are not allowed here": "indent keys of one mapping alike, and put a text with a colon in quotes",
+    "found character '\\t' that cannot start any token": "indent by spaces",
+    "could not find expected ':'": "write a space behind the colon of each key",
+    "expected <block end>": "indent keys of one mapping alike",
+}
 FLOAT = re.compile(r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$")
 DIGITS = "0123456789"
 # What a scalar without quotes is, and the characters that it may begin with. The first pattern that fits says it.
@@ -29,6 +36,7 @@ SCALARS = (
     (f"{TAG}null", re.compile("(~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     (f"{TAG}bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
     ("!flag", re.compile("(?i:yes|no|on|off)$"), list("yYnNoO")),
+    ("!none", re.compile("None$"), ["N"]),
     ("!octal", re.compile("[-+]?0[0-9_]+$"), list("-+0")),
     (f"{TAG}int", re.compile("[-+]?(0|[1-9][0-9_]*)$"), list(f"-+{DIGITS}")),
     (f"{TAG}float", FLOAT, list(f"-+.{DIGITS}")),
@@ -36,6 +44,7 @@ SCALARS = (
 PATTERNS = {tag: pattern for tag, pattern, _ in SCALARS if tag in KINDS}
 REFUSED = {
     "!flag": "is a truth value to some programs and a text to others; write true or false, or put it in quotes",
+    "!none": "is null in Python and a text in YAML; write null, or put it in quotes",
     "!octal": "is octal to some programs and decimal to others; leave out the leading zeros, or put it in quotes",
 }
 
@@ -49,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for place, (key, value) in enumerate(node.value):
             if not isinstance(key, ScalarNode):
-                raise _refusal("a key has to be a text", key)
+                raise _refusal("a key has to be a text; put a text that begins with { or [ in quotes", key)
             if key.value in lines:
                 raise _refusal(f"the key {key.value!r} stands in line {lines[key.value]} too; join them", key)
             lines[key.value] = key.start_mark.line + 1
@@ -97,8 +106,10 @@ def given(text: str) -> str:
     if os.path.isfile(text):
         return read(text)
     try:
-        return json.dumps(json.loads(text, object_pairs_hook=once))
-    except RepeatedKeyError:
+        value = json.loads(text, object_pairs_hook=once)
+        _require_filled(value, "the configuration")
+        return json.dumps(value)
+    except ConfigError:
         raise
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{text!r:.200} is neither a file that is there nor JSON: {error}") from None
@@ -139,8 +150,26 @@ def parse(data: bytes, name: str) -> str:
         raise ConfigError(f"{name} cannot be read: {error}") from None
     if not isinstance(value, dict):
         found = "nothing" if value is None else f"{text:.60}"
-        raise ConfigError(f"{name} holds {found}, but a configuration is a mapping such as {{rounds: 3}}")
+        raise ConfigError(
+            f"{name} holds {found}, but a configuration is a mapping such as `rounds: 3`, with a space behind the colon"
+        )
+    _require_filled(value, name)
     return text
+
+
+def _require_filled(value: object, where: str) -> None:
+    """Refuses what stands for another value: nothing fills it in, but a user's own domain, of its options."""
+    waiting = [(value, "")]
+    while waiting:
+        part, path = waiting.pop()
+        if isinstance(part, dict):
+            waiting += [(inner, f"{path}.{key}".lstrip(".")) for key, inner in part.items() if key != "options"]
+        elif isinstance(part, list):
+            waiting += [(inner, f"{path}.{place}".lstrip(".")) for place, inner in enumerate(part)]
+        elif isinstance(part, str) and (unfilled := UNFILLED.search(part)):
+            raise ConfigError(
+                f"{where}: {path} has {unfilled[0]!r:.60}, which nothing fills in; write the value itself"
+            )
 
 
 def _value(text: str, name: str) -> object:
@@ -158,7 +187,8 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
     stopped, began = error.problem_mark, error.context_mark
     where = f", line {stopped.line + 1}: " if stopped else ": "
     since = f"(begun in line {began.line + 1})" if stopped and began and began.line < stopped.line else None
-    return where + " ".join(filter(None, [error.context, error.problem, since]))
+    remedy = next((f"; {remedy}" for said, remedy in REMEDIES.items() if said in str(error.problem)), "")
+    return where + " ".join(filter(None, [error.context, error.problem, since])) + remedy
 
 
 def write(value: JsonValue) -> str:

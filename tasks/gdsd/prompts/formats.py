@@ -21,8 +21,12 @@ NEAR = 30  # characters that an error quotes
 DIGITS = 4000  # of a whole number
 FIELD = 1 << 26  # characters of one CSV cell; a quote that is never closed makes one of the rest of the file
 ENCODING = "utf-8-sig"  # spreadsheets begin a file with a byte order mark
-# No text has them. Before the letters of a command of LaTeX, tabs and ends of lines are its first letter too.
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|\t(?=ext\{|heta|imes|frac|riangle)|\r(?=ight|ho)|\n(?=eq\b|abla)")
+# No text has them. Before the letters of a command of LaTeX, tabs and ends of lines are its first letter too. Where the
+# letters could begin a word or a line as well, a space has to stand before them.
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f]|\t(?=ext[a-z]{0,2}\{|heta|imes|frac|binom|riangle|ilde\{)|\n(?=eq\b|abla|otin\b)"
+    r"|\r(?=ight|ho\b|angle|floor|ceil|brac[ek]|vert|m |oot)|(?<= )(?:\t(?=anh?\b|o\b|au\b|op\b)|\n(?=e |eg |mid |u\b))"
+)
 CONTROL_REMEDY = r"in JSON a backslash is written twice, as in \\frac"
 # A command of LaTeX behind two backslashes, and a backslash that stands alone: a text with line breaks has both.
 DOUBLED = re.compile(
@@ -253,6 +257,8 @@ def _csv(path: Path, wanted: Collection[str]) -> Rows:
             begun = reader.line_num + 1
             lines.clear()
             for fields in reader:
+                if fields == header:
+                    raise DataError(f"line {begun} is the header again; remove it")
                 if len(fields) == len(header):
                     if fault := next(filter(None, (_two_readings(fields[at], lines) for at in places.values())), None):
                         raise DataError(f"line {begun}: {fault}")

@@ -202,7 +202,7 @@ def _translate(domain: Domain, row: Cells) -> Cells:
 
 def _alike(wanted: Iterable[str], columns: Sequence[str]) -> str:
     """Says which columns have a wanted name but for spaces, quotes and letter case, and how that is written."""
-    plain = {name.strip("\ufeff\"' \t").casefold(): name for name in reversed(columns)}
+    plain = {name.strip("\ufeff\xa0\"' \t").casefold(): name for name in reversed(columns)}
     if not (found := {name: plain[name] for name in wanted if name in plain}):
         return ""
     pairs = ", ".join(

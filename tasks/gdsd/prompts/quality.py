@@ -21,7 +21,7 @@ UNLIKE = "a problem that is not nearly one of another split"
 CORRECT = "Correct the prompt files, or generate the problems instead, and start the run again."
 IDS = (
     "Each row needs an id of its own, in all splits together. Without a column `id` rows are numbered; "
-    "prompts.columns: {id: NAME} takes the ids of another column. No option leaves out rows for their ids."
+    "prompts.columns: {id: NAME} takes the ids of another column. No option leaves out rows for ids."
 )
 UNUSABLE = (
     "unusable: drop, beside the file's entry, leaves out rows without a usable problem or reference, and all but the "

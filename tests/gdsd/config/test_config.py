@@ -115,6 +115,46 @@ SLIPS = [
     (prompts(near_duplicates="keep"), "prompts.near_duplicates: got 'keep'; input should be 'refuse' or 'drop'"),
     (guard(train_size=64), "judge.guards.words.train_size: unknown key; "),
     ({"judge": {"guards": {"No good": {}}}}, "judge.guards.No good"),
+    # a value of another kind
+    ({"name": 7152e31}, "name: got 7.152e+34; it should be a text, so put it in quotes: without them it is read as a"),
+    ({"name": True}, "name: got true; it should be a text, so put it in quotes"),
+    (
+        prompts(train_data=HUB | {"revision": int("1" * 40)}),
+        "prompts.train_data.revision: got 1.111e+39; it should be a",
+    ),
+    (prompts(train_data={"hub": "a/b"}), "prompts.train_data.revision: it is missing (the commit; a branch"),
+    (
+        prompts(train_data="p.jsonl"),
+        "prompts.train_data: got 'p.jsonl'; it should be a mapping with path, sha256 or hub",
+    ),
+    (
+        {"distill": None},
+        "distill: got null; it should be a mapping; give it fields, indented below it, or leave it out",
+    ),
+    (prompts(columns=["q"]), "prompts.columns: got ['q']; it should be a mapping"),
+    (
+        {"distill": {"learning_rate": "1e-4"}},
+        "distill.learning_rate: got '1e-4'; it should be a number, in digits, without",
+    ),
+    (
+        {"rounds": "10k"},
+        "rounds: got '10k'; it should be a whole number, in digits, without quotes, commas or units (allo",
+    ),
+    ({"rounds": None}, "rounds: got null; it should be a whole number; leave it out for the default (allowed: integer"),
+    (
+        objective(trust_region="None"),
+        "distill.objective.trust_region: got 'None'; it should be a number; write null, with",
+    ),
+    ({"reward": {"scale_by_std": "yes"}}, "reward.scale_by_std: got 'yes'; it should be true or false, without quotes"),
+    ({"evaluation": {"pass_at": 1}}, "evaluation.pass_at: got 1; it should be a list such as [a, b]"),
+    # a key in the wrong place
+    ({"group_size": 8}, "group_size: unknown key; did you mean 'rollout.group_size'? allowed: name, "),
+    ({"policy": {"hub": "a/b"}}, "policy.hub: unknown key; did you mean 'policy.model.hub'? allowed: seed, "),
+    ({"distill.inner_steps": 1}, "distill.inner_steps: unknown key; write each part of it below the one before; allow"),
+    (
+        {"rollout": {"group_size:4": None}},
+        "rollout.group_size:4: unknown key; write a space behind the colon; allowed: ",
+    ),
     ({"evaluation": {"samples": 4, "pass_at": [1, 1]}}, "evaluation.pass_at: has 1 more than once; name it once"),
 ]
 

@@ -38,6 +38,9 @@ READ: dict[str, object] = {
     "!!str 010": "010",
     '"010"': "010",
     "noon": "noon",
+    "none": "none",
+    "'None'": "None",
+    "5$": "5$",
     "=": "=",
 }
 
@@ -81,11 +84,19 @@ REFUSED = {
     "a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a\n": "line 4: the key '<<' stands in line 3 too",
     "- name: a\n": 'a.yaml holds [{"name": "a"}], but a configuration is a mapping',
     "rounds=3": 'holds "rounds=3", but',
+    "rounds:3": 'holds "rounds:3", but a configuration is a mapping such as `rounds: 3`, with a space behind the colon',
     "# rounds: 3\n": "a.yaml holds nothing, but",
     "a: 1\n---\nb: 2\n": "a.yaml, line 2: expected a single document in the stream but found another document",
-    "a:\n\tb: 1\n": r"a.yaml, line 2: while scanning for the next token found character '\t'",
+    "a:\n\tb: 1\n": r"while scanning for the next token found character '\t' that cannot start any token; indent by",
     "a: yes": "a.yaml, line 1: `yes` is a truth value to some programs and a text to others; write true or false, or",
     "a: [OFF]": "`OFF` is a truth value",
+    "a: 1\nb: None": "a.yaml, line 2: `None` is null in Python and a text in YAML; write null, or put it in quotes",
+    "a: {b: [1, 'x${HOME}/p']}": "a.yaml: a.b.1 has '${HOME}', which nothing fills in; write the value itself",
+    "a: $HOME/p": "a.yaml: a has '$HOME', which",
+    "a: '{{ b }}'": "a.yaml: a has '{{ b }}', which",
+    "a: {{ b }}": "line 1: a key has to be a text; put a text that begins with { or [ in quotes",
+    "a: b: c": "line 1: mapping values are not allowed here; indent keys of one mapping alike, and put a text with",
+    "a:\n    b: 1\n  c: 2\n": "line 3: while parsing a block mapping expected <block end>, but found '<block mapping",
     "a:\n  b: 010": "a.yaml, line 2: `010` is octal to some programs and decimal to others; leave out the leading",
     "a: !!int '010'": "a.yaml, line 1: `010` is not what its tag !!int says",
     "a: 1\nb: !!int 1:30": "a.yaml, line 2: `1:30` is not what",
@@ -141,6 +152,9 @@ def test_a_command_takes_a_file_or_json(tmp_path: Path, monkeypatch: pytest.Monk
     assert TrainConfig.model_validate_json(written.given("a.yaml")).rounds == 10
     with pytest.raises(ConfigError, match=r"'b\.yaml' is neither a file that is there nor JSON"):
         written.given("b.yaml")
+    with pytest.raises(ConfigError, match=r"the configuration: name has '\$\{RUN\}', which nothing fills in"):
+        written.given('{"name": "${RUN}"}')
+    assert written.given('{"options": {"template": "${question}"}}')  # those of a user's own domain
     for text in ('{"rounds": 3, "rounds": 4}', '{"distill": {"inner_steps": 1, "inner_steps": 2}}'):
         with pytest.raises(ConfigError, match="stands twice in one mapping"):
             written.given(text)

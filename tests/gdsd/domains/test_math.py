@@ -264,5 +264,12 @@ def test_faults_are_named(domain: Math) -> None:
     assert "is empty" in str(domain.fault(" ", "5"))
     assert "501 characters, more than 500" in str(domain.fault("How much?", "5" * 501))
     assert "says nothing" in str(domain.fault("How much?", " . "))
-    assert "a value is missing" in str(domain.fault("How much?", "N/A"))
+    assert "is a solution; name its column" in str(domain.fault("How much?", r"It is \boxed{5}"))
+    missing = "N/A nan None <NA> NA NaT NULL (null) 1.#IND #REF! #NAME? #N/A #DIV/0! #### Err:502"
+    lost = "02-Jan 2-Jan-24 Jan-02 1/2/2024 2024-01-02 2024-01-02T00:00:00 1.23E+11"
+    for reference in [*missing.split(), *lost.split(), "2024-01-02 00:00:00", " None ", '="5"', "['5']"]:
+        assert f"the reference {reference!r} is " in str(domain.fault("How much?", reference)), reference
+    fine = r"$\boxed{5}$ \text{None} 1/2 2-1 1:30 1e-07 2e+3 \text{Jan} - n 2024-2023 5E+x"
+    for reference in fine.split():
+        assert domain.fault("How much?", reference) is None, reference
     assert "not found equal to itself" in str(Math(MathConfig(seconds=0.2)).fault("How much?", BOMB))

@@ -66,6 +66,12 @@ ROWS: dict[str, tuple[str, str, list[Row]]] = {
         'question,answer\nq,A 5" nail or a "6"\nq, 7"\n',
         [{"question": "q", "answer": 'A 5" nail or a "6"'}, {"question": "q", "answer": ' 7"'}],
     ),
+    "backslashes as text": (
+        "p.csv",
+        'question,answer\n"Erd\\""os, $\\frac{1}{2}$, ""\\""",a\\\nq,"\\"\n',
+        [{"question": 'Erd\\"os, $\\frac{1}{2}$, "\\"', "answer": "a\\"}, {"question": "q", "answer": "\\"}],
+    ),
+    "one row of lists": ("p.json", '[{"question": ["q"], "answer": ["a"]}]', [{"question": ["q"], "answer": ["a"]}]),
     "what looks like something else": (
         "p.csv",
         'question,answer\nq,007\nq,NA\nq,null\nq,None\nq,nan\nq,True\nq,1e5\nq,2024-01-01\nq, a \nq,\nq,""\n',
@@ -96,6 +102,25 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
         "p.csv",
         'question,answer\nq,a\n"How\nmany?", "5"\n',
         """line 3: a space stands before the quote of ' "5"'; remove it""",
+    ),
+    "quotes behind backslashes": (
+        "p.csv",
+        'question,answer\nq,a\nSay \\"q\\" aloud,a\n',
+        "line 3: some programs take the backslashes before the quotes of .* write a quote inside twice",
+    ),
+    "line for Excel": ("p.csv", "sep=,\nquestion,answer\nq,a\n", "its first line is 'sep=,', which is for Excel alone"),
+    "header again": ("p.csv", "question,answer\nq,a\nquestion,answer\n", "line 3 is the header again; remove it"),
+    "comment": ("p.csv", "# mine\nquestion,answer\n", "header: line 2 has 2, .* the header, .*, is '# mine'"),
+    "rows by columns": (
+        "p.json",
+        '{"question": {"0": "q"}, "answer": {"0": "a"}}',
+        r"one object, of lists or mappings under 'question', 'answer', .* to_json\(orient='records', lines=True\)",
+    ),
+    "rows in lists": ("p.json", '{"question": ["q"], "answer": ["a"]}', "it is one object, of lists or mappings"),
+    "rows under a key": (
+        "p.json",
+        '{"version": 1, "data": [{"question": "q"}]}',
+        "under 'version', 'data', and not an",
     ),
     "columns of one name": ("p.csv", "question,answer,answer\nq,a,b\n", "column 'answer' occurs more than once"),
     "semicolons": ("p.csv", '"question";"answer"\nq;1,5\n', "separated by ';'; save it with commas"),
@@ -175,6 +200,7 @@ def test_parquet_gives_python_values_of_wanted_columns(tmp_path: Path) -> None:
         "category": (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
         "short": (pa.array([0.1, None], pa.float32()), [0.1, None]),
         "decimal": (pa.array([Decimal("0.10"), Decimal("21.00")]), [0.1, 21]),
+        "whole": (pa.array([float(2**53 - 1), 2.0**53]), [2**53 - 1, Decimal(2**53)]),
         "nested": (pa.array([[{"stdin": "1"}], []]), [[{"stdin": "1"}], []]),
         "never read": (pa.array([10**15, 0], pa.timestamp("s")), []),
     }
@@ -197,7 +223,12 @@ def test_parquet_gives_python_values_of_wanted_columns(tmp_path: Path) -> None:
         ("a\0b", r"control character '\x00'"),
         ("Find $\frac{1}{2}$ of 4.", "in JSON a backslash is written twice"),  # "\frac" in JSON
         ("for \times 2", "control character"),
+        (r"Find $\\frac{1}{2}$ of $\\pi$.", r"every backslash is doubled, as in \\frac; write it once"),
         ("a\neq b", "control character"),
+        *(
+            (f"f {command}", "control character")
+            for command in ("\tan x", "\to 5", "\textbf{a}", "\rangle", "\nu$", "\ne 5")
+        ),
         ({"a": ["\ud83d"]}, "half a character"),
         (formats.DECODER.decode("3.14159265358979323846"), "more digits than are kept; write it as a text"),
         (formats.DECODER.decode("1e400"), "more digits than are kept"),
@@ -210,7 +241,14 @@ def test_what_is_neither_text_nor_number_is_named(value: object, said: str) -> N
     assert said in str(formats.foreign(value))
 
 
-@pytest.mark.parametrize("value", [None, "é\n", True, 0, 10**30, 0.1, 1e300, ["a", {"b": [None]}], [[]] * 3])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "é\n", True, 0, 10**30, 0.1, 1e300, ["a", {"b": [None]}], [[]] * 3),
+        *(r"\frac{1}{2}", r"\\frac{1}{2} \pi", r"a\\b", r"\\\frac", r"print('\\n')"),
+        *("an apple\tan orange", "def f():\n\to = 5", "$$\nu = 5$$", "a\r\nb"),
+    ],
+)
 def test_texts_numbers_and_what_is_made_of_them_pass(value: object) -> None:
     """If it fails, every row is refused."""
     assert formats.foreign(value) is None

@@ -101,6 +101,26 @@ def test_an_instruction_is_found_wherever_it_stands() -> None:
     assert nearest([copy], framed, features(DOMAIN, framed, [copy]), 1.0) == [7]
 
 
+SENTENCES = {
+    "Chinese": "小明有5个苹果。他又买了3个。请问他现在一共有多少个苹果。",
+    "Japanese": "太郎は鉛筆を12本持っています。友達に5本あげると、残りは何本ですか。",
+    "Thai": "สมชายมีแอปเปิ้ล 5 ผล ซื้อเพิ่มอีก 3 ผล รวมมีกี่ผล",
+}
+
+
+@pytest.mark.parametrize("text", SENTENCES.values(), ids=SENTENCES.keys())
+def test_languages_without_spaces_are_compared_by_their_characters(text: str) -> None:
+    """If it fails, a copied problem passes unseen where a sentence is one word, or an instruction makes copies of all.
+
+    The others are sentences of the next characters of the script.
+    """
+    *others, instruction = ("".join(chr(ord(letter) + step) for letter in text) for step in range(1, 7))
+    changed = text.replace("5", "6")
+    assert nearest([changed, *others], [text], features(DOMAIN, others, [text]), 0.7) == [0, *[None] * 5]
+    found = features(DOMAIN, [instruction + other for other in others], [instruction + changed])
+    assert found(instruction + changed) == shingles(changed)
+
+
 def test_code_is_compared_without_the_test_that_is_shown() -> None:
     """If it fails, a task passes as another one for the values of its test, or all are alike for an instruction."""
     instruction = "Use no library, explain each line, and return the result of the function, as the examples do."

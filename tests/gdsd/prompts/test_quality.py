@@ -173,9 +173,28 @@ def test_page_and_message_say_what_failed_where_how_often_and_what_to_do() -> No
     assert f"gsm8k prompts: 2 of {len(report.findings)} expectations failed" in message
     assert "train.id: expect_column_values_to_be_unique: 2 of 6 rows; row 0: 'train-0', row 4: 'train-0'" in message
     assert "to_not_match_regex: 1 of 6 rows; wanted: a text that is not blank; row 1: ''" in message
-    assert message.endswith("drop those that are equal or nearly equal to one of another split.")
+    assert message.endswith("No option leaves out rows for ids.") and "drop" not in message
     copy = pickle.loads(pickle.dumps(caught.value))  # as it comes from another process
     assert isinstance(copy, QualityError) and isinstance(copy, DataError) and str(copy) == message
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "helps"),
+    [
+        ({"id": "test-0"}, "Each row needs an id of its own"),
+        ({"id": None}, "Each row needs an id of its own"),
+        ({"problem": "test 0"}, "unusable: drop, beside the file's entry, leaves out"),
+        ({"problem": "train 1"}, "prompts.near_duplicates: drop leaves out"),
+        ({"reference": "#### 5"}, "with prompts.columns: {question: problem, answer: reference} gsm8k reads them"),
+    ],
+)
+def test_a_remedy_is_one_that_helps(spoiled: Row, helps: str) -> None:
+    """If it fails, a person turns an option on, or leaves rows out, and reads the same refusal again."""
+    remedies = ["Each row needs an id", "unusable: drop", "near_duplicates: drop", "{question: problem"]
+    remedy = check(prompt_tables(test=edited("test", 3, **spoiled))).remedy
+    assert helps in remedy
+    named = [each for each in remedies if each in remedy]
+    assert named == [each for each in remedies if each in helps] or ("reference" in spoiled and len(named) == 2)
 
 
 def test_message_fits_on_a_screen_whatever_failed() -> None:

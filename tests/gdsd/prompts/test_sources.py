@@ -204,14 +204,20 @@ def test_numbers_as_ids_are_told_apart_between_splits(tmp_path: Path) -> None:
 def test_ids_are_texts_or_whole_numbers(tmp_path: Path) -> None:
     """If it fails, whole numbers that pandas wrote as floats, or that CSV has as texts, end in a traceback or leak
     from split to split, or a row has an id that nobody can find again."""
-    ids = [0, 1.0, "2", "a", 10**20, "3.0", "3.5"]
+    ids = [0, 1.0, "2", "a", 10**20, "3.0", "3.5", "007", 7, "1e5", -4]
     rows = [{"id": own, "question": f"{place} ?", "answer": "#### 1"} for place, own in enumerate(ids)]
     found = [row["id"] for row in read("gsm8k", rows, tmp_path / "p.jsonl")]
-    assert found == ["test-000000", "test-000001", "test-000002", "a", f"test-{10**20}", "test-000003", "3.5"]
+    assert found[:7] == ["test-000000", "test-000001", "test-000002", "a", f"test-{10**20}", "test-000003", "3.5"]
+    assert found[7:] == ["test-007", "test-000007", "1e5", "test--00004"]
     frame = pa.table({"id": [1.0, 2.0], "question": ["a ?", "b ?"], "answer": ["1", "2"]})
     pyarrow.parquet.write_table(frame, tmp_path / "p.parquet")
     source = {"path": str(tmp_path / "p.parquet")}
     assert make_prompts(configured(test_data=source))["test"]["id"].to_pylist() == ["test-000001", "test-000002"]
+    for own in (2.0**53, -(2.0**53), "1.23E+11", "9.007199254740993e+18", "9007199254740993.0"):
+        with pytest.raises(
+            DataError, match=r"1 of 1 rows .*\n  row 0: id .* is a long number that a program has short"
+        ):
+            read("gsm8k", [{"id": own, "question": "q ?", "answer": "1"}], tmp_path / "p.jsonl")
     for own in (1.5, True, ["a"], {"b": 1}):
         with pytest.raises(DataError, match=r"1 of 1 rows .*\n  row 0: id must be a text or a whole number, not "):
             read("gsm8k", [{"id": own, "question": "q ?", "answer": "1"}], tmp_path / "p.jsonl")
@@ -229,6 +235,27 @@ def test_only_what_is_read_of_a_row_matters(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(pa.table(table | {"answer": cells}), path)
         with pytest.raises(DataError, match=rf"2 of 2 rows .*\n  row 0: answer holds a value of type \w*{said}"):
             make_prompts(configured(test_data={"path": str(path)}))
+
+
+@pytest.mark.parametrize("names", [["question", "answer"], ["problem", "reference"]], ids="-".join)
+def test_a_blank_id_is_none(names: list[str], tmp_path: Path) -> None:
+    """If it fails, rows have an id that nobody can see or find."""
+    rows: list[Row] = [{"id": own} | dict.fromkeys(names, "1") for own in ("", "x", " \n")]
+    assert [row["id"] for row in read("gsm8k", rows, tmp_path / "p.jsonl")] == [None, "x", None]
+
+
+def test_a_problem_is_not_what_a_program_wrote_in_its_place(tmp_path: Path) -> None:
+    """If it fails, a policy is asked `nan`, which pandas writes where a problem is missing."""
+    rows: list[Row] = [{"question": text, "answer": "1"} for text in ("nan", "What is #N/A?", "#REF!", "2-Jan")]
+    with pytest.raises(DataError) as caught:
+        read("gsm8k", rows, tmp_path / "p.jsonl")
+    head, *lines, _ = str(caught.value).splitlines()
+    assert head.startswith("3 of 4 rows")
+    assert lines == [
+        "  row 0: the problem 'nan' is how programs write that a value is missing",
+        "  row 2: the problem '#REF!' is what a spreadsheet shows instead of a value",
+        "  row 3: the problem '2-Jan' is a date, which spreadsheets make of 1/2 and of 1-2",
+    ]
 
 
 def test_problems_as_they_stand_are_texts(tmp_path: Path) -> None:
@@ -275,9 +302,16 @@ def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "question"})
     with pytest.raises(DataError, match=r"has the columns q, a, but wanted are question, answer; say by prompts"):
         read("gsm8k", rows, tmp_path / "p.jsonl")
-    with pytest.raises(DataError, match=r"row 0: column 'answer' is missing; say by prompts.columns which of q, a it"):
+    with pytest.raises(
+        DataError, match=r"test source has no column 'answer'; say by prompts.columns which of q, a it is$"
+    ):
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q"})
     assert read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q", "answer": "a"})
+    (tmp_path / "p.csv").write_text("Question, answer\n1 + 1?, 2\n")
+    said = r"""no column 'answer'; .* of Question, ' answer' it is, such as prompts.columns: {answer: " answer"}, or"""
+    with pytest.raises(DataError, match=said):
+        source = {"path": str(tmp_path / "p.csv")}
+        make_prompts(configured(test_data=source, columns={"question": "Question"}, unusable="drop"))
     odd: list[Row] = [{"question,answer": "1,2", "\ufeffquestion": "1 + 1?", " a": "2", "the answer": "2"}]
     with pytest.raises(DataError, match=r"has the columns 'question,answer', '\\ufeffquestion', ' a', the answer, but"):
         read("gsm8k", odd, tmp_path / "p.jsonl")
