@@ -17,7 +17,8 @@ Item = TypeVar("Item")
 SHOWN = 200  # characters of a value that an error shows
 PLACES = 3  # that an error names for a key; of a key with more of them it is not known which was meant
 NUMBERS = {"int_type": "a whole number", "float_type": "a number", "int_from_float": "a whole number"}
-MAPPINGS = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a mapping")
+MODELS = dict.fromkeys(("model_type", "model_attributes_type"), "a mapping")
+MAPPINGS = {**MODELS, "dict_type": "a mapping"}
 # pydantic's kinds of error, and what a configuration should have there.
 KINDS = {
     kind: f"it should be {what}"
@@ -156,10 +157,10 @@ def _shown(value: object) -> str:
 def _remedy(kind: str, value: object, model: type[BaseModel], path: list[str]) -> str:
     """Says what to do about a value that is not of the wanted kind."""
     if kind == "string_type" and isinstance(value, int | float):
-        return ", so put it in quotes: without them it is read as a number or a truth value"
+        return f", so put it in quotes: without them it is read as a number or a truth value{_about(model, path)}"
     if kind in MAPPINGS and value is None:
         return "; give it fields, indented below it, or leave it out"
-    if kind == "model_type" or kind == "model_attributes_type":
+    if kind in MODELS:
         inner = submodels(model.model_fields[path[-1]].annotation) if path and path[-1] in model.model_fields else []
         return f" with {' or '.join(', '.join(each.model_fields) for each in inner)}" if inner else ""
     if value is None or (isinstance(value, str) and value.strip().casefold() in NOTHING):
@@ -191,7 +192,7 @@ def _meant(model: type[BaseModel], parent: type[BaseModel], path: list[str]) -> 
     places = below or anywhere
     if ".".join(path) not in anywhere and 0 < len(places) <= PLACES:
         return f"did you mean {' or '.join(map(repr, places))}? "
-    near = difflib.get_close_matches(key, parent.model_fields, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key.casefold(), parent.model_fields, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
 
 

@@ -24,7 +24,7 @@ KINDS = [f"{TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq
 UNFILLED = re.compile(r"\$\{[^}]*\}|\{\{.*?\}\}|^\$[A-Z_]\w*")  # of a shell, a template
 REMEDIES = {  # what YAML's parser says -> what to do
     "mapping values are not allowed here": "indent keys of one mapping alike, and put a text with a colon in quotes",
-    "found character '\\t' that cannot start any token": "indent by spaces",
+    "found character '\\t' that cannot start any token": "write spaces instead of tabs",
     "could not find expected ':'": "write a space behind the colon of each key",
     "expected <block end>": "indent keys of one mapping alike",
 }

@@ -147,7 +147,8 @@ SLIPS = [
     ),
     ({"reward": {"scale_by_std": "yes"}}, "reward.scale_by_std: got 'yes'; it should be true or false, without quotes"),
     ({"evaluation": {"pass_at": 1}}, "evaluation.pass_at: got 1; it should be a list such as [a, b]"),
-    # a key in the wrong place
+    # a key in the wrong place, or in another case
+    ({"ROUNDS": 3}, "ROUNDS: unknown key; did you mean 'rounds'? "),
     ({"group_size": 8}, "group_size: unknown key; did you mean 'rollout.group_size'? allowed: name, "),
     ({"policy": {"hub": "a/b"}}, "policy.hub: unknown key; did you mean 'policy.model.hub'? allowed: seed, "),
     ({"distill.inner_steps": 1}, "distill.inner_steps: unknown key; write each part of it below the one before; allow"),

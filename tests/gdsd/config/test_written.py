@@ -87,7 +87,7 @@ REFUSED = {
     "rounds:3": 'holds "rounds:3", but a configuration is a mapping such as `rounds: 3`, with a space behind the colon',
     "# rounds: 3\n": "a.yaml holds nothing, but",
     "a: 1\n---\nb: 2\n": "a.yaml, line 2: expected a single document in the stream but found another document",
-    "a:\n\tb: 1\n": r"while scanning for the next token found character '\t' that cannot start any token; indent by",
+    "a:\n\tb: 1\n": r"while scanning for the next token found character '\t' that cannot start any token; write spaces",
     "a: yes": "a.yaml, line 1: `yes` is a truth value to some programs and a text to others; write true or false, or",
     "a: [OFF]": "`OFF` is a truth value",
     "a: 1\nb: None": "a.yaml, line 2: `None` is null in Python and a text in YAML; write null, or put it in quotes",
