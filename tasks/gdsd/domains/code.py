@@ -4,7 +4,6 @@ The answer's code runs in one sandbox and sees calls, one at a time. The tests r
 builtin types. Whatever the answer does, the tests see only another value. So only the right value passes a test.
 """
 
-import base64
 import binascii
 import json
 import logging
@@ -30,7 +29,7 @@ from tasks.gdsd.sandbox.host import GoneError, Limits, Route, Sandbox, StartErro
 logger = logging.getLogger(__name__)
 
 SOURCE = 1 << 18  # bytes of an answer's code
-STDIN_SHARE = 16  # of the memory, for a case's standard input, which is held several times while it is read
+STDIN_SHARE = 16  # of the memory, for a case's standard input, which a program holds several times over
 TRIES = 2  # to bring up the sandboxes of an answer
 UNJUDGED = Verdict(parts={"tests": None, "format": None}, solved=None)
 
@@ -199,7 +198,7 @@ class Code(Domain):
         """Whether an answer compiles, and which tests it passes.
 
         Raises:
-            StartError: a sandbox did not come up.
+            StartError: a sandbox did not come up, or had no room for a program's input.
             LateError: other programs kept it from a processor.
             SandboxError: the tests need numpy, and there is none.
         """
@@ -282,8 +281,10 @@ def _match(text: str, wanted: str, side: Sandbox, clock: Clock) -> bool:
     Raises:
         GoneError: the process that runs it is no more.
         LateError, SpentError: there was not time enough; see `Clock`.
+        StartError: there is no memory or descriptor for the input.
     """
-    side.send(base64.b64encode(text.encode(errors="replace")), clock)
+    with host.file_in_memory(text.encode(errors="replace")) as stdin:
+        side.send(b"", clock, stdin)
     reply = side.receive(clock, 2 * answer_role.OUTPUT)
     try:
         output = binascii.a2b_base64(reply[1:]).decode(errors="replace")

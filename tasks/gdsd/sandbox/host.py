@@ -15,12 +15,14 @@ root, each program gets a user id of its own. Another user's sandboxes are count
 """
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import subprocess
 import tempfile
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ START_SECONDS = 120.0  # for a sandbox to come up, which takes a tenth of one; a
 STOP_SECONDS = 30.0  # likewise
 MIB = 1 << 20
 PREFIX = "gdsd-untrusted-"  # of temporary folders
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 PYTHON_OPTIONS = ("-P", "-s", "-S")  # with an environment of our own: what -I does, but with a fixed hash seed
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # or the order of a set, and with it a verdict, would be chance
 ONLY_ROOT = (
@@ -96,7 +99,7 @@ class Sandbox:
                 self._output, replies = _pair(ours, theirs, socket.SHUT_WR)
                 folder, wrapper, passed = "/", list[str](), list[int]()
                 if route.level == "full":
-                    passed = [theirs.enter_context(_filter())]
+                    passed = [theirs.enter_context(file_in_memory(seccomp.instructions()))]
                     wrapper = bubblewrap.command(limits.file_mib * MIB, route.privileged, role is tester, *passed)
                 else:
                     folder = ours.enter_context(_temporary_folder(uid))
@@ -136,17 +139,19 @@ class Sandbox:
             self.close()
             raise StartError(f"{error!r} while starting, exit status {self._process.poll()}") from None
 
-    def send(self, line: bytes, clock: Clock) -> None:
-        """Sends a line.
+    def send(self, line: bytes, clock: Clock, *lent: int) -> None:
+        """Sends a line, and with its first byte open files, which the guest gets as descriptors of its own.
 
         Raises:
             GoneError: nobody reads it any more.
             LateError, SpentError: it was not read in time; see `Clock`.
         """
         rest = memoryview(line + b"\n")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", lent))] if lent else []
         while rest:
             try:
-                rest = rest[self._input.send(rest) :]
+                rest = rest[self._input.sendmsg([rest], rights) :]
+                rights = []
             except BlockingIOError:
                 clock.wait(self._input, select.POLLOUT)
             except OSError as error:
@@ -209,15 +214,23 @@ class Sandbox:
 
 
 @contextmanager
-def _filter() -> Iterator[int]:
-    """Lends a descriptor of a file with the filter of system calls."""
-    descriptor = os.memfd_create("seccomp")
-    try:
-        os.write(descriptor, seccomp.instructions())
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def file_in_memory(content: bytes) -> Iterator[int]:
+    """Lends a descriptor that reads a file in memory, at its start; nobody can write the file, however it is opened.
+
+    Raises:
+        StartError: there is no memory or descriptor for it.
+    """
+    with ExitStack() as held:
+        try:
+            writer = held.enter_context(open(os.memfd_create("gdsd", os.MFD_ALLOW_SEALING), "wb"))
+            writer.write(content)
+            writer.flush()
+            fcntl.fcntl(writer, fcntl.F_ADD_SEALS, SEALS)
+            reader = os.open(f"/proc/self/fd/{writer.fileno()}", os.O_RDONLY)
+            held.callback(os.close, reader)
+        except OSError as error:
+            raise StartError(str(error)) from None
+        yield reader
 
 
 @contextmanager

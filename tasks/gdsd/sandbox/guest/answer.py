@@ -7,10 +7,11 @@ block compiles, else `0`. It is written before any of the code runs.
 A call is an encoded (arguments, keywords). Its reply is an encoded (whether it returned, the value or exception), or an
 empty line. An iterator among the values stays here and gets a number. An encoded [number, how many] asks for its next
 items, and the reply is like that to a call with the value (items, whether there are more or the exception that came
-instead). For a program the host sends its standard input in base 64. It gets the standard output back, after a `1` if
-the program ended well. Whatever the code does to this process, or writes to the pipe itself, is only another reply.
+instead). For a program the host sends its standard input, an open file, with an empty line. It gets the standard output
+back in base 64, after a `1` if the program ended well. Whatever the code does to this process, or writes to the pipe itself, is only another reply.
 """
 
+import _socket  # the C half of `socket`, whose Python half takes long to import
 import binascii
 import gc
 import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OUTPUT = 1 << 20  # bytes of a program's output
+INT = 4  # bytes of a descriptor in a message
 SCRIPT = "answer.py"  # the file of a program, in its temporary folder
 ONLY_TREE = 1 << 10  # ast.PyCF_ONLY_AST; the module `ast` takes long to import
 SCOPES = ("FunctionDef", "AsyncFunctionDef", "ClassDef", "Lambda")
@@ -46,9 +48,11 @@ def serve(requests: int, replies: int) -> None:
         # Made after that, or what the program holds would not be finalized at its end, as by `__del__`.
         module = sys.modules["__main__"] = type(sys)("__main__")
         module.__dict__.update(__file__=path, __cached__=None, __annotations__={}, __builtins__=sys.modules["builtins"])
-        for line in lines:
-            reply = _run(binascii.a2b_base64(line))
+        inputs = _socket.socket(fileno=os.dup(requests))
+        while (stdin := _received(inputs)) is not None:
+            reply = _run(stdin)
             if reply is None:  # this process is the program's
+                inputs.close()
                 lines.close()
                 os.close(replies)
                 exec(code, module.__dict__)  # what this confined process is for: it runs the hostile answer
@@ -196,19 +200,26 @@ def _become_script(source: str) -> str:
     return path
 
 
-def _run(text: bytes) -> bytes | None:
-    """Runs a program on an input, in a process of its own between two pipes, in which it returns None."""
-    (source, feed), (drain, sink) = os.pipe(), os.pipe()
+def _received(inputs: _socket.socket) -> int | None:
+    """The next open file that the host sends, None when it sends no more."""
+    line, rights, *_ = inputs.recvmsg(1, _socket.CMSG_SPACE(INT))
+    return int.from_bytes(rights[0][2][:INT], sys.byteorder) if line else None
+
+
+def _run(stdin: int) -> bytes | None:
+    """Runs a program on an input, in a process of its own, in which it returns None."""
+    drain, sink = os.pipe()
     child = os.fork()
     if child == 0:
-        os.dup2(source, 0)
+        os.dup2(stdin, 0)
         os.dup2(sink, 1)
-        for end in (source, feed, drain, sink):
+        for end in (stdin, drain, sink):
             os.close(end)
+        _read_file()
         return None
-    os.close(source)
+    os.close(stdin)
     os.close(sink)
-    output = _exchange(child, text, feed, drain)
+    output = _output(child, drain)
     if len(output) > OUTPUT:
         os.kill(child, 9)
     _, ended = os.waitpid(child, 0)
@@ -216,34 +227,35 @@ def _run(text: bytes) -> bytes | None:
     return (b"1" if well else b"0") + binascii.b2a_base64(output[:OUTPUT], newline=False)
 
 
-def _exchange(child: int, text: bytes, feed: int, drain: int) -> bytes:
-    """Gives a program its input, and returns its output when it has ended or has written too much; closes both."""
+def _read_file() -> None:
+    """Makes `sys.stdin` anew, as Python does: the one that was made of the host's socket cannot seek."""
+    old = sys.stdin
+    new = open(0, encoding=old.encoding, errors=old.errors, newline="\n", closefd=False)
+    new.buffer.raw.name = old.name  # type: ignore[attr-defined]  # a file's own raw half, which has one
+    vars(sys).update(stdin=new, __stdin__=new)
+
+
+def _output(child: int, drain: int) -> bytes:
+    """Returns a program's output when it has ended or has written too much, and closes its end."""
     end = os.pidfd_open(child)
     poller = select.poll()
-    ends = {feed: select.POLLOUT, drain: select.POLLIN, end: select.POLLIN}
-    for descriptor, event in ends.items():
+    ends = {drain, end}
+    for descriptor in ends:
         os.set_blocking(descriptor, False)
-        poller.register(descriptor, event)
+        poller.register(descriptor, select.POLLIN)
 
     def drop(descriptor: int) -> None:
         poller.unregister(descriptor)
         os.close(descriptor)
-        del ends[descriptor]
+        ends.remove(descriptor)
 
-    rest, output = memoryview(text), b""
+    output = b""
     while len(output) <= OUTPUT:
         ready = {descriptor for descriptor, _ in poller.poll(None if end in ends else 0)}
         if not ready and end not in ends:
             break  # it has ended, and all that it wrote is read
         if end in ready:
             drop(end)
-        if feed in ready:
-            try:
-                rest = rest[os.write(feed, rest) :]
-            except BrokenPipeError:  # it reads no more
-                rest = rest[:0]
-            if not rest:
-                drop(feed)
         if drain in ready:
             more = os.read(drain, 1 << 16)
             output += more
