@@ -14,6 +14,8 @@ FENCE = "```"
 RUN = re.compile("`{3,}")
 ITEM = re.compile(r"[ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+")  # what stands before the first line of a list's item
 TILDES = re.compile(rf"(?P<head>{ITEM.pattern}|[ \t]*)(?P<mark>~{{3,}})")
+QUOTES = 8  # quotes inside of each other that are read as such
+QUOTE = re.compile(rf"(?:{ITEM.pattern}|[ \t]*)(?P<signs>>(?:[ \t]*>){{,{QUOTES - 1}}})[ \t]?")
 WORDS = 3  # words of a shingle
 # Signs of arithmetic tell two short problems apart. A minus is one before a digit only; elsewhere it may be a hyphen.
 SIGNS = "+*/^=<>\u00d7\u00f7\u221a\u2264\u2265\u2260"
@@ -38,7 +40,9 @@ class _Fence(NamedTuple):
 
     mark: str  # what closes it
     margin: int  # characters before it
+    item: bool  # it begins an item of a list, whose first line is still to come
     info: str
+    quotes: int  # inside of each other, around it
 
 
 class Example(NamedTuple):
@@ -117,19 +121,22 @@ def boxed(text: str) -> str | None:
 def fenced(text: str) -> list[Block]:
     """Returns the fenced blocks of a text that hold anything, in their order.
 
-    A fence closes a block at the start of a line, no deeper than it was opened: others are part of the code, but for
-    one at the end of a line where no other follows. A text may also end inside of a block. What is in an item of a list
-    loses the item's indentation.
+    A fence closes a block at the start of a line, no deeper than it was opened, or in a list than the block's first
+    line. Others are part of the code, but for one at the end of a line where no other follows. A text may also end
+    inside of a block. What is in an item of a list loses the item's indentation, and what is in a quote its `>`.
     """
     found: list[tuple[_Fence, list[str]]] = []
     fence: _Fence | None = None
     lines: list[str] = []
-    glued = 0
-    for line in text.split("\n"):
-        rest = line
+    glued = deepest = 0
+    for rest in text.split("\n"):
         if fence is not None:
+            line = _unquoted(rest, fence.quotes)
             bare = line.lstrip(" \t")
-            if len(line) - len(bare) > fence.margin or not bare.startswith(fence.mark):
+            indentation = len(line) - len(bare)
+            if indentation > deepest or not bare.startswith(fence.mark):
+                if fence.item and bare.strip():  # an item may be indented further than its first line says
+                    fence, deepest = fence._replace(item=False), max(deepest, indentation)
                 lines.append(line)
                 if not glued and line.rstrip().endswith(fence.mark):
                     glued = len(lines)
@@ -139,7 +146,7 @@ def fenced(text: str) -> list[Block]:
             behind = bare.lstrip(bare[0])
             rest = bare if behind[:1].isalpha() else behind  # a fence with a language opens the next block
         fence = _opened(rest)
-        lines, glued = [], 0
+        lines, glued, deepest = [], 0, fence.margin if fence else 0
     if fence is not None and glued:
         lines = [*lines[: glued - 1], lines[glued - 1].rstrip().rstrip(fence.mark[0])]
     if fence is not None:
@@ -157,14 +164,24 @@ def last_block(text: str) -> str:
 
 def _opened(line: str) -> _Fence | None:
     """The fence that a line opens; one of backticks may stand behind other words."""
+    if quote := QUOTE.match(line):
+        line = line[quote.end() :]
+    quotes = quote["signs"].count(">") if quote else 0
     if tildes := TILDES.match(line):
-        return _Fence(tildes["mark"], len(tildes["head"]), line[tildes.end() :])
+        return _Fence(tildes["mark"], len(tildes["head"]), bool(tildes["head"].strip()), line[tildes.end() :], quotes)
     before, mark, info = line.rpartition(FENCE)
     head = before.rstrip("`")
     if not mark or "`" in info or len(RUN.findall(head)) % 2:  # or it is the end of code in a line
         return None
-    margin = len(head) if ITEM.fullmatch(head) else len(line) - len(line.lstrip(" \t"))
-    return _Fence("`" * (len(before) - len(head) + len(mark)), margin, info)
+    item = ITEM.fullmatch(head) is not None
+    margin = len(head) if item else len(line) - len(line.lstrip(" \t"))
+    return _Fence("`" * (len(before) - len(head) + len(mark)), margin, item, info, quotes)
+
+
+def _unquoted(line: str, quotes: int) -> str:
+    """A line without the signs of as many quotes; it may lack some, and one space behind them is theirs."""
+    signs = re.match(rf"(?:[ \t]*>){{1,{quotes}}}[ \t]?", line) if quotes else None
+    return line[signs.end() :] if signs else line
 
 
 def _without_margin(lines: Sequence[str], margin: int) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tasks.gdsd.domains import answers
 
 TAGS = ["<answer>", "</answer>", "<reasoning>", "</reasoning>", "\\boxed{"]
-PIECES = [*TAGS, "{", "}", "\\", "```", "~~~", "a", "\ud800", "\n", " "]
+PIECES = [*TAGS, "{", "}", "\\", "```", "~~~", "a", "\ud800", "\n", " ", ">", "- "]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,15 @@ def test_boxed(text: str, inside: str | None) -> None:
         ("~~~~\n```\na\n```\n~~~\n~~~~", ["```\na\n```\n~~~\n"]),
         ("```\nx = '~~~'\n~~~\n```", ["x = '~~~'\n~~~\n"]),
         ("a ~~~ b\n~~ c ~~", []),
+        ("> ```python\n> if a:\n>     b\n>\n> c\n> ```\n> So.", ["if a:\n    b\n\nc\n"]),
+        ("> Here:\n>\n> ~~~\n> a\n\n> > b\n> ~~~\n```\nc\n```", ["a\n\n> b\n", "c\n"]),
+        (">> ```\n>> a\n>>> b\n>> ```", ["a\n> b\n"]),
+        ("> ```\na > b\n>>> c\n```\nd", ["a > b\n>> c\n"]),
+        ("> 1. ```\n>    a\n>        b\n>    ```", ["a\n    b\n"]),
+        ("- > ```\n  > a\n  >     b\n  > ```", ["a\n    b\n"]),
+        ("```\n> ```\na\n```", ["> ```\na\n"]),
+        ("- ```python\n    def f():\n        a\n    ```\n\nSo:\n```\n5\n```", ["  def f():\n      a\n", "5\n"]),
+        ("1. a\n   - ```\n     b\n     ```\n2. c", ["b\n"]),
     ],
 )
 def test_fenced(text: str, inside: list[str]) -> None:
