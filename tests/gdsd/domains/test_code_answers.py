@@ -13,6 +13,8 @@ from tests.gdsd.domains.test_code import HUMAN_EVAL, PROGRAM, SUM, judged
 from tests.gdsd.sandbox.sandboxes import only
 
 NAMES = "annotations", "builtins", "cached", "doc", "file", "loader", "name", "package", "spec"
+LINES = "12\n3 4\n" * 30_000  # more than a pipe holds
+LINES_READ = str([b"12\n", b"3 4\n"] * 30_000)
 SCRIPTS = {  # what `python file.py < stdin` writes
     "exit": ("print(1)\nexit()\nprint(2)", "", "1"),
     "quit": ("print(1)\nquit(0)", "", "1"),
@@ -23,6 +25,26 @@ SCRIPTS = {  # what `python file.py < stdin` writes
     ),
     "the end of input": ("while True:\n    try: print(input('>'))\n    except EOFError: break", "a\nb", ">a\n>b\n>"),
     "bytes": ("import sys\nprint(sys.stdin.buffer.read())", "a\r\n\u00e9", "b'a\\r\\n\\xc3\\xa9'"),
+    "its size": ("import io, os\nprint(io.BytesIO(os.read(0, os.fstat(0).st_size)).readlines())", LINES, LINES_READ),
+    "a map of it": (
+        "import mmap\nprint([*iter(mmap.mmap(0, 0, access=mmap.ACCESS_READ).readline, b'')])",
+        LINES,
+        LINES_READ,
+    ),
+    "twice": (
+        "import sys\nsys.stdin.read()\nsys.stdin.seek(0)\nprint(sys.stdin.buffer.readlines())",
+        LINES,
+        LINES_READ,
+    ),
+    "a part": ("import os, sys\nos.lseek(0, 4, 0)\nprint([*map(len, sys.stdin)])", "1\n2\n3\nfour", "[2, 4]"),
+    "its name": ("import sys\nprint(sys.stdin.name, sys.stdin.mode, sys.stdin is sys.__stdin__)", "", "<stdin> r True"),
+    "it cannot be written": (
+        "import os\nfor harm in (lambda: os.write(0, b'x'), lambda: os.ftruncate(0, 0)):\n"
+        "    try: harm()\n    except OSError: print(open(0, closefd=False).read())\n    os.lseek(0, 0, 0)",
+        "a",
+        "a\na",
+    ),
+    "another program": ("import subprocess\nprint(subprocess.check_output(['/bin/cat']))", "a\n", "b'a\\n'"),
     "ends of lines": ("import sys\nprint(sys.stdin.readlines())", "a\r\nb\n", "['a\\r\\n', 'b\\n']"),
     "the descriptor": ("import os\nprint(os.read(0, 1), open(0).read())", "abc", "b'a' bc"),
     "finalizers": (
@@ -79,6 +101,7 @@ def test_a_program_sees_what_python_shows_a_script(code: Code) -> None:
 
 
 ADD, HALF = "def add(left, right):\n    return left + right\n", "def add(left, right):\n    return 5\n"
+LISTED = textwrap.indent(f"```python\n{ADD}```", "    ")
 WHICH = {  # each is right if the block with ADD is the one that counts
     "an example": f"```python\n{ADD}```\nUse it:\n```python\nprint(add(2, 3))\n```\n",
     "an output": f"```python\n{ADD}```\nOutput:\n```text\n5\n```\n",
@@ -100,6 +123,23 @@ WHICH = {  # each is right if the block with ADD is the one that counts
     "a usage with an import": f"```python\n{ADD}```\n```python\nfrom solution import add\nprint(add(1, 2))\n```\n",
     "an import as another name": f"```python\n{ADD}```\n```python\nfrom operator import add as plus\n```\n",
     "in Markdown": f"````markdown\n# Addition\n```python\n{ADD}```\n```text\n5\n```\n````\n",
+    **{
+        name: f"```python\n{ADD}```\nSo:\n```python\n{usage}\n```\n"
+        for name, usage in {
+            "a bare annotation": "add: int\nprint(2)",
+            "a loop's name": "for add in [(1, 2)]:\n    print(add)",
+            "a result's name": "add = add(1, 2)\nprint(add)",
+            "values": "add: int = 3\nadd += 1\nadd = [add for add in (1, 2)]",
+            "a file's name": "with open('x') as add:\n    print(add.read())",
+            "an attribute": "add.calls, x = 0, {}\nx[add] = add(1, 2)",
+        }.items()
+    },
+    "names": f"```python\n{HALF}```\n```python\nimport operator\nadd, sub = operator.add, operator.sub\n```\n",
+    "a partial function": "```python\nimport functools\nadd: object = functools.partial(lambda x, y: x + y)\n```\n",
+    "a lambda that calls itself": "```python\nadd = lambda x, y: add(x + 1, y - 1) if y > 0 else x if y == 0 else "
+    "add(x - 1, y + 1)\n```\n```python\nadd(1, 2)\n```\n",
+    "a quote": "".join(f"> {line}\n" for line in f"```python\n{ADD}```".split("\n")),
+    "a list": f"1. So:\n\n{LISTED}\n\n2. Use it.\n",
     "its tests": f"```python\n{ADD}\nassert add(2, 3) == 5\nprint(add(1, 1))\n```\n",
 }
 

@@ -8,7 +8,8 @@ A call is an encoded (arguments, keywords). Its reply is an encoded (whether it 
 empty line. An iterator among the values stays here and gets a number. An encoded [number, how many] asks for its next
 items, and the reply is like that to a call with the value (items, whether there are more or the exception that came
 instead). For a program the host sends its standard input, an open file, with an empty line. It gets the standard output
-back in base 64, after a `1` if the program ended well. Whatever the code does to this process, or writes to the pipe itself, is only another reply.
+back in base 64, after a `1` if the program ended well. Whatever the code does to this process, or writes to the pipe
+itself, is only another reply.
 """
 
 import _socket  # the C half of `socket`, whose Python half takes long to import
@@ -29,6 +30,7 @@ INT = 4  # bytes of a descriptor in a message
 SCRIPT = "answer.py"  # the file of a program, in its temporary folder
 ONLY_TREE = 1 << 10  # ast.PyCF_ONLY_AST; the module `ast` takes long to import
 SCOPES = ("FunctionDef", "AsyncFunctionDef", "ClassDef", "Lambda")
+MAY_BE_FUNCTIONS = ("Lambda", "Name", "Attribute", "Call", "Subscript", "IfExp", "BoolOp")
 
 
 def serve(requests: int, replies: int) -> None:
@@ -114,16 +116,35 @@ def _dedented(block: str) -> str:
 
 
 def _defines(source: str, name: str) -> bool:
-    """Whether a text gives a meaning to a name outside of its functions and classes."""
-    for node in _nodes(source, SCOPES):
+    """Whether a text makes a function of a name, outside of its functions and classes."""
+    for node in _nodes(_tree(source), SCOPES):
         match type(node).__name__:
             case "FunctionDef" | "AsyncFunctionDef" | "ClassDef" if node.name == name:
                 return True
-            case "Name" if node.id == name and type(node.ctx).__name__ == "Store":
+            case "Assign" if any(_assigns(target, node.value, name) for target in node.targets):
+                return True
+            case "AnnAssign" | "NamedExpr" if _assigns(node.target, node.value, name):
                 return True
             case "Import" | "ImportFrom" if any(_imports(node, alias, name) for alias in node.names):
                 return True
     return False
+
+
+def _assigns(target, value, name: str) -> bool:  # type: ignore[no-untyped-def]  # as `_nodes`
+    """Whether an assignment to a name may make a function of it: out of something else, and of no plain value."""
+    if not _names(target, name, "Store"):
+        return False
+    if type(target).__name__ != "Name":  # several names
+        return True
+    return type(value).__name__ in MAY_BE_FUNCTIONS and not _names(value, name, "Load")
+
+
+def _names(tree, name: str, use: str) -> bool:  # type: ignore[no-untyped-def]  # as `_nodes`
+    """Whether a name is used in some way, outside of functions."""
+    return any(
+        type(node).__name__ == "Name" and node.id == name and type(node.ctx).__name__ == use
+        for node in _nodes(tree, SCOPES)
+    )
 
 
 def _imports(node, alias, name: str) -> bool:  # type: ignore[no-untyped-def]  # as `_nodes`
@@ -133,12 +154,16 @@ def _imports(node, alias, name: str) -> bool:  # type: ignore[no-untyped-def]  #
 
 
 def _calls(source: str) -> bool:
-    return any(type(node).__name__ == "Call" for node in _nodes(source, ()))
+    return any(type(node).__name__ == "Call" for node in _nodes(_tree(source), ()))
 
 
-def _nodes(source: str, closed: "tuple[str, ...]"):  # type: ignore[no-untyped-def]  # the types of nodes are in a module not needed here
+def _tree(source: str):  # type: ignore[no-untyped-def]  # the types of nodes are in a module not needed here
+    return compile(source, "<answer>", "exec", ONLY_TREE, dont_inherit=True)
+
+
+def _nodes(tree, closed: "tuple[str, ...]"):  # type: ignore[no-untyped-def]  # likewise
     """The nodes of a syntax tree, without what is inside of those of some types."""
-    waiting = [compile(source, "<answer>", "exec", ONLY_TREE, dont_inherit=True)]
+    waiting = [tree]
     while waiting:
         node = waiting.pop()
         yield node
@@ -230,7 +255,7 @@ def _run(stdin: int) -> bytes | None:
 def _read_file() -> None:
     """Makes `sys.stdin` anew, as Python does: the one that was made of the host's socket cannot seek."""
     old = sys.stdin
-    new = open(0, encoding=old.encoding, errors=old.errors, newline="\n", closefd=False)
+    new = open(0, encoding=old.encoding, errors=old.errors, newline="\n", closefd=False)  # noqa: SIM115  # it stays
     new.buffer.raw.name = old.name  # type: ignore[attr-defined]  # a file's own raw half, which has one
     vars(sys).update(stdin=new, __stdin__=new)
 
