@@ -2,10 +2,8 @@
 
 import ast
 import builtins
-from collections.abc import Iterator
-from functools import cache
-from types import GeneratorType
 
+from tasks.gdsd.domains.code_crossing import crossing_fault
 from tasks.gdsd.domains.code_problem import Tests, read_reference
 from tasks.gdsd.domains.code_syntax import (
     absent,
@@ -18,13 +16,10 @@ from tasks.gdsd.domains.code_syntax import (
     reached,
     used,
 )
-from tasks.gdsd.sandbox.guest import wire
 from tasks.gdsd.sandbox.host import MIB
 
 TEXT_BYTES = 256  # of memory to compile a character of lists of numbers; more for the densest texts
 PYTHON_MIB, NUMPY_MIB = 32, 128  # of address space, measured
-# Methods that change a list, set or dictionary and return None.
-IN_PLACE = {"add", "append", "clear", "discard", "extend", "insert", "remove", "reverse", "sort", "update"}
 
 
 def memory_of(task: Tests) -> int:
@@ -78,45 +73,7 @@ def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) ->
             f"the test {text!r:.80} uses {', '.join(unknown)}, which neither the tests nor their setup define; "
             "classes and helpers of the answer cannot cross to the tests"
         )
-    if stray := next(_strays(test, setup, name), None):
-        return (
-            f"the test {text!r:.80} passes {stray} to {name!r}; only values and classes of builtin "
-            "and some standard types cross"
-        )
-    if method := next(_methods(test, name), None):
-        return (
-            f"the test {text!r:.80} uses {method!r} of what {name!r} returns, which no value that crosses has, or "
-            "which only changes it; a test should call a function, and no method of an object"
-        )
-    if _awaited(test, name):
-        return f"the test {text!r:.80} awaits {name!r}, but coroutines do not cross to the tests"
-    if _only_changed(test, name):
-        return (
-            f"the test {text!r:.80} looks at what {name!r} has made of its arguments, but the function "
-            "gets copies; a test should look at what it returns"
-        )
-    return None
-
-
-def _strays(test: ast.AST, setup: ast.Module, entry_point: str) -> Iterator[str]:
-    """Arguments of the function that are functions or objects of classes of the setup."""
-    nodes = [*ast.walk(setup), *ast.walk(test)]
-    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
-    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | classes
-    known = bound(setup) | bound(test)
-    functions = {name for name, one in vars(builtins).items() if callable(one) and not wire.crossing_class(one)}
-    for node in ast.walk(test):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == entry_point:
-            for value in (*node.args, *(keyword.value for keyword in node.keywords)):
-                match value:
-                    case ast.Lambda():
-                        yield "a lambda"
-                    case ast.Name(id=name) if name in own:
-                        yield f"the function or class {name!r}"
-                    case ast.Name(id=name) if name in functions - known:
-                        yield f"the builtin {name!r}"
-                    case ast.Call(func=ast.Name(id=name)) if name in classes:
-                        yield f"an object of {name!r}"
+    return crossing_fault(text, test, setup, name)
 
 
 def _idle(test: ast.Module, name: str) -> bool:
@@ -134,49 +91,3 @@ def _idle(test: ast.Module, name: str) -> bool:
                         continue
         return False
     return True
-
-
-def _methods(test: ast.AST, name: str) -> Iterator[str]:
-    """What a test takes of the results of the function, and no value that crosses has, as in `Solution().sum(1)`.
-
-    Nor would a test change a result that nothing holds, so `Solution().add(1)` means no set.
-    """
-    for node in ast.walk(test):
-        match node:
-            case ast.Attribute(value=ast.Call(func=ast.Name(id=one)), attr=attribute) if one == name:
-                if attribute not in _attributes() - IN_PLACE:
-                    yield attribute
-
-
-@cache
-def _attributes() -> set[str]:
-    """The names of what values that cross may have."""
-    kinds = [*map(wire.class_named, (*wire.CLASSES, *wire.STANDARD)), GeneratorType, Exception]
-    kinds += [type(view(())) for view in wire.VIEWS.values()]
-    return {name for kind in kinds for name in dir(kind)}
-
-
-def _awaited(test: ast.Module, entry_point: str) -> bool:
-    """Whether a test awaits what the function returns, or hands it to asyncio."""
-    for node in ast.walk(test):
-        match node:
-            case ast.Await(value=ast.Call(func=ast.Name(id=name))) if name == entry_point:
-                return True
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="asyncio")), args=[ast.Call(func=ast.Name(id=name)), *_]
-            ) if name == entry_point:
-                return True
-    return False
-
-
-def _only_changed(test: ast.Module, entry_point: str) -> bool:
-    """Whether a test drops all that the function returns, and asserts something about its arguments."""
-    calls = [
-        node.value
-        for node in test.body
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and entry_point in used(node.value.func)
-    ]
-    uses = sum(isinstance(node, ast.Name) and node.id == entry_point for node in ast.walk(test))
-    given = {name for call in calls for argument in call.args for name in used(argument)}
-    asserts = [node for node in test.body if isinstance(node, ast.Assert)]
-    return bool(asserts) and uses == len(calls) and all(given & used(node) for node in asserts)

@@ -3,8 +3,9 @@
 import ast
 import builtins
 import json
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise, zip_longest
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +16,7 @@ from tasks.gdsd.errors import DataError
 PROGRAM = "\n\nWrite a program that reads standard input and writes standard output."
 SHOWN = "\n\nYour code should pass this test:\n"
 NAMED = "\n\nName the function "
+STREAMS = ("stdin", "input", "inputs"), ("stdout", "output", "outputs")  # the names of a case's two in data sets
 # Statements that may stand between the asserts of a text that is cut into tests.
 PLAIN = (ast.Assert, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr, ast.FunctionDef, ast.ClassDef)
 
@@ -91,7 +93,8 @@ def read_row(row: Mapping[str, object]) -> Problem:
     prefix = problem + "\n" if is_function(problem) else ""
     entry_point = _text(row, "entry_point") or _derive(tests, _texts(row, "setup"), prefix, _text(row, "solution"))
     setup = "\n".join([prefix, *_texts(row, "setup")] if prefix else _texts(row, "setup"))
-    tests = [_with_call(one, entry_point) for test in tests for one in _singles(test, entry_point)]
+    singles = [one for test in tests for one in _singles(test, entry_point)]
+    tests = [called for single in singles for called in _with_call(single, entry_point)]
     if not prefix:
         problem += _interface(problem, tests, entry_point, _text(row, "solution"))
     return Problem(problem, _compact({"entry_point": entry_point, "prefix": prefix, "setup": setup, "tests": tests}))
@@ -130,14 +133,40 @@ def _texts(row: Mapping[str, object], name: str) -> list[str]:
 
 
 def _cases(value: object) -> list[object]:
-    """The cases of a row: a list of mappings, or the same as JSON."""
-    try:
-        cases = json.loads(value) if isinstance(value, str) else value
-        if isinstance(cases, Sequence):
-            return [Case(stdin=case["stdin"], stdout=case["stdout"]).model_dump() for case in cases]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass  # one message for all of it
-    raise DataError(f"cases must be a list of {{'stdin': text, 'stdout': text}}, or that as JSON, not {value!r:.80}")
+    """The cases of a row, also as JSON: a mapping for each, or one with the inputs and the outputs of all.
+
+    Raises:
+        DataError: they are neither, or call a function.
+    """
+    cases = value
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            cases = json.loads(value)
+    several = [cases] if isinstance(cases, Mapping) else cases
+    if isinstance(several, Sequence) and all(isinstance(case, Mapping) for case in several):
+        if any(case.get("fn_name") or case.get("testtype", "stdin") != "stdin" for case in several):
+            raise DataError(
+                f"cases call a function, and give a program no input: {value!r:.80}; write them as tests, such as "
+                "'assert f(1) == 2'"
+            )
+        found = [[next((case[name] for name in names if name in case), None) for names in STREAMS] for case in several]
+        if isinstance(cases, Mapping):
+            columns = [column for column in found[0] if isinstance(column, list)]
+            found = [list(pair) for pair in zip_longest(*columns)] if len(columns) == len(STREAMS) else [[None]]
+        texts = [[*map(_stream, pair)] for pair in found]
+        if not any(None in pair for pair in texts):
+            return [{"stdin": stdin, "stdout": stdout} for stdin, stdout in texts]
+    raise DataError(
+        "cases must be a list of {'stdin': text, 'stdout': text}, or {'inputs': list of texts, 'outputs': list of "
+        f"texts}}, or one of them as JSON, not {value!r:.80}"
+    )
+
+
+def _stream(value: object) -> str | None:
+    """What a program reads or writes: a text, or a list of its lines."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    return value if isinstance(value, str) else None
 
 
 def is_function(problem: str) -> bool:
@@ -241,13 +270,50 @@ def _arguments(tests: Sequence[str], entry_point: str, solution: str) -> str:
     return f" It takes {count} argument{'s' * (count != 1)}{', by name ' * bool(keywords)}{', '.join(keywords)}."
 
 
-def _with_call(test: str, entry_point: str) -> str:
-    """Adds the call that HumanEval leaves to the reader of its `check`."""
+def _with_call(test: str, entry_point: str) -> list[str]:
+    """Adds the calls that a data set leaves to its reader: of HumanEval's `check`, or of what pytest or unittest finds.
+
+    A text with functions or methods named `test...` becomes a test for each.
+    """
     tree = parse(test)
-    if not isinstance(tree, ast.Module) or "check" not in bound(tree):
-        return test
-    called = any("check" in used(node) for node in tree.body if not isinstance(node, ast.FunctionDef))
-    return test if called else f"{test}\n\ncheck({entry_point})\n"
+    if not isinstance(tree, ast.Module):
+        return [test]
+    kept = [node for node in tree.body if not _is_main(node)]
+    runs = {name for node in kept if not isinstance(node, ast.FunctionDef | ast.ClassDef) for name in used(node)}
+    if "check" in bound(tree):
+        return [test if "check" in runs else f"{test}\n\ncheck({entry_point})\n"]
+    found = [call for node in kept for name, call in _found(node) if name not in runs]
+    if not found:
+        return [test]
+    if kept != tree.body and kept == tree.body[: len(kept)]:  # it would end the test
+        test = "\n".join(test.split("\n")[: tree.body[len(kept)].lineno - 1])
+    several = [f"{test.rstrip()}\n\n{call}\n" for call in found]
+    return (
+        several if sum(map(len, several)) <= TEXT else [f"{test.rstrip()}\n\n" + "".join(f"{call}\n" for call in found)]
+    )
+
+
+def _is_main(node: ast.stmt) -> bool:
+    """Whether a statement is `unittest.main()`, which looks for tests in another module than ours."""
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="unittest"), attr="main"))):
+            return True
+    return False
+
+
+def _found(node: ast.stmt) -> Iterator[tuple[str, str]]:
+    """The names of what pytest or unittest would run of a statement, and the calls that do so."""
+    match node:
+        case ast.FunctionDef(name=name, decorator_list=[], args=arguments) if name.startswith("test"):
+            if (
+                len(arguments.posonlyargs + arguments.args) == len(arguments.defaults)
+                and None not in arguments.kw_defaults
+            ):
+                yield name, f"{name}()"
+        case ast.ClassDef(name=name, bases=[ast.Name(id="TestCase") | ast.Attribute(attr="TestCase")], body=body):
+            for part in body:
+                if isinstance(part, ast.FunctionDef) and part.name.startswith("test"):
+                    yield name, f"import unittest\nunittest.TestSuite([{name}({part.name!r})]).debug()"
 
 
 def _derive(tests: Sequence[str], setup: Sequence[str], prefix: str, solution: str) -> str:

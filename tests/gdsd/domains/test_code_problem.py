@@ -46,6 +46,11 @@ def test_programs_that_no_answer_can_write_are_faults() -> None:
         ({"problem": "x", "tests": "[1]"}, "tests must be a text or a list"),
         ({"problem": "x", "cases": "["}, "cases must be a list"),
         ({"problem": "x", "cases": [{"stdin": "1"}]}, "cases must be a list"),
+        ({"problem": "x", "cases": [{"stdin": "1", "stdout": 1}]}, "cases must be a list"),
+        ({"problem": "x", "cases": {"inputs": ["1"], "outputs": []}}, "cases must be a list"),
+        ({"problem": "x", "cases": {"inputs": "1", "outputs": "1"}}, "cases must be a list"),
+        ({"problem": "x", "cases": '{"fn_name": "f", "inputs": [[1]], "outputs": [2]}'}, "cases call a function"),
+        ({"problem": "x", "cases": [{"input": "1", "output": "1", "testtype": "functional"}]}, "cases call a function"),
     ],
 )
 def test_rows_that_are_no_problem_are_refused(row: Mapping[str, object], words: str) -> None:
@@ -109,6 +114,35 @@ def test_a_list_written_as_json_is_a_list() -> None:
         ({"tests": ["assert add().sum(1, 2) == 3"]}, "uses 'sum' of what 'add' returns"),
         ({"tests": ["assert add().add(1, 2) == 3"]}, "uses 'add' of what 'add' returns"),
         ({"tests": ["x = [3]\nadd(x, 4)\nassert x == [3, 4]"]}, "made of its arguments"),
+        ({"tests": ["x = [3]\ny = add(x, 4)\nassert x == [3, 4]"]}, "made of its arguments"),
+        (
+            {"tests": ["def check(f):\n    x = [3]\n    f(x, 4)\n    assert x == [3, 4]\ncheck(add)"]},
+            "of its arguments",
+        ),
+        ({"tests": ["assert add(1)(2) == 3"]}, "calls what 'add' returns"),
+        ({"tests": ["one = add(1)\nfor x in (2, 3):\n    assert one(x) == x + 1"]}, "calls what 'add' returns"),
+        ({"tests": ["def check(f):\n    assert f(1)['x'](2) == 3\ncheck(add)"]}, "calls what 'add' returns"),
+        ({"tests": ["assert [*map(add(1), [2])] == sorted([3], key=abs)"]}, "calls what 'add' returns"),
+        ({"tests": ["assert sorted([2, 1], key=add(1)) == [1, 2]"]}, "calls what 'add' returns"),
+        ({"tests": ["@add(1)\ndef two():\n    return 2\nassert two() == 3"]}, "calls what 'add' returns"),
+        ({"tests": ["@add\ndef two():\n    return 2\nassert two() == 3"]}, "passes the function 'two'"),
+        ({"tests": ["with add(1) as one:\n    assert one == 2"]}, "enters what 'add' returns"),
+        ({"tests": ["one = add()\nassert one.sum(1, 2) == 3"]}, "uses 'sum' of what 'add' returns"),
+        ({"tests": ["one = Add()\none.append(1)\nassert one.pop() == 1"], "entry_point": "Add"}, "uses 'append'"),
+        ({"tests": ["one = Node(1)\nassert add([one], 2) == 3"], "setup": "class Node:\n    pass"}, "object of 'Node'"),
+        ({"tests": ["assert add({1: [lambda: 1]}) == 3"]}, "passes a lambda"),
+        ({"tests": ["import operator as o, operator\nassert add(operator.mul, 2) == 3"]}, "function operator.mul"),
+        ({"tests": ["assert add(str.upper, 'a') == 'A'"]}, "function str.upper"),
+        ({"tests": ["import functools\nassert add(functools.partial(max, 1), 2) == 2"]}, "a partial function"),
+        (
+            {"tests": ["import io, sys\nsys.stdout = io.StringIO()\nadd(1)\nassert sys.stdout.getvalue() == '1\\n'"]},
+            "reads what was printed, but 'add' runs in another process",
+        ),
+        ({"tests": ["import io, sys\nsys.stdin = io.StringIO('1')\nassert add() == 1"]}, "replaces sys.stdin"),
+        (
+            {"tests": ["from unittest.mock import patch\nwith patch('builtins.input', str):\n    assert add() == ''"]},
+            "replaces builtins.input",
+        ),
         ({"tests": ["import pytest\nwith pytest.raises(ValueError):\n    add(1)"]}, "the tests import pytest, which"),
         ({"setup": "from scipy.stats import norm, t\nimport pandas as pd, os.path"}, "import pandas, scipy, which"),
         ({"tests": ["from solution import add as f\nassert f(add(1, 2), 0) == 3"]}, "import solution, which"),
@@ -171,9 +205,79 @@ def test_tests_that_use_what_the_setup_has_are_no_fault() -> None:
             "x = [1]\nf(x)\nassert f(x) == x",
             "print(f(1))\nassert f(1).upper() == f(2).most_common() == f(3).real == f(4).send(None)",
             "assert list(map(f, [1])) == [1]",
+            "one = f([])\none.append(1)\nassert one[0].bit_length() and one.pop() == abs(f(1)[0])",
+            "one = f(1)\none = int\nassert one(2) == f(2)",
+            "one = [one, one]\nassert f(one, m.pi, 'a'.upper(), str, max(1, 2)) == one",
+            "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()):\n    one = f(1)\nassert one == 1",
         ],
     }
     assert fault_of(json.dumps(record)) is None
+
+
+def test_cases_are_read_as_data_sets_have_them() -> None:
+    """If it fails, APPS, TACO, CodeContests and LiveCodeBench have to be rewritten before they can be used."""
+    wanted = {"cases": [{"stdin": "1\n2", "stdout": "3"}, {"stdin": "4", "stdout": "5\n"}]}
+    texts = ["1\n2", "4"], ["3", "5\n"]
+    for cases in (
+        {"inputs": texts[0], "outputs": texts[1]},
+        {"input": texts[0], "output": texts[1]},
+        {"inputs": [["1", "2"], "4"], "outputs": ["3", ["5", ""]], "fn_name": None},
+        [{"input": one, "output": other, "testtype": "stdin"} for one, other in zip(*texts, strict=True)],
+    ):
+        for written in (cases, json.dumps(cases)):
+            problem = CODE.read({"problem": "x", "cases": written})
+            assert json.loads(problem.reference) == wanted and CODE.fault(*problem) is None
+
+
+PYTEST = """import math
+
+def helper(x):
+    return 2 * x
+
+def test_one():
+    assert double(1) == helper(1)
+
+def test_two(one=2):
+    assert double(one) == 4
+
+def test_fixture(tmp_path):
+    assert double(tmp_path) == 4
+"""
+UNITTEST = """import unittest
+
+class TestDouble(unittest.TestCase):
+    def setUp(self):
+        self.one = 1
+
+    def test_one(self):
+        self.assertEqual(double(self.one), 2)
+
+    def test_two(self):
+        with self.subTest(two=2):
+            self.assertEqual(double(2), 4)
+
+unittest.main()
+"""
+RUN = "suite = unittest.TestLoader().loadTestsFromTestCase(TestDouble)\nunittest.TextTestRunner().run(suite)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (PYTEST, 2),
+        (UNITTEST, 2),
+        (UNITTEST.replace("unittest.main()", "if __name__ == '__main__':\n    unittest.main()"), 2),
+        (UNITTEST.replace("unittest.main()", RUN), 1),
+    ],
+    ids=["pytest", "unittest", "unittest as a script", "a runner"],
+)
+def test_what_pytest_and_unittest_would_find_is_run(code: Code, text: str, count: int) -> None:
+    """If it fails, such suites are refused, or a failure that a runner only reports is a right answer."""
+    problem = code.read({"problem": "Double it.", "tests": text, "entry_point": "double"})
+    assert code.fault(*problem) is None and "assert" not in problem.problem
+    for source, share in (("2 * x", 1.0), ("2", 1 / 2 if count == 2 else 0.0), ("x", 0.0)):
+        verdict = code.verify(*problem, f"```python\ndef double(x):\n    return {source}\n```")
+        assert (verdict.parts["tests"], verdict.solved) == (share, share == 1.0), source
 
 
 FIRST = "assert double(21) == 42"
