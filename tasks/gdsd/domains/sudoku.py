@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import islice, permutations
+from itertools import islice, pairwise, permutations
 from reprlib import repr as brief
 from typing import Literal, Self
 
@@ -25,6 +25,9 @@ BETWEEN = r"\s|+,;/&\\\[\](){}\"'`$\u2500-\u257f"
 LINES, SEPARATORS, RULES = (re.compile(f"[{signs}]+") for signs in (r"\r\n", BETWEEN, rf"{BETWEEN}=-"))
 BLANK = re.compile(r"[ 0_*?xX-]")  # an empty cell in a data set
 NUMBER = re.compile(r"[0-9]+")
+COUNTS = "1234", "0123"  # the numbers of rows and columns
+STROKES = "-=\u2500\u2501\u2550"
+DRAWN = f" \t\r|:+{''.join(map(chr, range(0x2500, 0x2580)))}{STROKES}"  # what a rule is made of
 LABEL = re.compile(  # in small letters
     r"""
     [rlc] (?<=\b.) (?:ow|ine|ol|olumn)? [ _#-]{0,2} (?: [0-4](?:c[0-4])?\b | \([0-4]\) )  # row 1, r1, col (1), r1c1
@@ -218,11 +221,51 @@ def cells(answer: str) -> str:
     """Returns the cells of a grid as a policy writes it: in lines, with spaces, borders or a fence.
 
     They are the 16 characters between the separators, which need not be digits; where there are not 16, they are all
-    digits, as in d1, but for those of labels.
+    digits, as in d1, but for those of labels, and for the numbers of a table's rows and columns.
     """
     text = answers.last_block(answer)
     grid = SEPARATORS.sub("", text)
-    return grid if len(grid) == CELLS else "".join(NUMBER.findall(LABEL.sub(" ", text.lower())))
+    if len(grid) == CELLS:
+        return grid
+    text = LABEL.sub(" ", text.lower())
+    digits = "".join(NUMBER.findall(text))
+    return digits if len(digits) == CELLS else _numbered(text.split("\n")) or digits
+
+
+def _numbered(lines: list[str]) -> str:
+    """Returns the cells of a grid whose columns or rows are numbered, empty where something else could be meant.
+
+    A line 1 2 3 4 above the grid has the numbers of its columns if the rows have numbers too, or if there is a rule
+    below it and not below each row. A digit before each row is its number if the columns have numbers, if it is set
+    apart from the cells, or in a Markdown table.
+    """
+    rows = [(place, "".join(NUMBER.findall(line))) for place, line in enumerate(lines) if NUMBER.search(line)]
+    if not SIDE <= len(rows) <= SIDE + 1:
+        return ""
+    first = rows[0][0]
+    ruled = [any(map(_is_rule, lines[one + 1 : other])) for (one, _), (other, _) in pairwise(rows)]
+    headed = len(rows) > SIDE
+    if headed and rows.pop(0)[1] not in COUNTS:
+        return ""
+    numbers = "".join(digits[0] for _, digits in rows)
+    if numbers in COUNTS and all(len(digits) == SIDE + 1 for _, digits in rows):
+        apart = all(_set_apart(lines[place]) for place, _ in rows)
+        table = any("|" in line and _is_rule(line) for line in lines[:first])
+        grid = [digits[1:] for _, digits in rows] if headed or apart or table else []
+    else:
+        grid = [digits for _, digits in rows] if headed and ruled[0] and not all(ruled) else []
+    return "".join(grid) if [*map(len, grid)] == [SIDE] * SIDE else ""
+
+
+def _is_rule(line: str) -> bool:
+    """Whether a line only draws a line."""
+    return not line.strip(DRAWN) and any(2 * sign in line for sign in STROKES)
+
+
+def _set_apart(line: str) -> bool:
+    """Whether something else stands behind the first of five digits than between the others."""
+    _, behind, *between, _ = re.split("[0-9]", line)
+    return behind not in between
 
 
 @cache

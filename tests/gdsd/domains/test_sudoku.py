@@ -140,6 +140,8 @@ def test_solved_needs_the_clues_intact() -> None:
 
 
 ROWS = ["1 2 3 4", "3 4 1 2", "2 1 4 3", "4 3 2 1"]
+RULE = "|---|---|---|---|---|"
+NUMBERED = "\n".join(f"| {row} | {' | '.join(cells.split())} |" for row, cells in enumerate(ROWS, 1))
 WRITTEN = {
     "lines": "1234\n3412\r\n2143\n4321\n",
     "spaces": "\n".join(ROWS),
@@ -171,6 +173,21 @@ WRITTEN = {
     "cells in brackets": "".join(f"[{digit}]" for digit in SOLUTION),
     "JSON with numbers for keys": '{"1": [1,2,3,4], "2": [3,4,1,2], "3": [2,1,4,3], "4": [4,3,2,1]}',
     "bold numbers of lines": "\n".join(f"  **{row}.** {cells}" for row, cells in enumerate(ROWS, 1)),
+    "numbers of rows and columns": f"| | 1 | 2 | 3 | 4 |\n{RULE}\n{NUMBERED}",
+    "numbers from 0": f"|   | **0** | 1 | 2 | 3 |\n{RULE}\n"
+    + "\n".join(f"| **{row}** | {' | '.join(cells.split())} |" for row, cells in enumerate(ROWS)),
+    "numbers of rows": f"| Row | A | B | C | D |\n{RULE}\n{NUMBERED}",
+    "numbers of rows without names": f"| | | | | |\n{RULE}\n{NUMBERED}",
+    "numbers of columns": "| 1 | 2 | 3 | 4 |\n|---|---|---|---|\n"
+    + "\n".join(f"| {' | '.join(row.split())} |" for row in ROWS),
+    "numbers of columns and letters of rows": "    1 2 3 4\n  +---------+\n"
+    + "\n".join(f"{letter} | {row} |" for letter, row in zip("ABCD", ROWS, strict=True))
+    + "\n  +---------+",
+    "a data frame": "   0  1  2  3\n" + "\n".join(f"{row}  {cells}" for row, cells in enumerate(ROWS)),
+    "numbers set apart": "\n".join(f"{row} | {cells}" for row, cells in enumerate(ROWS, 1)),
+    "numbers in parentheses": "\n".join(f"({row}) {cells}" for row, cells in enumerate(ROWS, 1)),
+    "bullets and bold cells": "\n".join(f"* **{row[0]}**{row[1:]}" for row in ROWS),
+    "double lines": "\u2554\u2550\u2557\n" + "\n".join(f"\u2551{row[:3]}\u2551{row[4:]}\u2551" for row in ROWS),
 }
 
 
@@ -197,6 +214,15 @@ def test_a_right_grid_is_solved_however_it_is_written(written: str) -> None:
         ("1.34\n341.\n2143\n.321", 0.0),
         ("1234 341? 2143 ?321", 1 / 3),
         ("Impossible.", 0.0),
+        ("\n".join(["1 2 3 4", *ROWS]), 1 / 7),  # a row too many, and no names of columns
+        ("\n----\n".join(["1234", *ROWS]), 1 / 7),  # likewise, with a rule below each
+        ("\n".join(["3 4 1 2", "-------", *ROWS]), 0.0),
+        ("\n".join(f"{row} {cells}" for row, cells in enumerate(ROWS, 1)), 0.0),  # five columns
+        ("\n".join(f"| {row} | {cells} |" for row, cells in enumerate(reversed(ROWS), 1)), 0.0),  # the lines' order
+        (
+            f"| 1 | 2 | 3 | 4 | 5 |\n{RULE}\n{NUMBERED}",
+            3 / 12,
+        ),  # the first 16 of 25 digits have the right ones by chance
     ],
 )
 def test_too_few_and_too_many_cells_never_count_in_full(written: str, share: float) -> None:
