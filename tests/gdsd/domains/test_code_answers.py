@@ -162,6 +162,15 @@ def test_which_block_is_a_program_or_a_completion(code: Code) -> None:
     assert not code.verify(*program, "```text\n5\n```").solved
 
 
+def test_a_completion_may_be_indented_otherwise(code: Code) -> None:
+    """If it fails, a right body without the function's first line counts only at the indentation of the prompt."""
+    completion = code.read(HUMAN_EVAL)
+    body = "if s:\n    return s[::-1]\nreturn ''\n"
+    for block in (body, textwrap.indent(body, "  "), textwrap.indent(body, "    ").lstrip()):
+        assert code.verify(*completion, f"```python\n{block}```").solved, block
+        assert not code.verify(*completion, f"```python\n{block.replace('[::-1]', '')}```").solved, block
+
+
 PLUS = """import numpy as np
 
 def is_floats(x) -> bool:

@@ -104,9 +104,19 @@ def _chosen(blocks: "list[str]", prefix: str, name: str | None) -> str | None:
                 spare = spare or source
                 break
         else:
-            if completion is None and name and _compiles(prefix + block):
-                completion = prefix + block
+            for source in _completed(prefix, block) if completion is None and name else ():
+                if _compiles(source):
+                    completion = source
+                    break
     return completion or spare
+
+
+def _completed(prefix: str, block: str) -> "list[str]":
+    """A text behind the prefix: as it is, at the indentation of the prefix's end, or with its first line there."""
+    last = prefix.rstrip().rpartition("\n")[2]
+    margin = last[: len(last) - len(last.lstrip(" \t"))]
+    whole = "\n".join(margin + line for line in _dedented(block).split("\n"))
+    return [prefix + text for text in (block, whole, margin + block.lstrip(" \t"))]
 
 
 def _dedented(block: str) -> str:
