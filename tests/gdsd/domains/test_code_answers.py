@@ -100,6 +100,18 @@ def test_a_program_sees_what_python_shows_a_script(code: Code) -> None:
     assert [name for name, verdict in zip(names, verdicts, strict=True) if verdict.solved != (name in SCRIPTS)] == []
 
 
+def test_no_program_writes_its_input_by_another_way(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a program fills the host's memory where it has /proc, which no limit of its own counts."""
+    only("none", monkeypatch)
+    source = (
+        "import os\none = os.open('/proc/self/fd/0', os.O_RDWR)\n"
+        "for harm in (lambda: os.pwrite(one, b'x', 0), lambda: os.ftruncate(one, 9), lambda: os.ftruncate(one, 0)):\n"
+        "    try: harm()\n    except PermissionError: print('refused')\nprint(input())"
+    )
+    problem = code.read({"problem": "x", "cases": [{"stdin": "a", "stdout": "refused\n" * 3 + "a"}]})
+    assert judged(code, problem, source).solved
+
+
 ADD, HALF = "def add(left, right):\n    return left + right\n", "def add(left, right):\n    return 5\n"
 LISTED = textwrap.indent(f"```python\n{ADD}```", "    ")
 WHICH = {  # each is right if the block with ADD is the one that counts
