@@ -228,7 +228,8 @@ def _become_script(source: str) -> str:
         add()
     folder = os.getcwd()
     path = os.path.join(folder, SCRIPT)
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    # Not by its path, which at the level `none` may lead through a folder that is closed to it, as a private TMPDIR is.
+    with open(SCRIPT, "w", encoding="utf-8", newline="") as file:
         file.write(source)
     sys.argv = [SCRIPT]
     sys.path.insert(0, folder)
