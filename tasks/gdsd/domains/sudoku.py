@@ -81,10 +81,11 @@ class Sudoku(Domain):
 
     Solved means that the answer is a filled grid that keeps the clues: of a puzzle with several solutions, any. Part
     `cells` is 1 then, else the share of the empty cells filled as in the reference, as in d1 (arXiv 2504.12216). Part
-    `format` says whether the answer has the form that the prompt asks for.
+    `clues` is the share of the clues that the answer keeps, at which `cells` does not look. Part `format` says whether
+    the answer has the form that the prompt asks for.
     """
 
-    parts = {"cells": 1.0, "format": 0.0}
+    parts = {"cells": 1.0, "clues": 0.0, "format": 0.0}
     columns = ("puzzle", "solution")
     example = Answer("1.34341.2143.321", "1234341221434321", "1234341221434321")
     generates = True
@@ -157,21 +158,23 @@ class Sudoku(Domain):
         """Verifies an answer.
 
         A tagged grid may have too few or too many cells: each one that it lacks counts as an empty cell filled wrong,
-        and so does each one too many. A bare grid then fills no cell right.
+        and so does each one too many. A bare grid then fills no cell right, and keeps no clue.
         """
         tagged = self.config.format == "tagged"
         text = (answers.tagged(answer) or "") if tagged else answer
         grid = text if len(text) == CELLS and not tagged else cells(text)
+        placed = tagged or len(grid) == CELLS  # or nobody knows which cell is which
         if solved := _solves(problem, grid):
             share = 1.0
-        elif tagged or len(grid) == CELLS:
+        elif placed:
             asked = [cell for cell, clue in enumerate(problem) if clue == EMPTY or cell >= len(grid)]
             right = sum(grid[cell : cell + 1] == reference[cell] for cell in asked)
             share = right / (len(asked) + max(0, len(grid) - CELLS))
         else:
             share = 0.0
         formed = answers.well_formed(answer) if tagged else len(answer) == CELLS and not answer.strip(DIGITS)
-        return Verdict(parts={"cells": share, "format": float(formed)}, solved=solved)
+        parts = {"cells": share, "clues": _kept(problem, grid) if placed else 0.0, "format": float(formed)}
+        return Verdict(parts=parts, solved=solved)
 
     def shingles(self, problem: str) -> frozenset[str]:
         """Two puzzles are alike only if they are the same: all grids are relabellings of a few."""
@@ -292,6 +295,12 @@ def _grids() -> frozenset[str]:
 def _solves(puzzle: str, grid: str) -> bool:
     """Whether a grid is filled by the rules and keeps the clues."""
     return grid in _grids() and all(clue in (EMPTY, own) for clue, own in zip(puzzle, grid, strict=True))
+
+
+def _kept(puzzle: str, grid: str) -> float:
+    """The share of the clues that a grid keeps where they stand; 1 if there are none."""
+    kept = [grid[cell : cell + 1] == clue for cell, clue in enumerate(puzzle) if clue != EMPTY]
+    return sum(kept) / len(kept) if kept else 1.0
 
 
 def _consistent(grid: str) -> bool:

@@ -33,8 +33,8 @@ def problems(count: int, seed: int = 0, least: int = 6, most: int = 10, shots: i
     return list(islice(domain.problems(seed), count))
 
 
-def judged(cells: float, formed: float, solved: bool) -> Verdict:
-    return Verdict(parts={"cells": cells, "format": formed}, solved=solved)
+def judged(cells: float, formed: float, solved: bool, clues: float = 1.0) -> Verdict:
+    return Verdict(parts={"cells": cells, "clues": clues, "format": formed}, solved=solved)
 
 
 def valid(grid: str) -> bool:
@@ -114,7 +114,7 @@ def test_the_reward_is_the_share_of_empty_cells() -> None:
         assert verdict.parts["cells"] == pytest.approx(reward)
         assert verdict.parts["format"] == ("." not in cells)
         assert verdict.solved is (reward == 1.0)
-    assert DomainChoice(SudokuConfig()).weights == {"cells": 1.0, "format": 0.0}
+    assert DomainChoice(SudokuConfig()).weights == {"cells": 1.0, "clues": 0.0, "format": 0.0}
 
 
 def test_any_filled_grid_that_keeps_the_clues_is_solved() -> None:
@@ -135,8 +135,24 @@ def test_solved_needs_the_clues_intact() -> None:
     """If it fails, a policy can score as solving a puzzle that it changed."""
     for cell in (0, 2, 15):
         changed = SOLUTION[:cell] + ("1" if SOLUTION[cell] != "1" else "2") + SOLUTION[cell + 1 :]
-        assert DOMAIN.verify(PUZZLE, SOLUTION, changed) == judged(1.0, 1.0, solved=False)
-        assert TAGGED.verify(PUZZLE, SOLUTION, f"<answer>{changed}</answer>") == judged(1.0, 0.0, solved=False)
+        assert DOMAIN.verify(PUZZLE, SOLUTION, changed) == judged(1.0, 1.0, solved=False, clues=12 / 13)
+        tagged = TAGGED.verify(PUZZLE, SOLUTION, f"<answer>{changed}</answer>")
+        assert tagged == judged(1.0, 0.0, solved=False, clues=12 / 13)
+
+
+def test_the_share_of_the_clues_is_that_of_the_given_cells() -> None:
+    """If it fails, nobody sees that training changes the clues. 13 of 16 are given; 1, 7 and 12 are empty."""
+    for answer, bare, tagged in (
+        (SOLUTION, 1.0, 1.0),
+        (PUZZLE, 1.0, 1.0),  # whatever stands in the empty cells
+        ("1" * 16, 4 / 13, 4 / 13),  # cells 0, 6, 9 and 15
+        (SOLUTION[:12], 0.0, 10 / 13),  # as with `cells`, a bare answer has to have 16
+        (f"{SOLUTION}1", 0.0, 1.0),
+        (f"4{SOLUTION}", 0.0, 1 / 13),  # all are one place late, and only cell 8 has a 2 there as well
+        ("", 0.0, 0.0),
+    ):
+        assert DOMAIN.verify(PUZZLE, SOLUTION, answer).parts["clues"] == bare
+        assert TAGGED.verify(PUZZLE, SOLUTION, f"<answer>{answer}</answer>").parts["clues"] == tagged
 
 
 ROWS = ["1 2 3 4", "3 4 1 2", "2 1 4 3", "4 3 2 1"]
@@ -196,8 +212,9 @@ def test_a_right_grid_is_solved_however_it_is_written(written: str) -> None:
     """If it fails, a right answer scores 0 for its layout; one with a wrong digit must not gain by it either."""
     changed = written[::-1].replace("1", "2", 1)[::-1]  # the last cell, a clue
     for text, solved in ((written, True), (changed, False)):
-        assert DOMAIN.verify(PUZZLE, SOLUTION, text) == judged(1.0, 0.0, solved=solved)
-        assert TAGGED.verify(PUZZLE, SOLUTION, f"<answer>\n{text}\n</answer>") == judged(1.0, 0.0, solved=solved)
+        wanted = judged(1.0, 0.0, solved=solved, clues=1.0 if solved else 12 / 13)
+        assert DOMAIN.verify(PUZZLE, SOLUTION, text) == wanted
+        assert TAGGED.verify(PUZZLE, SOLUTION, f"<answer>\n{text}\n</answer>") == wanted
 
 
 @pytest.mark.parametrize(
@@ -230,7 +247,8 @@ def test_too_few_and_too_many_cells_never_count_in_full(written: str, share: flo
     verdict = TAGGED.verify(PUZZLE, SOLUTION, f"<answer>{written}</answer>")
     assert verdict.parts["cells"] == pytest.approx(share) and verdict.solved is False
     whole = len("".join(written.split())) == 16
-    assert DOMAIN.verify(PUZZLE, SOLUTION, written) == judged(verdict.parts["cells"] if whole else 0.0, 0.0, False)
+    bare = verdict.parts | {"format": 0.0} if whole else dict.fromkeys(verdict.parts, 0.0)
+    assert DOMAIN.verify(PUZZLE, SOLUTION, written) == Verdict(parts=bare, solved=False)
 
 
 def test_a_bare_answer_of_16_characters_is_compared_place_by_place() -> None:
@@ -242,8 +260,9 @@ def test_a_bare_answer_of_16_characters_is_compared_place_by_place() -> None:
             answer[cell] = source.choice(ALPHABET + "1234" * 10)
         empty = [cell for cell in range(16) if puzzle[cell] == "."]
         share = sum(answer[cell] == solution[cell] for cell in empty) / len(empty)
-        formed = float(set(answer) <= set("1234"))
-        assert DOMAIN.verify(puzzle, solution, "".join(answer)) == judged(share, formed, answer == list(solution))
+        clues = sum(answer[cell] == solution[cell] for cell in range(16) if cell not in empty) / (16 - len(empty))
+        formed, solved = float(set(answer) <= set("1234")), answer == list(solution)
+        assert DOMAIN.verify(puzzle, solution, "".join(answer)) == judged(share, formed, solved, clues)
         assert DOMAIN.verify(puzzle, solution, "".join(answer[:-1])).parts["cells"] == 0
 
 
@@ -254,8 +273,8 @@ ODD = ["\0" * 16, FULLWIDTH, "\N{SUPERSCRIPT TWO}" * 16, "\ud800" * 16, "." * 16
 @pytest.mark.parametrize("answer", ["", *LONG, *ODD], ids=lambda answer: ascii(answer[:8]) + str(len(answer)))
 def test_hostile_answers_fill_no_cell_right(answer: str) -> None:
     """If it fails, one odd answer stops a round, or passes as right."""
-    assert DOMAIN.verify("." * 16, SOLUTION, answer) == judged(0.0, 0.0, solved=False)
-    assert TAGGED.verify("." * 16, SOLUTION, answer) == judged(0.0, 0.0, solved=False)
+    assert DOMAIN.verify("." * 16, SOLUTION, answer) == judged(0.0, 0.0, solved=False, clues=float(len(answer) == 16))
+    assert TAGGED.verify("." * 16, SOLUTION, answer) == judged(0.0, 0.0, solved=False)  # there is no clue to change
     inside = TAGGED.verify(PUZZLE, SOLUTION, f"<reasoning></reasoning><answer>{answer}</answer>")
     digits = sum(sign in "0123456789" for sign in answer)  # of ASCII
     assert inside.parts["format"] == 1.0 and inside.solved is False
@@ -267,14 +286,14 @@ def test_hostile_answers_fill_no_cell_right(answer: str) -> None:
 
 def test_a_tagged_answer_counts_what_stands_in_the_tags() -> None:
     """If it fails, the format of the prompt is not the one that is judged."""
-    for answer, cells, formed, solved in (
-        (f"<reasoning>row 1</reasoning>\n <answer>\n{SOLUTION}\n</answer>\n", 1.0, 1.0, True),
-        (f"It is <answer>{SOLUTION}</answer>.", 1.0, 0.0, True),
-        ("<answer>1234341121434321</answer>", 2 / 3, 0.0, False),
-        (SOLUTION, 0.0, 0.0, False),
-        (f"<answer>{SOLUTION}</answer><answer>?</answer>", 0.0, 0.0, False),
+    for answer, cells, formed, solved, clues in (
+        (f"<reasoning>row 1</reasoning>\n <answer>\n{SOLUTION}\n</answer>\n", 1.0, 1.0, True, 1.0),
+        (f"It is <answer>{SOLUTION}</answer>.", 1.0, 0.0, True, 1.0),
+        ("<answer>1234341121434321</answer>", 2 / 3, 0.0, False, 1.0),
+        (SOLUTION, 0.0, 0.0, False, 0.0),
+        (f"<answer>{SOLUTION}</answer><answer>?</answer>", 0.0, 0.0, False, 0.0),
     ):
-        assert TAGGED.verify(PUZZLE, SOLUTION, answer) == judged(pytest.approx(cells), formed, solved), answer
+        assert TAGGED.verify(PUZZLE, SOLUTION, answer) == judged(cells, formed, solved, clues), answer
 
 
 @pytest.mark.parametrize("format", ["bare", "tagged"])
@@ -384,4 +403,4 @@ def test_what_asks_for_nothing_is_refused() -> None:
         PromptConfig.model_validate_json('{"domain": {"name": "sudoku", "min_empty": 6}}')
     with pytest.raises(ValueError, match="weights are all 0"):
         DomainChoice(SudokuConfig(weights={"cells": 0.0}))
-    assert DomainChoice(SudokuConfig(weights={"format": 0.5})).weights == {"cells": 0.0, "format": 0.5}
+    assert DomainChoice(SudokuConfig(weights={"format": 0.5})).weights == {"cells": 0.0, "clues": 0.0, "format": 0.5}

@@ -16,7 +16,7 @@ from tests.gdsd.series import Row, answer, rollout
 
 GROUP = 4
 CHOICE = DomainChoice(SudokuConfig())
-COLUMNS = ["reward_cells", "reward_format"]
+COLUMNS = ["reward_cells", "reward_clues", "reward_format"]
 OUTSIDE = (1.5, -0.1, float("nan"), float("inf"))
 
 

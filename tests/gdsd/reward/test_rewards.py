@@ -87,7 +87,7 @@ def test_rewards_and_advantages_by_hand() -> None:
 def test_the_table_has_the_declared_schema(tmp_path: Path) -> None:
     """If it fails, the next stage cannot read the rewarded table."""
     rewarded = rewards.reward(table({"a": [RIGHT, NONE]}), SUDOKU, 2, False)
-    assert rewarded.schema.equals(tables.complete(tables.REWARDED, ["reward_cells", "reward_format"]))
+    assert rewarded.schema.equals(tables.complete(tables.REWARDED, ["reward_cells", "reward_clues", "reward_format"]))
     assert tables.read(tables.write(rewarded, tables.REWARDED, tmp_path / "s.parquet"), tables.REWARDED).equals(
         rewarded
     )
