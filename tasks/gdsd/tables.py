@@ -16,8 +16,12 @@ def _required(**columns: pa.DataType) -> list[pa.Field]:
 
 
 def _verdict(prefix: str = "") -> list[pa.Field]:
-    """The reward, null where the domain cannot judge, and whether an answer is right."""
-    return [pa.field(f"{prefix}reward", pa.float32()), pa.field(f"{prefix}solved", pa.bool_())]
+    """The reward, null where the domain cannot judge, whether an answer is right, and what the verifier saw."""
+    return [
+        pa.field(f"{prefix}reward", pa.float32()),
+        pa.field(f"{prefix}solved", pa.bool_()),
+        pa.field(f"{prefix}remark", TEXT),
+    ]
 
 
 SPLITS = ("train", "validation", "test")  # of a run's problems, each a table of its own

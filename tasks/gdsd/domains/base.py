@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 from pydantic import Field
@@ -47,6 +47,9 @@ class Verdict:
 
     parts: Mapping[str, float | None]  # one entry for each of `Domain.parts`, each in [0, 1]
     solved: bool | None
+    # What the verifier saw, for readers: which test failed, which value came out. It may quote the answer. It is no
+    # part of the judgement: verdicts that differ in it alone are equal.
+    remark: str | None = field(default=None, compare=False)
 
 
 Verdicts = TypeVar("Verdicts")

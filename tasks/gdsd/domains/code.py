@@ -9,8 +9,8 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from typing import Literal
+from contextlib import ExitStack
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 SOURCE = 1 << 18  # bytes of an answer's code
 STDIN_SHARE = 16  # of the memory, for a case's standard input, which a program holds several times over
 TRIES = 2  # to bring up the sandboxes of an answer
+QUOTED = 200  # characters of a test, an input or an output in a remark
 UNJUDGED = Verdict(parts={"tests": None, "format": None}, solved=None)
 
 INSTRUCTION = """\
@@ -82,6 +83,15 @@ class CodeConfig(DomainConfig):
     processes: int = Field(8, ge=1, le=1024, description="processes and threads of an answer at a time")
     file_mib: int = Field(8, ge=1, le=4096, description="largest file, and the whole of an answer's temporary folder")
     workers: int = Field(2, ge=1, le=64, description="answers that are verified at a time")
+
+
+class Ran(NamedTuple):
+    """What came of an answer."""
+
+    compiles: bool
+    passed: list[bool]  # which tests
+    wrote: str = ""  # by a program, where it first failed
+    ended: str = ""  # in words, where not all tests were run
 
 
 class Code(Domain):
@@ -176,26 +186,26 @@ class Code(Domain):
         if isinstance(task, str):
             return UNJUDGED
         if not blocks:
-            return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False)
+            return Verdict(parts={"tests": 0.0, "format": 0.0}, solved=False, remark="It has no fenced block.")
         route = levels.choose(self.config.isolation)
         failures = []
         for _ in range(TRIES):
             try:
-                compiles, passed = self._run(task, blocks, route)
+                ran = self._run(task, blocks, route)
             except StartError as error:
                 failures.append(str(error))
                 continue
             except LateError:
                 return None
-            parts = {"tests": sum(passed) / len(passed), "format": float(compiles)}
-            return Verdict(parts=parts, solved=all(passed))
+            parts = {"tests": sum(ran.passed) / len(ran.passed), "format": float(ran.compiles)}
+            return Verdict(parts=parts, solved=all(ran.passed), remark=_remark(task, ran))
         raise SandboxError(
             f"the sandbox of an answer did not start in {TRIES} tries ({'; '.join(failures)}), so there is no verdict, "
             "and none is kept; lower domain.workers if the machine has no processes or memory left, and run it again"
         )
 
-    def _run(self, task: Tests | Program, blocks: list[str], route: Route) -> tuple[bool, list[bool]]:
-        """Whether an answer compiles, and which tests it passes.
+    def _run(self, task: Tests | Program, blocks: list[str], route: Route) -> Ran:
+        """Whether an answer compiles, which tests it passes, and what a program wrote.
 
         Raises:
             StartError: a sandbox did not come up, or had no room for a program's input.
@@ -216,15 +226,20 @@ class Code(Domain):
             order: dict[str, object] = {"blocks": blocks, "prefix": "", "entry_point": None}
             if isinstance(task, Tests):
                 order |= {"prefix": task.prefix, "entry_point": task.entry_point}
-            compiles, passed = False, [False] * task.count
-            with suppress(GoneError, SpentError):
+            compiles, passed, wrote = False, [False] * task.count, ""
+            try:
                 side.send(json.dumps(order).encode(), clock)
                 compiles = side.receive(clock, 1) == b"1"
                 if compiles and isinstance(task, Program):
-                    passed = [_match(case.stdin, case.stdout, side, clock) for case in task.cases]
+                    wrong = [_match(case.stdin, case.stdout, side, clock) for case in task.cases]
+                    passed, wrote = [one is None for one in wrong], next(filter(None, wrong), "")
                 elif compiles and isinstance(task, Tests) and tester is not None:
                     passed = _test(task, side, tester, clock)
-            return compiles, passed
+            except SpentError:
+                return Ran(compiles, passed, ended="It ran out of time, so no test counts as passed.")
+            except GoneError:
+                return Ran(compiles, passed, ended="A sandbox ended before the tests did, so none counts as passed.")
+            return Ran(compiles, passed, wrote)
 
 
 def _blocks(answer: str, program: bool) -> list[str]:
@@ -275,8 +290,10 @@ def _test(task: Tests, side: Sandbox, tester: Sandbox, clock: Clock) -> list[boo
         tester.send(b"R" + reply if reply else b"X", clock)
 
 
-def _match(text: str, wanted: str, side: Sandbox, clock: Clock) -> bool:
+def _match(text: str, wanted: str, side: Sandbox, clock: Clock) -> str | None:
     """Runs the program on one input and compares its output by lines, without spaces at their ends.
+
+    Returns None where that is right, else what it wrote, in words.
 
     Raises:
         GoneError: the process that runs it is no more.
@@ -289,9 +306,33 @@ def _match(text: str, wanted: str, side: Sandbox, clock: Clock) -> bool:
     try:
         output = binascii.a2b_base64(reply[1:]).decode(errors="replace")
     except binascii.Error:
-        return False
-    return reply[:1] == b"1" and _lines(output) == _lines(wanted)
+        return "what cannot be read"
+    if _lines(output) != _lines(wanted):
+        return _quoted(output) or "nothing"
+    return None if reply[:1] == b"1" else "the same, but it did not end with status 0"
 
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _remark(task: Tests | Program, ran: Ran) -> str | None:
+    """Says why an answer is wrong: the first test that failed and, of a program, what it wrote; None if it is right.
+
+    Of a function the sandbox of the tests says no more than which ones passed.
+    """
+    if all(ran.passed):
+        return None
+    if ran.ended or not ran.compiles:
+        return ran.ended or "No block is code that compiles."
+    first = ran.passed.index(False)
+    said = f"{sum(ran.passed)} of {task.count} tests passed. Test {first + 1} failed"
+    if isinstance(task, Tests):
+        return f"{said}:\n{_quoted(task.tests[first])}"
+    read, wanted = map(_quoted, (task.cases[first].stdin, task.cases[first].stdout))
+    return f"{said}. It read:\n{read}\nIt should write:\n{wanted}\nIt wrote:\n{ran.wrote}"
+
+
+def _quoted(text: str) -> str:
+    text = text.strip("\n")
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]} [...]"

@@ -162,8 +162,10 @@ class Countdown(Domain):
         """Verifies an answer, whose expression may be written in any of the ways that `expression.find` reads."""
         expression = (answers.tagged(answer) or "") if self.config.format == "tagged" else answer
         numbers, target = read_problem(problem)
-        formed, solved = _judge(numbers, target, find(expression, target))
-        return Verdict(parts={"correctness": float(solved), "format": float(formed)}, solved=solved)
+        found = find(expression, target)
+        formed, solved = _judge(numbers, target, found)
+        parts = {"correctness": float(solved), "format": float(formed)}
+        return Verdict(parts=parts, solved=solved, remark=_remark(numbers, target, found))
 
     def shingles(self, problem: str) -> frozenset[str]:
         """Two problems are alike only if they have the same numbers, in any order, and the same target."""
@@ -181,6 +183,22 @@ def _judge(numbers: list[int], target: int, parsed: Parsed | None) -> tuple[bool
     if parsed is None or sorted(parsed.numbers) != sorted(numbers):
         return False, False
     return True, parsed.value == target
+
+
+def _remark(numbers: list[int], target: int, parsed: Parsed | None) -> str:
+    """Says which value an expression has, how far that is from the target, and whose numbers it takes."""
+    if parsed is None:
+        return "It is no expression that can be read."
+    if parsed.value is None:
+        value = "It divides by zero"
+    elif parsed.value == target:
+        value = f"Its value is {target}, the target"
+    else:
+        side = "above" if parsed.value > target else "below"
+        value = f"Its value is {parsed.value}, {abs(parsed.value - target)} {side} the target"
+    if sorted(parsed.numbers) == sorted(numbers):
+        return f"{value}."
+    return f"{value}; its numbers are {', '.join(map(str, parsed.numbers))}."
 
 
 def _whole(number: object) -> str:

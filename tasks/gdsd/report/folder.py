@@ -34,6 +34,6 @@ def pair_samples(base: pa.Table, trained: pa.Table) -> pa.Table:
     columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference")}
     for prefix, table in (("base", base), ("trained", trained)):
         parts = [name for name in table.column_names if name.startswith(tables.PART)]
-        kept = ("steps", "tokens", "unmasked_at", "completion", "reward", "solved", *parts)
+        kept = ("steps", "tokens", "unmasked_at", "completion", "reward", "solved", "remark", *parts)
         columns |= {f"{prefix}_{name}": table[name] for name in kept}
     return pa.table(columns, tables.complete(tables.COMPARISON, columns))

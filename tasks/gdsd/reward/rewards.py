@@ -15,7 +15,7 @@ from tasks.gdsd.reward.verdicts import judge
 
 
 def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
-    """Adds the verdicts: the reward's parts, the reward, which is their weighted sum, and whether it is solved.
+    """Adds the verdicts: the reward's parts, the reward, which is their weighted sum, whether it is solved, and why.
 
     The reward is null where a part of some weight is.
 
@@ -26,9 +26,10 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     columns = [answers[name].to_pylist() for name in ("problem", "reference", "completion")]
     items = [Answer(*item) for item in zip(*columns, strict=True)]
     verdicts = judge(make(choice), items, choice.name)
-    added: dict[str, list[float | None] | list[bool | None]] = {
+    added: dict[str, list[float | None] | list[bool | None] | list[str | None]] = {
         "reward": [_weigh(verdict.parts, weights) for verdict in verdicts],
         "solved": [verdict.solved for verdict in verdicts],
+        "remark": [verdict.remark for verdict in verdicts],
     }
     added |= {tables.PART + part: [verdict.parts[part] for verdict in verdicts] for part in sorted(weights)}
     schema = tables.complete(tables.REWARDED, added)
@@ -64,7 +65,7 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
     table = verify(rollouts, choice)
     rewards = table["reward"].fill_null(np.nan).to_numpy().reshape(-1, group_size)
     advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
-    place = table.column_names.index("solved") + 1
+    place = table.column_names.index("remark") + 1
     return table.add_column(place, tables.REWARDED.field("advantage"), pa.array(advantages, from_pandas=True))
 
 

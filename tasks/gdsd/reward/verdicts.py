@@ -10,6 +10,7 @@ import numpy as np
 from tasks.gdsd.domains import Answer, Domain, Verdict
 from tasks.gdsd.errors import DataError, SandboxError
 
+REMARK = 1000  # characters of a remark at most; what is longer is cut
 SLACK = 1e-6  # by which rounding may carry a part out of its range
 
 
@@ -63,6 +64,8 @@ def _checked(domain: Domain, answer: Answer, verdict: object, name: str) -> Verd
         raise refuse(f"the parts {given:.80}", f"each of {', '.join(domain.parts)}")
     if verdict.solved is not None and not isinstance(verdict.solved, bool | np.bool_):
         raise refuse(f"solved as {verdict.solved!r:.40}", "True, False, or None for what cannot be judged")
+    if not isinstance(remark := verdict.remark, str | None):
+        raise refuse(f"the remark {remark!r:.40}", "a text, or None")
     parts: dict[str, float | None] = {}
     for part, value in verdict.parts.items():
         if value is None:
@@ -73,4 +76,11 @@ def _checked(domain: Domain, answer: Answer, verdict: object, name: str) -> Verd
             raise refuse(
                 f"{value!r:.40} for the part {part}", "a number from 0 to 1, or None for what cannot be judged"
             )
-    return Verdict(parts, None if verdict.solved is None else bool(verdict.solved))
+    solved = None if verdict.solved is None else bool(verdict.solved)
+    return Verdict(parts, solved, None if remark is None else _shortened(remark))
+
+
+def _shortened(remark: str) -> str:
+    """Returns a remark as a table can hold it: no longer than `REMARK`, and without halves of characters."""
+    whole = remark if len(remark) <= REMARK else f"{remark[:REMARK]} [...]"
+    return whole.encode(errors="replace").decode()

@@ -48,9 +48,9 @@ def test_pairs_hold_both_answers_to_every_sample(tmp_path: Path) -> None:
         "reference": "reference 1",
     }
     base = {"steps": 16, "tokens": [*"wrong"], "unmasked_at": [0, 0, 1, 1, 2], "completion": "wrong", "reward": 0.25}
-    base |= {"solved": False, "reward_cells": 0.25, "reward_format": None}
+    base |= {"solved": False, "remark": None, "reward_cells": 0.25, "reward_format": None}
     trained = {"steps": 16, "tokens": [*"good"], "unmasked_at": [0, 0, 1, 1], "completion": "good", "reward": None}
-    trained |= {"solved": None, "reward_cells": None, "reward_format": None}
+    trained |= {"solved": None, "remark": None, "reward_cells": None, "reward_format": None}
     policies = {"base": base, "trained": trained}
     assert found[1] == shared | {f"{who}_{name}": value for who, row in policies.items() for name, value in row.items()}
 

@@ -14,7 +14,7 @@ from select import POLLIN
 import pytest
 
 from tasks.gdsd.domains.base import Answer, Verdict
-from tasks.gdsd.domains.code import Code, CodeConfig
+from tasks.gdsd.domains.code import Code, CodeConfig, Ran
 from tasks.gdsd.sandbox import clocks, levels
 from tasks.gdsd.sandbox.clocks import Allowance, Deadline, LateError, SpentError
 from tasks.gdsd.sandbox.gauge import Gauge, Look
@@ -144,7 +144,7 @@ def test_what_is_late_is_tried_again_alone(monkeypatch: pytest.MonkeyPatch, capl
     at_work: list[str] = []
     seen: list[tuple[str, int]] = []
 
-    def run(self: Code, task: object, blocks: list[str], route: object) -> tuple[bool, list[bool]]:
+    def run(self: Code, task: object, blocks: list[str], route: object) -> Ran:
         (source,) = blocks
         at_work.append(source)
         time.sleep(0.05)
@@ -154,7 +154,7 @@ def test_what_is_late_is_tried_again_alone(monkeypatch: pytest.MonkeyPatch, capl
         at_work.remove(source)
         if source.strip() == "never" or (source.strip() == "later" and not again):
             raise LateError
-        return True, [True, True]
+        return Ran(True, [True, True])
 
     monkeypatch.setattr(levels, "choose", lambda least: None)
     monkeypatch.setattr(Code, "_run", run)
