@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, NamedTuple, TypeVar
 from pydantic import Field
 
 from tasks.gdsd.domains import answers
+from tasks.gdsd.domains.drawing import Grid
 from tasks.gdsd.strict import Config
 
 
@@ -122,6 +123,13 @@ class Domain(ABC):
         except (Exception, SystemExit) as error:
             error.add_note(f"on the answer {item.text!r:.60} to {item.problem!r:.60}")
             raise
+
+    def draw(self, problem: str, reference: str, answer: str | None) -> Grid | None:
+        """Says how the report draws an answer, or the reference where `answer` is None; None: as text alone.
+
+        Nothing of an answer may be run for it. What an answer did when it was verified belongs into `Verdict.remark`.
+        """
+        return None
 
     def task(self, problem: str) -> str:
         """Returns what a problem asks for: by these words problems are compared that have no shingles of their own."""

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.drawing import Cell, Grid, Mark
 from tasks.gdsd.errors import DataError
 
 SIDE, BOX = 4, 2
@@ -161,8 +162,7 @@ class Sudoku(Domain):
         and so does each one too many. A bare grid then fills no cell right, and keeps no clue.
         """
         tagged = self.config.format == "tagged"
-        text = (answers.tagged(answer) or "") if tagged else answer
-        grid = text if len(text) == CELLS and not tagged else cells(text)
+        grid = self._grid(answer)
         placed = tagged or len(grid) == CELLS  # or nobody knows which cell is which
         if solved := _solves(problem, grid):
             share = 1.0
@@ -175,6 +175,34 @@ class Sudoku(Domain):
         formed = answers.well_formed(answer) if tagged else len(answer) == CELLS and not answer.strip(DIGITS)
         parts = {"cells": share, "clues": _kept(problem, grid) if placed else 0.0, "format": float(formed)}
         return Verdict(parts=parts, solved=solved)
+
+    def draw(self, problem: str, reference: str, answer: str | None) -> Grid | None:
+        """Draws the reference, or the cells of an answer; None where there are none, or not 16 in a bare answer.
+
+        Of a solved puzzle all cells are right, also where the reference is another solution.
+        """
+        tagged = self.config.format == "tagged"
+        grid = reference if answer is None else self._grid(answer)
+        if not grid or (len(grid) != CELLS and not tagged):
+            return None
+        stands = [] if answer is None else _stands(answer, tagged, grid)
+        wanted = grid if _solves(problem, grid) else reference
+        drawn = [
+            Cell(
+                text=grid[cell : cell + 1],
+                mark=_mark(clue, grid[cell : cell + 1], wanted[cell]),
+                place=stands[cell] if cell < len(stands) else None,
+            )
+            for cell, clue in enumerate(problem)
+        ]
+        rows = [drawn[first : first + SIDE] for first in range(0, CELLS, SIDE)]
+        return Grid(rows=rows, box=BOX, note=f"{len(grid) - CELLS} cells too many" if len(grid) > CELLS else "")
+
+    def _grid(self, answer: str) -> str:
+        """The cells of an answer, in the form that the prompt asks for."""
+        if self.config.format == "tagged":
+            return cells(answers.tagged(answer) or "")
+        return answer if len(answer) == CELLS else cells(answer)
 
     def shingles(self, problem: str) -> frozenset[str]:
         """Two puzzles are alike only if they are the same: all grids are relabellings of a few."""
@@ -269,6 +297,37 @@ def _set_apart(line: str) -> bool:
     """Whether something else stands behind the first of five digits than between the others."""
     _, behind, *between, _ = re.split("[0-9]", line)
     return behind not in between
+
+
+def _stands(answer: str, tagged: bool, grid: str) -> list[int]:
+    """Where in an answer the cells stand that were read of it; nothing where that cannot be told."""
+    if answer == grid:
+        return list(range(len(grid)))
+    text = (answers.tagged(answer) or "") if tagged else answer
+    text = answers.last_block(text).rstrip("\n")
+    begin = max(0, answer.rfind(answers.OPEN)) if tagged else 0
+    if answer.count(text, begin) != 1:  # it stands there twice, or a block has lost its margin
+        return []
+    start = answer.index(text, begin)
+    bare = LABEL.sub(lambda label: " " * len(label[0]), text.lower())
+    lines = [
+        [line.start() + place for place, sign in enumerate(line[0]) if NUMBER.match(sign)]
+        for line in re.finditer(r".+", bare)
+    ]
+    for found in (
+        [place for place, sign in enumerate(text) if not SEPARATORS.match(sign)],
+        [place for line in lines for place in line],
+        [place for line in [*filter(None, lines)][-SIDE:] for place in line[-SIDE:]],  # without the numbers of a table
+    ):
+        if [text[place : place + 1] for place in found] == [*grid]:
+            return [start + place for place in found]
+    return []
+
+
+def _mark(clue: str, own: str, wanted: str) -> Mark:
+    if not NUMBER.fullmatch(own):
+        return "missing"
+    return "given" if own == clue else "right" if own == wanted else "wrong"
 
 
 @cache

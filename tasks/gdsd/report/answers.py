@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.report import drawn
 from tasks.gdsd.report.style import table_html
 
 ROOM = 600  # characters of a text in the page; samples.parquet has all
@@ -26,6 +28,7 @@ class Side(NamedTuple):
     unmasked_at: list[int]
     solved: bool | None
     reward: float | None
+    remark: str | None
 
     @property
     def right(self) -> bool | None:
@@ -42,7 +45,7 @@ class Pair(NamedTuple):
     trained: Side
 
 
-def section(samples: pa.Table) -> str:
+def section(samples: pa.Table, domain: DomainChoice) -> str:
     """Returns how verdicts changed, and answers of each kind, the most changed ones first."""
     pairs = [
         Pair(row["problem"], row["reference"], _side(row, "base"), _side(row, "trained")) for row in samples.to_pylist()
@@ -62,11 +65,13 @@ def section(samples: pa.Table) -> str:
         ("Without a verdict", "before or after", unjudged, unjudged[:1]),
     ]
     shown = [
-        f"<h3>{title} <span class='muted'>({len(found)}; {what})</span></h3>{''.join(map(_card, picked))}"
+        f"<h3>{title} <span class='muted'>({len(found)}; {what})</span></h3>"
+        + "".join(_card(pair, domain) for pair in picked)
         for title, what, found, picked in kinds
         if found
     ]
-    return counts + LEGEND + "".join(shown)
+    cards = "".join(shown)
+    return counts + LEGEND + (drawn.LEGEND if drawn.GRID in cards else "") + cards
 
 
 def _side(row: dict[str, object], who: str) -> Side:
@@ -90,15 +95,17 @@ def _reward(side: Side) -> float:
     return side.reward
 
 
-def _card(pair: Pair) -> str:
+def _card(pair: Pair, domain: DomainChoice) -> str:
     sides = "".join(
         f"<div><p class='side'><b>{title}</b> {_verdict(side)}</p>"
-        f"{_text(side.completion)}{strip(side.tokens, side.unmasked_at)}{frames(side.tokens, side.unmasked_at)}</div>"
+        f"{_text(side.completion)}{_remark(side)}{_drawn(pair, side, domain)}"
+        f"{strip(side.tokens, side.unmasked_at)}{frames(side.tokens, side.unmasked_at)}</div>"
         for title, side in (("before", pair.base), ("after", pair.trained))
     )
+    solution = drawn.draw(domain, pair.problem, pair.reference, None)
     asked = "".join(
-        f"<div><p class='side'><b>{name}</b></p>{_text(text)}</div>"
-        for name, text in (("problem", pair.problem), ("reference", pair.reference))
+        f"<div><p class='side'><b>{name}</b></p>{_text(text)}{more}</div>"
+        for name, text, more in (("problem", pair.problem, ""), ("reference", pair.reference, solution))
     )
     return f"<div class='card'><div class='pair'>{asked}</div><div class='pair'>{sides}</div></div>"
 
@@ -110,6 +117,14 @@ def _verdict(side: Side) -> str:
     return f"<span class='{tone}'>{word}, reward {_reward(side):.2f}</span>"
 
 
+def _remark(side: Side) -> str:
+    return f"<pre class='text remark' dir='auto'>{html.escape(side.remark)}</pre>" if side.remark else ""
+
+
+def _drawn(pair: Pair, side: Side, domain: DomainChoice) -> str:
+    return drawn.draw(domain, pair.problem, pair.reference, side.completion, side.tokens, side.unmasked_at)
+
+
 def _text(value: str) -> str:
     shown = value if len(value) <= ROOM else f"{value[:ROOM]} [...]"
     return f"<pre class='text' dir='auto'>{html.escape(shown)}</pre>"
@@ -119,13 +134,13 @@ def strip(tokens: Sequence[str], unmasked_at: Sequence[int]) -> str:
     """Draws a completion token by token, coloured by the step that unmasked each."""
     last = max(unmasked_at, default=0)
     numbered = len(tokens) <= NUMBERED
-    drawn = "".join(
-        f"<bdi class='t{9 - min(9, 10 * step // (last + 1))}' title='step {step + 1}'>{html.escape(_visible(token))}"
+    pieces = "".join(
+        f"<bdi class='{drawn.shade(step, last)}' title='step {step + 1}'>{html.escape(_visible(token))}"
         f"{f'<sub>{step + 1}</sub>' if numbered else ''}</bdi>"
         for token, step in zip(tokens[:TOKENS], unmasked_at[:TOKENS], strict=True)
     )
     rest = f" and {len(tokens) - TOKENS} more" if len(tokens) > TOKENS else ""
-    return f"<p class='strip'>{drawn}<span class='muted'>{rest}</span></p>"
+    return f"<p class='strip'>{pieces}<span class='muted'>{rest}</span></p>"
 
 
 def frames(tokens: Sequence[str], unmasked_at: Sequence[int]) -> str:
@@ -139,10 +154,10 @@ def frames(tokens: Sequence[str], unmasked_at: Sequence[int]) -> str:
         + "</bdi></td></tr>"
         for step in picked
     ]
-    drawn = f"<div class='scroll steps'><table>{''.join(lines)}</table></div>"
-    return f"<details><summary>step by step</summary>{drawn}</details>"
+    table = f"<div class='scroll steps'><table>{''.join(lines)}</table></div>"
+    return f"<details><summary>step by step</summary>{table}</details>"
 
 
 def _visible(token: str) -> str:
     """Shows what has no shape of its own."""
-    return token.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍") or "∅"
+    return drawn.visible(token) or "∅"

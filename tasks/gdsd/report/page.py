@@ -40,7 +40,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<h2>Time and cost</h2>",
             _costs(record),
             "<h2>Answers before and after</h2>",
-            answers.section(samples),
+            answers.section(samples, record.trained.protocol.domain),
             "<h2>Data quality</h2>",
             f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.near_duplicates} problems were "
             f"left out, since they are nearly those of another split, and {record.prompts.unusable} unusable rows; "

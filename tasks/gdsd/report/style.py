@@ -53,15 +53,24 @@ figure svg { display: block; width: 100%; height: auto; } svg text { font-family
   margin: .6rem 0; } .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 1rem; }
 .side { margin: .35rem 0 .2rem; font-size: .85rem; } .card pre { background: var(--bg); margin: 0; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 16rem; overflow-y: auto; }
+.card .remark { border-left: 4px solid var(--muted); margin-top: .4rem; }
+.said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.grid table { border-collapse: collapse; border: 2px solid var(--muted); font: 15px/1 ui-monospace, Menlo, monospace; }
+.scroll.grid td { position: relative; width: 2.9rem; height: 2.4rem; padding: 0 .2rem; text-align: center;
+  vertical-align: middle; border: 1px solid var(--line); }
+.grid td.over { border-right: 2px solid var(--muted); } .grid td.down { border-bottom: 2px solid var(--muted); }
+.grid .given bdi { font-weight: 700; } .grid .missing { outline: 1px dashed var(--muted); outline-offset: -5px; }
+.grid .right { box-shadow: inset 0 -3px var(--good); } .grid .wrong { box-shadow: inset 0 0 0 2px var(--bad); }
+.grid i { font-style: normal; font-size: 12px; margin-left: 2px; } .grid sub { font-size: 11px; margin-left: 2px; }
 .strip { margin: .4rem 0 0; font: 13px/1.9 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   white-space: pre-wrap; }
 .strip bdi { padding: .15em .3em; border-radius: 3px; margin-right: 2px; }
 .strip sub { margin-left: 2px; }
-.strip .t0 { background: rgba(74, 144, 226, 0.05); } .strip .t1 { background: rgba(74, 144, 226, 0.11); }
-.strip .t2 { background: rgba(74, 144, 226, 0.16); } .strip .t3 { background: rgba(74, 144, 226, 0.22); }
-.strip .t4 { background: rgba(74, 144, 226, 0.27); } .strip .t5 { background: rgba(74, 144, 226, 0.33); }
-.strip .t6 { background: rgba(74, 144, 226, 0.38); } .strip .t7 { background: rgba(74, 144, 226, 0.43); }
-.strip .t8 { background: rgba(74, 144, 226, 0.49); } .strip .t9 { background: rgba(74, 144, 226, 0.55); }
+.t0 { background: rgba(74, 144, 226, 0.05); } .t1 { background: rgba(74, 144, 226, 0.11); }
+.t2 { background: rgba(74, 144, 226, 0.16); } .t3 { background: rgba(74, 144, 226, 0.22); }
+.t4 { background: rgba(74, 144, 226, 0.27); } .t5 { background: rgba(74, 144, 226, 0.33); }
+.t6 { background: rgba(74, 144, 226, 0.38); } .t7 { background: rgba(74, 144, 226, 0.43); }
+.t8 { background: rgba(74, 144, 226, 0.49); } .t9 { background: rgba(74, 144, 226, 0.55); }
 .steps td { border: 0; padding: 0 .8rem 0 0; white-space: pre;
   font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 .steps td:first-child { color: var(--muted); text-align: right; }

@@ -102,6 +102,9 @@ def test_the_example_is_a_sound_domain(package: Path) -> None:
     domain = make(custom(options={"digits": 4}))
     example = domain.example
     assert domain.verify(*example).solved and domain.fault(example.problem, example.reference) is None
+    grid = domain.draw(example.problem, example.reference, "01243")
+    assert grid is not None and [cell.mark for cell in grid.rows[0]] == ["right"] * 3 + ["wrong"] * 2
+    assert [cell.place for cell in grid.rows[0]] == [0, 1, 2, 3, 4]
     drawn = list(islice(domain.problems(0), 200))
     assert len({problem for problem, _ in drawn}) == 200 and drawn == list(islice(domain.problems(0), 200))
     assert drawn != list(islice(domain.problems(1), 200))
@@ -262,6 +265,10 @@ BROKEN = {
         "return Verdict({'places': 1.0, 'length': 1.0}, 0.5)",
         "gave solved as 0.5 .* True, False, or",
     ),
+    "a number as its remark": (
+        "return Verdict({'places': 1.0, 'length': 1.0}, True, 7)",
+        "gave the remark 7 on the answer '.*' to '.*'; wanted is a text, or None",
+    ),
     "nothing": (
         "return None",
         "gave None on the answer '.*' to '.*'; wanted is a Verdict with the parts places, length",
@@ -308,6 +315,13 @@ def test_verdicts_for_all_must_be_one_for_each(package: Path) -> None:
     made = problems.make_prompts(PromptConfig(domain=choice, train_size=2, validation_size=1, test_size=1))
     with pytest.raises(DataError, match="gave None on 8 answers; wanted is a list with one for each"):
         rewards.reward(rollouts(made["train"], lambda right, sample: right), choice, 4, scale_by_std=False)
+
+
+def test_a_remark_is_kept_as_far_as_a_table_can_hold_it(package: Path) -> None:
+    """If it fails, half a character or a text without end in a remark stops the run."""
+    remark = "'\\ud800' * 5000 if answer else None"
+    judged = judge(package, f"return Verdict({{'places': 1.0, 'length': 1.0}}, True, {remark})")
+    assert judged["remark"].to_pylist() == [None, *["?" * 1000 + " [...]"] * 3] * 2
 
 
 def test_numbers_of_other_libraries_and_what_cannot_be_judged_are_taken(package: Path) -> None:

@@ -5,15 +5,19 @@ import re
 import pyarrow as pa
 
 from tasks.gdsd import report
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.countdown import CountdownConfig
 from tasks.gdsd.report.answers import FRAMES, NUMBERED, TOKENS, frames, section, strip
 from tests.gdsd.report.records import answers
+
+DOMAIN = DomainChoice(CountdownConfig())
 
 
 def test_each_kind_of_change_is_counted_and_shown() -> None:
     """If it fails, a report hides what training has broken. One each is broken and never judged, two are fixed."""
     base = answers(["a0", "a1", "a2", "a3", "a4", "a5"], [0.0, 0.25, 1.0, 0.5, None, 1.0])
     trained = answers(["b0", "b1", "b2", "b3", "b4", "b5"], [1.0, 1.0, 0.75, 0.25, 1.0, 1.0])
-    page = section(report.pair_samples(base, trained))
+    page = section(report.pair_samples(base, trained), DOMAIN)
     assert re.findall(r"<h3>([\w ]+) <span[^>]*>\((\d)", page) == [
         ("Fixed", "2"),
         ("Broken", "1"),
@@ -31,7 +35,7 @@ def test_a_verdict_without_a_reward_counts_as_none() -> None:
     judged = answers(["a", "b"], [1.0, 1.0])
     column = judged.column_names.index("reward")
     unrewarded = judged.set_column(column, judged.schema.field("reward"), pa.array([None, 1.0], pa.float32()))
-    page = section(report.pair_samples(judged, unrewarded))
+    page = section(report.pair_samples(judged, unrewarded), DOMAIN)
     assert re.findall(r"<h3>([\w ]+) <span[^>]*>\((\d)", page) == [
         ("Right both times", "1"),
         ("Without a verdict", "1"),

@@ -12,13 +12,27 @@ from tasks.gdsd.records import Progress
 from tasks.gdsd.report import comparison
 from tests.gdsd.browsers import CONTRASTS, DESKTOP, PHONE, SMALL_PHONE, browser, needs_browser, opened
 from tests.gdsd.report import test_comparison
-from tests.gdsd.report.records import HOSTILE, answers, decided, hostile, pairs, record, rendered
+from tests.gdsd.report.records import HOSTILE, PARTS, answers, decided, hostile, pairs, record, rendered
 
 pytestmark = needs_browser
 LONG = "x" * 3000
 RIGHT_TO_LEFT = "\u202e\u05e9\u05dc\u05d5\u05dd abc \u202e"
-TEXTS = ["h1", ".sub", ".question", ".tile b", ".tile p", ".key", "figure svg text", "td", "th", "pre", "p", "summary"]
-MARKS = [".good", ".bad", ".muted", ".a", ".b", ".strip .t9", ".strip sub"]
+TEXTS = [
+    "h1",
+    ".sub",
+    ".question",
+    ".tile b",
+    ".tile p",
+    ".key",
+    "figure svg text",
+    "td",
+    "th",
+    "pre",
+    ".remark",
+    "p",
+    "summary",
+]
+MARKS = [".good", ".bad", ".muted", ".a", ".b", ".strip .t9", ".strip sub", ".grid bdi", ".grid i", ".grid sub"]
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +43,15 @@ def running() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    """The report of a run with a fixed and a broken answer, and two that are cut off."""
-    base = answers(["left", "wrong", "good", "a b c"], [0.0, 0.25, 1.0, None])
-    trained = answers(["right", "good", "worse", "d e f"], [0.25, 1.0, 0.5, 0.5])
-    return rendered(record(), report.pair_samples(base, trained))
+    """The report of a run with a fixed and a broken answer, and two that are cut off; the broken one is a grid."""
+    base = answers(["left", "wrong", "1234341221434321", "a b c"], [0.0, 0.25, 1.0, None])
+    trained = answers(["right", "good", "12343411.1434321", "d e f"], [0.25, 1.0, 0.5, 0.5])
+    drawn = {"problem": "1.34341.2143.321", "reference": "1234341221434321", "remark": "One cell is wrong."}
+    pairs = [
+        table.from_pylist([row | (drawn if row["prompt_id"] == "test-2" else {}) for row in table.to_pylist()], PARTS)
+        for table in (base, trained)
+    ]
+    return rendered(record(), report.pair_samples(*pairs))
 
 
 def test_the_answer_is_in_sight_without_scrolling(running: Browser, page: str) -> None:
