@@ -25,6 +25,13 @@ KINDS = {
         5\text{ cm} !! 5\text{ cm}^2
         5\text{ m} == 5m
         5 !! 5m
+        5\text{ m} == 5\, m
+        5 == 5 \, cm
+        12\text{ m}^2 == 12 m^2
+        12\text{ m}^2 !! 12 m^3
+        9.8\text{ m/s}^2 == 9.8 m/s^2
+        \frac{\sqrt3}{4} s^2 !! \frac{\sqrt3}{4}
+        5 !! 2 + 3 s
         500\text{ cm} !! 5\text{ m}
         36\text{ cm}^2 == 36\text{ sq. cm}
         36\pi\text{ cubic inches} == 36π in³

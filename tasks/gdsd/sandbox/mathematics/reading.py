@@ -24,6 +24,9 @@ NAMED = {
     **{r"\{\}": sympy.S.EmptySet, "all real number": REALS, "all real": REALS},
 }
 UPRIGHT = frozenset("mgslLhNWJVKCF")  # units of one letter, where they stand in `\mathrm{}`
+LETTER = re.compile(  # a unit of one letter, behind what is no sum: `5 m` and `9.8 m/s^2`, but not 2 + 3 s
+    r"(-?(?:[^-+]|(?<=\{)-)*(?:[0-9}]|\\pi))( ?)([mgslLh](?:/[sh])?(?: ?\^ ?\{?[23]\}?)?)"
+)
 CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "£", "¥": "yen", "¢": "cent"}
 BASE = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_\{?(?:\\text\{)?(?:base-?\}?)?|\\text\{\(?base-?\}?)\(?([0-9]{1,2}|[a-z]+)(?:\\text\{)?\)?\}{0,2}"
@@ -122,15 +125,15 @@ def readings(text: str) -> list[Node]:
         return []
     text = measured(text)
     written = [marked(without_commas(text)), marked(text)]
-    letter = re.fullmatch(r"(.*(?:[0-9}]|\\pi))( ?)([mgslLh])", text)  # `5 m` may be metres, or a product
+    letter = LETTER.fullmatch(text)  # it may be a unit, or a factor
     if letter:
         written.append(f"{letter[1]}\\text{{{letter[3]}}}")
     found: list[Node] = []
     for way in dict.fromkeys(written):
         with contextlib.suppress(Unreadable):
             read: Node = _list(terms.tokens(way))
-            if letter and not letter[2] and way is written[-1] and isinstance(read, Value):
-                read = replace(read, kept=True)  # 5m is a unit only beside one, and else a product
+            if letter and way is written[-1] and isinstance(read, Value) and (not letter[2] or "^" in letter[3]):
+                read = replace(read, kept=True)  # 5m and 5 s^2 are units only beside such, and else products
             found.append(read)
     found += _choice(text)
     bare = PHRASE.fullmatch(text) is not None
