@@ -110,7 +110,7 @@ def plain(text: str) -> str:
     text = DIGITS.sub(lambda number: re.sub("[^0-9]", "", number[0]), BLANKS.sub(" ", text))
     text = ABOUT.sub(r"\\approx ", text)
     text = BARS.sub(lambda bar: r"\lvert " if bar[1] else r"\rvert ", text)
-    text = BLANKS.sub(" ", COMMAND.sub(_command, text))  # `5 \\, cm` has three by now
+    text = BLANKS.sub(" ", COMMAND.sub(_command, text))  # `5 \, cm` has three by now
     text = _delimited(_unwrapped(text))
     text = SIGN.sub(r"\1", text)
     return COMPARED.sub(lambda sign: PLAINER[sign[0]], text)  # after bold, which has the sign of a power
