@@ -77,7 +77,7 @@ def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) ->
 
 
 def _idle(test: ast.Module, name: str) -> bool:
-    """Whether a test only calls, keeps or prints, or has a `check` that does nothing with the function."""
+    """Whether a test only calls, compares, keeps or prints, or has a `check` that does nothing with the function."""
     for node in test.body:
         if isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args:
             return not any(calls(part, node.args.args[0].arg) for part in node.body)
@@ -87,7 +87,11 @@ def _idle(test: ast.Module, name: str) -> bool:
                 continue
             case ast.Expr(value=value) | ast.Assign(targets=[ast.Name()], value=value):
                 match value:
+                    case ast.Compare():
+                        continue
                     case ast.Call(func=ast.Name(id=called)) if called in {name, "print"}:
+                        continue
+                    case _ if not any(isinstance(part, ast.Call) for part in ast.walk(value)):
                         continue
         return False
     return True

@@ -109,6 +109,8 @@ def test_a_list_written_as_json_is_a_list() -> None:
         ({"tests": ["assert add.__name__ == 'add'"]}, "never calls 'add'"),
         ({"tests": ["print(add(1, 2))"]}, "checks nothing"),
         ({"tests": ["add(1, 2)"]}, "checks nothing"),
+        ({"tests": ["add(1, 2) == 3"]}, "checks nothing"),
+        ({"tests": ["expected = 3\nsame = add(1, 2) == expected"]}, "checks nothing"),
         ({"tests": ["import math\nx = add(1, math.pi)\nprint(add(x, 2))"]}, "checks nothing"),
         ({"tests": ["def check(candidate):\n    assert True\ncheck(add)"]}, "checks nothing"),
         ({"tests": ["assert add().sum(1, 2) == 3"]}, "uses 'sum' of what 'add' returns"),
