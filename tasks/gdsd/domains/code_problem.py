@@ -154,11 +154,11 @@ def _cases(value: object) -> list[object]:
             columns = [column for column in found[0] if isinstance(column, list)]
             found = [list(pair) for pair in zip_longest(*columns)] if len(columns) == len(STREAMS) else [[None]]
         texts = [[*map(_stream, pair)] for pair in found]
-        if not any(None in pair for pair in texts):
+        if texts and not any(None in pair for pair in texts):
             return [{"stdin": stdin, "stdout": stdout} for stdin, stdout in texts]
     raise DataError(
         "cases must be a list of {'stdin': text, 'stdout': text}, or {'inputs': list of texts, 'outputs': list of "
-        f"texts}}, or one of them as JSON, not {value!r:.80}"
+        f"texts}}, with at least one case, or one of them as JSON, not {value!r:.80}"
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from tasks.gdsd.domains import answers, notation
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict, shown
+from tasks.gdsd.domains.gsm8k import MARK
 from tasks.gdsd.domains.spoiled import spoiled
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.sandbox.clocks import WALL
@@ -131,6 +132,8 @@ class Math(Domain):
         if (what := spoiled(reference)) is not None:
             return f"the reference {reference!r} is {what}"
         wanted = notation.plain(reference)
+        if MARK in reference:
+            return f"the reference {reference!r:.80} is a solution as in GSM8K; keep only what stands behind {MARK}"
         box = answers.last_box(reference)
         if box is not None and wanted != notation.plain(box.content):
             return f"the reference {reference!r:.80} is a solution; name its column `solution` by prompts.columns"

@@ -3,6 +3,7 @@
 import re
 
 MISSING = re.compile(r"(?i:[-+]?nan|none|\(?null\)?|nat|<na>|n/a|-?1\.#(?:ind|inf|qnan))|NA|\\N")
+UNANSWERED = re.compile("proof|notfound")  # as in NuminaMath-1.5
 CELL = re.compile(r"#[A-Z0-9/]+[!?]|#N/A|#{3,}|Err:[0-9]{3}|=\".*\"")  # of a spreadsheet
 LIST = re.compile(r"\[(['\"]).*\1\]", re.DOTALL)
 MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
@@ -13,6 +14,7 @@ DATE = re.compile(
 SHORTENED = re.compile(r"-?[0-9](?:\.[0-9]+)?E[-+][0-9]{2,3}")
 KINDS = (
     (MISSING, "how programs write that a value is missing"),
+    (UNANSWERED, "how data sets mark a problem without an answer"),
     (CELL, "what a spreadsheet shows instead of a value"),
     (LIST, "a list as programs write it; write what is in it"),
     (DATE, "a date, which spreadsheets make of 1/2 and of 1-2"),

@@ -45,6 +45,8 @@ def test_programs_that_no_answer_can_write_are_faults() -> None:
         ({"problem": "x", "tests": "['assert f(1)']"}, "tests holds a list that is no JSON"),  # as pandas writes CSV
         ({"problem": "x", "tests": "[1]"}, "tests must be a text or a list"),
         ({"problem": "x", "cases": "["}, "cases must be a list"),
+        ({"problem": "x", "cases": ""}, "with at least one case"),
+        ({"problem": "x", "cases": {"input": [], "output": []}}, "with at least one case"),
         ({"problem": "x", "cases": [{"stdin": "1"}]}, "cases must be a list"),
         ({"problem": "x", "cases": [{"stdin": "1", "stdout": 1}]}, "cases must be a list"),
         ({"problem": "x", "cases": {"inputs": ["1"], "outputs": []}}, "cases must be a list"),

@@ -265,7 +265,8 @@ def test_faults_are_named(domain: Math) -> None:
     assert "501 characters, more than 500" in str(domain.fault("How much?", "5" * 501))
     assert "says nothing" in str(domain.fault("How much?", " . "))
     assert "is a solution; name its column" in str(domain.fault("How much?", r"It is \boxed{5}"))
-    missing = "N/A nan None <NA> NA NaT NULL (null) 1.#IND #REF! #NAME? #N/A #DIV/0! #### Err:502"
+    assert "behind ####" in str(domain.fault("How much?", "It is 2 + 3 = 5.\n#### 5"))
+    missing = "N/A nan None <NA> NA NaT NULL (null) 1.#IND #REF! #NAME? #N/A #DIV/0! #### Err:502 proof notfound"
     lost = "02-Jan 2-Jan-24 Jan-02 1/2/2024 2024-01-02 2024-01-02T00:00:00 1.23E+11"
     for reference in [*missing.split(), *lost.split(), "2024-01-02 00:00:00", " None ", '="5"', "['5']"]:
         assert f"the reference {reference!r} is " in str(domain.fault("How much?", reference)), reference

@@ -241,6 +241,10 @@ KINDS = {
         [1,5] == 1 <= x <= 5
         (2,\infty) == (2,∞)
         (2,\infty) == x>2
+        \infty == infinity
+        \infty == \text{infinity}
+        \infty !! -infinity
+        \mathbb{R}^+ == \mathbb{R}^{+}
         (2,\infty) !! \mathbb{R}
         x>3 == 2x>6
         x>3 !! x<3

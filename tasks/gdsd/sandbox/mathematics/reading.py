@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from tasks.gdsd.sandbox.mathematics import terms, words
-from tasks.gdsd.sandbox.mathematics.marking import JOINING, PHRASE, marked, measured, without_commas
+from tasks.gdsd.sandbox.mathematics.marking import INFINITY, JOINING, PHRASE, marked, measured, without_commas
 from tasks.gdsd.sandbox.mathematics.terms import CLOSE, DEGREE, OPEN, Unreadable
 
 RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"])
@@ -151,7 +151,7 @@ def _choice(text: str) -> list[Node]:
 def _literal(text: str) -> Words:
     """A text that is compared letter by letter, whether it stands in `\\text{}` or not."""
     bare = re.sub(r"\s+", "", terms.TEXT.sub(lambda match: match[1], text))
-    return Words(re.sub(r"\{(\w)\}", r"\1", bare).casefold())
+    return Words(re.sub(r"\{([\w+*-])\}", r"\1", bare).casefold())
 
 
 def _split(parts: Sequence[str], is_cut: Callable[[str], bool]) -> tuple[list[list[str]], list[str]]:
@@ -360,6 +360,8 @@ def _words(text: str) -> Node:
     number, _, unit = spoken.partition(" ")
     if number in words.NUMBERS:
         return _value([str(words.NUMBERS[number])], unit)
+    if spoken in INFINITY:
+        return Value(sympy.oo)
     if re.fullmatch("[a-z]", spoken):
         return Value(sympy.Symbol(text.strip(" .()"), real=True))
     phrase = words.phrase(text)
