@@ -68,6 +68,9 @@ KINDS = {
         \text{two} == 2
         15 == 5!!
         720 == (3!)!
+        70 == \frac{8!}{4!4!}
+        12 == 3! 2!
+        44 !! 4!4
         \frac{\sqrt3}{2} == {\sqrt{3} \over 2}
         1\frac45 == 1{4\over 5}
         \frac12 == 1 \over 2

@@ -133,7 +133,7 @@ class Descent:
                 self.take()
                 value = _ratio(value, self.signed())
             elif self.starts():
-                if number(self.peek(self.wrapped())) is not None:
+                if number(self.peek(self.wrapped())) is not None and self.parts[self.place - 1] != "!":  # 3!2! is 12
                     raise Unreadable("two numbers stand side by side")
                 value = value * self.power()
             else:
