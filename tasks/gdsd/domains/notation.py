@@ -94,12 +94,16 @@ SIGN = re.compile(r"\\(?:text|mathrm)\s*\{\s*(\\[$%])\s*\}")  # a number in word
 ENDS = re.compile(r"(?:(?<!\.)\.|\\{1,2}|\\text\{[ .,;]*\})\Z")
 # What says that the answer follows: `Answer:`, `**Final answer:**`, `\text{The answer is }`, or an equals sign alone.
 LABEL = re.compile(
-    r"(?P<open>\*\*|__|[*_]|\\[a-z]{4,9}\{)?\s*+"
-    r"(?i:(?:(?:so|thus|hence|therefore),?\s++)?(?:(?:the|my|our)\s++)?(?:(?:final|correct)\s++)?"
-    r"(?:answer|ans|result|solution|expression|equation))"
-    r"(?P<sign>\s*+(?:(?:is|equals)\b\s*+[:=]?|[:=]))?\s*+"
-    r"(?P<close>(?(open)(?:\*\*|__|[*_}])?))(?(sign)|\s*+(?:is\b\s*+[:=]?|[:=]))\s*+"
-    r"|(?:=(?![=<>~])|\\(?:therefore|implies|Rightarrow)(?![A-Za-z]))\s*+"
+    r"""
+    (?P<open>\*\*|__|[*_]|\\[a-z]{4,9}\{)?\s*+  # bold, or a command such as \text{
+    (?i:(?:(?:so|thus|hence|therefore),?\s++)?(?:(?:the|my|our)\s++)?(?:(?:final|correct)\s++)?
+    (?:answer|ans|result|solution|expression|equation))
+    (?P<sign>\s*+(?:(?:is|equals)\b\s*+[:=]?|[:=]))?\s*+  # in what was opened
+    (?P<close>(?(open)(?:\*\*|__|[*_}])?))
+    (?(sign)|\s*+(?:is\b\s*+[:=]?|[:=]))\s*+  # or behind it
+    |(?:=(?![=<>~])|\\(?:therefore|implies|Rightarrow)(?![A-Za-z]))\s*+
+    """,
+    re.VERBOSE,
 )
 DOLLAR = re.compile(r"(?<!\\)\$")
 

@@ -21,11 +21,19 @@ NEAR = 30  # characters that an error quotes
 DIGITS = 4000  # of a whole number
 FIELD = 1 << 26  # characters of one CSV cell; a quote that is never closed makes one of the rest of the file
 ENCODING = "utf-8-sig"  # spreadsheets begin a file with a byte order mark
-# No text has them. Before the letters of a command of LaTeX, tabs and ends of lines are its first letter too. Where the
-# letters could begin a word or a line as well, a space has to stand before them.
+# Commands of LaTeX of which JSON makes a tab or the end of a line, and the rest. What is left of the others could begin
+# a word or a line as well, unless a space stands before it.
+EATEN = r"text[a-z]{0,2}\{ theta times tfrac tbinom triangle tilde\{ neq\b nabla notin\b"
+EATEN += r" right rho\b rangle rfloor rceil rbrac[ek] rvert rm\x20 root"
+EATEN_BEHIND_SPACE = r"tanh?\b to\b tau\b top\b ne\x20 neg\x20 nmid\x20 nu\b"
 CONTROL = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f]|\t(?=ext[a-z]{0,2}\{|heta|imes|frac|binom|riangle|ilde\{)|\n(?=eq\b|abla|otin\b)"
-    r"|\r(?=ight|ho\b|angle|floor|ceil|brac[ek]|vert|m |oot)|(?<= )(?:\t(?=anh?\b|o\b|au\b|op\b)|\n(?=e |eg |mid |u\b))"
+    "|".join(
+        [
+            r"[\x00-\x08\x0b\x0c\x0e-\x1f]",  # no text has them
+            *(rf"\{command[0]}(?={command[1:]})" for command in EATEN.split()),
+            *(rf"(?<= )\{command[0]}(?={command[1:]})" for command in EATEN_BEHIND_SPACE.split()),
+        ]
+    )
 )
 CONTROL_REMEDY = r"in JSON a backslash is written twice, as in \\frac"
 # A command of LaTeX behind two backslashes, and a backslash that stands alone: a text with line breaks has both.
