@@ -21,7 +21,7 @@ PLAIN = re.compile(r"[^\s,](?:[^,]*[^\s,])?")  # a column's name that can stand 
 EXACT = 2**53  # from here on a float does not have every whole number
 SHORTENED = re.compile(r"[+-]?\d(\.\d+)?[eE]\+\d+")  # as spreadsheets and pandas write long numbers
 ROUNDED = "is a long number that a program has shortened or rounded; write ids as whole numbers or texts"
-REMEDY = "Correct them, or leave rows of a source out by prompts.unusable: drop."
+REMEDY = "Correct them, or leave such rows out by unusable: drop, beside the file's entry."  # a guard has its own
 
 
 def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dict[str, pa.Table]:

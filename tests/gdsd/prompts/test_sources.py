@@ -289,7 +289,7 @@ def test_rows_that_cannot_be_read_are_counted_and_located(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         read("gsm8k", rows, tmp_path / "p.jsonl")
     head, *lines, remedy = str(caught.value).splitlines()
-    assert remedy == "Correct them, or leave rows of a source out by prompts.unusable: drop."
+    assert remedy == "Correct them, or leave such rows out by unusable: drop, beside the file's entry."
     assert head == "6 of 12 rows of the test source cannot be read:"
     assert [line.split(":")[0].strip() for line in lines] == ["row 1", "row 4", "row 5", "row 7", "row 9"]
     assert "not 'who knows'" in lines[0] and "question must be a text, not None" in lines[1]
