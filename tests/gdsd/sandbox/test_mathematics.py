@@ -255,6 +255,8 @@ KINDS = {
         y>2x+1 == 2x+1<y
         (-\infty,1)\cup(3,\infty) == (3,∞)\cup(-∞,1)
         (-\infty,1)\cup(3,\infty) == x<1 or x>3
+        (-\infty,1)\cup(3,\infty) == x < 1 \cup x > 3
+        (-\infty,1)\cup(3,\infty) !! x < 1 \cup x \ge 3
         (-\infty,1)\cup(3,\infty) !! (-\infty,1]\cup(3,\infty)
         (-\infty,1)\cup(3,\infty) !! (-\infty,1)\cup(3,\infty]
         x<1\text{ or }x>3 !! x<1\text{ and }x>3

@@ -14,7 +14,8 @@ from tasks.gdsd.sandbox.mathematics import terms, words
 from tasks.gdsd.sandbox.mathematics.marking import INFINITY, JOINING, PHRASE, marked, measured, without_commas
 from tasks.gdsd.sandbox.mathematics.terms import CLOSE, DEGREE, OPEN, Unreadable
 
-RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"])
+INEQUALITIES = frozenset(["<", ">", r"\le", r"\ge", r"\ne"])
+RELATIONS = INEQUALITIES | {"=", r"\in"}
 HALF_OPEN = (("(", "]"), ("[", ")"))
 OPERATIONS = frozenset([r"\cup", r"\cap", r"\setminus"])
 REALS = sympy.Interval(-sympy.oo, sympy.oo)
@@ -237,6 +238,9 @@ def _item(parts: Sequence[str]) -> Node:
     text = "".join(parts).replace(" ", "")
     if not parts:
         raise Unreadable("nothing stands there")
+    sides, cuts = _split(parts, lambda part: part == r"\cup")
+    if cuts and all(INEQUALITIES.intersection(side) for side in sides):  # x < 1 \cup x > 3
+        return Group("", "", tuple(map(_item, sides)), "or")
     for signs, kind in ((RELATIONS, Relation), (OPERATIONS, Operation)):
         sides, cuts = _split(parts, signs.__contains__)
         if cuts and kind is Relation:
