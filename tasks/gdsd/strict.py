@@ -190,10 +190,11 @@ def _meant(model: type[BaseModel], parent: type[BaseModel], path: list[str]) -> 
     below = [".".join([*path[:-1], place]) for place in _places(parent, key)]
     anywhere = _places(model, key)
     places = below or anywhere
-    if ".".join(path) not in anywhere and 0 < len(places) <= PLACES:
-        return f"did you mean {' or '.join(map(repr, places))}? "
-    near = difflib.get_close_matches(key.casefold(), parent.model_fields, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " if near else ""
+    is_elsewhere = ".".join(path) not in anywhere and 0 < len(places) <= PLACES
+    # Where the same key stands elsewhere, a slip of the pen is likelier only if it is a small one.
+    near = difflib.get_close_matches(key.casefold(), parent.model_fields, n=1, cutoff=0.8 if is_elsewhere else 0.5)
+    meant = [*near, *places] if is_elsewhere else near
+    return f"did you mean {' or '.join(map(repr, meant))}? " if meant else ""
 
 
 def _places(model: type[BaseModel], key: str) -> list[str]:
