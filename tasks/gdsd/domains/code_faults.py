@@ -77,21 +77,42 @@ def _fault_of_test(text: str, test: ast.Module, setup: ast.Module, name: str) ->
 
 
 def _idle(test: ast.Module, name: str) -> bool:
-    """Whether a test only calls, compares, keeps or prints, or has a `check` that does nothing with the function."""
-    for node in test.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args:
-            return not any(calls(part, node.args.args[0].arg) for part in node.body)
-    for node in test.body:
-        match node:
-            case ast.Import() | ast.ImportFrom():
+    """Whether nothing in a test depends on what the function returns, or its `check` does nothing with the function.
+
+    Python calls an assert of a tuple, such as `assert (f(1) == 2, "wrong")`, always true.
+    """
+    defined = [node for node in test.body if isinstance(node, ast.FunctionDef)]
+    known = {name, "print", *(node.name for node in defined)}
+    for node in defined:
+        if node.name == "check" and node.args.args:
+            candidate = node.args.args[0].arg
+            if not any(calls(part, candidate) for part in node.body):
+                return True
+            known.add(candidate)
+    waiting = [*test.body]
+    while waiting:
+        match waiting.pop():
+            case ast.Import() | ast.ImportFrom() | ast.Pass() | ast.Assert(test=ast.Tuple(elts=[_, *_])):
                 continue
-            case ast.Expr(value=value) | ast.Assign(targets=[ast.Name()], value=value):
+            case ast.FunctionDef(body=body):
+                waiting += body
+            case (
+                ast.For(body=body, orelse=other) | ast.While(body=body, orelse=other) | ast.If(body=body, orelse=other)
+            ):
+                waiting += [*body, *other]
+            case (
+                ast.Expr(value=value)
+                | ast.Assign(targets=[ast.Name()], value=value)
+                | ast.AugAssign(value=value)
+                | ast.Return(value=value)
+            ):
                 match value:
-                    case ast.Compare():
+                    case None | ast.Compare():
                         continue
-                    case ast.Call(func=ast.Name(id=called)) if called in {name, "print"}:
+                    case ast.Call(func=ast.Name(id=called)) if called in known:
                         continue
-                    case _ if not any(isinstance(part, ast.Call) for part in ast.walk(value)):
-                        continue
-        return False
+                    case _ if any(isinstance(part, ast.Call) for part in ast.walk(value)):
+                        return False
+            case _:
+                return False
     return True

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 WORKER = Path(math_worker.__file__)  # by import, so that the file travels with a remote run
 LENGTH = 500  # characters of an answer's expression; the longest of MATH's own has about 150
+# One sentence ends and the next begins, unlike in `C. Paris`, `4 p.m. Friday` and `No. It is odd`.
+SENTENCES = re.compile(r"[A-Za-z=].*(?:[a-z]{3}|[0-9$)}])[.!?]\s+[A-Z][a-z]+[\s,]", re.DOTALL)
 START_SECONDS = 120.0  # for the imports of a worker, on a busy machine
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")  # and no credentials
 
@@ -137,6 +139,8 @@ class Math(Domain):
         box = answers.last_box(reference)
         if box is not None and wanted != notation.plain(box.content):
             return f"the reference {reference!r:.80} is a solution; name its column `solution` by prompts.columns"
+        if box is None and SENTENCES.search(reference):
+            return f"the reference {reference!r:.80} is a text of several sentences; keep only the answer, or box it"
         match self._compared([(wanted, wanted)])[wanted, wanted]:
             case None:
                 return f"the reference {reference!r:.80} says nothing, or the process that compares could not be run"

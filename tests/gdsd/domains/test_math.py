@@ -266,6 +266,10 @@ def test_faults_are_named(domain: Math) -> None:
     assert "says nothing" in str(domain.fault("How much?", " . "))
     assert "is a solution; name its column" in str(domain.fault("How much?", r"It is \boxed{5}"))
     assert "behind ####" in str(domain.fault("How much?", "It is 2 + 3 = 5.\n#### 5"))
+    for solution in ("We add: $2 + 3 = 5$.\nThe answer is: 5", "He has 5 of 9 apples. Therefore, there are 4 left."):
+        assert "several sentences" in str(domain.fault("How much?", solution)), solution
+    for words in ("C. Paris", r"4 \text{ p.m. Friday night}", "No. It is odd.", "Mr. Smith ran", "x = 5. "):
+        assert domain.fault("How much?", words) is None, words
     missing = "N/A nan None <NA> NA NaT NULL (null) 1.#IND #REF! #NAME? #N/A #DIV/0! #### Err:502 proof notfound"
     lost = "02-Jan 2-Jan-24 Jan-02 1/2/2024 2024-01-02 2024-01-02T00:00:00 1.23E+11"
     for reference in [*missing.split(), *lost.split(), "2024-01-02 00:00:00", " None ", '="5"', "['5']"]:
