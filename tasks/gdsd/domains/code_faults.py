@@ -92,7 +92,9 @@ def _idle(test: ast.Module, name: str) -> bool:
     waiting = [*test.body]
     while waiting:
         match waiting.pop():
-            case ast.Import() | ast.ImportFrom() | ast.Pass() | ast.Assert(test=ast.Tuple(elts=[_, *_])):
+            case ast.Import() | ast.ImportFrom() | ast.Pass() | ast.Return(value=None):
+                continue
+            case ast.Assert(test=ast.Tuple(elts=[_, *_])):
                 continue
             case ast.FunctionDef(body=body):
                 waiting += body
@@ -104,10 +106,10 @@ def _idle(test: ast.Module, name: str) -> bool:
                 ast.Expr(value=value)
                 | ast.Assign(targets=[ast.Name()], value=value)
                 | ast.AugAssign(value=value)
-                | ast.Return(value=value)
+                | ast.Return(value=ast.expr() as value)
             ):
                 match value:
-                    case None | ast.Compare():
+                    case ast.Compare():
                         continue
                     case ast.Call(func=ast.Name(id=called)) if called in known:
                         continue
