@@ -153,9 +153,9 @@ def measure(case: Case, folder: Path, device: torch.device) -> dict[str, float |
     dense_distill = timed(lambda: dense_update(denoiser, optimizer, ids, ids), device)[0]
 
     added = shape.adapter(adapter)
-    epoch = work.epoch(shape, config, case.group, tokens, length, added)
+    epoch = work.epoch(shape, config, case.group, case.prompt, case.sampler, added)
     sampled = work.completion(shape, case.prompt, case.sampler) * case.batch
-    sizes = (case.group, case.group, case.prompt, length, b)
+    sizes = (case.group, case.group, case.prompt, case.sampler, b)
     planned = footprint.of_sampling(shape, case.batch, case.prompt, case.sampler, b, is_gpu=device.type == "cuda")
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",

@@ -67,7 +67,7 @@ class Update:
 
     def planned(self) -> footprint.Memory:
         groups, group = self.groups
-        sizes = (groups * group, group, PROMPT, LENGTH, footprint.FLOAT)
+        sizes = (groups * group, group, PROMPT, SAMPLER, footprint.FLOAT)
         return footprint.of_epoch(SHAPE, self.config, *sizes, self.adapter)
 
 

@@ -17,6 +17,6 @@ def readings(
     views: Views,
     readout: Readout = "log_prob",
 ) -> Tensor:  # (C, B, L)
-    """What a denoiser says of the hidden tokens, in place."""
+    """What a denoiser says of the tokens that are read, in place."""
     states, tokens = hidden_states(denoiser, prompts, attention, completions, views)
-    return spread(read(readout, states, denoiser.head(), tokens), views.hidden)
+    return spread(read(readout, states, denoiser.head(), tokens), views.read)

@@ -111,6 +111,10 @@ CHANGES: dict[str, object] = {
     },
     "distill.objective.mask_pairs": 2,
     "distill.objective.mask_source": "random",
+    "distill.objective.path_states": {
+        "distill.objective.path_states": 2,
+        "distill.objective.mask_source": "path",
+    },
     "distill.objective.mask_blocks": {
         "distill.objective.mask_blocks": 4,
         "distill.objective.mask_source": "random",

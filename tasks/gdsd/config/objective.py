@@ -43,7 +43,7 @@ class CoupledMasks(ObjectiveConfig):
     """Completions are read under masks and their complements, so that a pair of views reads every token once."""
 
     mask_pairs: int = Field(1, ge=1, le=64, description="K: coupled mask pairs per completion")
-    mask_source: Literal["trajectory", "random"] = Field(
+    mask_source: Literal["path", "trajectory", "random"] = Field(
         "random", description="states that the sampler visited, or subsets of uniform size"
     )
     share_masks: bool = Field(
@@ -92,8 +92,16 @@ class GdsdConfig(CoupledMasks):
     """The regression target and how completions are scored (arXiv 2605.29398)."""
 
     name: Literal["gdsd"] = "gdsd"
-    mask_source: Literal["trajectory", "random"] = Field(
-        "trajectory", description="states that the sampler visited, or subsets of uniform size"
+    mask_source: Literal["path", "trajectory", "random"] = Field(
+        "trajectory",
+        description="path: the states that the sampler visited, each token read where it was unmasked; trajectory: one "
+        "of these states, all that it hides read; random: subsets of uniform size",
+    )
+    path_states: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="states of a path that are read, at even distances; null: all, which costs a view for each step",
     )
     mask_blocks: int | None = Field(
         None,
@@ -116,10 +124,10 @@ class GdsdConfig(CoupledMasks):
     )
     guidance: float = Field(0.5, gt=0, le=1000, description="psi: logit shift per token and unit of advantage")
     reference_weight: float = Field(0.0, ge=0, lt=1, description="beta: pull towards the base policy")
-    form: Literal["optimum", "penalty"] = Field(
+    form: Literal["optimum", "penalty", "token_penalty"] = Field(
         "optimum",
-        description="the base policy is mixed into the target, or enters as a KL penalty beside it, which at the same "
-        "reference_weight pulls L / 2 times as hard",
+        description="the base policy is mixed into the target, or enters as a KL penalty beside it: of the completion, "
+        "which at the same reference_weight pulls L / 2 times as hard, or of each token",
     )
     baseline: Literal["zero", "group"] = Field("zero", description="what is subtracted from a group's residuals")
     trust_region: float | None = Field(
@@ -131,7 +139,7 @@ class GdsdConfig(CoupledMasks):
 
     @property
     def reads_complement(self) -> bool:
-        return self.complement
+        return self.complement and self.mask_source != "path"
 
     @property
     def reads(self) -> Readout:
@@ -147,10 +155,11 @@ class GdsdConfig(CoupledMasks):
 
     @property
     def needs_log_prob(self) -> bool:
-        return self.form == "penalty" and self.readout != "log_prob"
+        return self.form != "optimum" and self.readout != "log_prob"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_path()
         if (self.readout == "centred_topk") != (self.top_k is not None):
             raise ValueError(
                 f"readout {self.readout!r} with top_k {self.top_k}: 'centred_topk' needs a top_k, such as 64, "
@@ -165,9 +174,9 @@ class GdsdConfig(CoupledMasks):
                 f"mask_blocks {self.mask_blocks} is for random masks, and mask_source is {self.mask_source!r}; "
                 "set it to 'random', or leave mask_blocks out"
             )
-        if self.form == "penalty" and self.reference_weight == 0:
+        if self.form != "optimum" and self.reference_weight == 0:
             raise ValueError(
-                "form 'penalty' without reference_weight is form 'optimum'; raise the weight, or set the form back"
+                f"form {self.form!r} without reference_weight is form 'optimum'; raise the weight, or set the form back"
             )
         if self.baseline == "group" and not (
             self.share_masks and self.mask_source == "random" and self.after_end == "counted"
@@ -177,6 +186,25 @@ class GdsdConfig(CoupledMasks):
                 "set share_masks to true, mask_source to 'random' and after_end to 'counted', or use baseline 'zero'"
             )
         return self
+
+    def _check_path(self) -> None:
+        """Refuses a number of states where there is no path, and masks beside one."""
+        if self.mask_source != "path":
+            if self.path_states is not None:
+                raise ValueError(
+                    f"path_states {self.path_states} is for the mask_source 'path', and it is {self.mask_source!r}; "
+                    "set it to 'path', or leave path_states out"
+                )
+            return
+        if self.mask_pairs > 1 or not self.complement:
+            raise ValueError(
+                f"mask_source 'path' has states in the place of mask pairs, but mask_pairs is {self.mask_pairs} and "
+                f"complement is {str(self.complement).lower()}; leave both out, and set path_states"
+            )
+        if self.path_states is None and not self.share_masks:
+            raise ValueError(
+                "share_masks false changes nothing where all states of a path are read; set path_states, or leave it"
+            )
 
 
 class EspoConfig(RandomMasks):

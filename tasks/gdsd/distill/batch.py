@@ -43,6 +43,7 @@ class Batch:
             self.judged[chosen],
             Views(
                 views.hidden[:, chosen],
+                views.read[:, chosen],
                 views.counted[chosen],
                 None if prompt_hidden is None else prompt_hidden[:, chosen, start:],
             ),
@@ -110,6 +111,8 @@ def _views(
     )
     if isinstance(objective, PromptMasks):
         return masking.prompt_views(keys, attention, counted, objective.mask_draws, objective.prompt_mask_rate)
+    if isinstance(objective, GdsdConfig) and objective.mask_source == "path":
+        return masking.path_views(keys, unmasked_at, counted, objective.path_states)
     if objective.mask_source == "trajectory":
         masks = masking.trajectory_masks(keys, unmasked_at, counted, objective.mask_pairs)
     else:

@@ -22,7 +22,7 @@ def hidden_states(
     completions: Tensor,  # (B, L) int64
     views: Views,
 ) -> tuple[Tensor, Tensor]:  # (R, D), (R,) int64
-    """Returns the states of the rows that predict a hidden token, in the order of `views.hidden`, and those tokens.
+    """Returns the states of the rows that predict a token to be read, in the order of `views.read`, and those tokens.
 
     All views go through the denoiser as one batch.
     """
@@ -35,29 +35,29 @@ def hidden_states(
     ids = torch.cat([prefix, tokens.masked_fill(hidden, denoiser.mask_id)], dim=1)
     attend = torch.cat([attention, torch.ones_like(completions, dtype=torch.bool)], dim=1).repeat(count, 1)
     states = denoiser(ids, attend)[:, prompts.shape[1] :]  # (C * B, L, D)
-    read = views.hidden.flatten(0, 1)  # (C * B, L)
+    read = views.read.flatten(0, 1)  # (C * B, L)
     return states[read], tokens[read]
 
 
 def spread(
     values: Tensor,  # (R,)
-    hidden: Tensor,  # (C, B, L) bool, R of them true
-) -> Tensor:  # (C, B, L): 0 where not hidden
-    """Puts one value per hidden token in its place."""
-    return values.new_zeros(hidden.shape).masked_scatter(hidden, values)
+    read: Tensor,  # (C, B, L) bool, R of them true
+) -> Tensor:  # (C, B, L): 0 where not read
+    """Puts one value per token that was read in its place."""
+    return values.new_zeros(read.shape).masked_scatter(read, values)
 
 
 @torch.no_grad()
 def negative_log_likelihood(
-    log_probs: Tensor,  # (C, B, L), 0 where not hidden
-    hidden: Tensor,  # (C, B, L) bool
+    log_probs: Tensor,  # (C, B, L), 0 where not read
+    read: Tensor,  # (C, B, L) bool
     judged: Tensor,  # (B,) bool
 ) -> Tensor:  # ()
-    """Sums over the judged completions the mean -log p of a token in the views that hide it.
+    """Sums over the judged completions the mean -log p of a token in the views that read it.
 
     Of tokens that the policy drew itself this falls with its entropy, which no readout gives.
     """
-    means = -log_probs.sum((0, 2)) / hidden.sum((0, 2)).clamp(min=1)  # (B,)
+    means = -log_probs.sum((0, 2)) / read.sum((0, 2)).clamp(min=1)  # (B,)
     return means.where(judged, 0.0).sum()
 
 
@@ -77,12 +77,12 @@ class Reader:
         """Reads a micro-batch. The first time, the policy in training is the old one: its readouts serve as both."""
         batch, objective, fixed = part.batch, self.objective, part.fixed
         states, tokens = self._states(self.denoiser, batch)
-        head, hidden = self.denoiser.head(), batch.views.hidden
+        head, places = self.denoiser.head(), batch.views.read
         candidates = None if fixed is None else fixed.candidates
         if fixed is None and objective.candidates is not None:
             candidates = top_tokens(states, head, objective.candidates)
-        theta = spread(read(objective.reads, states, head, tokens, candidates), hidden)
-        theta_log_prob = spread(log_prob(states, head, tokens), hidden) if objective.needs_log_prob else None
+        theta = spread(read(objective.reads, states, head, tokens, candidates), places)
+        theta_log_prob = spread(log_prob(states, head, tokens), places) if objective.needs_log_prob else None
         if fixed is None:
             ref, ref_log_prob = self._reference(batch, candidates)
             fixed = Fixed(candidates, theta.detach(), ref, ref_log_prob)
@@ -92,7 +92,7 @@ class Reader:
             ref=fixed.ref,
             theta_log_prob=theta_log_prob,
             ref_log_prob=fixed.ref_log_prob,
-            hidden=hidden,
+            read=places,
             lengths=batch.views.counted.sum(1),
             judged=batch.judged,
             group_size=group_size,
@@ -108,7 +108,7 @@ class Reader:
         Raises:
             ValueError: it is needed, but the policy has no adapter and no base was given.
         """
-        objective, base, hidden = self.objective, self.base, batch.views.hidden
+        objective, base, places = self.objective, self.base, batch.views.read
         if not objective.needs_reference:
             return None, None
         if base is None and not self.denoiser.has_adapter:
@@ -119,8 +119,8 @@ class Reader:
             model = self.denoiser if base is None else base
             states, tokens = self._states(model, batch)
             if objective.needs_log_prob:  # then nothing else of the base is
-                return None, spread(log_prob(states, model.head(), tokens), hidden)
-            return spread(read(objective.reads, states, model.head(), tokens, candidates), hidden), None
+                return None, spread(log_prob(states, model.head(), tokens), places)
+            return spread(read(objective.reads, states, model.head(), tokens, candidates), places), None
 
     def _states(self, denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:  # (R, D), (R,) int64
         """Runs the denoiser in the configured precision; what is made of its states is not rounded."""

@@ -15,7 +15,8 @@ LONGEST_PROMPT = 2**20  # counters per draw, so that a longer prompt in the batc
 class Views:
     """Copies of prompt and completion in which some tokens are hidden."""
 
-    hidden: Tensor  # (C, B, L) bool: completion tokens that are hidden and read out
+    hidden: Tensor  # (C, B, L) bool: completion tokens that are hidden
+    read: Tensor  # (C, B, L) bool: those of them that are read out
     counted: Tensor  # (B, L) bool: the others of a completion are hidden in every view and never read out
     prompt_hidden: Tensor | None  # (C, B, S) bool; None where prompts stay as they are
 
@@ -37,7 +38,8 @@ def mask_views(
     """Makes a view that hides each mask, followed, on demand, by one that hides its complement: K or 2K in all."""
     if complement:
         masks = torch.stack([masks, ~masks], dim=1).flatten(0, 1)  # (2K, B, L)
-    return Views(masks & counted, counted, None)
+    hidden = masks & counted
+    return Views(hidden, hidden, counted, None)
 
 
 def random_masks(
@@ -85,6 +87,33 @@ def trajectory_masks(
     return (unmasked_at >= step[:, :, None]) & counted  # (K, B, L)
 
 
+def path_views(
+    keys: Tensor,  # (B,) int64: one key per sequence; equal keys get the same steps
+    unmasked_at: Tensor,  # (B, L) int64: the sampler's step that unmasked each token
+    counted: Tensor,  # (B, L) bool: only these are hidden
+    states: int | None = None,
+) -> Views:
+    """Reads each token in the state in which the sampler unmasked it, so that all together are a log-likelihood.
+
+    That is the likelihood of the tokens given the order in which they were unmasked: sum over the steps s of log p of
+    the tokens that s unmasked given what was there before. Views are the states before each step that unmasked anything
+    in the batch.
+
+    Args:
+        states: takes so many of the steps, at even distances from a start that is uniform and stratified over the
+            distinct keys. Each step is then as likely as any other. None, or more than there are: all.
+    """
+    steps, place = torch.unique(unmasked_at, return_inverse=True)  # (S,), (B, L): the state in which each is read
+    if states is None or states >= len(steps):
+        chosen = torch.arange(len(steps), device=keys.device)[:, None]  # (S, 1)
+    else:
+        distinct, which = torch.unique(keys, return_inverse=True)  # (U,), (B,)
+        start = _strata(distinct, _blocks(1, counted))[0, which]  # (B,)
+        stretch = torch.arange(states, device=keys.device)[:, None]
+        chosen = ((stretch + start) * (len(steps) / states)).long()  # (C, B)
+    return Views((place >= chosen[:, :, None]) & counted, (place == chosen[:, :, None]) & counted, counted, None)
+
+
 def prompt_views(
     keys: Tensor,  # (B,) int64: one key per sequence; equal keys hide the same prompt tokens
     attention: Tensor,  # (B, S) bool, False on left padding
@@ -100,7 +129,8 @@ def prompt_views(
     from_end = width - 1 - torch.arange(width, device=keys.device)  # so that padding on the left moves nothing
     draw = torch.arange(draws, device=keys.device)[:, None, None]
     noise = seeds.uniform(keys[:, None], draw * LONGEST_PROMPT + from_end)  # (C, B, S)
-    return Views(counted.repeat(draws, 1, 1), counted, (noise < rate) & attention)
+    hidden = counted.repeat(draws, 1, 1)
+    return Views(hidden, hidden, counted, (noise < rate) & attention)
 
 
 def _blocks(pairs: int, counted: Tensor) -> Tensor:  # (K, 1)

@@ -54,12 +54,12 @@ class Fixed:
     def rows(
         self,
         chosen: slice,
-        hidden: Tensor,  # (C, B, L) bool, R of them true
+        read: Tensor,  # (C, B, L) bool, R of them true
     ) -> "Fixed":
-        here = torch.zeros_like(hidden)
+        here = torch.zeros_like(read)
         here[:, chosen] = True
         return Fixed(
-            None if self.candidates is None else self.candidates[here[hidden]],
+            None if self.candidates is None else self.candidates[here[read]],
             self.old[:, chosen],
             None if self.ref is None else self.ref[:, chosen],
             None if self.ref_log_prob is None else self.ref_log_prob[:, chosen],
@@ -97,7 +97,7 @@ class MicroBatch:
     def rows(self, chosen: slice) -> "MicroBatch":
         if len(range(len(self))[chosen]) == len(self):
             return self
-        fixed = None if self.fixed is None else self.fixed.rows(chosen, self.batch.views.hidden)
+        fixed = None if self.fixed is None else self.fixed.rows(chosen, self.batch.views.read)
         return MicroBatch(self.batch.rows(chosen), fixed)
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scores:
-    """What the denoiser says of the hidden tokens of the same completions in the same views, in float32.
+    """What the denoiser says of hidden tokens of the same completions in the same views, in float32.
 
     A view is a copy of prompt and completion in which some tokens are hidden; every readout is 0 where the completion's
-    token is not. Coupled masks give C = 2 * K views: 2k hides a mask, 2k + 1 its complement. Masks without complements
-    give C = K. The sequences are whole groups, one after another.
+    token is not read. Coupled masks give C = 2 * K views: 2k hides a mask, 2k + 1 its complement. Masks without
+    complements give C = K, and the states of a path C = S. The sequences are whole groups, one after another.
     """
 
     theta: Tensor  # (C, B, L) readouts of the policy in training
@@ -20,7 +20,7 @@ class Scores:
     ref: Tensor | None  # (C, B, L) of the base policy; None where the objective does not need it
     theta_log_prob: Tensor | None  # (C, B, L) beside a centred readout; None where the objective does not need it
     ref_log_prob: Tensor | None  # (C, B, L)
-    hidden: Tensor  # (C, B, L) bool: what is read out
+    read: Tensor  # (C, B, L) bool: what is read out
     lengths: Tensor  # (B,) int64: tokens of each completion that count
     judged: Tensor  # (B,) bool: False where there is no advantage; such a sequence adds nothing
     group_size: int  # G, with B = P * G
@@ -37,22 +37,21 @@ class LossMetrics:
 
 
 def pair_scores(
-    readouts: Tensor,  # (C, B, L), 0 where not hidden
-    hidden: Tensor,  # (C, B, L) bool
+    readouts: Tensor,  # (C, B, L), 0 where not read
+    read: Tensor,  # (C, B, L) bool
     lengths: Tensor,  # (B,) int64
     weights: Literal["uniform", "elbo"],
-    complement: bool = True,
-) -> Tensor:  # (K, B)
-    """Returns the per-token score d = s / L of each completion under each mask and its complement, or the mask alone.
+    views: int = 2,
+) -> Tensor:  # (K, B), with C = K * `views`
+    """Returns the per-token score d = s / L of each completion in each set of views: a pair, one view or a path.
 
-    `uniform` is the mean readout: of a pair, in which every token occurs once, or of the mask's own tokens. (Halving
+    `uniform` is the mean readout: of a pair or a path, in which every token is read once, or of what was read. (Halving
     the sum of both halves, as the paper writes a pair's score, would make psi mean half as much.) `elbo` weighs a view
     that hides x of L tokens by (L + 1) / x and averages: for x uniform over 0..L, each view is then an unbiased
     estimate of the ELBO when the readout is `log_prob`.
     """
-    views = 2 if complement else 1
     sums = readouts.unflatten(0, (-1, views)).sum(3)  # (K, views, B)
-    sizes = hidden.unflatten(0, (-1, views)).sum(3)  # (K, views, B)
+    sizes = read.unflatten(0, (-1, views)).sum(3)  # (K, views, B)
     if weights == "elbo":
         return (sums * (lengths + 1) / sizes.clamp(min=1)).mean(1) / lengths
     return sums.sum(1) / sizes.sum(1).clamp(min=1)

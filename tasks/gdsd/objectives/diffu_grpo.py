@@ -33,7 +33,7 @@ def diffu_grpo_loss(
     advantage = advantages.where(judged, 0.0)[:, None]  # (B, 1)
     surrogate, stopped = clipped_surrogate(log_ratio, advantage, config.clip)  # (C, B, L) each
     # Tokens that do not count have ratio 1 and would still add their advantage.
-    loss, kl_ref = -judged_sum(surrogate.where(scores.hidden, 0.0).sum(2) / lengths, judged), None
+    loss, kl_ref = -judged_sum(surrogate.where(scores.read, 0.0).sum(2) / lengths, judged), None
     if config.kl_weight > 0:
         if scores.ref is None:
             raise ValueError(f"kl_weight is {config.kl_weight}, but no reference scores were computed")

@@ -28,7 +28,7 @@ def espo_loss(
         ValueError: `kl_weight` is positive but there are no reference scores.
     """
     judged, lengths = scores.judged, scores.lengths
-    shift = pair_scores(scores.theta - scores.old, scores.hidden, lengths, "elbo")  # (K, B), per token
+    shift = pair_scores(scores.theta - scores.old, scores.read, lengths, "elbo")  # (K, B), per token
     # Unjudged rows are emptied before anything is exponentiated, so that their gradient is 0 and not NaN.
     log_ratio = shift.mean(0, keepdim=True).where(judged, 0.0)  # (1, B)
     surrogate, stopped = clipped_surrogate(log_ratio, advantages.where(judged, 0.0), config.clip)
@@ -36,7 +36,7 @@ def espo_loss(
     if config.kl_weight > 0:
         if scores.ref is None:
             raise ValueError(f"kl_weight is {config.kl_weight}, but no reference scores were computed")
-        drift = pair_scores(scores.theta - scores.ref, scores.hidden, lengths, "elbo").mean(0, keepdim=True)  # (1, B)
+        drift = pair_scores(scores.theta - scores.ref, scores.read, lengths, "elbo").mean(0, keepdim=True)  # (1, B)
         penalty = judged_sum(drift.square() * lengths / 2, judged)  # (L * drift)^2 / 2, per token
         loss, kl_ref = loss + config.kl_weight * penalty, penalty.detach()
     return loss, LossMetrics(

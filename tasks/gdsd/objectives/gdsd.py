@@ -3,7 +3,7 @@
 The target of a completion with advantage A, on the per-token scale, is
 
     t = (1 - beta) * d_old + beta * d_ref + psi * A                       form `optimum`
-    t = d_old + psi * A,   beside a KL penalty beta * k2 towards ref      form `penalty`
+    t = d_old + psi * A,   beside a KL penalty beta * k2 towards ref      forms `penalty` and `token_penalty`
 
 and the loss is the squared residual (d_theta - t)^2, whose gradient vanishes at the target. With the baseline `group`
 the mean residual of each group is subtracted first. The loss is then the variance of log-ratios, in which every
@@ -59,7 +59,8 @@ def gdsd_loss(
 
 
 def _score(readouts: Tensor, scores: Scores, config: GdsdConfig) -> Tensor:  # (C, B, L) -> (K, B)
-    return pair_scores(readouts, scores.hidden, scores.lengths, config.weights, config.complement)
+    views = len(readouts) if config.mask_source == "path" else 1 + config.complement
+    return pair_scores(readouts, scores.read, scores.lengths, config.weights, views)
 
 
 def _residual(theta: Tensor, target: Tensor, scores: Scores, config: GdsdConfig) -> Tensor:  # (K, B)
@@ -89,8 +90,11 @@ def _k2(
 ) -> Tensor:  # (K, B)
     """The estimate 1/2 (log-ratio to the base policy)^2 of the divergence, per token.
 
-    Always on log-probabilities: with a centred readout, whose scores are not normalised, it would grow with L^2.
+    The log-ratio is the completion's, or each token's: a sum over tokens hides those that moved apart. Always on
+    log-probabilities: with a centred readout, whose scores are not normalised, it would grow with L^2.
     """
     theta = scores.theta if scores.theta_log_prob is None else scores.theta_log_prob
+    if config.form == "token_penalty":
+        return _score((theta - ref).square(), scores, config) / 2
     ratio = _score(theta - ref, scores, config) * scores.lengths  # (K, B), of the whole completion
     return ratio.square() / (2 * scores.lengths)

@@ -35,11 +35,11 @@ def spg_loss(
 ) -> tuple[Tensor, LossMetrics]:  # () sum over sequences
     """Returns the loss, summed over the judged sequences, and its metrics."""
     judged, lengths = scores.judged, scores.lengths
-    lower = pair_scores(scores.theta, scores.hidden, lengths, "elbo")  # (K, B), per token
-    upper = upper_bound(scores.theta, scores.hidden, lengths, config.eubo_power)  # (B,), per token
+    lower = pair_scores(scores.theta, scores.read, lengths, "elbo")  # (K, B), per token
+    upper = upper_bound(scores.theta, scores.read, lengths, config.eubo_power)  # (B,), per token
     advantage = advantages.where(judged, 0.0)
     bound = torch.where(advantage < 0, config.mix * upper + (1 - config.mix) * lower, lower)  # (K, B)
-    old = pair_scores(scores.old, scores.hidden, lengths, "elbo")
+    old = pair_scores(scores.old, scores.read, lengths, "elbo")
     return -judged_sum(advantage * bound, judged), LossMetrics(
         shift_abs=judged_sum((lower.detach() - old).abs(), judged)
     )

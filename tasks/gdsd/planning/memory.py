@@ -141,7 +141,7 @@ def of_epoch(
     completions: int,
     group: int,
     prompt: int,
-    length: int,
+    sampler: SamplerConfig,
     weight: int,
     adapter: AdapterConfig | None = None,
 ) -> Memory:
@@ -161,10 +161,10 @@ def of_epoch(
     Args:
         weight: bytes of a weight that is not trained.
     """
-    compute, tokens = config.compute, prompt + length
+    compute = config.compute
     weight = FLOAT if adapter is None else weight
     within = HALF if compute.precision == "bfloat16" else weight
-    size = micro_batch(config, group, completions, tokens)
+    size = micro_batch(config, group, completions, prompt, sampler)
     several = ceil(completions / size) > 1
     processes = compute.everywhere if compute.sharding == "fsdp" else 1
     outside = shape.head * (1 if shape.tied else 2) + shape.width
@@ -172,7 +172,7 @@ def of_epoch(
     there = blocks / processes + (2 * blocks / shape.layers if processes > 1 else 0)
     trained = (outside + blocks / processes) if adapter is None else shape.adapter(adapter) / processes
     gradient = trained * FLOAT
-    reading = read_micro_batch(shape, config, size, tokens, length, weight, within, adapter)
+    reading = read_micro_batch(shape, config, size, prompt, sampler, weight, within, adapter)
     gradients, activations = max((gradient * several, reading), (gradient * (1 + several), gradient), key=sum)
     has_second = config.objective.needs_reference and adapter is None
     found = Memory(
@@ -192,8 +192,8 @@ def read_micro_batch(
     shape: Shape,
     config: DistillConfig,
     size: int,
-    tokens: int,
-    length: int,
+    prompt: int,
+    sampler: SamplerConfig,
     weight: int,
     within: int,
     adapter: AdapterConfig | None,
@@ -205,13 +205,12 @@ def read_micro_batch(
 
     Args:
         size: completions.
-        tokens: of a prompt and its completion.
-        length: tokens of a completion.
+        prompt: tokens of a prompt.
         weight: bytes of a weight.
         within: b.
     """
     objective, compute = config.objective, config.compute
-    count = size * views(objective) * tokens
+    count = size * views(objective, sampler) * (prompt + sampler.length)
     block = kept(shape, weight, within, compute.precision == "bfloat16", adapter)
     rounded = shape.body * HALF if within < weight else 0
     if adapter is not None and within < FLOAT:
@@ -222,7 +221,7 @@ def read_micro_batch(
     else:
         block *= shape.layers
     states = shape.width * (2 * FLOAT + weight)
-    rows = size * rows_read(objective, length)
+    rows = size * rows_read(objective, sampler)
     full_rows = objective.reads == "log_prob" or objective.needs_log_prob
     slopes = rows * shape.width * FLOAT * (3 if full_rows else 2)
     on_the_way = count * (3 * shape.inner + 2 * shape.width) * within

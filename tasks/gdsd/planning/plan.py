@@ -119,7 +119,7 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     frozen = beside(policy.adapter, b)
     sampler, engine = family.sampler.fill(rollout.sampler), rollout.engine.root
     answering = family.sampler.fill(evaluation.sampler)
-    completions, length = rollout.prompts_per_round * rollout.group_size, sampler.length
+    completions = rollout.prompts_per_round * rollout.group_size
     share = ceil(rollout.prompts_per_round / distill.compute.everywhere) * rollout.group_size
     batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)
     drift = rollout.engine.drift
@@ -131,7 +131,7 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     share_answers = ceil(max(evaluated(config)) / evaluation.shards) * evaluation.samples
     together = min(evaluation.batch_size, share_answers)
     answered = of_sampling(shape, together, prompt, answering, b, policy.adapter, evaluation.engine, is_gpu)
-    trained = of_epoch(shape, distill, share, rollout.group_size, prompt, length, b, policy.adapter)
+    trained = of_epoch(shape, distill, share, rollout.group_size, prompt, sampler, b, policy.adapter)
     # The products of what is trained are in the configured precision, those of a frozen base in its own.
     lowers = distill.compute.precision == "bfloat16" or (b == HALF and policy.adapter is not None)
     return Plan(
@@ -140,13 +140,13 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
         trained=adapter or shape.parameters,
         prompt_tokens=prompt,
         completions=completions,
-        micro_batch=micro_batch(distill, rollout.group_size, share, prompt + length),
+        micro_batch=micro_batch(distill, rollout.group_size, share, prompt, sampler),
         rollout=sampled,
         distill=trained,
         evaluation=answered,
         rollout_work=one * completions,
         drift_work=(one + exact) * compared,
-        distill_work=epoch(shape, distill, completions, prompt + length, length, adapter),
+        distill_work=epoch(shape, distill, completions, prompt, sampler, adapter),
         evaluation_work=answer * answers(config),
         loads=loads(config, shape, adapter),
         rounds=config.rounds,

@@ -7,6 +7,7 @@ work that makes weights of 4 bits dense is.
 
 from dataclasses import dataclass
 from math import log2
+from typing import TypeGuard
 
 from tasks.gdsd.config.objective import CoupledMasks, GdsdConfig, ObjectiveConfig, PromptMasks, Wd1Config
 from tasks.gdsd.config.policy import AdapterConfig
@@ -154,22 +155,33 @@ def may_end_early(sampler: SamplerConfig, engine: EngineConfig) -> bool:
     return sampler.stop_at_end or isinstance(engine, ThresholdConfig)
 
 
-def views(objective: ObjectiveConfig) -> int:
-    """C: how many copies of a completion are read."""
+def views(objective: ObjectiveConfig, sampler: SamplerConfig) -> int:
+    """C: how many copies of a completion are read, which a sampler of resolved settings made."""
     if isinstance(objective, PromptMasks):
         return objective.mask_draws
     assert isinstance(objective, CoupledMasks)
+    if reads_path(objective):
+        steps = sampler.blocks * sampler.calls_per_block
+        return steps if objective.path_states is None else min(steps, objective.path_states)
     return objective.mask_pairs * (2 if objective.reads_complement else 1)
 
 
-def rows_read(objective: ObjectiveConfig, length: int) -> float:
+def rows_read(objective: ObjectiveConfig, sampler: SamplerConfig) -> float:
     """Returns how many hidden tokens of a completion are read on average, over all views.
 
-    A pair of views hides every token once; masks without their complement hide half of them.
+    A pair of views hides every token once; masks without their complement hide half of them; all states of a path read
+    each once.
     """
     if isinstance(objective, PromptMasks):
-        return float(objective.mask_draws * length)
-    return views(objective) * length / 2
+        return float(objective.mask_draws * sampler.length)
+    if reads_path(objective):
+        return views(objective, sampler) * sampler.length / (sampler.blocks * sampler.calls_per_block)
+    return views(objective, sampler) * sampler.length / 2
+
+
+def reads_path(objective: ObjectiveConfig) -> TypeGuard[GdsdConfig]:
+    """Says whether views are the states of the sampler's path."""
+    return isinstance(objective, GdsdConfig) and objective.mask_source == "path"
 
 
 def unit(objective: ObjectiveConfig, group: int) -> int:
@@ -178,10 +190,10 @@ def unit(objective: ObjectiveConfig, group: int) -> int:
     return group if compared else 1
 
 
-def micro_batch(config: DistillConfig, group: int, completions: int, tokens: int) -> int:
-    """Returns the completions of a micro-batch when all have T tokens, as `MicroBatch.cut` has it."""
-    least = unit(config.objective, group)
-    size = max(1, config.compute.micro_batch_tokens // (least * tokens * views(config.objective))) * least
+def micro_batch(config: DistillConfig, group: int, completions: int, prompt: int, sampler: SamplerConfig) -> int:
+    """Returns the completions of a micro-batch when all prompts have the same tokens, as `MicroBatch.cut` has it."""
+    least, tokens = unit(config.objective, group), prompt + sampler.length
+    size = max(1, config.compute.micro_batch_tokens // (least * tokens * views(config.objective, sampler))) * least
     return min(size, completions)
 
 
@@ -196,19 +208,22 @@ def readout(shape: Shape, objective: ObjectiveConfig, rows: float, trained: bool
     return Work(0.0, products * 2.0 * rows * shape.head)
 
 
-def epoch(shape: Shape, config: DistillConfig, completions: int, tokens: int, length: int, adapter: int) -> Work:
+def epoch(
+    shape: Shape, config: DistillConfig, completions: int, prompt: int, sampler: SamplerConfig, adapter: int
+) -> Work:
     """Returns the operations of a round's updates, if every completion carries a signal.
 
     A backward pass costs a forward one for the gradient by the states, and another for that by the weights where they
     are trained; recomputing what was not kept costs a further forward pass. Attention's backward pass is 2.5 forward
     ones, counted as 2. The reference is read once.
     """
-    objective, compute = config.objective, config.compute
+    objective, compute, tokens = config.objective, config.compute, prompt + sampler.length
+    copies = views(objective, sampler)
     autocast, recomputes = compute.precision == "bfloat16", compute.gradient_checkpointing
-    base = forward(shape, tokens) * views(objective)
+    base = forward(shape, tokens) * copies
     added = forward(shape, tokens, adapter, autocast)
-    added = Work(added.network - forward(shape, tokens).network, added.float32) * views(objective)
-    rows = rows_read(objective, length)
+    added = Work(added.network - forward(shape, tokens).network, added.float32) * copies
+    rows = rows_read(objective, sampler)
     passes = (2 if adapter else 3) + recomputes
     update = base * passes + added * (3 + recomputes) + readout(shape, objective, rows, True, not adapter)
     work = update * (completions * config.inner_steps)

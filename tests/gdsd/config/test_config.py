@@ -177,10 +177,30 @@ COMBINATIONS = [
     (objective(weights="elbo", mask_source="trajectory"), ELBO),
     (objective(mask_blocks=4), "distill.objective: mask_blocks 4 is for random masks, and mask_source is 'trajectory'"),
     (
+        objective(path_states=4),
+        "distill.objective: path_states 4 is for the mask_source 'path', and it is 'trajectory'",
+    ),
+    (
+        objective(mask_source="path", mask_pairs=2),
+        "distill.objective: mask_source 'path' has states in the place of mask pairs, but mask_pairs is 2",
+    ),
+    (
+        objective(mask_source="path", complement=False),
+        "distill.objective: mask_source 'path' has states in the place of mask pairs, but mask_pairs is 1 and "
+        "complement is false",
+    ),
+    (
+        objective(mask_source="path", share_masks=False),
+        "distill.objective: share_masks false changes nothing where all states of a path are read",
+    ),
+    (
         objective(mask_blocks=16, mask_source="random"),
         "TrainConfig: distill.objective.mask_blocks 16 makes one block of the 16 tokens",
     ),
-    (objective(form="penalty"), "distill.objective: form 'penalty' without reference_weight is form 'optimum'"),
+    *(
+        (objective(form=form), f"distill.objective: form '{form}' without reference_weight is form 'optimum'")
+        for form in ("penalty", "token_penalty")
+    ),
     (objective(baseline="group"), SHARED),
     (objective(baseline="group", mask_source="random", share_masks=False), SHARED),
     (objective(baseline="group", mask_source="random", after_end="ignored"), SHARED),
@@ -222,6 +242,8 @@ def test_a_combination_without_meaning_is_refused(stages: Stages, said: str) -> 
         {"readout": "centred_topk", "top_k": 8},
         {"weights": "elbo", "mask_source": "random"},
         {"form": "penalty", "reference_weight": 0.1, "readout": "centred"},
+        {"form": "token_penalty", "reference_weight": 0.1, "readout": "centred"},
+        {"mask_source": "path", "path_states": 4, "share_masks": False},
         {"baseline": "group", "mask_source": "random"},
         {"mask_blocks": 15, "mask_source": "random", "weights": "elbo"},
         {"after_end": "ignored", "trust_region": 0.1},

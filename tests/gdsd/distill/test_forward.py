@@ -9,7 +9,7 @@ from torch import Tensor
 from tasks.gdsd.config.objective import Readout
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.padding import left_pad
-from tasks.gdsd.distill.masking import Views, counted_tokens, mask_views, prompt_views
+from tasks.gdsd.distill.masking import Views, counted_tokens, mask_views, path_views, prompt_views
 from tasks.gdsd.objectives.base import pair_scores
 from tests.gdsd.readings import readings
 
@@ -76,6 +76,27 @@ def test_equals_a_plain_computation(denoiser: Denoiser, readout: Readout) -> Non
     wanted = torch.autograd.grad((expected * weights).sum(), parameters)
     for gradient, plain in zip(found, wanted, strict=True):
         torch.testing.assert_close(gradient, plain, atol=2e-4, rtol=1e-3)
+
+
+def test_the_score_of_a_path_equals_a_plain_one(denoiser: Denoiser) -> None:
+    """If it fails, a path's score is not 1/L sum_s log p(tokens of step s | what was there before), step by step."""
+    prompts, attention, completions, _ = example(denoiser)
+    source = torch.Generator().manual_seed(1)
+    unmasked_at = torch.stack([torch.randperm(LENGTH, generator=source) // 2 for _ in TEXTS])  # 3 steps of 2 tokens
+    counted = torch.ones_like(completions, dtype=torch.bool)
+    counted[1, 4:] = False  # what follows its end
+    views = path_views(torch.arange(len(TEXTS)), unmasked_at, counted)
+    read = readings(denoiser, prompts, attention, completions, views, "log_prob")
+    found = pair_scores(read, views.read, counted.sum(1), "uniform", views=len(views.read))[0]
+    for row, text in enumerate(TEXTS):
+        prompt, likelihood = denoiser.encode(text), torch.zeros(())
+        for step in range(3):
+            shown = completions[row].masked_fill((unmasked_at[row] >= step) | ~counted[row], denoiser.mask_id)
+            states = denoiser(torch.tensor([prompt + shown.tolist()]))[0, len(prompt) :]
+            log_p = (states @ denoiser.network.lm_head.weight.T).log_softmax(-1)  # (L, V)
+            written = ((unmasked_at[row] == step) & counted[row]).nonzero()[:, 0]
+            likelihood = likelihood + log_p[written, completions[row, written]].sum()
+        assert found[row].item() == pytest.approx(likelihood.item() / int(counted[row].sum()), abs=1e-5)
 
 
 @pytest.mark.parametrize("readout", ["log_prob", "centred"])

@@ -47,6 +47,7 @@ SAME = {
     "gdsd": Case(),
     "gdsd group adapter": Case(GROUP_BASELINE, adapter=True),
     "gdsd top 5": Case(configured({"readout": "centred_topk", "top_k": 5})),
+    "gdsd path": Case(configured({"mask_source": "path", "mask_pairs": 1, "path_states": 3, "share_masks": True})),
     "espo own masks": Case(of(EspoConfig(mask_pairs=2, share_masks=False))),
     "wd1": Case(of(Wd1Config())),
     "gdsd in another order": Case(groups=(2, 4, 0, 1, 3)),

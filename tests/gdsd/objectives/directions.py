@@ -38,6 +38,7 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "gdsd group": GdsdConfig(mask_source="random", baseline="group"),
     "gdsd elbo": GdsdConfig(mask_source="random", weights="elbo"),
     "gdsd trajectory": GdsdConfig(),
+    "gdsd path": GdsdConfig(mask_source="path"),
     "gdsd centred": GdsdConfig(mask_source="random", readout="centred"),
     "gdsd centred trajectory": GdsdConfig(readout="centred"),
     "gdsd top 2": GdsdConfig(mask_source="random", readout="centred_topk", top_k=2),
@@ -75,7 +76,11 @@ def enumerate_cases(config: ObjectiveConfig, old: Tensor, solved: Tensor) -> Cas
         chosen = torch.arange(len(COMPLETIONS))[:, None]
         weight = pi * torch.where(solved, pi[~solved].sum(), pi[solved].sum())
     size, rows = chosen.shape[1], chosen.flatten()
-    if isinstance(config, CoupledMasks) and config.mask_source == "trajectory":
+    if isinstance(config, CoupledMasks) and config.mask_source == "path":
+        assert size == 1
+        masks = torch.zeros(len(ORDERS), 0, LENGTH, dtype=torch.bool)  # as many choices, of which each has all states
+        share = (joint / pi[:, None])[rows]  # (27, 6)
+    elif isinstance(config, CoupledMasks) and config.mask_source == "trajectory":
         assert size == 1
         order, step = torch.cartesian_prod(torch.arange(len(ORDERS)), torch.arange(LENGTH)).T  # (18,) each
         masks = (UNMASKED_AT[order] >= step[:, None])[:, None]  # (18, K, L)
@@ -90,8 +95,10 @@ def enumerate_cases(config: ObjectiveConfig, old: Tensor, solved: Tensor) -> Cas
     # All groups under the first choice of masks, then all under the second.
     completions = COMPLETIONS[rows].repeat(len(masks), 1)
     everything = torch.ones_like(completions, dtype=torch.bool)
-    if isinstance(config, PromptMasks):
-        keys = torch.arange(len(completions))
+    keys = torch.arange(len(completions))
+    if isinstance(config, CoupledMasks) and config.mask_source == "path":
+        views = masking.path_views(keys, UNMASKED_AT.repeat_interleave(len(rows), 0), everything)
+    elif isinstance(config, PromptMasks):
         views = masking.prompt_views(keys, everything[:, :0], everything, config.mask_draws, config.prompt_mask_rate)
     else:
         views = masking.mask_views(masks.repeat_interleave(len(rows), 0).transpose(0, 1), everything)
@@ -115,7 +122,7 @@ def expected_gradient(config: ObjectiveConfig, table: Tensor, old: Tensor, cases
         ref=None,
         theta_log_prob=None,
         ref_log_prob=None,
-        hidden=cases.views.hidden,
+        read=cases.views.read,
         lengths=cases.views.counted.sum(1),
         judged=torch.ones(len(cases.completions), dtype=torch.bool),
         group_size=cases.group_size,

@@ -94,7 +94,7 @@ def read_views(table: Tensor, old: Tensor, completions: Tensor, views: Views, co
         None if config.candidates is None else top_tokens(states(old)[0], Tabular(old).head(), config.candidates)
     )
     hidden, tokens = states(table)
-    return spread(read(config.reads, hidden, Tabular(table).head(), tokens, candidates), views.hidden)
+    return spread(read(config.reads, hidden, Tabular(table).head(), tokens, candidates), views.read)
 
 
 def elbo(table: Tensor) -> Tensor:  # (27,)
@@ -102,7 +102,7 @@ def elbo(table: Tensor) -> Tensor:  # (27,)
     completions = COMPLETIONS.repeat_interleave(len(MASKS), 0)  # (27 * 8, L)
     views = masking.mask_views(MASKS.repeat(len(COMPLETIONS), 1)[None], torch.ones_like(completions, dtype=torch.bool))
     readouts = read_views(table, table, completions, views, ObjectiveConfig())
-    scores = pair_scores(readouts, views.hidden, views.counted.sum(1), "elbo")[0]
+    scores = pair_scores(readouts, views.read, views.counted.sum(1), "elbo")[0]
     return scores.view(len(COMPLETIONS), len(MASKS)) @ MASK_PROBABILITY * LENGTH
 
 

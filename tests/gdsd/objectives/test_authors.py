@@ -96,7 +96,7 @@ def test_a_recipe_takes_the_first_step_of_its_authors(name: str) -> None:
             ref=None if beside else read(base, tokens, plain) * hidden,
             theta_log_prob=read(theta, tokens, plain) * hidden if beside else None,
             ref_log_prob=read(base, tokens, plain) * hidden if beside else None,
-            hidden=hidden,
+            read=hidden,
             lengths=torch.full((GROUP,), LENGTH),
             judged=torch.ones(GROUP, dtype=torch.bool),
             group_size=GROUP,

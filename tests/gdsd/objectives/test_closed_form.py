@@ -68,7 +68,7 @@ def minimise(config: GdsdConfig) -> Tensor:
             ref=read(readout, REF),
             theta_log_prob=None,
             ref_log_prob=None,
-            hidden=VIEWS.hidden,
+            read=VIEWS.hidden,
             lengths=torch.ones(16, dtype=torch.int64),
             judged=torch.ones(16, dtype=torch.bool),
             group_size=16,

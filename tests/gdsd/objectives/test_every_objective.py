@@ -28,6 +28,12 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "gdsd": OBJECTIVE,
     "gdsd group": changed(OBJECTIVE, {"baseline": "group"}),
     "gdsd trajectory": changed(OBJECTIVE, {"mask_source": "trajectory"}),
+    "gdsd path": changed(
+        OBJECTIVE, {"mask_source": "path", "mask_pairs": 1, "reference_weight": 0.2, "form": "token_penalty"}
+    ),
+    "gdsd three states": changed(
+        OBJECTIVE, {"mask_source": "path", "mask_pairs": 1, "path_states": 3, "share_masks": True}
+    ),
     "gdsd centred": changed(OBJECTIVE, {"readout": "centred", "reference_weight": 0.2}),
     "gdsd top 5": changed(OBJECTIVE, {"readout": "centred_topk", "top_k": 5, "reference_weight": 0.2}),
     "gdsd elbo": changed(OBJECTIVE, {"weights": "elbo", "share_masks": False}),
@@ -140,10 +146,13 @@ LOOP = {
 }
 TOP = changed(OBJECTIVE, {"readout": "centred_topk", "top_k": 5})
 PULLED = changed(OBJECTIVE, {"reference_weight": 0.2})
+PATH = changed(OBJECTIVE, {"mask_source": "path", "mask_pairs": 1})
 OPTIONS: list[tuple[ObjectiveConfig, dict[str, object]]] = [
     (OBJECTIVE, {"after_end": "ignored"}),
     (OBJECTIVE, {"mask_pairs": 3}),
     (OBJECTIVE, {"mask_source": "trajectory"}),
+    (OBJECTIVE, {"mask_source": "path", "mask_pairs": 1}),
+    (PATH, {"path_states": 2}),
     (OBJECTIVE, {"mask_blocks": 2}),
     (OBJECTIVE, {"share_masks": False}),
     (OBJECTIVE, {"complement": False}),
@@ -154,6 +163,7 @@ OPTIONS: list[tuple[ObjectiveConfig, dict[str, object]]] = [
     (OBJECTIVE, {"guidance": 0.6}),
     (OBJECTIVE, {"reference_weight": 0.2}),
     (PULLED, {"form": "penalty"}),
+    (PULLED, {"form": "token_penalty"}),
     (OBJECTIVE, {"baseline": "group"}),
     (OBJECTIVE, {"trust_region": 0.05}),
     (ESPO, {"after_end": "ignored"}),

@@ -11,15 +11,16 @@ from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.objectives import Scores
 from tasks.gdsd.objectives.base import pair_scores
 from tasks.gdsd.objectives.gdsd import gdsd_loss
-from tests.gdsd.objectives.examples import evenly, from_pair_scores
+from tests.gdsd.objectives.examples import coupled, evenly, from_pair_scores, scores
 
 Baseline = Literal["zero", "group"]
+Form = Literal["optimum", "penalty", "token_penalty"]
 
 
 def settings(
     baseline: Baseline = "zero",
     reference_weight: float = 0.0,
-    form: Literal["optimum", "penalty"] = "optimum",
+    form: Form = "optimum",
     readout: Literal["log_prob", "centred"] = "log_prob",
 ) -> GdsdConfig:
     return GdsdConfig(
@@ -33,8 +34,10 @@ def settings(
     )
 
 
-def penalty(readout: Literal["log_prob", "centred"] = "log_prob", baseline: Baseline = "zero") -> GdsdConfig:
-    return settings(baseline, 0.1, "penalty", readout)
+def penalty(
+    readout: Literal["log_prob", "centred"] = "log_prob", baseline: Baseline = "zero", form: Form = "penalty"
+) -> GdsdConfig:
+    return settings(baseline, 0.1, form, readout)
 
 
 def example(length: int = 4) -> tuple[Scores, Tensor]:
@@ -46,7 +49,7 @@ def example(length: int = 4) -> tuple[Scores, Tensor]:
 
 
 def of_pairs(readouts: Tensor, given: Scores) -> Tensor:  # (K, B)
-    return pair_scores(readouts, given.hidden, given.lengths, "uniform")
+    return pair_scores(readouts, given.read, given.lengths, "uniform")
 
 
 def test_by_hand() -> None:
@@ -80,12 +83,12 @@ def test_the_gradient_is_twice_the_residual() -> None:
     residual = of_pairs(given.theta, given) - (of_pairs(given.old, given) + 0.5 * advantages)
     loss, _ = gdsd_loss(replace(given, theta=theta), advantages, settings("zero"))
     (gradient,) = torch.autograd.grad(loss, theta)
-    torch.testing.assert_close(gradient * given.hidden, evenly(2 * residual / 3 / 4, given.hidden))
+    torch.testing.assert_close(gradient * given.read, evenly(2 * residual / 3 / 4, given.read))
     loss, _ = gdsd_loss(replace(given, theta=theta), advantages, settings("group"))
     groups = residual.view(3, 4, 5)
     centred = (groups - groups.mean(2, keepdim=True)).view(3, 20)
     (gradient,) = torch.autograd.grad(loss, theta)
-    torch.testing.assert_close(gradient * given.hidden, evenly(2 * centred / 3 / 4, given.hidden))
+    torch.testing.assert_close(gradient * given.read, evenly(2 * centred / 3 / 4, given.read))
 
 
 def test_group_baseline_ignores_a_constant_per_group() -> None:
@@ -95,7 +98,7 @@ def test_group_baseline_ignores_a_constant_per_group() -> None:
     """
     given, advantages = example()
     shift = torch.randn(3, 4, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    shifted = replace(given, theta=given.theta + evenly(shift.expand(3, 4, 5).reshape(3, 20), given.hidden))
+    shifted = replace(given, theta=given.theta + evenly(shift.expand(3, 4, 5).reshape(3, 20), given.read))
     before, _ = gdsd_loss(given, advantages, settings("group"))
     after, _ = gdsd_loss(shifted, advantages, settings("group"))
     torch.testing.assert_close(after, before)
@@ -133,6 +136,20 @@ def test_the_penalty_by_hand() -> None:
     assert metrics.residual_abs is not None and metrics.residual_abs.item() == pytest.approx(0.75), "no part of it"
 
 
+def test_the_penalty_of_tokens_by_hand() -> None:
+    """If it fails, tokens that move away from the base policy in opposite directions cost nothing.
+
+    One pair, L = 4. theta - ref is (3, -1, 1, -1) and (1, 1, -1, -1): k2 = 1/2 (9 + 1 + 1 + 1) / 4 = 1.5 and 1/2 4 / 4
+    = 0.5 per token, where the completions' log-ratios of 2 and 0 give 1/2 4 / 4 = 0.5 and 0.
+    """
+    theta = torch.tensor([[3.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]]) - 2
+    given = scores(coupled([[1, 1, 0, 0], [1, 1, 0, 0]]), theta, theta, torch.tensor(-2.0))
+    forms: tuple[tuple[Form, float], ...] = (("token_penalty", 2.0), ("penalty", 0.5))
+    for form, expected in forms:
+        _, metrics = gdsd_loss(given, torch.zeros(2), penalty(form=form))
+        assert metrics.kl_ref is not None and metrics.kl_ref.item() == pytest.approx(expected)
+
+
 def test_the_penalty_is_of_log_probabilities_whatever_the_readout() -> None:
     """If it fails, training with a centred readout is dominated by a penalty on a scale without meaning.
 
@@ -142,7 +159,7 @@ def test_the_penalty_is_of_log_probabilities_whatever_the_readout() -> None:
     given, advantages = example()
     _, expected = gdsd_loss(given, advantages, penalty())
     assert expected.kl_ref is not None
-    shift = evenly(torch.full((3, 20), 300.0, dtype=torch.float64), given.hidden)
+    shift = evenly(torch.full((3, 20), 300.0, dtype=torch.float64), given.read)
     log_prob = given.theta.clone().requires_grad_()
     beside = replace(given, theta=given.theta + shift, theta_log_prob=log_prob, ref_log_prob=given.ref)
     loss, found = gdsd_loss(beside, advantages, penalty("centred"))
@@ -150,7 +167,7 @@ def test_the_penalty_is_of_log_probabilities_whatever_the_readout() -> None:
     # theta - ref = d; L = 4 tokens share d (sum over tokens d)^2 / (2 L), mean over 3 pairs: 0.1 * 4 d / 4 / 3 each.
     assert given.ref is not None
     (gradient,) = torch.autograd.grad(loss, log_prob)
-    torch.testing.assert_close(gradient * given.hidden, 0.1 * (given.theta - given.ref) / 3)
+    torch.testing.assert_close(gradient * given.read, 0.1 * (given.theta - given.ref) / 3)
 
 
 @pytest.mark.parametrize("length", [2, 4, 16])
@@ -162,7 +179,7 @@ def test_first_pull_of_both_forms(length: int) -> None:
     """
     given, advantages = example(length)
     pulls = []
-    forms: tuple[Literal["optimum", "penalty"], ...] = ("optimum", "penalty")
+    forms: tuple[Form, ...] = ("optimum", "penalty")
     for form in forms:
         theta = given.old.clone().requires_grad_()
         loss, _ = gdsd_loss(

@@ -58,7 +58,7 @@ def gradient(given: Scores, advantages: Tensor, config: ObjectiveConfig) -> Tens
     loss, metrics = objective_loss(replace(given, theta=theta), advantages, config)
     assert loss.requires_grad
     assert not any(value.requires_grad for value in astuple(metrics) if value is not None), "a metric keeps its graph"
-    return torch.autograd.grad(loss, theta)[0] * given.hidden
+    return torch.autograd.grad(loss, theta)[0] * given.read
 
 
 def reported(given: Scores, advantages: Tensor, config: ObjectiveConfig) -> Tensor:
@@ -76,7 +76,7 @@ def same(found: Tensor, expected: Tensor) -> None:
 
 def of_views(given: Scores, change: Callable[[Tensor], Tensor]) -> Scores:
     assert given.ref is not None
-    tensors = {"theta": given.theta, "old": given.old, "ref": given.ref, "hidden": given.hidden}
+    tensors = {"theta": given.theta, "old": given.old, "ref": given.ref, "read": given.read}
     return replace(given, **{name: change(tensor) for name, tensor in tensors.items()})
 
 
@@ -102,7 +102,7 @@ def test_the_first_step_raises_what_is_better(config: ObjectiveConfig) -> None:
     advantages = torch.tensor([0.5, -0.5] * 6, dtype=torch.float64)
     found = gradient(replace(given, theta=given.old), advantages, config)
     expected = -advantages.sign()[:, None].expand_as(found)
-    assert torch.equal(found.sign()[given.hidden], expected[given.hidden])
+    assert torch.equal(found.sign()[given.read], expected[given.read])
 
 
 @pytest.mark.parametrize("name", ["gdsd", "espo", "spg", "diffu_grpo"])
@@ -116,10 +116,10 @@ def test_the_first_gradient_is_that_of_the_score(name: str) -> None:
     config = FREE[name]
     given, advantages = given_to(config)
     advantages = advantages.abs() if name == "spg" else advantages
-    weight = torch.ones_like(given.hidden, dtype=torch.float64)
+    weight = torch.ones_like(given.read, dtype=torch.float64)
     if name in ("espo", "spg"):
-        weight = (given.lengths[:, None] + 1) / (2 * given.hidden.sum(2, keepdim=True).clamp(min=1))
-    expected = -advantages[:, None] * weight / given.lengths[:, None] / 2 * given.hidden  # two pairs, or draws
+        weight = (given.lengths[:, None] + 1) / (2 * given.read.sum(2, keepdim=True).clamp(min=1))
+    expected = -advantages[:, None] * weight / given.lengths[:, None] / 2 * given.read  # two pairs, or draws
     found = gradient(replace(given, theta=given.old), advantages, config)
     torch.testing.assert_close(found, 2 * GDSD.guidance * expected if name == "gdsd" else expected)
 
@@ -136,7 +136,7 @@ def test_unjudged_sequences_add_nothing(config: ObjectiveConfig, advantage: floa
     judged = torch.tensor([True, False, False, True] * 3)
     advantages = advantages.where(judged, advantage)
     far = torch.tensor([0, 1e4, -1e4, 0] * 3)[:, None]
-    given = replace(given, theta=given.theta + far * given.hidden, judged=judged)
+    given = replace(given, theta=given.theta + far * given.read, judged=judged)
     fewer = rows(given, judged, group_size=2)
     same(reported(given, advantages, config), reported(fewer, advantages[judged], config))
     found = gradient(given, advantages, config)
