@@ -1,4 +1,4 @@
-"""The tiny experiments learn: three seeds each through `pyflyte run`, with intervals, time and peak memory.
+"""The tiny experiments learn from any base, each through `pyflyte run`, with intervals, time and peak memory.
 
 make bench            or            python -m pytest -m slow -s tests/bench/test_learning.py
 """
@@ -7,8 +7,11 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import yaml
@@ -20,16 +23,18 @@ from tests.workflows.conftest import PYFLYTE, ROOT, environment
 
 @dataclass(frozen=True)
 class Measured:
-    seed: int
     record: RunRecord
     seconds: float
+    processor_seconds: float
     again_seconds: float  # the same command, served from the cache
     peak_gib: float
 
 
-def train(name: str, seed: int, home: Path) -> Measured:
-    """Runs an experiment from an empty cache; the seed draws rollouts, masks and the order of problems."""
-    config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) | {"seed": seed}
+def train(name: str, base: int, home: Path, objective: Mapping[str, object] = MappingProxyType({})) -> Measured:
+    """Runs an experiment from an empty cache and another base, which `policy.seed` draws."""
+    config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
+    config.setdefault("policy", {})["seed"] = base
+    config["distill"]["objective"] |= objective
     command = [PYFLYTE, "run", "workflows/gdsd.py", "train", "--config", json.dumps(config)]
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, env=environment(home), stdout=subprocess.DEVNULL)
@@ -40,7 +45,18 @@ def train(name: str, seed: int, home: Path) -> Measured:
     record = RunRecord.model_validate_json(path.read_text())
     began = time.monotonic()
     subprocess.run(command, cwd=ROOT, env=environment(home), capture_output=True, check=True)
-    return Measured(seed, record, seconds, time.monotonic() - began, usage.ru_maxrss / 2**20)
+    again, spent = time.monotonic() - began, usage.ru_utime + usage.ru_stime
+    return Measured(record, seconds, spent, again, usage.ru_maxrss / 2**20)
+
+
+def late_drop(record: RunRecord) -> float:
+    """The deepest fall of the solved share below the best validation before it, after the first third of the run."""
+    best, drop = 0.0, 0.0
+    for report in record.validations:
+        if report.round > record.config.rounds / 3:
+            drop = max(drop, best - report.solved.mean)
+        best = max(best, report.solved.mean)
+    return drop
 
 
 def row(measured: Measured) -> dict[str, float | str]:
@@ -51,25 +67,30 @@ def row(measured: Measured) -> dict[str, float | str]:
         "gain, points": record.decision.solved_difference.points(),
         "base reward, %": 100 * record.base.reward.mean,
         "trained reward": record.trained.reward.percent(),
+        "worst late drop, points": 100 * late_drop(record),
+        "groups without spread": record.rewards[-1].frac_zero_std,
         "seconds": measured.seconds,
+        "processor seconds": measured.processor_seconds,
         "again": measured.again_seconds,
         "peak GiB": measured.peak_gib,
     }
 
 
-# name: least gain in solved, least mean reward at the end, most seconds
-PROMISED = {"tiny_sudoku": (0.50, 0.92, 360), "tiny_countdown": (0.15, 0.25, 600)}
+# name: bases, least gain in solved, deepest late drop, most seconds
+PROMISED = {"tiny_sudoku": (5, 0.50, 0.05, 600), "tiny_countdown": (3, 0.15, 1.0, 900)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROMISED)
 def test_the_experiment_learns(name: str, tmp_path: Path) -> None:
     """What README.md and docs/results.md promise of `make train`, and of Countdown."""
-    runs = [train(name, seed, tmp_path / str(seed)) for seed in range(3)]
-    show(name, {f"seed {run.seed}": row(run) for run in runs})
-    gain, reward, seconds = PROMISED[name]
+    bases, gain, drop, seconds = PROMISED[name]
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda base: train(name, base, tmp_path / str(base)), range(bases)))
+    gains = [run.record.decision.solved_difference.mean for run in runs]
+    worst_first = sorted(range(bases), key=lambda base: gains[base])
+    show(name, {f"policy.seed {base}": row(runs[base]) for base in worst_first})
     for run in runs:
-        assert run.record.base.solved.mean <= 0.20
         assert run.record.decision.solved_difference.mean >= gain and run.record.decision.promoted
-        assert run.record.trained.reward.mean >= reward
-        assert run.seconds <= seconds and run.again_seconds <= 15 and run.peak_gib <= 2
+        assert late_drop(run.record) <= drop
+        assert run.seconds <= seconds and run.again_seconds <= 30 and run.peak_gib <= 2

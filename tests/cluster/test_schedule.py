@@ -37,7 +37,7 @@ NIGHTLY = {
     },
     "rollout": {"prompts_per_round": 32, "group_size": 8, "sampler": {"steps_per_block": 4}},
     "distill": {
-        "objective": {"guidance": 1.0, "trust_region": None},
+        "objective": {"guidance": 1.0, "trust_region": None, "reference_weight": 0},
         "inner_steps": 100,
         "learning_rate": 0.002,
         "warmup_steps": 0,

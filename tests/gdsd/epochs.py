@@ -78,6 +78,7 @@ OBJECTIVE = GdsdConfig(
     mask_pairs=2,
     mask_source="random",
     share_masks=True,
+    form="optimum",
     trust_region=None,
 )
 CONFIG = DistillConfig(

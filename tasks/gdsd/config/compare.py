@@ -24,8 +24,8 @@ from tasks.gdsd.strict import Config, Count, distinct
 def _contestants() -> dict[str, DistillConfig]:
     """The objectives of the default comparison, under the same masks and the same optimizer."""
     objectives: dict[str, Objective] = {
-        "gdsd": GdsdConfig(mask_source="random"),
-        "gdsd_tlc": GdsdConfig(mask_source="random", readout="centred"),
+        "gdsd": GdsdConfig(mask_source="random", reference_weight=0),
+        "gdsd_tlc": GdsdConfig(mask_source="random", readout="centred", reference_weight=0),
         "espo": EspoConfig(mask_pairs=1, share_masks=True),
         "spg": SpgConfig(share_masks=True, eubo_power=1.0),
         "wd1": Wd1Config(share_masks=True),

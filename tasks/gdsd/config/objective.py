@@ -123,9 +123,9 @@ class GdsdConfig(CoupledMasks):
         "uniform", description="every token counts once, or a half counts (L + 1) / (hidden tokens) as in the ELBO"
     )
     guidance: float = Field(0.5, gt=0, le=1000, description="psi: logit shift per token and unit of advantage")
-    reference_weight: float = Field(0.0, ge=0, lt=1, description="beta: pull towards the base policy")
+    reference_weight: float = Field(0.02, ge=0, lt=1, description="beta: pull towards the base policy; 0: none")
     form: Literal["optimum", "penalty", "token_penalty"] = Field(
-        "optimum",
+        "token_penalty",
         description="the base policy is mixed into the target, or enters as a KL penalty beside it: of the completion, "
         "which at the same reference_weight pulls L / 2 times as hard, or of each token",
     )
@@ -155,7 +155,7 @@ class GdsdConfig(CoupledMasks):
 
     @property
     def needs_log_prob(self) -> bool:
-        return self.form != "optimum" and self.readout != "log_prob"
+        return self.needs_reference and self.form != "optimum" and self.readout != "log_prob"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -173,10 +173,6 @@ class GdsdConfig(CoupledMasks):
             raise ValueError(
                 f"mask_blocks {self.mask_blocks} is for random masks, and mask_source is {self.mask_source!r}; "
                 "set it to 'random', or leave mask_blocks out"
-            )
-        if self.form != "optimum" and self.reference_weight == 0:
-            raise ValueError(
-                f"form {self.form!r} without reference_weight is form 'optimum'; raise the weight, or set the form back"
             )
         if self.baseline == "group" and not (
             self.share_masks and self.mask_source == "random" and self.after_end == "counted"

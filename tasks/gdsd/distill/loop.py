@@ -162,4 +162,5 @@ def _save_evidence(folder: Path, denoiser: Denoiser, batch: Batch) -> None:
     """Keeps what is needed to reproduce a non-finite update."""
     folder.mkdir(parents=True, exist_ok=True)
     denoiser.save(folder)
-    save_file({name: tensor.contiguous() for name, tensor in batch.tensors().items()}, folder / "batch.safetensors")
+    # Views may share what they hide and what they read, which the format refuses.
+    save_file({name: tensor.clone() for name, tensor in batch.tensors().items()}, folder / "batch.safetensors")

@@ -197,10 +197,6 @@ COMBINATIONS = [
         objective(mask_blocks=16, mask_source="random"),
         "TrainConfig: distill.objective.mask_blocks 16 makes one block of the 16 tokens",
     ),
-    *(
-        (objective(form=form), f"distill.objective: form '{form}' without reference_weight is form 'optimum'")
-        for form in ("penalty", "token_penalty")
-    ),
     (objective(baseline="group"), SHARED),
     (objective(baseline="group", mask_source="random", share_masks=False), SHARED),
     (objective(baseline="group", mask_source="random", after_end="ignored"), SHARED),

@@ -80,7 +80,8 @@ def test_too_many_in_a_row_stop_the_run_and_leave_evidence(
     saved = load_file(tmp_path / "evidence" / "batch.safetensors")
     expected = collate(table, start.denoiser, CONFIG.objective, group_size=GROUP, round_index=0, seed=7)
     assert expected is not None
-    names = {"prompts", "attention", "completions", "advantages", "judged", "views.hidden", "views.counted"}
+    names = {"prompts", "attention", "completions", "advantages", "judged"}
+    names |= {"views.hidden", "views.read", "views.counted"}
     assert saved.keys() == names == expected.tensors().keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in expected.tensors().items())
     policy = load_folder(tmp_path / "evidence", "tiny", torch.device("cpu"))
@@ -112,7 +113,7 @@ def test_the_evidence_of_every_objective_is_saved(
     with pytest.raises(NonFiniteError):
         run(start, table, CONFIG.model_copy(update={"objective": objective}), base, evidence=tmp_path / "evidence")
     kept = load_file(tmp_path / "evidence" / "batch.safetensors")
-    assert {"completions", "advantages", "judged", "views.hidden", "views.counted"} <= set(kept)
+    assert {"completions", "advantages", "judged", "views.hidden", "views.read", "views.counted"} <= set(kept)
 
 
 def test_an_overflowing_reward_is_caught(start: PolicyState, denoiser: Denoiser, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def settings(
         guidance=guidance,
         reference_weight=reference_weight,
         mask_source="random",
+        form="optimum",
     )
 
 

@@ -39,9 +39,10 @@ FREE: dict[str, ObjectiveConfig] = {
 }
 # With it. Clips and trust region are narrow enough to stop some of the example, and no more.
 PULLED: dict[str, ObjectiveConfig] = {
-    "gdsd optimum": gdsd(reference_weight=0.3),
-    "gdsd group optimum": gdsd(reference_weight=0.3, baseline="group"),
+    "gdsd optimum": gdsd(reference_weight=0.3, form="optimum"),
+    "gdsd group optimum": gdsd(reference_weight=0.3, form="optimum", baseline="group"),
     "gdsd penalty": gdsd(reference_weight=0.3, form="penalty", trust_region=0.1),
+    "gdsd token penalty": gdsd(reference_weight=0.3, form="token_penalty", trust_region=0.1),
     "espo pulled": EspoConfig(clip=0.1, kl_weight=0.1),
     "diffu_grpo pulled": DiffuGrpoConfig(clip=0.2),
 }

@@ -12,7 +12,9 @@ from tests.gdsd.objectives.examples import from_pair_scores
 
 
 def settings(trust_region: float | None = 0.1, baseline: Literal["zero", "group"] = "zero") -> GdsdConfig:
-    return GdsdConfig(trust_region=trust_region, guidance=0.5, baseline=baseline, mask_source="random")
+    return GdsdConfig(
+        trust_region=trust_region, reference_weight=0, guidance=0.5, baseline=baseline, mask_source="random"
+    )
 
 
 def gradient(
