@@ -40,7 +40,7 @@ from tests.gdsd.denoiser.test_families import DREAM_7B, LLADA_8B
 from tests.gdsd.official import WRITERS
 
 REPETITIONS = 3
-OBJECTIVE = GdsdConfig(mask_source="random", weights="elbo", trust_region=None)
+OBJECTIVE = GdsdConfig(mask_source="random", weights="elbo", reference_weight=0, trust_region=None)
 LONG = SamplerConfig(length=256, block_length=32, steps_per_block=2)
 
 

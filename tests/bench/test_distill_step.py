@@ -36,7 +36,9 @@ class Step:
     def __init__(self, size: Size, readout: str):
         self.denoiser = size.build()
         self.denoiser.attach_adapter(AdapterConfig(rank=16), seed=0)
-        objective = GdsdConfig.model_validate({"readout": readout, "mask_source": "random", "trust_region": None})
+        objective = GdsdConfig.model_validate(
+            {"readout": readout, "mask_source": "random", "reference_weight": 0, "trust_region": None}
+        )
         compute = ComputeConfig(micro_batch_tokens=4 * (size.prompt + size.length))
         self.config = DistillConfig(objective=objective, inner_steps=1, compute=compute)
         self.objective, self.group = objective, size.batch
@@ -73,7 +75,7 @@ class Step:
                 ref=None,
                 theta_log_prob=None,
                 ref_log_prob=None,
-                hidden=batch.views.hidden,
+                read=batch.views.read,
                 lengths=batch.views.counted.sum(1),
                 judged=batch.judged,
                 group_size=1,

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.sampler import ExactConfig, SamplerConfig
 from tasks.gdsd.config.train import DistillConfig
@@ -30,7 +31,7 @@ SMALL = Shape(vocabulary=64, width=32, inner=48, layers=1, heads=2, kv_heads=2, 
 ADAPTER = AdapterConfig(rank=16, alpha=16.0)
 PROMPT, LENGTH, BATCH = 32, 64, 8
 SAMPLER = SamplerConfig(length=LENGTH, block_length=LENGTH, steps_per_block=2)
-PLAIN = DistillConfig(inner_steps=2)
+PLAIN = DistillConfig(objective=GdsdConfig(reference_weight=0), inner_steps=2)
 TOLERANCE = 0.2
 
 

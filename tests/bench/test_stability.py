@@ -1,4 +1,4 @@
-"""Does learning stay where it got to? The default experiment under several pulls to the base, from one of its bases.
+"""Does learning stay where it got to? The default experiment with and without its pull, from one of its bases.
 
 python -m pytest -m slow -s tests/bench/test_stability.py
 
@@ -21,7 +21,6 @@ FIGURE = ROOT / "docs" / "learning.svg"
 BASE = 1
 PULLS: dict[str, dict[str, object]] = {
     "no pull": {"reference_weight": 0.0},
-    "pull on the mean": {"form": "optimum", "reference_weight": 0.05},
     "pull on each token": {},
 }
 PANELS = {
@@ -55,7 +54,7 @@ def draw_figure(found: dict[str, list[dict[str, float | None]]]) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "learning"
     figure, panels = pyplot.subplots(2, len(PANELS) // 2, figsize=(13, 5.6), layout="constrained")
     for panel, (title, name) in zip(panels.flat, PANELS.items(), strict=True):
-        for (pull, rows), style in zip(found.items(), ("--", "-.", "-"), strict=True):
+        for (pull, rows), style in zip(found.items(), ("--", "-"), strict=True):
             panel.plot(*curve(rows, name), style, label=pull)
         panel.set_title(title, fontsize="medium")
     for panel in panels[-1]:
@@ -71,7 +70,7 @@ def draw_figure(found: dict[str, list[dict[str, float | None]]]) -> None:
 def test_what_keeps_learning_stable(tmp_path: Path) -> None:
     """What docs/learning.md says: without a pull on each token the policy forgets what the reward does not look at."""
     with ThreadPoolExecutor(2) as pool:
-        done = pool.map(lambda pull: train("tiny_sudoku", BASE, tmp_path / pull, PULLS[pull]), PULLS)
+        done = pool.map(lambda pull: train("tiny_sudoku", tmp_path / pull, base=BASE, **PULLS[pull]), PULLS)
         runs = dict(zip(PULLS, done, strict=True))
     found = {pull: metrics(run) for pull, run in runs.items()}
     rows = {}
@@ -88,4 +87,4 @@ def test_what_keeps_learning_stable(tmp_path: Path) -> None:
     show(f"policy.seed {BASE}", rows)
     draw_figure(found)
     gains = {pull: run.record.decision.solved_difference.mean for pull, run in runs.items()}
-    assert gains["pull on each token"] > gains["no pull"] + 0.2
+    assert gains["pull on each token"] > gains["no pull"] + 0.1
