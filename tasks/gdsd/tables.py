@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from tasks.gdsd.errors import DataError
 
 TEXT, TEXTS, NUMBER, NUMBERS = pa.string(), pa.list_(pa.string()), pa.int32(), pa.list_(pa.int32())
+FLOATS = pa.list_(pa.float32())
 
 
 def _required(**columns: pa.DataType) -> list[pa.Field]:
@@ -42,6 +43,7 @@ ROLLOUTS = pa.schema(
         prompt_ids=NUMBERS,
         completion_ids=NUMBERS,
         unmasked_at=NUMBERS,  # the sampler's step that unmasked each token
+        uncertainty=FLOATS,  # of the policy then, in nats; see `rollout.engines.base.Completion`
         completion=TEXT,
         ended=pa.bool_(),  # whether the policy wrote an end token
         engine=TEXT,  # which made it

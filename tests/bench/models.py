@@ -44,6 +44,7 @@ def round_of(tokens: Sequence[int], groups: int, group: int, prompt: int, length
             "prompt_ids": [tokens[0]] * prompt,
             "completion_ids": [tokens[(number + sample + place) % len(tokens)] for place in range(length)],
             "unmasked_at": [place // 4 for place in range(length)],
+            "uncertainty": [1.0] * length,
             "advantage": float(sample) - (group - 1) / 2,
         }
         for number in range(groups)

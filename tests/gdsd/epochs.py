@@ -46,6 +46,7 @@ def rewarded(denoiser: Denoiser, groups: Collection[int] = range(5), factor: flo
             "prompt_ids": denoiser.encode(PROMPTS[group]),
             "completion_ids": completions[group][sample],
             "unmasked_at": orders[group][sample],
+            "uncertainty": [1.0] * LENGTH,
             "completion": denoiser.decode(completions[group][sample]),
             "ended": denoiser.end_id in completions[group][sample],
             "engine": "exact",

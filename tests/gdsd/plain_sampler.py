@@ -1,9 +1,10 @@
 """A plain sampler that can be read at a glance: one sequence, no padding, all logits, one position at a time."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,6 +36,7 @@ def plain_sampler(
     banned = [*denoiser.never_sampled, *(vocabulary[token] for token in config.ban)]
     completion = [denoiser.mask_id] * config.length
     unmasked_at = [config.steps - 1] * config.length
+    uncertainty = [0.0] * config.length
     step = calls = 0
     for first in range(0, config.length, config.block_length):
         calls_before = calls
@@ -56,6 +58,7 @@ def plain_sampler(
                 for turn_of_it, (rank, position, token) in enumerate(sorted(candidates)):
                     if turn_of_it < share or -rank >= sure:
                         completion[position], unmasked_at[position] = token, step
+                        uncertainty[position] = -math.log(-rank) if config.order == "confidence" else rank
                 calls += 1
             step += 1
         end = first + config.block_length
@@ -63,7 +66,13 @@ def plain_sampler(
             ends = [token for token in denoiser.end_ids if token not in banned]
             completion[end:] = ends[:1] * (config.length - end)
             break
-    return Completion(completion, unmasked_at, calls)
+    return Completion(completion, unmasked_at, uncertainty, calls)
+
+
+def alike(made: Sequence[Completion], expected: Sequence[Completion]) -> bool:
+    """Whether completions are equal, their uncertainties but for rounding."""
+    found, known = ([number for one in some for number in one.uncertainty] for some in (made, expected))
+    return made == expected and found == pytest.approx(known, abs=1e-4)
 
 
 def choose_plainly(logits: Tensor, uniform: float, config: SamplerConfig) -> tuple[int, float]:

@@ -13,7 +13,14 @@ Row = dict[str, object]
 def rollout(**values: object) -> Row:
     """A row of `tables.ROLLOUTS`, but for some values."""
     asked: Row = {"prompt_id": "p", "sample": 0, "problem": "p", "reference": "r", "prompt_ids": [1, 2]}
-    made: Row = {"completion_ids": [3, 4], "unmasked_at": [0, 1], "completion": "c", "ended": True, "engine": "exact"}
+    made: Row = {
+        "completion_ids": [3, 4],
+        "unmasked_at": [0, 1],
+        "uncertainty": [0.5, 0.5],
+        "completion": "c",
+        "ended": True,
+        "engine": "exact",
+    }
     return asked | made | values
 
 

@@ -101,7 +101,8 @@ class GdsdConfig(CoupledMasks):
         None,
         ge=1,
         le=4096,
-        description="states of a path that are read, at even distances; null: all, which costs a view for each step",
+        description="states of a path that are read, the likelier the less certain the policy was in them; null: all, "
+        "which costs a view for each step",
     )
     mask_blocks: int | None = Field(
         None,

@@ -34,7 +34,7 @@ class Batch:
         """Picks completions, and pads no further than to the longest prompt among them."""
         attention = self.attention[chosen]
         start = attention.shape[1] - int(attention.sum(1).max()) if len(attention) else 0
-        views, prompt_hidden = self.views, self.views.prompt_hidden
+        views, prompt_hidden, weight = self.views, self.views.prompt_hidden, self.views.weight
         return Batch(
             self.prompts[chosen, start:],
             attention[:, start:],
@@ -46,6 +46,7 @@ class Batch:
                 views.read[:, chosen],
                 views.counted[chosen],
                 None if prompt_hidden is None else prompt_hidden[:, chosen, start:],
+                None if weight is None else weight[:, chosen],
             ),
         )
 
@@ -84,6 +85,7 @@ def collate(
         views=_views(
             [(row["prompt_id"], row["sample"]) for row in rows],
             torch.tensor([row["unmasked_at"] for row in rows], device=device),
+            torch.tensor([row["uncertainty"] for row in rows], device=device),
             attention,
             counted,
             objective,
@@ -96,6 +98,7 @@ def collate(
 def _views(
     addresses: list[tuple[str, int]],  # prompt and sample of each completion
     unmasked_at: Tensor,  # (B, L) int64
+    uncertainty: Tensor,  # (B, L) float32
     attention: Tensor,  # (B, S) bool
     counted: Tensor,  # (B, L) bool
     objective: ObjectiveConfig,
@@ -112,7 +115,7 @@ def _views(
     if isinstance(objective, PromptMasks):
         return masking.prompt_views(keys, attention, counted, objective.mask_draws, objective.prompt_mask_rate)
     if isinstance(objective, GdsdConfig) and objective.mask_source == "path":
-        return masking.path_views(keys, unmasked_at, counted, objective.path_states)
+        return masking.path_views(keys, unmasked_at, uncertainty, counted, objective.path_states)
     if objective.mask_source == "trajectory":
         masks = masking.trajectory_masks(keys, unmasked_at, counted, objective.mask_pairs)
     else:

@@ -52,12 +52,16 @@ def negative_log_likelihood(
     log_probs: Tensor,  # (C, B, L), 0 where not read
     read: Tensor,  # (C, B, L) bool
     judged: Tensor,  # (B,) bool
+    weight: Tensor | None = None,  # (C, B): of what each view reads
 ) -> Tensor:  # ()
     """Sums over the judged completions the mean -log p of a token in the views that read it.
 
     Of tokens that the policy drew itself this falls with its entropy, which no readout gives.
     """
-    means = -log_probs.sum((0, 2)) / read.sum((0, 2)).clamp(min=1)  # (B,)
+    sums, sizes = -log_probs.sum(2), read.sum(2)  # (C, B) each
+    if weight is not None:
+        sums, sizes = sums * weight, sizes * weight
+    means = sums.sum(0) / sizes.sum(0).clamp(min=1)  # (B,)
     return means.where(judged, 0.0).sum()
 
 
@@ -96,6 +100,7 @@ class Reader:
             lengths=batch.views.counted.sum(1),
             judged=batch.judged,
             group_size=group_size,
+            weight=batch.views.weight,
         )
         return scores, fixed
 

@@ -146,7 +146,9 @@ class Gradients:
         if not part.counts:
             return fixed, {}
         log_probs = scores.theta if self.objective.reads == "log_prob" else scores.theta_log_prob
-        nll = None if log_probs is None else negative_log_likelihood(log_probs, scores.read, scores.judged)
+        nll = (
+            None if log_probs is None else negative_log_likelihood(log_probs, scores.read, scores.judged, scores.weight)
+        )
         sums = {"loss": loss.detach(), "nll": nll, **vars(metrics)}
         return fixed, {name: float(value) for name, value in sums.items() if value is not None}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 
+EVEN = 0.1  # of a state's chance, whatever it unmasked: none stands for more than 10 S / C states
 LONGEST_PROMPT = 2**20  # counters per draw, so that a longer prompt in the batch changes no other's numbers
 
 
@@ -19,6 +20,7 @@ class Views:
     read: Tensor  # (C, B, L) bool: those of them that are read out
     counted: Tensor  # (B, L) bool: the others of a completion are hidden in every view and never read out
     prompt_hidden: Tensor | None  # (C, B, S) bool; None where prompts stay as they are
+    weight: Tensor | None = None  # (C, B): of what is read, where some views stand for others; None: all count alike
 
 
 def counted_tokens(
@@ -90,6 +92,7 @@ def trajectory_masks(
 def path_views(
     keys: Tensor,  # (B,) int64: one key per sequence; equal keys get the same steps
     unmasked_at: Tensor,  # (B, L) int64: the sampler's step that unmasked each token
+    uncertainty: Tensor,  # (B, L) float32: of the policy about each token when the sampler unmasked it, not negative
     counted: Tensor,  # (B, L) bool: only these are hidden
     states: int | None = None,
 ) -> Views:
@@ -100,18 +103,42 @@ def path_views(
     in the batch.
 
     Args:
-        states: takes so many of the steps, at even distances from a start that is uniform and stratified over the
-            distinct keys. Each step is then as likely as any other. None, or more than there are: all.
+        states: takes so many of the steps, the likelier the less certain the policy was of what they unmasked, summed
+            over the batch: what was certain says little of why one completion is better than another. A state stands
+            for 1 / (its chance) states, so that the sum over all that may be taken is that of the whole path
+            (Horvitz and Thompson). None, or more than there are: all.
     """
     steps, place = torch.unique(unmasked_at, return_inverse=True)  # (S,), (B, L): the state in which each is read
     if states is None or states >= len(steps):
-        chosen = torch.arange(len(steps), device=keys.device)[:, None]  # (S, 1)
+        chosen, weight = torch.arange(len(steps), device=keys.device)[:, None], None  # (S, 1)
     else:
+        # On a CPU, where a sum does not depend on who comes first.
+        totals = torch.bincount(place[counted].cpu(), uncertainty[counted].double().cpu(), len(steps))
+        chances = _chances(totals, states).to(keys.device)
         distinct, which = torch.unique(keys, return_inverse=True)  # (U,), (B,)
         start = _strata(distinct, _blocks(1, counted))[0, which]  # (B,)
-        stretch = torch.arange(states, device=keys.device)[:, None]
-        chosen = ((stretch + start) * (len(steps) / states)).long()  # (C, B)
-    return Views((place >= chosen[:, :, None]) & counted, (place == chosen[:, :, None]) & counted, counted, None)
+        # Marks at distances of 1 hit a stretch of a step's length with its chance, and no stretch twice.
+        marks = torch.arange(states, device=keys.device)[:, None] + start
+        chosen = torch.searchsorted(chances.cumsum(0), marks, right=True).clamp(max=len(steps) - 1)  # (C, B)
+        weight = (1 / chances[chosen]).float()
+    at, read = chosen[:, :, None], place == chosen[:, :, None]
+    return Views((place >= at) & counted, read & counted, counted, None, weight)
+
+
+def _chances(
+    totals: Tensor,  # (S,) float64, not negative
+    count: int,  # less than S
+) -> Tensor:  # (S,) float64 in (0, 1], which add up to `count`
+    """Returns chances in proportion to the totals, beside an even part, as far as none exceeds 1."""
+    size = len(totals)
+    share = totals / totals.sum() if totals.any() else torch.full_like(totals, 1 / size)
+    share = (1 - EVEN) * share + EVEN / size
+    chances = share * count
+    while bool((chances > 1).any()):
+        sure = chances >= 1
+        rest = share.masked_fill(sure, 0.0)
+        chances = (rest * (count - sure.sum()) / rest.sum()).masked_fill(sure, 1.0)
+    return chances
 
 
 def prompt_views(

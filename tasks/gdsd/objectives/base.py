@@ -24,6 +24,7 @@ class Scores:
     lengths: Tensor  # (B,) int64: tokens of each completion that count
     judged: Tensor  # (B,) bool: False where there is no advantage; such a sequence adds nothing
     group_size: int  # G, with B = P * G
+    weight: Tensor | None = None  # (C, B): how many states of a path each stands for; None: views count alike
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ def pair_scores(
     weights: Literal["uniform", "elbo"],
     views: int = 2,
 ) -> Tensor:  # (K, B), with C = K * `views`
-    """Returns the per-token score d = s / L of each completion in each set of views: a pair, one view or a path.
+    """Returns the per-token score d = s / L of each completion in each set of views: a pair, or one view.
 
-    `uniform` is the mean readout: of a pair or a path, in which every token is read once, or of what was read. (Halving
-    the sum of both halves, as the paper writes a pair's score, would make psi mean half as much.) `elbo` weighs a view
+    `uniform` is the mean readout of a pair, in which every token is read once, or of what was read. (Halving the sum of
+    both halves, as the paper writes a pair's score, would make psi mean half as much.) `elbo` weighs a view
     that hides x of L tokens by (L + 1) / x and averages: for x uniform over 0..L, each view is then an unbiased
     estimate of the ELBO when the readout is `log_prob`.
     """
@@ -55,6 +56,16 @@ def pair_scores(
     if weights == "elbo":
         return (sums * (lengths + 1) / sizes.clamp(min=1)).mean(1) / lengths
     return sums.sum(1) / sizes.sum(1).clamp(min=1)
+
+
+def path_scores(
+    readouts: Tensor,  # (C, B, L), 0 where not read
+    lengths: Tensor,  # (B,) int64
+    weight: Tensor | None,  # (C, B): how many states of the path each stands for; None: itself
+) -> Tensor:  # (1, B)
+    """Returns the per-token score of each completion along its path, in whose states every token is read once."""
+    sums = readouts.sum(2)  # (C, B)
+    return ((sums if weight is None else sums * weight).sum(0) / lengths)[None]
 
 
 def group_mean(

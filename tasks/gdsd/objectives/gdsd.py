@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tasks.gdsd.config.objective import GdsdConfig
-from tasks.gdsd.objectives.base import LossMetrics, Scores, group_mean, judged_sum, pair_scores
+from tasks.gdsd.objectives.base import LossMetrics, Scores, group_mean, judged_sum, pair_scores, path_scores
 
 
 def gdsd_loss(
@@ -59,8 +59,9 @@ def gdsd_loss(
 
 
 def _score(readouts: Tensor, scores: Scores, config: GdsdConfig) -> Tensor:  # (C, B, L) -> (K, B)
-    views = len(readouts) if config.mask_source == "path" else 1 + config.complement
-    return pair_scores(readouts, scores.read, scores.lengths, config.weights, views)
+    if config.mask_source == "path":
+        return path_scores(readouts, scores.lengths, scores.weight)
+    return pair_scores(readouts, scores.read, scores.lengths, config.weights, 1 + config.complement)
 
 
 def _residual(theta: Tensor, target: Tensor, scores: Scores, config: GdsdConfig) -> Tensor:  # (K, B)

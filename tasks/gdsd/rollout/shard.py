@@ -71,6 +71,7 @@ def complete(
             "prompt_ids": request.prompt_ids,
             "completion_ids": completion.ids,
             "unmasked_at": completion.unmasked_at,
+            "uncertainty": completion.uncertainty,
             "completion": denoiser.decode(completion.ids),
             "ended": denoiser.ended(completion.ids),
             "engine": choice.root.name,

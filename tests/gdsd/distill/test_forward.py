@@ -10,7 +10,7 @@ from tasks.gdsd.config.objective import Readout
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.distill.masking import Views, counted_tokens, mask_views, path_views, prompt_views
-from tasks.gdsd.objectives.base import pair_scores
+from tasks.gdsd.objectives.base import pair_scores, path_scores
 from tests.gdsd.readings import readings
 
 TEXTS = ["1.34341.2143.321=", "12=", "a sum is", "x"]
@@ -85,9 +85,9 @@ def test_the_score_of_a_path_equals_a_plain_one(denoiser: Denoiser) -> None:
     unmasked_at = torch.stack([torch.randperm(LENGTH, generator=source) // 2 for _ in TEXTS])  # 3 steps of 2 tokens
     counted = torch.ones_like(completions, dtype=torch.bool)
     counted[1, 4:] = False  # what follows its end
-    views = path_views(torch.arange(len(TEXTS)), unmasked_at, counted)
+    views = path_views(torch.arange(len(TEXTS)), unmasked_at, torch.ones(counted.shape), counted)
     read = readings(denoiser, prompts, attention, completions, views, "log_prob")
-    found = pair_scores(read, views.read, counted.sum(1), "uniform", views=len(views.read))[0]
+    found = path_scores(read, counted.sum(1), views.weight)[0]
     for row, text in enumerate(TEXTS):
         prompt, likelihood = denoiser.encode(text), torch.zeros(())
         for step in range(3):

@@ -214,7 +214,7 @@ class Server(Engine):
     def generate(self, requests: Sequence[Request], settings: SamplerConfig, batch_size: int) -> Iterator[Finished]:
         for place in range(len(requests)):
             self.work.positions += 1
-            yield {place: Completion([3] * settings.length, [0] * settings.length, 1)}
+            yield {place: Completion([3] * settings.length, [0] * settings.length, [0.5] * settings.length, 1)}
 
 
 def test_an_engine_that_nothing_else_knows_is_measured(

@@ -97,7 +97,7 @@ def enumerate_cases(config: ObjectiveConfig, old: Tensor, solved: Tensor) -> Cas
     everything = torch.ones_like(completions, dtype=torch.bool)
     keys = torch.arange(len(completions))
     if isinstance(config, CoupledMasks) and config.mask_source == "path":
-        views = masking.path_views(keys, UNMASKED_AT.repeat_interleave(len(rows), 0), everything)
+        views = masking.path_views(keys, UNMASKED_AT.repeat_interleave(len(rows), 0), everything.float(), everything)
     elif isinstance(config, PromptMasks):
         views = masking.prompt_views(keys, everything[:, :0], everything, config.mask_draws, config.prompt_mask_rate)
     else:

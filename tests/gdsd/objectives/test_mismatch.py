@@ -103,6 +103,7 @@ def test_the_enumerated_sampler_is_the_products(kind: str) -> None:
         attention=None,
         keys=keys,
         unmasked_at=torch.zeros(count, LENGTH, dtype=torch.int64),
+        uncertainty=torch.zeros(count, LENGTH),
         calls=torch.zeros(count, dtype=torch.int64),
         is_finite=torch.ones(count, dtype=torch.bool),
         start=0,

@@ -65,7 +65,7 @@ def test_shards_and_batches_change_no_token(denoiser: Denoiser, puzzles: pa.Tabl
         parts = [shard_rows(denoiser, puzzles, shard, shards, batch_size) for shard in range(shards)]
         for name, some in (("forward", parts), ("backward", parts[::-1])):  # whichever machine finished first
             found = merged(tmp_path / f"{name}-{shards}-{batch_size}", some)
-            assert found.equals(expected), f"{shards} shards, batches of {batch_size}, {name}"
+            assert found.drop("uncertainty").equals(expected.drop("uncertainty")), (shards, batch_size, name)
 
 
 def test_samples_are_numbered_numerically(tmp_path: Path) -> None:
@@ -77,6 +77,7 @@ def test_samples_are_numbered_numerically(tmp_path: Path) -> None:
         "prompt_ids": [1],
         "completion_ids": [1],
         "unmasked_at": [0],
+        "uncertainty": [0.5],
         "ended": False,
         "engine": "exact",
     }

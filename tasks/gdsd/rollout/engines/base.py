@@ -28,6 +28,9 @@ class Completion:
 
     ids: list[int]  # L tokens
     unmasked_at: list[int]  # the step, over all blocks, that unmasked each; the last one where `stop_at_end` filled it
+    # Of the policy about each when it was unmasked, see `choice.uncertainty`; 0 where `stop_at_end` filled it. How the
+    # last digits are rounded depends on what else was in the batch.
+    uncertainty: list[float] = field(compare=False)
     steps: int  # denoiser calls that it took part in
 
 

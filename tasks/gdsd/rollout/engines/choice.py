@@ -80,6 +80,14 @@ def _choose(logits: Tensor, uniform: Tensor, rules: Rules) -> tuple[Tensor, Tens
     return tokens, torch.xlogy(mass, mass).sum(-1) / total - total.log()
 
 
+def uncertainty(
+    ranks: Tensor,  # float64
+    order: Literal["confidence", "entropy"],
+) -> Tensor:  # float32, of the same shape
+    """Returns what the ranks of `choose` say in nats: -log p of the tokens, or the entropies they were drawn with."""
+    return (-ranks.log() if order == "confidence" else -ranks).float()
+
+
 def invert(
     mass: Tensor,  # (N, V) float64, not negative; its rows need not add up to 1
     uniform: Tensor,  # (N,) float64 in [0, 1)

@@ -5,7 +5,7 @@ import torch
 from tasks.gdsd.config.sampler import SamplerConfig, ThresholdConfig
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.rollout.engines.choice import Rules
+from tasks.gdsd.rollout.engines.choice import Rules, uncertainty
 from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking
 
 
@@ -51,6 +51,7 @@ class Threshold(Unmasking):
             at = left[row], places[row, column]
             canvas.ids[at] = tokens[row, column]
             canvas.unmasked_at[at[0], at[1] - canvas.start] = step
+            canvas.uncertainty[at[0], at[1] - canvas.start] = uncertainty(ranks[row, column], rules.order)
             canvas.calls[left] += 1
             hidden = hidden & ~now
             going = hidden.any(1)

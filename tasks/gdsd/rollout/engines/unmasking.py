@@ -20,7 +20,7 @@ from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.denoiser.partial import states_at
 from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
-from tasks.gdsd.rollout.engines.choice import Rules, choose
+from tasks.gdsd.rollout.engines.choice import Rules, choose, uncertainty
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Canvas:
     attention: Tensor | None  # (B, S + L) bool, False on left padding; None where nothing is padded
     keys: Tensor  # (B,) int64
     unmasked_at: Tensor  # (B, L) int64; where a token is still hidden, the last step
+    uncertainty: Tensor  # (B, L) float32, in nats; 0 where a token is still hidden
     calls: Tensor  # (B,) int64: denoiser calls so far
     is_finite: Tensor  # (B,) bool: so far, the ranks of all tokens
     start: int  # S
@@ -45,6 +46,7 @@ class Canvas:
             attention=None if self.attention is None else self.attention[rows],
             keys=self.keys[rows],
             unmasked_at=self.unmasked_at[rows],
+            uncertainty=self.uncertainty[rows],
             calls=self.calls[rows],
             is_finite=self.is_finite[rows],
             which=[self.which[row] for row in rows.tolist()],
@@ -78,7 +80,8 @@ class Canvas:
                 f"logits of {broken} of {len(self.which)} completions are not finite, so the policy's weights are not, "
                 "or too large for their precision; go back to an earlier checkpoint"
             )
-        columns = (self.ids[:, self.start :].tolist(), self.unmasked_at.tolist(), self.calls.tolist())
+        completions = (self.ids[:, self.start :], self.unmasked_at, self.uncertainty, self.calls)
+        columns = [column.tolist() for column in completions]
         return dict(zip(self.which, (Completion(*column) for column in zip(*columns, strict=True)), strict=True))
 
 
@@ -159,6 +162,8 @@ class Unmasking(Engine):
             places = hidden_at.gather(1, now)
             canvas.ids.scatter_(1, places, tokens.gather(1, now))
             canvas.unmasked_at.scatter_(1, places - canvas.start, step)
+            unsure = uncertainty(ranks.gather(1, now), rules.order)
+            canvas.uncertainty.scatter_(1, places - canvas.start, unsure)
             hidden_at = hidden_at.gather(1, order[:, share:].sort(dim=1).values)
             call += 1
         canvas.calls += call
@@ -189,6 +194,7 @@ class Unmasking(Engine):
             attention=torch.cat([attention, torch.ones_like(hidden, dtype=torch.bool)], dim=1) if is_padded else None,
             keys=torch.tensor([requests[index].key for index in which], device=device),
             unmasked_at=torch.full_like(hidden, settings.steps - 1),
+            uncertainty=torch.zeros_like(hidden, dtype=torch.float32),
             calls=torch.zeros(len(which), dtype=torch.int64, device=device),
             is_finite=torch.ones(len(which), dtype=torch.bool, device=device),
             start=prompts.shape[1],
