@@ -137,7 +137,7 @@ def _shown(value: object) -> str:
     if isinstance(value, RootModel):
         return _shown(value.root)
     if isinstance(value, BaseModel):
-        changed = value.model_dump(exclude_defaults=True)
+        changed = value.model_dump(exclude_defaults=True, exclude_unset=True)
         fields = type(value).model_fields
         kind = fields["name"].default if "name" in fields else None
         said = {"name": kind} | changed if isinstance(kind, str) and "name" not in changed else changed

@@ -90,6 +90,7 @@ CONFIG = DistillConfig(
     weight_decay=0.0,
     adam_beta1=0.9,
     adam_beta2=0.99,
+    ema_decay=0.0,
     max_grad_norm=10.0,
     max_skipped=3,
 )

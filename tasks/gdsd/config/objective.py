@@ -93,16 +93,16 @@ class GdsdConfig(CoupledMasks):
 
     name: Literal["gdsd"] = "gdsd"
     mask_source: Literal["path", "trajectory", "random"] = Field(
-        "trajectory",
+        "path",
         description="path: the states that the sampler visited, each token read where it was unmasked; trajectory: one "
         "of these states, all that it hides read; random: subsets of uniform size",
     )
     path_states: int | None = Field(
-        None,
+        default_factory=lambda data: 2 if data["mask_source"] == "path" else None,
         ge=1,
         le=4096,
         description="states of a path that are read, the likelier the less certain the policy was in them; null: all, "
-        "which costs a view for each step",
+        "which costs a view for each step; left out: 2",
     )
     mask_blocks: int | None = Field(
         None,

@@ -17,7 +17,7 @@ class TinyModelConfig(Config):
     """Shape of the tiny family's transformer."""
 
     hidden_size: int = Field(64, ge=8, le=1024, description="D: width of the hidden states")
-    intermediate_size: int = Field(128, ge=8, le=4096, description="width inside the feed-forward maps")
+    intermediate_size: int = Field(64, ge=8, le=4096, description="width inside the feed-forward maps")
     layers: int = Field(3, ge=1, le=48, description="transformer blocks")
     heads: int = Field(4, ge=1, le=64, description="attention heads of a block")
     rope_theta: float = Field(
@@ -41,7 +41,7 @@ class TinyModelConfig(Config):
 class WarmStartConfig(Config):
     """Masked denoising of training problems' answers; short enough to leave the policy weak."""
 
-    steps: int = Field(60, ge=0, le=100_000, description="updates; 0 leaves the weights as they are drawn")
+    steps: int = Field(80, ge=0, le=100_000, description="updates; 0 leaves the weights as they are drawn")
     batch_size: Count = Field(256, description="answers per step")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="of AdamW, after its rise")
 

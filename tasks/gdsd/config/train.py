@@ -24,7 +24,7 @@ from tasks.gdsd.strict import Config, Count
 class RolloutConfig(Config):
     """What is generated in a round, and how the work is cut."""
 
-    prompts_per_round: Count = Field(192, description="P: problems of a round")
+    prompts_per_round: Count = Field(112, description="P: problems of a round")
     group_size: int = Field(4, ge=2, le=1024, description="completions per prompt; a group of one has no baseline")
     shards: int = Field(1, ge=1, le=512, description="map-task items per round; changes tokens by rounding at most")
     batch_size: Count = Field(256, description="completions per denoiser call; changes tokens by rounding at most")
@@ -67,21 +67,28 @@ class DistillConfig(Config):
     weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW, on all that is trained")
     adam_beta1: float = Field(0.95, ge=0, lt=1, description="decay of AdamW's mean gradient")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="decay of AdamW's mean squared gradient")
+    ema_decay: float = Field(
+        0.7,
+        ge=0,
+        lt=1,
+        description="share of the old policy in a round's new one, which is so an average of what was trained so far; "
+        "0: the policy is what is trained",
+    )
     max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradients longer than this are shortened to it")
     max_skipped: int = Field(3, ge=1, le=1000, description="non-finite updates in a row after which the run stops")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.objective, GdsdConfig) and self.inner_steps == 1:
+        if isinstance(self.objective, GdsdConfig) and self.inner_steps == 1 and self.ema_decay == 0:
             if self.objective.trust_region is not None:
                 raise ValueError(
                     "objective.trust_region never acts in the first update of a round, and inner_steps is 1; "
-                    "raise inner_steps, or set trust_region to null"
+                    "raise inner_steps or ema_decay, or set trust_region to null"
                 )
             if self.objective.baseline == "group" and self.objective.reference_weight == 0:
                 raise ValueError(
                     "objective.baseline 'group' is 'zero' in the first update of a round, where the mean residual of a "
-                    "group is 0, and inner_steps is 1; raise inner_steps, or use baseline 'zero'"
+                    "group is 0, and inner_steps is 1; raise inner_steps or ema_decay, or use baseline 'zero'"
                 )
         return self
 

@@ -22,6 +22,8 @@ from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import CheckpointError
 from tasks.gdsd.files import SUMS, damage, digest, seal
 
+STUDENT = "student"  # the slot of the weights that are trained, where the policy is an average of them
+
 
 class PolicyState:
     """A loaded checkpoint."""
@@ -98,7 +100,10 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
         what = "an" if denoiser.has_adapter else "no"
         raise CheckpointError(f"{folder} has {what} adapter, but {RECORD} says that adapter is {record.adapter}")
     shapes = {name: parameter.shape for name, parameter in denoiser.trainable()}
-    expected = {f"{name}.{slot}": size for name, shape in shapes.items() for slot, size in _slots(shape).items()}
+    averaged = any(name.endswith(f".{STUDENT}") for name in optimizer)
+    expected = {
+        f"{name}.{slot}": size for name, shape in shapes.items() for slot, size in _slots(shape, averaged).items()
+    }
     found = {name: tensor.shape for name, tensor in optimizer.items()}
     if optimizer and found != expected:
         wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
@@ -106,9 +111,10 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
     return PolicyState(denoiser, record, optimizer)
 
 
-def _slots(shape: torch.Size) -> dict[str, torch.Size]:
-    """What AdamW keeps for a parameter."""
-    return {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size()}
+def _slots(shape: torch.Size, averaged: bool) -> dict[str, torch.Size]:
+    """What training keeps for a parameter: AdamW's moments, and what the policy is an average of."""
+    moments = {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size()}
+    return moments | {STUDENT: shape} if averaged else moments
 
 
 def _require_whole(folder: Path, moments: bool) -> None:

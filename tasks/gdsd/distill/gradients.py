@@ -5,8 +5,11 @@ update. Whatever is decided after that is the same in all of them.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -19,6 +22,7 @@ from tasks.gdsd.objectives import objective_loss
 from tasks.gdsd.transient import is_shortage
 
 logger = logging.getLogger(__name__)
+Visit: TypeAlias = Callable[[MicroBatch], tuple[Fixed, dict[str, float]]]  # returns what stays, and sums of metrics
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,11 @@ class Gradients:
             most = max(processes.gather(len(self.parts), accelerator))
             spare = MicroBatch(batch.rows(slice(self.unit)), counts=False)
             self.parts += [spare] * (most - len(self.parts))
-        self.first: list[int] | None = None  # completions of each micro-batch in the first update
+        self.first: list[int] | None = None  # completions of each micro-batch when the start policy was read
+
+    def read_old(self) -> None:
+        """Reads the policy that made the completions, where another one is trained on them: see `compute`."""
+        self._together(self._read)
 
     def compute(self) -> dict[str, float]:
         """Leaves the gradient of the mean loss in the parameters, and returns the means of the loss and its metrics.
@@ -64,13 +72,9 @@ class Gradients:
             SharedShortageError: this one has not, and the others are in the middle of the same micro-batch.
         """
         self.clear()
-        told = processes.gather(self._contribution(), self.accelerator)
-        if shortages := [one.shortage for one in told if one.shortage is not None]:
-            raise memory.OutOfMemoryError(shortages[0])
+        told = self._together(self._differentiate)
         present = [any(one.present[index] for one in told) for index in range(len(self.trainable))]
         processes.add_up_gradients(self.trainable, present, self.accelerator)
-        if self.first is None:
-            self.first = self._sizes()
         names = dict.fromkeys(name for one in told for name in one.sums)
         return {name: sum(one.sums.get(name, 0.0) for one in told) / self.judged for name in names}
 
@@ -84,29 +88,47 @@ class Gradients:
         now = self._sizes()
         return Cut(tokens=self.tokens, first=now if self.first is None else self.first, now=now)
 
-    def read_start(self, cut: Cut) -> None:
-        """Reads what the first update read of the start policy, as an attempt before this one did.
+    def read_start(self, cut: Cut, averaged: bool) -> None:
+        """Reads what was read of the start policy at first, as an attempt before this one did.
 
-        It is computed as it was then, gradients included, so that it is the same bit for bit.
+        It is computed as it was then, so that it is the same bit for bit: in the first update, with its gradients,
+        unless the policy is an average.
         """
         self.parts = refine(self.parts, cut.first)
-        self.compute()
-        self.clear()
+        if averaged:
+            self.read_old()
+        else:
+            self.compute()
+            self.clear()
         if self.first == cut.first:  # else there is less memory than there was
             self.parts, self.tokens = refine(self.parts, cut.now), cut.tokens
 
     def _sizes(self) -> list[int]:
         return [len(part) for part in self.parts]
 
-    def _contribution(self) -> Contribution:
+    def _together(self, visit: Visit) -> list[Contribution]:
+        """Goes through all micro-batches, and returns what came of it in each process.
+
+        Raises:
+            OutOfMemoryError: see `compute`.
+            SharedShortageError: see `compute`.
+        """
+        told = processes.gather(self._contribution(visit), self.accelerator)
+        if shortages := [one.shortage for one in told if one.shortage is not None]:
+            raise memory.OutOfMemoryError(shortages[0])
+        if self.first is None:
+            self.first = self._sizes()
+        return told
+
+    def _contribution(self, visit: Visit) -> Contribution:
         try:
-            sums = self._accumulate()
+            sums = self._accumulate(visit)
         except memory.OutOfMemoryError as error:  # not raised before the others know, who would wait for this process
             return Contribution({}, [False] * len(self.trainable), str(error))
         return Contribution(sums, [parameter.grad is not None for parameter in self.trainable])
 
-    def _accumulate(self) -> dict[str, float]:
-        """Adds up the gradients of all micro-batches, and returns the sums of their metrics.
+    def _accumulate(self, visit: Visit) -> dict[str, float]:
+        """Visits all micro-batches, adds up the gradients that come of it, and returns the sums of the metrics.
 
         Where a micro-batch does not fit the memory, it and those that are still to come are cut to half its size, and
         it is done again. It has left nothing behind: its gradients are added to the others' only once they are whole.
@@ -117,7 +139,7 @@ class Gradients:
         while done < len(self.parts):
             shortage: str | None = None
             try:
-                fixed, found = self._differentiate(self.parts[done])
+                fixed, found = visit(self.parts[done])
             except (RuntimeError, MemoryError) as error:
                 if not is_shortage(error):
                     raise
@@ -136,6 +158,10 @@ class Gradients:
         for parameter, gradient in zip(self.trainable, gradients, strict=True):
             parameter.grad = gradient
         return sums
+
+    @torch.no_grad()
+    def _read(self, part: MicroBatch) -> tuple[Fixed, dict[str, float]]:
+        return self.reader.scores(part, self.unit)[1], {}
 
     def _differentiate(self, part: MicroBatch) -> tuple[Fixed, dict[str, float]]:
         """Leaves a micro-batch's share of the gradient in the parameters; returns what stays, and sums of metrics."""

@@ -1,12 +1,24 @@
-"""Collects the optimizer's moments and the trained weights by name, whole, however they are spread over processes."""
+"""Collects the optimizer's moments and the trained weights by name, whole, however they are spread over processes.
+
+Where the policy is an average of the trained weights over the rounds, those of the last one, the *student's*, are kept
+beside the moments.
+"""
 
 import torch
 from torch import Tensor
 
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.distill import fsdp
 
 SLOTS = ("exp_avg", "exp_avg_sq", "step")
+STUDENT = checkpoint.STUDENT
+
+
+def take_student(denoiser: Denoiser, moments: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Moves the student's weights out of the moments; there are none before the first update, or without an average."""
+    names = [name for name, _ in denoiser.trainable() if f"{name}.{STUDENT}" in moments]
+    return {name: moments.pop(f"{name}.{STUDENT}") for name in names}
 
 
 def restore(optimizer: torch.optim.AdamW, denoiser: Denoiser, moments: dict[str, Tensor]) -> None:
@@ -34,9 +46,10 @@ def collect(optimizer: torch.optim.AdamW, denoiser: Denoiser, first: bool) -> di
     )
 
 
-def collect_weights(denoiser: Denoiser, first: bool) -> dict[str, Tensor]:
-    """Returns what is trained, put together like the moments."""
-    return _whole({name: parameter.detach() for name, parameter in denoiser.trainable()}, first)
+def collect_weights(denoiser: Denoiser, first: bool, copied: bool = False) -> dict[str, Tensor]:
+    """Returns what is trained, put together like the moments; on demand, copies that later changes leave alone."""
+    weights = {name: parameter.detach() for name, parameter in denoiser.trainable()}
+    return _whole({name: weight.clone() for name, weight in weights.items()} if copied else weights, first)
 
 
 @torch.no_grad()

@@ -20,7 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class Updates:
-    """A policy's weights and moments, and what changes them."""
+    """A policy's weights and moments, and what changes them.
+
+    With an `ema_decay` the policy is a moving average of the weights that are trained, the student's: it makes the
+    completions, is the teacher that the student regresses to, and is what is evaluated. (A mean teacher,
+    arXiv 1703.01780; in reinforcement learning of diffusion models, arXiv 2509.16117.) Both are there in an epoch: the
+    student's weights in the denoiser, from `begin` to `settle`, and the policy's in `policy`.
+    """
 
     def __init__(
         self,
@@ -36,6 +42,8 @@ class Updates:
         base = others[0] if others else None
         reader = Reader(self.denoiser, base, config.objective, accelerator.autocast)
         self.gradients = Gradients(reader, batch, config, group_size, accelerator)
+        self.policy: list[Tensor] | None = None
+        self.student: dict[str, Tensor] = {}  # after `settle`
         self.optimizer = torch.optim.AdamW(
             self.gradients.trainable,
             config.learning_rate,
@@ -44,13 +52,22 @@ class Updates:
         )
 
     def begin(self, moments: dict[str, Tensor]) -> None:
-        """Takes over the moments of the epoch before, which are no longer in the mapping afterwards."""
+        """Takes over student and moments of the epoch before, which are no longer in the mapping afterwards."""
+        student = optimizer_state.take_student(self.denoiser, moments)
+        if self.config.ema_decay > 0:
+            self.gradients.read_old()
+            self._put_aside()
+            if student:
+                optimizer_state.restore_weights(self.denoiser, student)
         optimizer_state.restore(self.optimizer, self.denoiser, moments)
 
     def go_on(self, interim: Interim) -> None:
         """Takes over what an earlier attempt at this epoch has kept."""
+        averaged = self.config.ema_decay > 0
         if len(interim.record.reached.steps) < self.config.inner_steps:
-            self.gradients.read_start(interim.record.cuts[self.accelerator.process_index])
+            self.gradients.read_start(interim.record.cuts[self.accelerator.process_index], averaged)
+        if averaged:
+            self._put_aside()
         optimizer_state.restore_weights(self.denoiser, interim.weights)
         optimizer_state.restore(self.optimizer, self.denoiser, interim.moments)
 
@@ -77,14 +94,31 @@ class Updates:
             nll=_finite(means.get("nll")),
         )
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Ends the epoch: the policy follows the student, which is put aside in its turn."""
+        if self.policy is None:
+            return
+        self.gradients.clear()  # which makes room
+        self.student = optimizer_state.collect_weights(
+            self.denoiser, copied=True, first=self.accelerator.is_main_process
+        )
+        decay = self.config.ema_decay
+        for parameter, old in zip(self.gradients.trainable, self.policy, strict=True):
+            parameter.mul_(1 - decay).add_(old, alpha=decay)
+
+    def _put_aside(self) -> None:
+        self.policy = [parameter.detach().clone() for parameter in self.gradients.trainable]
+
     def keep(self, keeper: Keeper, reached: Reached) -> None:
         """Keeps the state that was reached, for the next attempt at this epoch."""
         cuts = processes.gather(self.gradients.cut(), self.accelerator)
         keeper.keep(reached, cuts, self.denoiser, self.optimizer, self.accelerator)
 
     def moments(self) -> dict[str, Tensor]:
-        """Returns the optimizer's moments by name; those that are spread, in the first process alone."""
-        return optimizer_state.collect(self.optimizer, self.denoiser, first=self.accelerator.is_main_process)
+        """Returns moments and student by name; those that are spread, in the first process alone."""
+        moments = optimizer_state.collect(self.optimizer, self.denoiser, first=self.accelerator.is_main_process)
+        return moments | {f"{name}.{optimizer_state.STUDENT}": weight for name, weight in self.student.items()}
 
 
 def _finite(value: float | None) -> float | None:

@@ -151,8 +151,8 @@ def of_epoch(
     weights take the place of what is released on the way back. Or the optimizer steps: the sum of gradients, those of
     the last micro-batch, and a temporary of their size.
 
-    What is trained is float32: weights, gradients, and Adam's two moments. A second model for the reference has the
-    maps of its blocks in the precision of products.
+    What is trained is float32: weights, gradients, Adam's two moments, and the policy where it is an average. A second
+    model for the reference has the maps of its blocks in the precision of products.
 
     With `fsdp` a process has its part of the blocks' weights, gradients and moments, and two blocks whole: one computes
     while the next is fetched. Embedding and head stay whole. That may be less than it has while it loads: both models
@@ -180,7 +180,7 @@ def of_epoch(
         reference=outside * FLOAT + there * within if has_second else 0.0,
         adapter=0.0 if adapter is None else gradient,
         gradients=gradients,
-        optimizer=2 * gradient,
+        optimizer=(2 + (config.ema_decay > 0)) * gradient,
         activations=activations,
     )
     loaded = shape.parameters * weight + (outside * FLOAT + blocks * within if has_second else 0.0)

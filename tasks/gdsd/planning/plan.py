@@ -165,7 +165,7 @@ def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
     policy, distill = config.policy, config.distill
     published = shape.parameters * (FLOAT if policy.model is None else HALF)
     own = published + adapter * FLOAT if adapter else shape.parameters * FLOAT
-    moments = 2 * FLOAT * (adapter or shape.parameters)
+    moments = (2 + (distill.ema_decay > 0)) * FLOAT * (adapter or shape.parameters)
     reads_base = distill.objective.needs_reference and not adapter
     evaluations = ceil(config.rounds / config.validate_every) + 2 + 2 * len(config.judge.guards)
     hashes = isinstance(policy.model, ModelFolder) and adapter

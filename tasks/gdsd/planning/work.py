@@ -215,7 +215,7 @@ def epoch(
 
     A backward pass costs a forward one for the gradient by the states, and another for that by the weights where they
     are trained; recomputing what was not kept costs a further forward pass. Attention's backward pass is 2.5 forward
-    ones, counted as 2. The reference is read once.
+    ones, counted as 2. The reference is read once, and so is the policy where it is an average of what is trained.
     """
     objective, compute, tokens = config.objective, config.compute, prompt + sampler.length
     copies = views(objective, sampler)
@@ -229,6 +229,8 @@ def epoch(
     work = update * (completions * config.inner_steps)
     if objective.needs_reference:
         work += (base + readout(shape, objective, rows, False, False)) * completions
+    if config.ema_decay > 0:
+        work += (base + added + readout(shape, objective, rows, False, False)) * completions
     if objective.candidates is not None:
         work += logits(shape, 1) * (rows * completions)
     return work

@@ -181,9 +181,12 @@ def test_completions_of_several_lengths_are_refused(start: PolicyState, denoiser
 # Continuing
 
 
-def test_a_continued_run_is_the_uninterrupted_one(start: PolicyState, table: pa.Table, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ema_decay", [0.0, 0.7])
+def test_a_continued_run_is_the_uninterrupted_one(
+    start: PolicyState, table: pa.Table, tmp_path: Path, ema_decay: float
+) -> None:
     """If it fails, a run that was stopped and resumed ends with another policy."""
-    config = configured(warmup_steps=4)
+    config = configured(warmup_steps=4, ema_decay=ema_decay)
     middle, _ = run(start, table, config)
     uninterrupted, expected = run(middle, table, config, round_index=1)
     loaded = checkpoint.load(checkpoint.save(tmp_path / "policy", middle), torch.device("cpu"))
@@ -192,6 +195,29 @@ def test_a_continued_run_is_the_uninterrupted_one(start: PolicyState, table: pa.
     assert stats.steps == expected.steps
     forgetful, _ = run(PolicyState(middle.denoiser, middle.record, {}), table, config, round_index=1)
     assert not torch.equal(weights(forgetful), weights(resumed)), "the moments matter, so the test means something"
+
+
+def test_the_policy_is_an_average_of_what_is_trained(start: PolicyState, table: pa.Table) -> None:
+    """If it fails, the average is of other weights, or the student regresses to itself and not to the policy.
+
+    In the first round the student starts as the policy, so it ends where a run without an average ends. The policy is
+    then 0.7 of the old one and 0.3 of the student. In the next round the student is read in the first update, and its
+    shift is what it differs by from the policy, which made the completions.
+    """
+    plain, expected = run(start, table, configured({"mask_pairs": 1}))
+    config = configured({"mask_pairs": 1}, ema_decay=0.7)
+    policy, stats = run(start, table, config)
+    assert stats.steps == expected.steps
+    student = copy.deepcopy(policy.denoiser)
+    for name, parameter in student.trainable():
+        parameter.data = policy.optimizer[f"{name}.student"]
+    trained = PolicyState(student, policy.record, {})
+    assert torch.equal(weights(trained), weights(plain))
+    torch.testing.assert_close(weights(policy), 0.7 * weights(start) + 0.3 * weights(plain))
+    _, stats = run(policy, table, config)
+    judged = torch.tensor([value is not None for group in SIGNAL for value in ADVANTAGES[group]])
+    ahead = (mean_scores(trained, table, config) - mean_scores(policy, table, config)).abs()[judged].mean()
+    assert stats.steps[0].shift_abs == pytest.approx(float(ahead), rel=1e-4) and ahead > 1e-3
 
 
 # The base policy

@@ -29,18 +29,20 @@ from tests.gdsd.shared_epochs import breaking
 
 PULLED = configured({"reference_weight": 0.3, "trust_region": 0.05, "baseline": "group"})
 TOP = configured({"readout": "centred_topk", "top_k": 5, "trust_region": 0.05})
+AVERAGED = PULLED.model_copy(update={"ema_decay": 0.7})
 WD1 = PULLED.model_copy(update={"objective": Wd1Config()})
 SMALL = {"micro_batch_tokens": 300}
 CASES: dict[str, tuple[DistillConfig, bool, bool]] = {  # config, adapter, whether a base is read
     "gdsd": (computed(PULLED, **SMALL), False, True),
     "gdsd adapter": (computed(PULLED, **SMALL), True, False),
+    "gdsd averaged": (computed(AVERAGED, **SMALL), False, True),
     "gdsd top 5": (computed(TOP, **SMALL), False, False),
     "wd1": (computed(WD1, **SMALL), False, False),
     "wd1 adapter": (computed(WD1, **SMALL), True, False),
 }
 
 REACHED, CUTS = Reached(updates=0, skipped_in_a_row=0), [Cut(tokens=1, first=[1], now=[1])]
-QUICK = ("gdsd adapter", "gdsd top 5")
+QUICK = ("gdsd adapter", "gdsd averaged")
 
 
 def given(file: Path) -> str:
@@ -117,6 +119,7 @@ def test_an_epoch_goes_on_with_micro_batches_that_were_halved(
 SHARED = {
     "whole": computed(PULLED, processes=2, **SMALL),
     "spread": computed(PULLED, processes=2, sharding="fsdp", **SMALL),
+    "spread, averaged": computed(AVERAGED, processes=2, sharding="fsdp", **SMALL),
 }
 
 
