@@ -51,8 +51,8 @@ CHANGES: dict[str, object] = {
     "prompts.test_size": 25,
     "prompts.domain.name": {"prompts.domain": {"name": "countdown", "max_numbers": 3}},
     "prompts.domain.weights": {"prompts.domain.weights": {"cells": 1.0, "format": 0.5}},
-    "prompts.domain.min_empty": 4,
-    "prompts.domain.max_empty": 7,
+    "prompts.domain.min_empty": 3,
+    "prompts.domain.max_empty": 6,
     "prompts.domain.shots": 1,
     "policy.seed": 1,
     "policy.tiny.hidden_size": 24,
@@ -88,9 +88,13 @@ CHANGES: dict[str, object] = {
     "distill.weight_decay": 0.5,
     "distill.adam_beta1": 0.5,
     "distill.adam_beta2": 0.5,
+    "distill.ema_decay": 0.1,
     "distill.max_grad_norm": 1e-4,
     "distill.objective.name": {"distill.objective": {"name": "espo"}},
-    "distill.objective.complement": False,
+    "distill.objective.complement": {
+        "distill.objective.complement": False,
+        "distill.objective.mask_source": "trajectory",
+    },
     "distill.objective.readout": "centred",
     "distill.objective.top_k": {"distill.objective.readout": "centred_topk", "distill.objective.top_k": 4},
     "distill.objective.weights": {
@@ -109,12 +113,12 @@ CHANGES: dict[str, object] = {
         "distill.objective.share_masks": True,
         "distill.objective.mask_source": "random",
     },
-    "distill.objective.mask_pairs": 2,
-    "distill.objective.mask_source": "random",
-    "distill.objective.path_states": {
-        "distill.objective.path_states": 2,
-        "distill.objective.mask_source": "path",
+    "distill.objective.mask_pairs": {
+        "distill.objective.mask_pairs": 2,
+        "distill.objective.mask_source": "trajectory",
     },
+    "distill.objective.mask_source": "random",
+    "distill.objective.path_states": 1,
     "distill.objective.mask_blocks": {
         "distill.objective.mask_blocks": 4,
         "distill.objective.mask_source": "random",

@@ -175,22 +175,22 @@ COMBINATIONS = [
     ),
     (objective(weights="elbo"), ELBO),
     (objective(weights="elbo", mask_source="trajectory"), ELBO),
-    (objective(mask_blocks=4), "distill.objective: mask_blocks 4 is for random masks, and mask_source is 'trajectory'"),
+    (objective(mask_blocks=4), "distill.objective: mask_blocks 4 is for random masks, and mask_source is 'path'"),
     (
-        objective(path_states=4),
+        objective(path_states=4, mask_source="trajectory"),
         "distill.objective: path_states 4 is for the mask_source 'path', and it is 'trajectory'",
     ),
     (
-        objective(mask_source="path", mask_pairs=2),
+        objective(mask_pairs=2),
         "distill.objective: mask_source 'path' has states in the place of mask pairs, but mask_pairs is 2",
     ),
     (
-        objective(mask_source="path", complement=False),
+        objective(complement=False),
         "distill.objective: mask_source 'path' has states in the place of mask pairs, but mask_pairs is 1 and "
         "complement is false",
     ),
     (
-        objective(mask_source="path", share_masks=False),
+        objective(path_states=None, share_masks=False),
         "distill.objective: share_masks false changes nothing where all states of a path are read",
     ),
     (

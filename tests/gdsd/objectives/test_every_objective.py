@@ -142,6 +142,7 @@ LOOP = {
     "weight_decay": 0.1,
     "adam_beta1": 0.5,
     "adam_beta2": 0.9,
+    "ema_decay": 0.5,
     "max_grad_norm": 0.01,
 }
 TOP = changed(OBJECTIVE, {"readout": "centred_topk", "top_k": 5})
