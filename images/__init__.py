@@ -19,12 +19,12 @@ class Role:
 
 
 CPU = Role(
-    image=os.environ.get("GDSD_CPU_IMAGE", "gdsd:cpu"),
+    image=os.environ.get("GDSD_CPU_IMAGE") or "gdsd:cpu",
     requests=Resources(cpu="2", mem="4Gi"),
     limits=Resources(cpu="4", mem="8Gi"),
 )
 GPU = Role(
-    image=os.environ.get("GDSD_GPU_IMAGE", "gdsd:gpu"),
+    image=os.environ.get("GDSD_GPU_IMAGE") or "gdsd:gpu",
     requests=Resources(cpu="4", mem="16Gi", gpu="1"),
     limits=Resources(cpu="8", mem="32Gi", gpu="1"),
 )

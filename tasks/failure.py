@@ -43,7 +43,7 @@ class Failure(BaseModel):
     experiment: str | None  # the configuration's name, where it has one
     node: str | None  # of the workflow, on a cluster
     task: str | None  # the innermost that failed; on a cluster see the node's attempts
-    message: str  # with the traceback, on a cluster
+    message: str  # of an error that is none of the project's with the traceback, on a cluster
     execution: str | None  # project:domain:name, on a cluster
     time: datetime  # UTC
     go_on: str  # command that starts the run again; what was finished comes from the cache

@@ -10,6 +10,7 @@ from flytekit import current_context
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
+from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
 from tasks.flyte.types import Checkpoint
@@ -17,6 +18,7 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.registry.kept import SHORT
 from tasks.gdsd.registry.registry import Registry
+from tasks.gdsd.registry.store import require_shared
 from tasks.report import EvalResult, RunResult
 
 logger = logging.getLogger(__name__)
@@ -63,8 +65,13 @@ def open_registry(url: str) -> Registry:
     """Opens a registry with the access to object stores that Flyte is configured with.
 
     Raises:
-        RegistryError: its store is of no kind that can be used.
+        RegistryError: its store is of no kind that can be used; in a pod also, what is written there goes with the pod.
     """
+    if in_pod():
+        try:
+            require_shared(url)
+        except RegistryError as error:
+            raise RegistryError(f"the registry (GDSD_REGISTRY, where nights are registered) {error}") from None
     return Registry(url, storage_options(url))
 
 

@@ -16,7 +16,7 @@ Everything between is as in `train` and `evaluate`. These variables are read whe
 
 | variable              | what it is                                                       |
 |-----------------------|------------------------------------------------------------------|
-| `GDSD_REGISTRY`       | URL of the registry of promoted policies                         |
+| `GDSD_REGISTRY`       | URL of the registry of promoted policies; without it no plans    |
 | `GDSD_RETRAIN_CONFIG` | file with the nightly experiment; without it the default one     |
 | `GDSD_WEEKLY_CONFIG`  | file with the weekly protocol; without it the default one        |
 | `GDSD_NOTIFY`         | mail addresses, separated by commas, that hear of each run's end |
@@ -24,25 +24,28 @@ Everything between is as in `train` and `evaluate`. These variables are read whe
 
 import os
 from datetime import datetime
-from typing import TypeVar
+from typing import NoReturn
 
+import rich_click as click
 from flytekit import CronSchedule, Email, LaunchPlan, workflow
+from flytekit.core.workflow import PythonFunctionWorkflow
 from flytekit.models.concurrency import ConcurrencyLimitBehavior, ConcurrencyPolicy
 from flytekit.models.core.execution import WorkflowExecutionPhase
 from flytekit.types.directory import FlyteDirectory
 
-from tasks import failure
+from tasks import failure, schedule
+from tasks.flyte import registration
 from tasks.flyte.hardware import on
+from tasks.flyte.inputs import in_words
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
-from tasks.gdsd.config import written
 from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import RolloutConfig, TrainConfig
-from tasks.gdsd.strict import Config
+from tasks.gdsd.errors import ConfigError
 from tasks.policy import prepare_policy, take_policy
 from tasks.promote import (
     Champion,
@@ -56,6 +59,7 @@ from tasks.promote import (
 )
 from tasks.publish import require_publishing
 from tasks.report import report_evaluations
+from tasks.schedule import Plan
 from workflows.gdsd import Beginning, ask, begin, evaluate_lengths, learn
 from workflows.publish import publish
 
@@ -136,38 +140,32 @@ def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datet
     return keep_evaluation(registry=registry, entry=champion.entry, result=result, kickoff_time=kickoff_time)
 
 
-Configuration = TypeVar("Configuration", bound=Config)
+def _plan(plan: Plan, workflow: PythonFunctionWorkflow) -> LaunchPlan:
+    return LaunchPlan.get_or_create(
+        name=plan.name,
+        workflow=workflow,
+        schedule=CronSchedule(schedule=plan.cron, kickoff_time_input_arg="kickoff_time"),
+        default_inputs={"config": plan.config},
+        fixed_inputs={"registry": plan.registry},
+        notifications=[Email(phases=ENDED, recipients_email=plan.recipients)] if plan.recipients else [],
+        concurrency=ONE_AT_A_TIME,
+    )
 
 
-def _configured(model: type[Configuration], variable: str) -> Configuration:
-    """Reads the configuration whose file an environment variable names."""
-    file = os.environ.get(variable)
-    return model.model_validate_json(written.read(file)) if file else model()
+with in_words():
+    PLANS = schedule.read(os.environ)
+if PLANS is not None:
+    registration.enter({plan.name: plan.inputs() for plan in PLANS})
+    nightly_retrain, weekly_evaluation = (
+        _plan(plan, workflow) for plan, workflow in zip(PLANS, (retrain, evaluate_champion), strict=True)
+    )
+if (said := schedule.announced(PLANS)) is not None:
+    click.echo(said)
 
 
-def _notifications() -> list[Email]:
-    addresses = [address.strip() for address in os.environ.get("GDSD_NOTIFY", "").split(",") if address.strip()]
-    return [Email(phases=ENDED, recipients_email=addresses)] if addresses else []
-
-
-REGISTRY = {"registry": os.environ.get("GDSD_REGISTRY", "s3://gdsd/registry")}
-
-nightly_retrain = LaunchPlan.get_or_create(
-    name="nightly_retrain",
-    workflow=retrain,
-    schedule=CronSchedule(schedule="0 2 * * *", kickoff_time_input_arg="kickoff_time"),
-    default_inputs={"config": _configured(TrainConfig, "GDSD_RETRAIN_CONFIG")},
-    fixed_inputs=REGISTRY,
-    notifications=_notifications(),
-    concurrency=ONE_AT_A_TIME,
-)
-
-weekly_evaluation = LaunchPlan.get_or_create(
-    name="weekly_evaluation",
-    workflow=evaluate_champion,
-    schedule=CronSchedule(schedule="0 14 * * 1", kickoff_time_input_arg="kickoff_time"),
-    default_inputs={"config": _configured(EvaluateConfig, "GDSD_WEEKLY_CONFIG")},
-    fixed_inputs=REGISTRY,
-    notifications=_notifications(),
-    concurrency=ONE_AT_A_TIME,
-)
+def __getattr__(name: str) -> NoReturn:
+    """Says why there is no launch plan, to whoever asks for one."""
+    if name in schedule.NAMES:
+        with in_words():
+            raise ConfigError(schedule.NO_PLANS)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

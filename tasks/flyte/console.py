@@ -1,8 +1,10 @@
-"""The console: a run's log lines on standard error, and the help of `pyflyte run` without long defaults."""
+"""The console and the logs of pods: lines on standard error, refusals in words, and help without long defaults."""
 
 import logging
 import sys
 from typing import TextIO
+
+from tasks.gdsd.errors import GdsdError
 
 
 class _Above(logging.StreamHandler[TextIO]):
@@ -47,3 +49,20 @@ def seen_by_a_person() -> bool:
 
     context = get_current_context(silent=True)
     return context is not None and not context.find_root().params.get("verbose")
+
+
+def speak_in_words() -> None:
+    """Lets a pod report an error of the project by its words alone; flytekit writes its way through the code too."""
+    if "flytekit.bin.entrypoint" not in sys.modules:
+        return  # no pod
+    from flytekit.bin import entrypoint
+
+    with_traceback = entrypoint.get_traceback_str
+
+    def in_words(error: Exception) -> str:
+        found: BaseException | None = error
+        while found is not None and not isinstance(found, GdsdError):
+            found = found.__cause__
+        return str(with_traceback(error)) if found is None else f"{type(found).__name__}: {found}"
+
+    entrypoint.get_traceback_str = in_words

@@ -35,7 +35,7 @@ def read_strictly() -> None:
             return super()._parse(value, param)
 
         def convert(self, value: object, param: object, ctx: object) -> object:
-            with _in_words():
+            with in_words():
                 return super().convert(value, param, ctx)
 
     class Inputs:
@@ -46,7 +46,7 @@ def read_strictly() -> None:
         @staticmethod
         def safe_load(text: str) -> object:
             """Returns all inputs of a file."""
-            with _in_words():
+            with in_words():
                 return json.loads(written.parse(text.encode(), "--inputs-file"))
 
     click_types.JsonParamType = Given
@@ -54,7 +54,7 @@ def read_strictly() -> None:
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
+def in_words() -> Iterator[None]:
     """Shows a refusal by its words alone: its way through the code would push them off the screen."""
     try:
         yield

@@ -14,13 +14,15 @@ import rich_click as click
 from flytekit.exceptions.base import FlyteRecoverableException as AnyRecoverable
 from flytekit.exceptions.user import FlyteRecoverableException
 
-from tasks.flyte.console import seen_by_a_person, speak
+from tasks.flyte.console import seen_by_a_person, speak, speak_in_words
 from tasks.flyte.local import in_pod, limit_threads
 from tasks.gdsd import transient
 from tasks.gdsd.errors import GdsdError
 
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
+
+speak_in_words()
 
 
 def retried(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:

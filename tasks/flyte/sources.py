@@ -22,8 +22,8 @@ from flytekit.core.cache import VersionParameters
 ROOT = Path(__file__).resolve().parents[2]
 # Their numerics and verdicts are part of a result.
 LIBRARIES = ("accelerate", "peft", "sympy", "torch", "transformers")
-# Where a task runs, and how often it is tried, is no part of what it gives.
-PLACES = frozenset({"tasks.gdsd.config.hardware", "tasks.flyte.stage"})
+# Where a task runs, by what version, and how often it is tried, is no part of what it gives.
+PLACES = frozenset({"tasks.gdsd.config.hardware", "tasks.flyte.registration", "tasks.flyte.stage"})
 DECORATORS = ("cpu_task", "gpu_task", "unroll")
 
 

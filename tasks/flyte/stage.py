@@ -11,6 +11,7 @@ from flytekit import Cache, Secret, dynamic, task
 
 from images import CPU, GPU, IMAGES, Role
 from images.nodes import Nodes
+from tasks.flyte import registration
 from tasks.flyte.retry import retried
 from tasks.flyte.sources import SourceVersion
 
@@ -32,6 +33,7 @@ def cpu_task(
     ignored: tuple[str, ...] = (),
     deck: bool = False,
     secret: Secret | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Decorator:
     """Makes a function a task on a CPU.
 
@@ -42,8 +44,9 @@ def cpu_task(
         ignored: inputs that are no part of the cache's key.
         deck: whether the task shows a page of its own in Flyte's console.
         secret: that the task may read.
+        environment: what its pod must know of the registration.
     """
-    return _task(CPU, hours, retries, cached, ignored, deck, secret, None)
+    return _task(CPU, hours, retries, cached, ignored, deck, secret, None, environment or {})
 
 
 def gpu_task(*, hours: float, retries: int = 3, nodes: Nodes | None = None) -> Decorator:
@@ -54,7 +57,7 @@ def gpu_task(*, hours: float, retries: int = 3, nodes: Nodes | None = None) -> D
         retries: of failures that may go away by themselves, and of machines that are taken away.
         nodes: the machines that share the task; a call in a dynamic task overrides it.
     """
-    return _task(GPU, hours, retries, True, (), False, None, nodes)
+    return _task(GPU, hours, retries, True, (), False, None, nodes, {})
 
 
 def _task(
@@ -66,12 +69,16 @@ def _task(
     deck: bool,
     secret: Secret | None,
     nodes: Nodes | None,
+    environment: Mapping[str, str],
 ) -> Decorator:
+    registration.enter(environment)
+
     def decorate(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
         found: Callable[Inputs, Output] = task(
             retried(work),
             task_config=nodes,
             container_image=role.image,
+            environment=dict(environment) or None,
             requests=role.requests,
             limits=role.limits,
             cache=Cache(policies=[SourceVersion()], serialize=True, ignored_inputs=ignored) if cached else False,
@@ -93,6 +100,7 @@ def unroll(environment: Mapping[str, str] = IMAGES) -> Decorator:
     Args:
         environment: what its pod must know of the registration, since it names the tasks' images and secrets there.
     """
+    registration.enter(environment)
 
     def decorate(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
         found: Callable[Inputs, Output] = dynamic(

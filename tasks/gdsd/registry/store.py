@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -19,10 +20,27 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tasks.gdsd.errors import RegistryError
 
 EXCLUSIVE = ("abfs", "abfss", "file", "gs", "memory", "s3")  # where creation can be so
+SHARED = ("abfs", "abfss", "gs", "s3")  # of these, where all machines find the same
 CHUNK = 2**23
 ATTEMPTS = 3
 PARTIAL = "partial"  # files that are being written, on a local disk; may be emptied when nobody writes
 _MEMORY = threading.Lock()  # fsspec's store in memory looks and then writes
+
+
+def require_shared(url: str) -> None:
+    """Makes sure that a URL names a place that every machine finds, and that outlives a pod.
+
+    Raises:
+        RegistryError: it names none: it is empty, a path, of another kind, or without a bucket.
+    """
+    protocol, separator, rest = url.partition("://")
+    if separator and protocol in SHARED and urlsplit(f"//{rest}").netloc and url == url.strip():
+        return
+    what = "is empty" if not url.strip() else f"{url!r} is no address in an object store"
+    raise RegistryError(
+        f"{what}, so that what is promoted would be lost with its pod; name a place such as s3://BUCKET/registry, by "
+        f"{', '.join(f'{name}://' for name in SHARED)}"
+    )
 
 
 class Store:

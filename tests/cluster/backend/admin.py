@@ -65,8 +65,9 @@ class Admin(AdminServiceServicer):  # type: ignore[misc]  # flyteidl has no type
     ) -> plans.LaunchPlanCreateResponse:
         """Registers a launch plan, which is not active."""
         workflow = _get(self._registry.workflows, request.spec.workflow_id, context)
+        known = self._registry.plans.get(key_of(request.id))
         closure = plans.LaunchPlanClosure(
-            state=plans.INACTIVE,
+            state=plans.INACTIVE if known is None else known.closure.state,
             expected_inputs=request.spec.default_inputs,
             expected_outputs=workflow.interface.outputs,
         )
@@ -140,8 +141,13 @@ class DataProxy(DataProxyServiceServicer):  # type: ignore[misc]  # likewise
 
 
 def _add(table: MutableMapping[Key, Value], identifier: Identifier, value: Value, context: Context) -> None:
-    if table.setdefault(key_of(identifier), value) is not value:
-        _refuse(context, StatusCode.ALREADY_EXISTS, f"{key_of(identifier)} is registered")
+    known = table.setdefault(key_of(identifier), value)
+    if known is value:
+        return
+    if known != value:  # which clients do not take for the same
+        message = f"{identifier.name} with different structure already exists, with version {identifier.version}"
+        _refuse(context, StatusCode.INVALID_ARGUMENT, message)
+    _refuse(context, StatusCode.ALREADY_EXISTS, f"{key_of(identifier)} is registered")
 
 
 def _get(table: MutableMapping[Key, Value], identifier: Identifier, context: Context) -> Value:

@@ -1,0 +1,162 @@
+"""What the launch plans of a schedule are made of: read from the environment when they are registered, and checked.
+
+What would fail in a pod at night is refused here, by the name of its variable and its file.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.errors import MessageError
+from email.headerregistry import Address
+from typing import TypeVar
+
+from croniter import croniter
+from pydantic import BaseModel
+
+from images import CPU, GPU
+from tasks.gdsd.config import written
+from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.prompts import PromptFile
+from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.errors import ConfigError, RegistryError
+from tasks.gdsd.registry.kept import SHORT
+from tasks.gdsd.registry.store import require_shared
+from tasks.gdsd.strict import Config
+
+REGISTRY, NOTIFY = "GDSD_REGISTRY", "GDSD_NOTIFY"
+RETRAIN, WEEKLY = "GDSD_RETRAIN_CONFIG", "GDSD_WEEKLY_CONFIG"
+NAMES = NIGHTLY_PLAN, WEEKLY_PLAN = "nightly_retrain", "weekly_evaluation"
+NO_PLANS = (
+    f"{REGISTRY} is not set, so there is no {NIGHTLY_PLAN} and no {WEEKLY_PLAN} to register or start; set it to the "
+    "address of the registry, such as s3://BUCKET/registry"
+)
+
+Configuration = TypeVar("Configuration", bound=Config)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a launch plan does, and when."""
+
+    name: str
+    cron: str  # in UTC
+    registry: str
+    config: TrainConfig | EvaluateConfig
+    source: str  # where the configuration comes from, in words
+    recipients: list[str]
+
+    def inputs(self) -> str:
+        """Returns all that was read from the environment, as a text that changes with it."""
+        return "\n".join([self.registry, *self.recipients, self.config.model_dump_json()])
+
+    def describe(self, now: datetime) -> str:
+        """Returns all that will run, for a person to read before it does."""
+        following = croniter(self.cron, now.astimezone(UTC)).get_next(datetime)
+        experiment = f"{self.config.name}, of " if isinstance(self.config, TrainConfig) else "evaluation, of "
+        rows = {
+            "registry": self.registry,
+            "experiment": experiment + self.source,
+            "images": f"{CPU.image}, {GPU.image}",
+            "mails to": ", ".join(self.recipients) or f"nobody, since {NOTIFY} is not set",
+            "files": ", ".join(_files(self.config)) or "none",
+            "next time": f"{following:%A, %Y-%m-%d %H:%M} UTC, once this version is active",
+        }
+        return "\n".join([self.name, *(f"  {name:11} {value}" for name, value in rows.items())])
+
+
+def read(variables: Mapping[str, str]) -> tuple[Plan, Plan] | None:
+    """Returns the nightly and the weekly plan that the environment asks for, None where it names no registry.
+
+    Raises:
+        ConfigError: a variable, or the file that it names, cannot be used by pods.
+    """
+    if (registry := variables.get(REGISTRY)) is None:
+        return None
+    try:
+        require_shared(registry)
+    except RegistryError as error:
+        raise ConfigError(f"{REGISTRY} {error}") from None
+    recipients = _recipients(variables)
+    train, train_source = _configured(TrainConfig, RETRAIN, variables)
+    weekly, weekly_source = _configured(EvaluateConfig, WEEKLY, variables)
+    return (
+        Plan(NIGHTLY_PLAN, "0 2 * * *", registry, train, train_source, recipients),
+        Plan(WEEKLY_PLAN, "0 14 * * 1", registry, weekly, weekly_source, recipients),
+    )
+
+
+def announced(plans: tuple[Plan, Plan] | None) -> str | None:
+    """Returns what the running command should say of the plans; None where it does not register them."""
+    words = sys.argv[1:]
+    if "register" in words:
+        return NO_PLANS if plans is None else "\n".join(plan.describe(datetime.now(UTC)) for plan in plans)
+    return "\n".join(plan.describe(datetime.now(UTC)) for plan in plans or () if plan.name in words) or None
+
+
+def _recipients(variables: Mapping[str, str]) -> list[str]:
+    if NOTIFY not in variables:
+        return []
+    addresses = [address.strip() for address in variables[NOTIFY].split(",")]
+    for address in addresses:
+        try:
+            Address(addr_spec=address)
+            is_whole = "." in address.partition("@")[2].strip(".")
+        except (MessageError, ValueError, IndexError):  # the last of these is what "ann@" gives
+            is_whole = False
+        if not is_whole:
+            raise ConfigError(
+                f"{NOTIFY} has {address!r:.80}, which is no mail address; write addresses such as ann@example.org, "
+                "separated by commas, or leave the variable unset"
+            )
+    return addresses
+
+
+def _configured(model: type[Configuration], variable: str, variables: Mapping[str, str]) -> tuple[Configuration, str]:
+    """Reads the configuration whose file a variable names, and says where it comes from."""
+    if (file := variables.get(variable)) is None:
+        return model(), f"the default, since {variable} is not set"
+    try:
+        if not file:
+            raise ConfigError("it names no file; name one, or leave the variable unset for the default")
+        config = model.model_validate_json(written.read(file))
+        for place, source in _parts(config):
+            if isinstance(source, PromptFile):
+                _require_in_pods(place, source)
+    except (ConfigError, OSError) as error:
+        raise ConfigError(f"{variable}={file}: {' '.join(str(error).split())}") from None
+    return config, file
+
+
+def _require_in_pods(place: str, source: PromptFile) -> None:
+    """Refuses a file of this machine; what is not here may be on a volume of the pods."""
+    path = source.path.rpartition("::")[2].removeprefix("file://")
+    if "://" not in path and (os.path.exists(path) or not os.path.isabs(path)):
+        raise ConfigError(
+            f"{place}.path {source.path!r} is a file of this machine, which pods do not have; upload it, and name its "
+            "address, such as s3://BUCKET/problems.parquet"
+        )
+
+
+def _files(config: Config) -> list[str]:
+    """What a run reads beside its configuration, as it is pinned."""
+    return [
+        f"{part.path} (sha256 {part.sha256[:SHORT]})"
+        for _, part in _parts(config)
+        if isinstance(part, PromptFile | ModelFolder)
+    ]
+
+
+def _parts(value: object, place: str = "") -> Iterator[tuple[str, object]]:
+    """Every model in a configuration, with its dotted path."""
+    if isinstance(value, BaseModel):
+        yield place, value
+        inside = {name: getattr(value, name) for name in type(value).model_fields}
+    elif isinstance(value, dict):
+        inside = value
+    else:
+        return
+    for name, part in inside.items():
+        yield from _parts(part, f"{place}.{name}".lstrip("."))
