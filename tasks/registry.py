@@ -37,6 +37,7 @@ def describe(registry: Registry) -> str:
         for one in registry.evaluations()
         for line in one.summary
     ]
+    lines += [f"{_minute(one.ended)}  night        {one.outcome()}" for one in registry.nights.all()]
     if never := [entry for entry in entries if entry not in {change.entry for change in history}]:
         lines += ["", f"never champion: {', '.join(entry[:SHORT] for entry in never)}"]
     return "\n".join(lines)

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.errors import MessageError
-from email.headerregistry import Address
 from typing import TypeVar
 
 from croniter import croniter
@@ -25,9 +23,9 @@ from tasks.gdsd.errors import ConfigError, RegistryError
 from tasks.gdsd.registry.kept import SHORT
 from tasks.gdsd.registry.store import require_shared
 from tasks.gdsd.strict import Config
+from tasks.mail import NOTIFY, SERVER, Post, read_post
 
-REGISTRY, NOTIFY = "GDSD_REGISTRY", "GDSD_NOTIFY"
-RETRAIN, WEEKLY = "GDSD_RETRAIN_CONFIG", "GDSD_WEEKLY_CONFIG"
+REGISTRY, RETRAIN, WEEKLY = "GDSD_REGISTRY", "GDSD_RETRAIN_CONFIG", "GDSD_WEEKLY_CONFIG"
 NAMES = NIGHTLY_PLAN, WEEKLY_PLAN = "nightly_retrain", "weekly_evaluation"
 NO_PLANS = (
     f"{REGISTRY} is not set, so there is no {NIGHTLY_PLAN} and no {WEEKLY_PLAN} to register or start; set it to the "
@@ -46,11 +44,11 @@ class Plan:
     registry: str
     config: TrainConfig | EvaluateConfig
     source: str  # where the configuration comes from, in words
-    recipients: list[str]
+    post: Post
 
     def inputs(self) -> str:
         """Returns all that was read from the environment, as a text that changes with it."""
-        return "\n".join([self.registry, *self.recipients, self.config.model_dump_json()])
+        return "\n".join([self.registry, *self.post.recipients, self.config.model_dump_json()])
 
     def describe(self, now: datetime) -> str:
         """Returns all that will run, for a person to read before it does."""
@@ -60,11 +58,23 @@ class Plan:
             "registry": self.registry,
             "experiment": experiment + self.source,
             "images": f"{CPU.image}, {GPU.image}",
-            "mails to": ", ".join(self.recipients) or f"nobody, since {NOTIFY} is not set",
+            "mails to": ", ".join(self.post.recipients) or f"nobody, since {NOTIFY} is not set",
+            "mails by": self._server(),
             "files": ", ".join(_files(self.config)) or "none",
             "next time": f"{following:%A, %Y-%m-%d %H:%M} UTC, once this version is active",
         }
         return "\n".join([self.name, *(f"  {name:11} {value}" for name, value in rows.items())])
+
+    @property
+    def mails_outcome(self) -> bool:
+        """Whether its last task writes how it ended, so that Flyte need not say that it did."""
+        return self.name == NIGHTLY_PLAN and self.post.server is not None
+
+    def _server(self) -> str:
+        if self.mails_outcome:
+            return f"{self.post.server}, of its outcome; by Flyte, if it fails"
+        outcome = f", since {SERVER} is not set: without the outcome" if self.name == NIGHTLY_PLAN else ""
+        return f"Flyte{outcome}"
 
 
 def read(variables: Mapping[str, str]) -> tuple[Plan, Plan] | None:
@@ -79,12 +89,12 @@ def read(variables: Mapping[str, str]) -> tuple[Plan, Plan] | None:
         require_shared(registry)
     except RegistryError as error:
         raise ConfigError(f"{REGISTRY} {error}") from None
-    recipients = _recipients(variables)
+    post = read_post(variables)
     train, train_source = _configured(TrainConfig, RETRAIN, variables)
     weekly, weekly_source = _configured(EvaluateConfig, WEEKLY, variables)
     return (
-        Plan(NIGHTLY_PLAN, "0 2 * * *", registry, train, train_source, recipients),
-        Plan(WEEKLY_PLAN, "0 14 * * 1", registry, weekly, weekly_source, recipients),
+        Plan(NIGHTLY_PLAN, "0 2 * * *", registry, train, train_source, post),
+        Plan(WEEKLY_PLAN, "0 14 * * 1", registry, weekly, weekly_source, post),
     )
 
 
@@ -94,24 +104,6 @@ def announced(plans: tuple[Plan, Plan] | None) -> str | None:
     if "register" in words:
         return NO_PLANS if plans is None else "\n".join(plan.describe(datetime.now(UTC)) for plan in plans)
     return "\n".join(plan.describe(datetime.now(UTC)) for plan in plans or () if plan.name in words) or None
-
-
-def _recipients(variables: Mapping[str, str]) -> list[str]:
-    if NOTIFY not in variables:
-        return []
-    addresses = [address.strip() for address in variables[NOTIFY].split(",")]
-    for address in addresses:
-        try:
-            Address(addr_spec=address)
-            is_whole = "." in address.partition("@")[2].strip(".")
-        except (MessageError, ValueError, IndexError):  # the last of these is what "ann@" gives
-            is_whole = False
-        if not is_whole:
-            raise ConfigError(
-                f"{NOTIFY} has {address!r:.80}, which is no mail address; write addresses such as ann@example.org, "
-                "separated by commas, or leave the variable unset"
-            )
-    return addresses
 
 
 def _configured(model: type[Configuration], variable: str, variables: Mapping[str, str]) -> tuple[Configuration, str]:

@@ -10,6 +10,7 @@
 | `draw_seeds`       | seeds that follow from the time of the run                     | no     |
 | `prepare_fresh`    | fresh problems, and of the champion the base (`take_policy`)   | inside |
 | `promote`          | a new entry, and a new champion, if the gate says yes          | no     |
+| `end_night`        | keeps how the run ended, promoted or not, and mails it         | no     |
 | `keep_evaluation`  | the reports of a champion, beside its entry                    | no     |
 
 Everything between is as in `train` and `evaluate`. These variables are read when the launch plans are registered:
@@ -20,6 +21,7 @@ Everything between is as in `train` and `evaluate`. These variables are read whe
 | `GDSD_RETRAIN_CONFIG` | file with the nightly experiment; without it the default one     |
 | `GDSD_WEEKLY_CONFIG`  | file with the weekly protocol; without it the default one        |
 | `GDSD_NOTIFY`         | mail addresses, separated by commas, that hear of each run's end |
+| `GDSD_MAIL_SERVER`    | server that mails how a night ended; without it Flyte says less  |
 """
 
 import os
@@ -46,6 +48,7 @@ from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import RolloutConfig, TrainConfig
 from tasks.gdsd.errors import ConfigError
+from tasks.mail import end_night
 from tasks.policy import prepare_policy, take_policy
 from tasks.promote import (
     Champion,
@@ -65,8 +68,7 @@ from workflows.publish import publish
 
 ship(reach(__name__))
 
-ENDED = [
-    WorkflowExecutionPhase.SUCCEEDED,
+FAILED = [
     WorkflowExecutionPhase.FAILED,
     WorkflowExecutionPhase.TIMED_OUT,
     WorkflowExecutionPhase.ABORTED,
@@ -120,6 +122,7 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
         publish=fresh.publish,
     )
     result = promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)
+    end_night(registry=registry, result=result, kickoff_time=kickoff_time)
     # After the promotion, so that a policy that was overtaken meanwhile is not pushed.
     publish(folder=result.run.folder, publish=fresh.publish)
     return result
@@ -140,6 +143,12 @@ def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datet
     return keep_evaluation(registry=registry, entry=champion.entry, result=result, kickoff_time=kickoff_time)
 
 
+def _notifications(plan: Plan) -> list[Email]:
+    """Mails by Flyte, which does not know what came out of a run."""
+    phases = [*([] if plan.mails_outcome else [WorkflowExecutionPhase.SUCCEEDED]), *FAILED]
+    return [Email(phases=phases, recipients_email=plan.post.recipients)] if plan.post.recipients else []
+
+
 def _plan(plan: Plan, workflow: PythonFunctionWorkflow) -> LaunchPlan:
     return LaunchPlan.get_or_create(
         name=plan.name,
@@ -147,7 +156,7 @@ def _plan(plan: Plan, workflow: PythonFunctionWorkflow) -> LaunchPlan:
         schedule=CronSchedule(schedule=plan.cron, kickoff_time_input_arg="kickoff_time"),
         default_inputs={"config": plan.config},
         fixed_inputs={"registry": plan.registry},
-        notifications=[Email(phases=ENDED, recipients_email=plan.recipients)] if plan.recipients else [],
+        notifications=_notifications(plan),
         concurrency=ONE_AT_A_TIME,
     )
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 from pydantic import JsonValue, ValidationError, field_validator
 
 from tasks.gdsd.errors import RegistryError
-from tasks.gdsd.records import Record
+from tasks.gdsd.records import Estimate, Record
 from tasks.gdsd.registry.store import Store
 
 SHORT = 12  # characters of an id where people read it
@@ -63,6 +63,25 @@ class LaterEvaluation(Record):
     when: datetime
     summary: list[str]
     reports: list[JsonValue]  # as they were then
+
+
+class Night(Record):
+    """How a run of `retrain` ended, whether or not it changed the champion."""
+
+    format: Literal[1] = 1
+    due: datetime
+    ended: datetime
+    who: str
+    promoted: bool
+    champion: str | None  # afterwards
+    gain: Estimate  # of the share of solved test problems over the champion before, or the first base
+    reason: str  # of the gate
+
+    def outcome(self) -> str:
+        """Says whether its policy was promoted, and by how much it is better."""
+        now = "there is no champion yet" if self.champion is None else f"champion {self.champion[:SHORT]}"
+        verb = "promoted" if self.promoted else "not promoted"
+        return f"{verb}, {self.gain.points()} points of solved test problems; {now}"
 
 
 def to_json(record: Record) -> bytes:

@@ -5,6 +5,7 @@
     entries/<id>/entry.json  its files with their digests, and what speaks for it; written last
     log/<8 digits>.json      one change of the champion each: who, when, why, and from which to which
     evaluations/<id>/        what a champion reached later
+    nights/<time>.json       how each night ended, also where it changed nothing
 
 What it guarantees, whoever writes at the same time and whenever a writer is killed:
 
@@ -35,6 +36,7 @@ from tasks.gdsd.errors import RegistryError, StaleError
 from tasks.gdsd.records import EvalReport
 from tasks.gdsd.registry.kept import SHORT, Change, Entry, FileRecord, LaterEvaluation, from_json, read, to_json
 from tasks.gdsd.registry.log import Log
+from tasks.gdsd.registry.nights import Nights
 from tasks.gdsd.registry.store import Store
 
 MARKER, MARK = "registry.json", b'{"format": 1}\n'
@@ -52,7 +54,7 @@ class Registry:
     def __init__(self, url: str, options: Mapping[str, object] | None = None):
         self._store = Store(url, options)
         self.url = self._store.url
-        self.log = Log(self._store)
+        self.log, self.nights = Log(self._store), Nights(self._store)
 
     def require_writable(self) -> None:
         """Makes sure that this registry can be written to as it promises; the first call makes one.

@@ -4,6 +4,7 @@ The methods have the names of the calls. A call that has none here is refused by
 """
 
 import base64
+import uuid
 from collections.abc import MutableMapping
 from typing import NoReturn, TypeVar
 
@@ -109,10 +110,11 @@ class Admin(AdminServiceServicer):  # type: ignore[misc]  # flyteidl has no type
                 started, inputs = plan.spec.workflow_id, given_to(plan, inputs)
             except ValueError as error:
                 _refuse(context, StatusCode.INVALID_ARGUMENT, str(error))
-        identifier = WorkflowExecutionIdentifier(project=request.project, domain=request.domain, name=request.name)
+        name = request.name or f"a{uuid.uuid4().hex[:19]}"
+        identifier = WorkflowExecutionIdentifier(project=request.project, domain=request.domain, name=name)
         execution = Execution(identifier, request.spec, started, inputs)
-        if self._registry.executions.setdefault(request.name, execution) is not execution:
-            _refuse(context, StatusCode.ALREADY_EXISTS, f"there is an execution {request.name}")
+        if self._registry.executions.setdefault(name, execution) is not execution:
+            _refuse(context, StatusCode.ALREADY_EXISTS, f"there is an execution {name}")
         self._engine.start(execution)
         return executions.ExecutionCreateResponse(id=identifier)
 
