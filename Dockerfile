@@ -18,11 +18,11 @@ FROM ${BASE} AS build
 # Wheels only, so that no stage needs a compiler to install them. pip works on the environment from outside.
 ENV PIP_PYTHON=/opt/venv/bin/python PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all: PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints.txt images/quiet.pth ./
 # Optional dependencies of pyproject.toml that the image has too, such as: tracking.
 ARG EXTRAS=
 # The tools and data sets of the dependency groups stay out: code answers may read what is installed in an image.
-RUN python3 -m venv --without-pip /opt/venv && python3 -c "import tomllib; import os; \
+RUN python3 -m venv --without-pip /opt/venv && cp quiet.pth /opt/venv/lib/python3*/site-packages && python3 -c "import tomllib; import os; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extra = [project['optional-dependencies'][name] for name in os.environ.get('EXTRAS', '').split()]; \
 print(*sum(extra, project['dependencies']), sep='\n')" > requirements.txt

@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT / "constraints.txt"
 TOOL_PINS = ROOT / "tests" / "constraints.txt"
+QUIET = ROOT / "images" / "quiet.pth"
 # The settings of pip that decide what comes from where, and the variables by which uv is told the same.
 VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -99,6 +100,8 @@ def install(folder: Path, wanted: Sequence[str]) -> int:
     if status:
         print("uv could not install this. Now pip tries, which takes minutes.", file=sys.stderr)
         status = subprocess.call([*pip, "install", "--quiet", *wanted])
+    for packages in folder.glob("lib/python*/site-packages"):
+        shutil.copy(QUIET, packages)
     if not status or changes(folder) == before:  # such as where a version does not exist
         unfinished.unlink()
     return status

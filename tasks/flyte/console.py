@@ -56,13 +56,16 @@ def speak_in_words() -> None:
     if "flytekit.bin.entrypoint" not in sys.modules:
         return  # no pod
     from flytekit.bin import entrypoint
+    from flytekit.core.type_engine import TypeTransformerFailedError
+    from flytekit.exceptions.user import FlyteUserRuntimeException
 
     with_traceback = entrypoint.get_traceback_str
 
     def in_words(error: Exception) -> str:
-        found: BaseException | None = error
-        while found is not None and not isinstance(found, GdsdError):
-            found = found.__cause__
-        return str(with_traceback(error)) if found is None else f"{type(found).__name__}: {found}"
+        value = error.value if isinstance(error, FlyteUserRuntimeException) else error
+        refusal = value.__context__ if isinstance(value, TypeTransformerFailedError) else value  # of an input
+        if isinstance(refusal, GdsdError):
+            return f"{type(refusal).__name__}: {refusal}"
+        return str(with_traceback(error))
 
     entrypoint.get_traceback_str = in_words

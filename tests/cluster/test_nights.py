@@ -4,11 +4,8 @@ No version is given, so that it has to follow the environment.
 """
 
 import re
-import socketserver
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 
 from tests.cluster.backend.state import Execution, key_of
 from tests.cluster.stand_in import BUCKET, SMALL, Cluster, output
+from tests.tasks.mail_server import MailServer
 
 pytestmark = pytest.mark.cluster
 PLACE = ("-p", "flytesnacks", "-d", "production")
@@ -24,38 +22,6 @@ NIGHTLY = SMALL | {"name": "nocturne", "rounds": 1, "judge": {"resamples": 100}}
 FIRST, SECOND = f"s3://{BUCKET}/first", f"s3://{BUCKET}/second"
 
 Write = Callable[[str, dict[str, Any]], Path]
-
-
-class MailServer(socketserver.ThreadingTCPServer):
-    """Takes mails as a relay without a login does."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Conversation)
-        self.mails: list[Message] = []
-
-    @property
-    def url(self) -> str:
-        return f"smtp://127.0.0.1:{self.server_address[1]}"
-
-
-class Conversation(socketserver.StreamRequestHandler):
-    """What a server and a client say to each other."""
-
-    server: MailServer
-
-    def handle(self) -> None:
-        self.wfile.write(b"220 here\r\n")
-        for line in self.rfile:
-            word = line.split()[0].upper()
-            if word == b"DATA":
-                self.wfile.write(b"354 go on\r\n")
-                lines = list(iter(self.rfile.readline, b".\r\n"))
-                self.server.mails.append(message_from_bytes(b"".join(lines)))
-            self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 well\r\n")
-            if word == b"QUIT":
-                return
 
 
 @dataclass
@@ -71,9 +37,7 @@ class Night:
 @pytest.fixture(scope="module")
 def mail_server() -> Iterator[MailServer]:
     with MailServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +95,6 @@ def test_the_mail_says_what_came_of_it(cluster: Cluster, night: Night) -> None:
     plan = cluster.backend.registry.plans[key_of(night.execution.spec.launch_plan)]
     (email,) = plan.spec.entity_metadata.notifications
     assert len(email.phases) == 3, "Flyte would mail that it succeeded beside the mail that says how"
-
-
-def test_pods_do_not_log_errors_where_nothing_is_wrong(night: Night) -> None:
-    """If it fails, "Unclosed client session" stands in every log, and no one looks for errors in them any more."""
-    logs = {attempt.task: attempt.log.read_text() for attempt in night.execution.attempts if attempt.log}
-    assert len(logs) > 10
-    assert not [task for task, log in logs.items() if "Unclosed" in log]
 
 
 def test_a_pod_refuses_a_registry_that_would_go_with_it(cluster: Cluster, written: Write) -> None:

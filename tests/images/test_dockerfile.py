@@ -47,7 +47,9 @@ def test_an_image_runs_unprivileged_and_holds_packages_only(target: str) -> None
     assert "chown flyte:flyte /root\n" in body and re.findall(r"^WORKDIR (\S+)$", body, re.M)[-1] == REGISTERED
     copied = re.findall(r"^COPY (.*)$", body, re.M)
     assert copied == [f"--from={target}-packages /opt/venv /opt/venv"]
-    assert re.findall(r"^COPY (.*)$", lineage(f"{target}-packages"), re.M) == ["pyproject.toml constraints.txt ./"]
+    assert re.findall(r"^COPY (.*)$", lineage(f"{target}-packages"), re.M) == [
+        "pyproject.toml constraints.txt images/quiet.pth ./"
+    ]
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])

@@ -8,6 +8,10 @@ from flytekit import FlyteContextManager, PythonFunctionTask
 from flytekit.bin.entrypoint import _dispatch_execute, setup_execution
 from flytekit.core.type_engine import TypeEngine
 
+from tasks.flyte.console import speak_in_words
+
+speak_in_words()  # again, since in a pod the program that was just imported comes before any of our modules
+
 
 @dataclass(frozen=True)
 class Attempt:

@@ -3,6 +3,7 @@
 import errno
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -20,11 +21,13 @@ from gcsfs.retry import HttpError
 from yarl import URL
 
 from tasks.flyte.retry import retried
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.distill.failures import LostProcessError, ProcessError
 from tasks.gdsd.distill.machines import VanishedError
 from tasks.gdsd.distill.memory import OutOfMemoryError
 from tasks.gdsd.errors import CheckpointError, GdsdError
 from tasks.gdsd.transient import may_pass
+from tasks.promote import draw_seeds, find_champion
 from tests.tasks.pods import attempt
 
 
@@ -190,3 +193,23 @@ def test_a_local_run_shows_the_error_itself() -> None:
         fails(name="connection reset")
     with pytest.raises(GdsdError):
         fails(name="of the project")
+
+
+@pytest.mark.parametrize(
+    ("ran", "inputs", "message"),
+    [
+        (find_champion, {"registry": "registry"}, "RegistryError: the registry (GDSD_REGISTRY, where nights are "),
+        (
+            draw_seeds,
+            {"config": TrainConfig.model_construct(rounds=0), "kickoff_time": datetime(2026, 11, 24, tzinfo=UTC)},
+            "ConfigError: TrainConfig refused:\n  rounds: got 0;",
+        ),
+    ],
+)
+def test_a_refusal_in_a_pod_is_its_words(
+    ran: Callable[..., object], inputs: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """If it fails, who reads Flyte's console in the morning looks for one sentence in 37 to 161 lines of traceback."""
+    tried = attempt(ran, tmp_path, **inputs)
+    assert tried.error is not None and not tried.retried
+    assert tried.error.message.startswith(message) and "Traceback" not in tried.error.message

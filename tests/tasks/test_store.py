@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +58,40 @@ def test_prompt_files_are_read_with_flytes_settings(chain: str, bucket: str) -> 
     made = make_prompts(config)
     assert made["test"].to_pylist() == make_test(TestConfig(test_size=4)).to_pylist()
     assert made["train"].num_rows == 4
+
+
+POD = """
+import logging, site, sys
+from flytekit.bin.entrypoint import fast_execute_task_cmd
+
+if sys.argv[1]:
+    site.addsitedir(sys.argv[1])
+else:
+    logging.getLogger("flytekit").filters.clear()  # of an environment that has it already
+fast_execute_task_cmd(["--additional-distribution", sys.argv[2], "--dest-dir", sys.argv[3], "--", "true"])
+"""
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_start_of_a_pod_logs_no_error(quiet: bool, bucket: str, tmp_path: Path) -> None:
+    """If it fails, "Unclosed client session" stands in the log of every pod, and nobody heeds errors there."""
+    import s3fs
+
+    sources, place = tmp_path / "sources.tar.gz", tmp_path / "site"
+    place.mkdir()
+    shutil.copy(ROOT / "images/quiet.pth", place)
+    with tarfile.open(sources, "w:gz"):
+        pass
+    client = {"endpoint_url": os.environ["FLYTE_AWS_ENDPOINT"]}
+    s3fs.S3FileSystem(key="key", secret="secret", client_kwargs=client).put_file(
+        str(sources), f"{bucket}/sources.tar.gz"
+    )
+    words = [str(place) if quiet else "", f"{bucket}/sources.tar.gz", str(tmp_path)]
+    variables = os.environ | {"FLYTE_SDK_RICH_TRACEBACKS": "0"}
+    command = [sys.executable, "-c", POD, *words]
+    pod = subprocess.run(command, capture_output=True, text=True, timeout=120, env=variables)
+    assert pod.returncode == 0, pod.stderr
+    assert ("Unclosed client session" in pod.stderr + pod.stdout) is not quiet
 
 
 def test_what_a_store_refuses_names_the_file(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ up.
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from flytekit.types.directory import FlyteDirectory
 
+from tasks import mail
+from tasks import nights as by_hand
 from tasks import registry as command
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
@@ -21,6 +24,7 @@ from tasks.gdsd.errors import RegistryError, StaleError
 from tasks.gdsd.registry.log import Log
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import RetrainResult, draw_seeds
+from tests.tasks.mail_server import MailServer
 from tests.workflows.conftest import quick_runs, without_times
 
 CONFIG = TrainConfig.model_validate_json(
@@ -190,6 +194,64 @@ def test_a_night_killed_between_entry_and_log_leaves_the_champion_and_the_next_o
     assert f"never champion: {left[:12]}" in command.describe(registry)
     result = night(url, SECOND + timedelta(days=2), True)
     assert registry.champion() == result.champion and registry.entry(result.champion).parent == champion
+
+
+def test_it_is_known_how_each_night_ended_and_that_none_has_ended_lately(
+    night: Night, url: str, nights: tuple[str, RetrainResult, RetrainResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, a schedule that stopped is found when somebody wonders why the champion is so old."""
+    night(url, SECOND + timedelta(days=1), False)
+    kept = Registry(url).nights.all()
+    assert [one.promoted for one in kept] == [True, True, False]
+    assert [one.due for one in kept[:2]] == [FIRST, SECOND] and kept[2].champion == nights[2].champion
+    gain = nights[1].run.record.decision.solved_difference
+    assert kept[0].outcome() == (
+        f"promoted, {gain.points()} points of solved test problems; champion {nights[1].champion[:12]}"
+    )
+    assert command.main([url]) == 0 and f"night        {kept[2].outcome()}" in capsys.readouterr().out
+    assert by_hand.main(["last", url]) == 0
+    assert f"{kept[2].outcome()} ({kept[2].who})" in capsys.readouterr().out
+    assert by_hand.main(["last", url, "--hours", "0"]) == 1
+    assert f"no night of {url} has ended for 0 hours: the last one ended at " in capsys.readouterr().err
+    late = kept[2].ended + timedelta(hours=26, seconds=1)
+    with pytest.raises(RegistryError, match="has ended for 26 hours"):
+        by_hand.last(url, 26, late)
+    assert kept[2].outcome() in by_hand.last(url, 26, late - timedelta(seconds=2))
+    assert by_hand.main(["last", f"{url}-other"]) == 1
+    assert "nor ever before" in capsys.readouterr().err
+
+
+def test_a_mail_arrives_after_an_outage_and_its_loss_fails_no_night(
+    url: str,
+    nights: tuple[str, RetrainResult, RetrainResult],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If it fails, a mail server that is busy for a minute keeps a promotion from people, or makes it look failed."""
+    monkeypatch.setattr(mail, "in_pod", lambda: True)
+    monkeypatch.setattr(mail, "WAIT_S", 0)
+    caplog.set_level("ERROR", "tasks.mail")
+    monkeypatch.setattr(logging.getLogger("tasks"), "propagate", True)
+    ending = {"registry": url, "result": nights[1], "kickoff_time": FIRST}
+    with MailServer() as server:
+        monkeypatch.setenv("GDSD_NOTIFY", "ann@example.org, bob@example.org")
+        monkeypatch.setenv("GDSD_MAIL_SERVER", server.url)
+        server.busy = 2
+        mail.end_night(**ending)
+        (sent,) = server.mails
+        assert sent["To"] == "ann@example.org, bob@example.org" and sent["From"] == "ann@example.org"
+        assert f"night of 2026-11-24 02:00: {Registry(url).nights.all()[-1].outcome()}" in " ".join(
+            str(sent["Subject"]).split()
+        )
+        server.busy = mail.ATTEMPTS
+        mail.end_night(**ending)
+        assert len(server.mails) == 1 and f"attempt {mail.ATTEMPTS} to mail it to ann@example.org" in caplog.text
+        # A password goes over TLS, which this server does not have.
+        monkeypatch.setenv("GDSD_MAIL_SERVER", server.url.replace("://", "://gdsd@"))
+        monkeypatch.setenv("GDSD_MAIL_PASSWORD", "hunter2")
+        mail.end_night(**ending)
+        assert len(server.mails) == 1 and not [line for line in server.words if b"AUTH" in line or b"hunter2" in line]
+        assert "STARTTLS" in caplog.text and "hunter2" not in caplog.text
 
 
 def test_an_entry_is_a_policy_to_evaluate_and_the_week_keeps_its_score(

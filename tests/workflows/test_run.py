@@ -163,12 +163,11 @@ def test_everything_registers_without_a_cluster(tmp_path: Path) -> None:
     assert "workflows.gdsd.train" in outcome.text and "workflows.gdsd.evaluate" in outcome.text
     assert "workflows.gdsd.compare" in outcome.text
     assert "workflows.retrain.retrain" in outcome.text
-    assert "nightly_retrain" in outcome.text and "weekly_evaluation" in outcome.text
 
 
 @pytest.mark.parametrize(
     ("file", "workflows"),
-    [("gdsd", ["train", "evaluate", "compare"]), ("retrain", ["retrain", "evaluate_champion", "nightly_retrain"])],
+    [("gdsd", ["train", "evaluate", "compare"]), ("retrain", ["retrain", "evaluate_champion"])],
 )
 def test_help_lists_the_workflows(file: str, workflows: list[str], pyflyte: Pyflyte, tmp_path: Path) -> None:
     """pyflyte refuses to list a file in which any task has an input that it cannot explain, such as an error."""

@@ -40,6 +40,7 @@ TASKS = {
         ["guards", "policy", "rooms", "test", "train", "validation"],
     ),
     "promote": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["champion", "kickoff_time", "registry", "run"]),
+    "end_night": ("gdsd:cpu", CPU, timedelta(minutes=30), False, ["kickoff_time", "registry", "result"]),
     "keep_evaluation": (
         "gdsd:cpu",
         CPU,
@@ -65,38 +66,9 @@ def test_task_compiles_to_what_is_documented(name: str) -> None:
     assert sorted(template.interface.inputs.variables) == inputs
 
 
-def compiled(plan: object) -> LaunchPlan:
-    return get_serializable(OrderedDict(), SETTINGS, plan).to_flyte_idl()
-
-
 def default_config(spec: LaunchPlanSpec, model: type[Model]) -> Model:
     literal = Literal.from_flyte_idl(spec.default_inputs.parameters["config"].default)
     return TypeEngine.to_python_value(FlyteContextManager.current_context(), literal, model)
-
-
-@pytest.mark.parametrize(
-    ("plan", "workflow", "cron", "config"),
-    [
-        ("nightly_retrain", "workflows.retrain.retrain", "0 2 * * *", TrainConfig()),
-        ("weekly_evaluation", "workflows.retrain.evaluate_champion", "0 14 * * 1", EvaluateConfig()),
-    ],
-)
-def test_launch_plan_compiles_to_what_is_documented(
-    plan: str, workflow: str, cron: str, config: TrainConfig | EvaluateConfig
-) -> None:
-    """If it fails, nothing runs at night, or two runs at once, or without the time that its seeds follow from."""
-    spec = compiled(getattr(retrain, plan)).spec
-    assert compiled(getattr(retrain, plan)).id.name == plan and spec.workflow_id.name == workflow
-    schedule = spec.entity_metadata.schedule
-    assert schedule.cron_schedule.schedule == cron and schedule.kickoff_time_input_arg == "kickoff_time"
-    assert spec.concurrency_policy.max == 1
-    assert spec.concurrency_policy.behavior == CONCURRENCY_LIMIT_BEHAVIOR_SKIP
-    assert spec.fixed_inputs.literals["registry"].scalar.primitive.string_value == "s3://gdsd/registry"
-    # All that is left to give is the time, which the schedule gives; the experiment may be replaced in a run by hand.
-    parameters = spec.default_inputs.parameters
-    assert set(parameters) == {"config", "kickoff_time"} and parameters["kickoff_time"].required
-    assert default_config(spec, type(config)) == config
-    assert list(spec.entity_metadata.notifications) == []
 
 
 READ = """
@@ -111,6 +83,44 @@ for plan in (retrain.nightly_retrain, retrain.weekly_evaluation):
 """
 
 
+def compiled(home: Path, **given: str) -> list[LaunchPlan]:
+    """The launch plans as a process makes them that has these variables."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ],
+        cwd=ROOT,
+        env=environment(home) | given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [LaunchPlan.FromString(bytes.fromhex(line)) for line in done.stdout.split()]
+
+
+def test_launch_plans_compile_to_what_is_documented(tmp_path: Path) -> None:
+    """If it fails, nothing runs at night, or two runs at once, or without the time that its seeds follow from."""
+    wanted = (
+        ("nightly_retrain", "workflows.retrain.retrain", "0 2 * * *", TrainConfig()),
+        ("weekly_evaluation", "workflows.retrain.evaluate_champion", "0 14 * * 1", EvaluateConfig()),
+    )
+    for found, (name, workflow, cron, config) in zip(
+        compiled(tmp_path, GDSD_REGISTRY="s3://ours/registry"), wanted, strict=True
+    ):
+        spec = found.spec
+        assert found.id.name == name and spec.workflow_id.name == workflow
+        schedule = spec.entity_metadata.schedule
+        assert schedule.cron_schedule.schedule == cron and schedule.kickoff_time_input_arg == "kickoff_time"
+        assert spec.concurrency_policy.max == 1
+        assert spec.concurrency_policy.behavior == CONCURRENCY_LIMIT_BEHAVIOR_SKIP
+        assert spec.fixed_inputs.literals["registry"].scalar.primitive.string_value == "s3://ours/registry"
+        # All that is left to give is the time, which the schedule gives; the experiment may be replaced in a run by
+        # hand.
+        parameters = spec.default_inputs.parameters
+        assert set(parameters) == {"config", "kickoff_time"} and parameters["kickoff_time"].required
+        assert default_config(spec, type(config)) == config
+        assert list(spec.entity_metadata.notifications) == []
+
+
 def test_the_settings_of_a_registration_come_from_the_environment(tmp_path: Path) -> None:
     """If it fails, a team's registry, experiment or addresses take an edit of the sources."""
     weekly = tmp_path / "weekly.yaml"
@@ -121,24 +131,17 @@ def test_the_settings_of_a_registration_come_from_the_environment(tmp_path: Path
         "GDSD_WEEKLY_CONFIG": str(weekly),
         "GDSD_NOTIFY": "ann@example.org, bob@example.org",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", READ],
-        cwd=ROOT,
-        env=environment(tmp_path) | given,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    specs = [LaunchPlan.FromString(bytes.fromhex(line)).spec for line in done.stdout.split()]
-    assert default_config(specs[0], TrainConfig).name == "smoke"
-    assert default_config(specs[1], EvaluateConfig).lengths == [16, 32]
-    for spec in specs:
-        assert spec.fixed_inputs.literals["registry"].scalar.primitive.string_value == "gs://ours/policies"
-        (notification,) = spec.entity_metadata.notifications
-        assert list(notification.email.recipients_email) == ["ann@example.org", "bob@example.org"]
-        ends = (WorkflowExecution.SUCCEEDED, WorkflowExecution.FAILED)
-        assert set(notification.phases) == {*ends, WorkflowExecution.TIMED_OUT, WorkflowExecution.ABORTED}
+    failed = {WorkflowExecution.FAILED, WorkflowExecution.TIMED_OUT, WorkflowExecution.ABORTED}
+    # The night mails its own success, where it can.
+    for server, nightly in (({}, WorkflowExecution.SUCCEEDED), ({"GDSD_MAIL_SERVER": "smtp://relay:25"}, None)):
+        specs = [plan.spec for plan in compiled(tmp_path, **given, **server)]
+        assert default_config(specs[0], TrainConfig).name == "smoke"
+        assert default_config(specs[1], EvaluateConfig).lengths == [16, 32]
+        for spec, success in zip(specs, (nightly, WorkflowExecution.SUCCEEDED), strict=True):
+            assert spec.fixed_inputs.literals["registry"].scalar.primitive.string_value == "gs://ours/policies"
+            (notification,) = spec.entity_metadata.notifications
+            assert list(notification.email.recipients_email) == ["ann@example.org", "bob@example.org"]
+            assert set(notification.phases) == failed | ({success} if success is not None else set())
 
 
 ENTRY = "ab" * 32

@@ -1,0 +1,156 @@
+"""Registering the schedule, by the real command: what is said, and what is refused by its variable and file."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tasks.gdsd.errors import ConfigError
+from tasks.mail import read_post
+from tasks.schedule import read
+from tests.workflows.conftest import PYFLYTE, ROOT, Outcome, environment
+
+URL = "s3://ours/registry"
+REGISTER = ("register", "--dry-run", "--copy", "none", "--version", "v1", "-p", "p", "-d", "d", "workflows")
+START = ("run", "--remote", "workflows/retrain.py", "nightly_retrain", "--kickoff_time", "now")
+
+
+def run(home: Path, *words: str, **variables: str) -> Outcome:
+    done = subprocess.run(
+        [PYFLYTE, *words],
+        cwd=ROOT,
+        env=environment(home) | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    return Outcome(done.returncode, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Configurations, some of which no pod could use."""
+    folder = tmp_path_factory.mktemp("configs")
+    here = folder / "problems.jsonl"
+    here.write_text('{"puzzle": "1"}\n')
+    sum_of_it = "0" * 64
+    written = {
+        "broken": "rounds: 0\n",
+        "no yaml": "rounds: [\n",
+        "local": f"prompts: {{train_data: {{path: {here}}}}}\n",
+        "local url": f"prompts: {{train_data: {{path: 'file://{here}', sha256: '{sum_of_it}'}}}}\n",
+        "local, pinned": f"prompts: {{train_data: {{path: {here}, sha256: '{sum_of_it}'}}}}\n",
+        "relative": f"prompts: {{test_data: {{path: problems.jsonl, sha256: '{sum_of_it}'}}}}\n",
+        "guard": f"judge: {{guards: {{other: {{test_data: {{path: {here}}}}}}}}}\n",
+        "volume": f"prompts: {{train_data: {{path: /models/problems.jsonl, sha256: '{sum_of_it}'}}}}\n",
+        "store": f"name: ours\nprompts: {{train_data: {{path: 's3://ours/problems.jsonl', sha256: '{sum_of_it}'}}}}\n",
+    }
+    for name, text in written.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return {name: str(folder / f"{name}.yaml") for name in written} | {"nowhere": str(folder / "nowhere.yaml")}
+
+
+def test_without_a_registry_there_is_nothing_to_start(tmp_path: Path) -> None:
+    """If it fails, a shell without the variables starts a night on somebody's registry, or on none."""
+    registered, started = run(tmp_path, *REGISTER), run(tmp_path, *START)
+    assert registered.code == 0 and "Launch Plan: nightly_retrain" not in registered.text
+    assert "GDSD_REGISTRY is not set, so there is no nightly_retrain" in registered.words()
+    assert started.code != 0 and "GDSD_REGISTRY is not set, so there is no nightly_retrain" in started.words()
+    assert "Traceback" not in started.text and len(started.text.splitlines()) < 8
+
+
+def test_a_registration_says_what_will_run(files: dict[str, str], tmp_path: Path) -> None:
+    """If it fails, a mistake in a variable shows in the first night."""
+    said = run(tmp_path, *REGISTER, GDSD_REGISTRY=URL, GDSD_RETRAIN_CONFIG=files["store"], GDSD_CPU_IMAGE="ours:cpu-1")
+    assert said.code == 0, said.text
+    assert "Launch Plan: nightly_retrain" in said.text and "Launch Plan: weekly_evaluation" in said.text
+    for row in (
+        f"registry {URL}",
+        f"experiment ours, of {files['store']}",
+        "images ours:cpu-1, gdsd:gpu",
+        "mails to nobody, since GDSD_NOTIFY is not set",
+        "files s3://ours/problems.jsonl (sha256 000000000000)",
+        "evaluation, of the default, since GDSD_WEEKLY_CONFIG is not set",
+    ):
+        assert row in said.words(), row
+    quiet = run(tmp_path, "run", "workflows/retrain.py", "retrain", "--help", GDSD_REGISTRY=URL)
+    assert quiet.code == 0 and URL not in quiet.text, "this registers no launch plan"
+
+
+def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: Path) -> None:
+    """If it fails, who registers reads up to 161 lines of traceback."""
+    for words, variables, start in (
+        (REGISTER, {"GDSD_REGISTRY": "registry"}, "ConfigError: GDSD_REGISTRY 'registry' is no address"),
+        (START, {"GDSD_REGISTRY": URL, "GDSD_NOTIFY": "ann"}, "ConfigError: GDSD_NOTIFY has 'ann'"),
+        (
+            REGISTER,
+            {"GDSD_REGISTRY": URL, "GDSD_RETRAIN_CONFIG": files["broken"]},
+            f"ConfigError: GDSD_RETRAIN_CONFIG={files['broken']}: TrainConfig refused: rounds: got 0;",
+        ),
+    ):
+        outcome = run(tmp_path, *words, **variables)
+        shown = "".join(outcome.words().split())  # the frame breaks long names of files
+        assert outcome.code != 0 and "".join(start.split()) in shown, outcome.text
+        assert "Traceback" not in outcome.text and len(outcome.text.splitlines()) < 14
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"GDSD_REGISTRY": "registry"}, "GDSD_REGISTRY 'registry' is no address in an object store"),
+        ({"GDSD_REGISTRY": "/data/registry"}, "GDSD_REGISTRY '/data/registry' is no address"),
+        ({"GDSD_REGISTRY": ""}, "GDSD_REGISTRY is empty"),
+        ({"GDSD_REGISTRY": "ftp://host/registry"}, "GDSD_REGISTRY 'ftp://host/registry' is no address"),
+        ({"GDSD_REGISTRY": "memory://registry"}, "GDSD_REGISTRY 'memory://registry' is no address"),
+        ({"GDSD_REGISTRY": "file:///registry"}, "GDSD_REGISTRY 'file:///registry' is no address"),
+        ({"GDSD_REGISTRY": "s3:///registry"}, "GDSD_REGISTRY 's3:///registry' is no address"),
+        ({"GDSD_REGISTRY": f"{URL} "}, f"GDSD_REGISTRY '{URL} ' is no address"),
+        ({"GDSD_NOTIFY": "ann"}, "GDSD_NOTIFY has 'ann', which is no mail address"),
+        ({"GDSD_NOTIFY": "ann@example.org;bob@example.org"}, "GDSD_NOTIFY has 'ann@example.org;bob@example.org'"),
+        ({"GDSD_NOTIFY": "ann@example.org,,bob@example.org"}, "GDSD_NOTIFY has ''"),
+        ({"GDSD_NOTIFY": "Ann <ann@example.org>"}, "GDSD_NOTIFY has 'Ann <ann@example.org>'"),
+        ({"GDSD_NOTIFY": "ann@"}, "GDSD_NOTIFY has 'ann@'"),
+        ({"GDSD_NOTIFY": "ann@example"}, "GDSD_NOTIFY has 'ann@example'"),
+        ({"GDSD_NOTIFY": ""}, "GDSD_NOTIFY has ''"),
+        ({"GDSD_NOTIFY": "a@b.c", "GDSD_MAIL_SERVER": "mail.example.org"}, "GDSD_MAIL_SERVER names no mail server"),
+        ({"GDSD_NOTIFY": "a@b.c", "GDSD_MAIL_SERVER": "smtp://h:port"}, "GDSD_MAIL_SERVER names no mail server"),
+        (
+            {"GDSD_NOTIFY": "a@b.c", "GDSD_MAIL_SERVER": "smtps://u:secret@h"},
+            "password pods find in GDSD_MAIL_PASSWORD",
+        ),
+        ({"GDSD_MAIL_SERVER": "smtp://relay:25"}, "GDSD_NOTIFY names nobody to write to"),
+        ({"GDSD_RETRAIN_CONFIG": ""}, "GDSD_RETRAIN_CONFIG=: it names no file"),
+        ({"GDSD_RETRAIN_CONFIG": "nowhere"}, "GDSD_RETRAIN_CONFIG={}: [Errno 2] No such file"),
+        ({"GDSD_RETRAIN_CONFIG": "broken"}, "GDSD_RETRAIN_CONFIG={}: TrainConfig refused: rounds: got 0;"),
+        ({"GDSD_WEEKLY_CONFIG": "broken"}, "GDSD_WEEKLY_CONFIG={}: EvaluateConfig refused: rounds: unknown key;"),
+        ({"GDSD_RETRAIN_CONFIG": "no yaml"}, "GDSD_RETRAIN_CONFIG={}: {}, line 2: "),
+        ({"GDSD_RETRAIN_CONFIG": "local"}, "GDSD_RETRAIN_CONFIG={}: prompts.train_data.path '"),
+        ({"GDSD_RETRAIN_CONFIG": "local url"}, "is a file of this machine, which pods do not have"),
+        ({"GDSD_RETRAIN_CONFIG": "local, pinned"}, "is a file of this machine, which pods do not have"),
+        (
+            {"GDSD_WEEKLY_CONFIG": "relative"},
+            "GDSD_WEEKLY_CONFIG={}: prompts.test_data.path 'problems.jsonl' is a file",
+        ),
+        ({"GDSD_RETRAIN_CONFIG": "guard"}, "GDSD_RETRAIN_CONFIG={}: judge.guards.other.test_data.path '"),
+    ],
+)
+def test_what_would_fail_at_night_is_refused(variables: Mapping[str, str], words: str, files: dict[str, str]) -> None:
+    """If it fails, a night ends in a pod's own folder, without its problems, or unheard of."""
+    file = next((files[value] for value in variables.values() if value in files), "")
+    given = {"GDSD_REGISTRY": URL} | {name: files.get(value, value) for name, value in variables.items()}
+    with pytest.raises(ConfigError) as refused:
+        read(given)
+    assert words.replace("{}", file) in str(refused.value)
+    assert "secret" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_pods_can_use_is_taken(files: dict[str, str]) -> None:
+    """If it fails, a schedule that would run is refused."""
+    for registry in (URL, "gs://ours", "abfs://ours@account.dfs.core.windows.net/registry"):
+        for name in ("store", "volume"):
+            plans = read({"GDSD_REGISTRY": registry, "GDSD_RETRAIN_CONFIG": files[name]})
+            assert plans is not None and [plan.registry for plan in plans] == [registry, registry]
+    post = {"GDSD_NOTIFY": "ann@example.org, o'neil+night@mail.example.org", "GDSD_MAIL_SERVER": "smtps://a@b.c@host"}
+    assert read_post(post).recipients == ["ann@example.org", "o'neil+night@mail.example.org"]
