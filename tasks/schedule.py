@@ -71,6 +71,8 @@ class Plan:
         return self.name == NIGHTLY_PLAN and self.post.server is not None
 
     def _server(self) -> str:
+        if not self.post.recipients:
+            return "nobody"
         if self.mails_outcome:
             return f"{self.post.server}, of its outcome; by Flyte, if it fails"
         outcome = f", since {SERVER} is not set: without the outcome" if self.name == NIGHTLY_PLAN else ""
