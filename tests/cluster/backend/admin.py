@@ -53,6 +53,8 @@ class Admin(AdminServiceServicer):  # type: ignore[misc]  # flyteidl has no type
             self._registry.compiled(request.spec.template)
         except ValueError as error:
             _refuse(context, StatusCode.INVALID_ARGUMENT, str(error))
+        for node in request.spec.template.nodes:
+            node.upstream_node_ids.sort()  # a set, which flytekit writes in another order each time
         _add(self._registry.workflows, request.id, request.spec.template, context)
         return workflows.WorkflowCreateResponse()
 
