@@ -104,7 +104,7 @@ def unroll(environment: Mapping[str, str] = IMAGES) -> Decorator:
 
     def decorate(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
         found: Callable[Inputs, Output] = dynamic(
-            work,
+            retried(work),
             container_image=CPU.image,
             environment=dict(environment),
             requests=CPU.requests,

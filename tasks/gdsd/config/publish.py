@@ -80,7 +80,14 @@ class HubConfig(Config):
         description="its id, such as org/name; made if it is not there",
     )
     private: bool = Field(
-        True, description="whether a repository that is made is private; one that exists stays as it is"
+        True,
+        description="whether a repository that is made is private; one that exists stays as it is, and a public one is "
+        "refused unless this is false",
+    )
+    overwrite: bool = Field(
+        False,
+        description="whether files in it that no push of this pipeline has left there may be replaced or removed, "
+        "where the policy has files of these names or could not be loaded beside them",
     )
     when: Literal["promoted", "always"] = Field(
         "promoted", description="whether a policy that the gate does not promote is pushed too"
@@ -104,6 +111,13 @@ class PublishConfig(Config):
         pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$",
         description="the licence in the model card, by the hub's name for it, such as apache-2.0; null: the base's, "
         "where it is known",
+    )
+    pipeline: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@`'\"<>]+$",
+        max_length=300,
+        description="the address of the pipeline's sources, from which the model card lets a reader install what loads "
+        "the policy, such as https://github.com/org/name; null: the card has none",
     )
     trackers: list[Tracker] = Field([], description="where configuration, metrics and results go")
     hub: HubConfig | None = Field(None, description="where the policy goes, with its card")

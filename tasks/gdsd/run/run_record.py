@@ -16,7 +16,8 @@ from tasks.gdsd.records import (
     Record,
     RewardStats,
 )
-from tasks.gdsd.run.costs import StageCost, device_seconds, stage_costs
+from tasks.gdsd.run.costs import StageCost, stage_costs
+from tasks.gdsd.run.metrics import Metrics, metrics
 from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead, round_times
 
 
@@ -110,64 +111,9 @@ class RunRecord(Record):
             f"{max(gaps, default=0.0):.3f} off, for {computed:.0%} of the positions"
         )
 
-    def metrics(self) -> list[dict[str, float | int | str | None]]:
+    def metrics(self) -> list[Metrics]:
         """Returns one flat row per round, under the metric names of the documentation."""
-        validated = {report.round: report for report in self.validations}
-        drifted = {drift.round: drift for drift in self.drifts}
-        rows = []
-        for reward, epoch, timed in zip(self.rewards, self.epochs, self.round_times(), strict=True):
-            applied = epoch.applied()
-            last = applied[-1] if applied else None
-            drift, report = drifted.get(epoch.round), validated.get(epoch.round)
-            alone = Progress(
-                drifts=[drift] if drift else [],
-                rewards=[reward],
-                epochs=[epoch],
-                validations=[report] if report else [],
-            )
-            gpu_seconds, cpu_seconds = device_seconds(self.config.hardware, alone)
-            row: dict[str, float | int | str | None] = {
-                "round": epoch.round,
-                "reward/mean": reward.reward_mean,
-                "reward/std": reward.reward_std,
-                "reward/solved": reward.solved,
-                "reward/frac_judged": reward.judged,
-                **{f"reward/part/{name}": value for name, value in reward.parts.items()},
-                "group/frac_zero_std": reward.frac_zero_std,
-                "loss/first": applied[0].loss if applied else None,
-                "loss/last": last.loss if last else None,
-                "loss/residual_abs": last.residual_abs if last else None,
-                "policy/nll": epoch.steps[0].nll if epoch.steps else None,
-                "policy/shift_abs": last.shift_abs if last else None,
-                "clip/frac": last.clipped if last else None,
-                "kl/ref": last.kl_ref if last else None,
-                "grad/norm": last.grad_norm if last else None,
-                "update/learning_rate": last.learning_rate if last else None,
-                "update/skipped": len(epoch.steps) - len(applied),
-                "time/rollout_s": reward.rollout_seconds,
-                "time/reward_s": reward.reward_seconds,
-                "time/distill_s": epoch.seconds,
-                "time/round_s": timed.seconds if timed else None,
-                "time/overhead_frac": timed.share if timed else None,
-                "cost/gpu_s": gpu_seconds,
-                "cost/cpu_s": cpu_seconds,
-                "rollout/engine": reward.engine,
-                "rollout/frac_empty": reward.empty,
-                "rollout/frac_truncated": reward.truncated,
-                "group/frac_distinct": reward.distinct,
-                "rollout/tokens_per_s": reward.tokens / reward.rollout_seconds,
-            }
-            if drift is not None and drift.agreement is not None:
-                row |= {
-                    "drift/agreement": drift.agreement.mean,
-                    "drift/reward_gap": None if drift.reward_gap is None else drift.reward_gap.mean,
-                    "drift/frac_positions": drift.positions / drift.exact_positions,
-                    "time/drift_s": drift.seconds,
-                }
-            if report is not None:
-                row |= {"validation/solved": report.solved.mean, "validation/reward": report.reward.mean}
-            rows.append(row)
-        return rows
+        return metrics(self.config.hardware, self.progress(), self.began_unix_seconds)
 
     def summary(self, folder: str) -> str:
         """Returns the last lines of a run: what happened, at what cost, and where everything lies."""
