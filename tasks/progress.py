@@ -3,12 +3,12 @@
 import importlib
 import logging
 import os
-import time
 
 from flytekit import Deck
 
 from tasks.flyte.console import speak
 from tasks.flyte.local import home, in_pod
+from tasks.flyte.pace import Pace
 from tasks.flyte.stage import cpu_task
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
 
@@ -66,18 +66,17 @@ def report_progress(
         from tasks.gdsd import report
 
         importlib.import_module("matplotlib.figure")  # once, and so no part of what each drawing takes
-        began = time.monotonic()
-        page = report.progress_page(
-            name,
-            rounds,
-            after,
-            [concern.said() for concern in concerns],
-            progress.times(after, rounds),
-        )
-        Deck("Progress", page)
-        if not in_pod():
-            _show(name, page)
-            _pace.drew(time.monotonic() - began)
+        with _pace.timed():
+            page = report.progress_page(
+                name,
+                rounds,
+                after,
+                [concern.said() for concern in concerns],
+                progress.times(after, rounds),
+            )
+            Deck("Progress", page)
+            if not in_pod():
+                _show(name, page)
     return after
 
 
@@ -92,17 +91,4 @@ def _show(name: str, page: str) -> None:
     os.replace(new, file)
 
 
-class _Pace:
-    """Keeps what drawing takes to a share of the time, whatever a round takes."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def is_time(self) -> bool:
-        return time.monotonic() >= self._next
-
-    def drew(self, seconds: float) -> None:
-        self._next = time.monotonic() + seconds / SHARE
-
-
-_pace = _Pace()
+_pace = Pace(SHARE)

@@ -16,6 +16,7 @@ from tasks.flyte.store_options import storage_options
 from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
+from tasks.gdsd.records import Delivery
 from tasks.gdsd.registry.kept import SHORT
 from tasks.gdsd.registry.registry import Registry
 from tasks.gdsd.registry.store import require_shared
@@ -47,7 +48,8 @@ class RetrainResult(BaseModel):
     def __str__(self) -> str:
         now = "none yet" if self.champion is None else self.champion
         change = "is this policy" if self.promoted else "is left as it was"
-        return f"{self.run}\nchampion  {now}, {change}\nregistry  {self.registry}"
+        lines = [self.run.summary(), f"champion  {now}, {change}", f"registry  {self.registry}", *self.run.delivered()]
+        return "\n".join(lines)
 
 
 class ChampionReport(BaseModel):
@@ -156,6 +158,12 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
     opened.promote(entry, against=champion.entry, who=who, why=record.decision.reason)
     logger.info("champion: now %s", entry[:SHORT])
     return RetrainResult(run=run, registry=opened.url, promoted=True, champion=entry)
+
+
+@cpu_task(hours=0.5, cached=False)
+def conclude_retrain(result: RetrainResult, deliveries: list[Delivery]) -> RetrainResult:
+    """Returns the result with what became of its deliveries."""
+    return result.model_copy(update={"run": result.run.model_copy(update={"deliveries": deliveries})})
 
 
 @cpu_task(hours=0.5, cached=False)

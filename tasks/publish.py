@@ -1,4 +1,6 @@
-"""Stage `publish`: tells the configured trackers of a finished run, and pushes its policy to the configured hub.
+"""Stage `publish`: tells the configured trackers of a run, and pushes its policy to the configured hub.
+
+What keeps a delivery from arriving is a result of its task, and no error: the run is none the worse for it.
 
 A key is never part of a configuration. On a cluster it is a secret of the group that GDSD_SECRETS names when the tasks
 are registered (by default `gdsd`). A task asks for the secret that it needs and for no other. A local run takes the key
@@ -6,29 +8,47 @@ from the environment, or from the login of the library.
 """
 
 import json
+import logging
 import netrc
 import os
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flytekit import Secret, current_context
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
+from pydantic import BaseModel
 
+from tasks.flyte.console import seen_by_a_person
 from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
+from tasks.gdsd import transient
 from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, Tracker, WandbConfig
-from tasks.gdsd.errors import ConfigError, PublishError
-from tasks.gdsd.run.run_record import RunRecord
+from tasks.gdsd.errors import ConfigError, GdsdError, PublishError
+from tasks.gdsd.records import Delivery
+from tasks.report import RunResult
+
+logger = logging.getLogger(__name__)
 
 GROUP = os.environ.get("GDSD_SECRETS", "gdsd")
 # The dynamic task that launches these names their secrets in a pod, without the environment of registration.
 SECRETS = {"GDSD_SECRETS": GROUP}
 HUB, WANDB, MLFLOW = "hf_token", "wandb_api_key", "mlflow_tracking_token"  # on one's own machine in capitals
+WAITS = (5.0, 20.0)  # seconds before another attempt at what may pass
+LONGEST = 400  # letters of what an error says
+
+
+class Published(BaseModel):
+    """What became of the deliveries of a run that was published by itself; printed at its end."""
+
+    deliveries: list[Delivery]
+
+    def __str__(self) -> str:
+        return "\n".join(line for delivery in self.deliveries for line in delivery.lines()) or "nothing to publish"
 
 
 def require_publishing(publish: PublishConfig) -> None:
@@ -102,87 +122,135 @@ def _key(name: str) -> str | None:
 
 
 @cpu_task(retries=3, cached=False)
-def track_run(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
-    """Tells a tracker that needs no key of a run; returns where it is to be found.
+def track_run(
+    run: FlyteFile, report: FlyteFile | None, folder: str | None, publish: PublishConfig, index: int
+) -> Delivery:
+    """Tells a tracker that needs no key of a run; returns what became of it.
 
     Args:
-        run: its run.json.
-        folder: of the run, for who has to try again.
+        run: a `TrackedRun` as JSON.
+        report: its page, once it has ended.
+        folder: of a run that has ended, for who has to try again. One that goes on is told of again anyway.
         index: which of the trackers.
-
-    Raises:
-        PublishError: the tracker refuses.
     """
     return _track(run, report, folder, publish, index)
 
 
 @cpu_task(retries=3, cached=False, secret=Secret(group=GROUP, key=WANDB))
-def track_in_wandb(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
-    """Tells Weights & Biases of a run, as `track_run` does.
-
-    Raises:
-        PublishError: it refuses.
-    """
+def track_in_wandb(
+    run: FlyteFile, report: FlyteFile | None, folder: str | None, publish: PublishConfig, index: int
+) -> Delivery:
+    """Tells Weights & Biases of a run, as `track_run` does."""
     return _track(run, report, folder, publish, index)
 
 
 @cpu_task(retries=3, cached=False, secret=Secret(group=GROUP, key=MLFLOW))
-def track_in_mlflow(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
-    """Tells an MLflow server that asks for a token of a run, as `track_run` does.
-
-    Raises:
-        PublishError: it refuses.
-    """
+def track_in_mlflow(
+    run: FlyteFile, report: FlyteFile | None, folder: str | None, publish: PublishConfig, index: int
+) -> Delivery:
+    """Tells an MLflow server that asks for a token of a run, as `track_run` does."""
     return _track(run, report, folder, publish, index)
 
 
-def _track(run: FlyteFile, report: FlyteFile, folder: str, publish: PublishConfig, index: int) -> str:
+def _track(
+    run: FlyteFile, report: FlyteFile | None, folder: str | None, publish: PublishConfig, index: int
+) -> Delivery:
     from tasks.gdsd.publish import trackers
-    from tasks.gdsd.publish.trackers import base
+    from tasks.gdsd.publish.trackers.base import TrackedRun
 
     config = publish.trackers[index]
-    place = config.folder if not isinstance(config, MlflowConfig) else None
-    options = storage_options(place) if place is not None else {}
-    record = RunRecord.model_validate_json(Path(os.fspath(run)).read_bytes())
     name = secret_of(config)
-    with _kept(folder, PublishConfig(trackers=[config])):
-        key = None if name is None else _key(name)
-        return trackers.track(config, base.of(record, Path(os.fspath(report))), key, options)
+
+    def tell() -> str:
+        place = config.folder if not isinstance(config, MlflowConfig) else None
+        options = storage_options(place) if place is not None else {}
+        told = TrackedRun.model_validate_json(Path(os.fspath(run)).read_bytes())
+        page = None if report is None else Path(os.fspath(report))
+        return trackers.track(config, told, page, None if name is None else _key(name), options)
+
+    repeat = None if folder is None else _command(folder, PublishConfig(trackers=[config]))
+    return _deliver(trackers.told(config), tell, repeat)
 
 
 @cpu_task(hours=6, retries=3, cached=False, secret=Secret(group=GROUP, key=HUB))
-def push_policy(run: FlyteDirectory, folder: str, publish: PublishConfig) -> str:
-    """Pushes a run's policy to the hub; returns the commit's address.
+def push_policy(run: FlyteDirectory, folder: str, publish: PublishConfig) -> Delivery:
+    """Pushes a run's policy to the hub; returns what became of it, with the commit's address.
 
     Args:
         run: its folder.
         folder: the address of that, for who has to try again.
-
-    Raises:
-        PublishError: the hub refuses.
     """
     from tasks.gdsd.publish import hub
 
-    assert publish.hub is not None  # or this task would not have been added
-    with _kept(folder, PublishConfig(hub=publish.hub)):
+    config = publish.hub
+    assert config is not None  # or this task would not have been added
+
+    def push() -> str:
         token = _key(HUB)
         if token is None:
             raise PublishError("the hub needs a token, and there is none; set HF_TOKEN to one that may write there")
-        return hub.push(Path(os.fspath(run)), publish.hub, token)
+        return hub.push(Path(os.fspath(run)), config, token)
+
+    return _deliver(f"the hub as {config.repo}", push, _command(folder, PublishConfig(hub=config)))
 
 
-@contextmanager
-def _kept(folder: str, publish: PublishConfig) -> Iterator[None]:
-    """Says of a failure that the run is not lost, and how to try again."""
-    try:
-        yield
-    except PublishError as error:
-        running = current_context().execution_id
-        remote = f" --remote -p {running.project} -d {running.domain}" if in_pod() and running is not None else ""
-        # The name of a kind is its default, without which it would be none.
-        what = publish.model_dump(mode="json", exclude_none=True)
-        command = ["publish", "--folder", folder, "--publish", json.dumps(what)]
-        raise type(error)(
-            f"{error}\nThe run is kept in {folder}. To publish it again:\n"
-            f"pyflyte run{remote} workflows/publish.py {shlex.join(command)}"
-        ) from error.__cause__
+@cpu_task(hours=0.5, cached=False)
+def conclude_run(run: RunResult, deliveries: list[Delivery]) -> RunResult:
+    """Returns the result with what became of its deliveries."""
+    return run.model_copy(update={"deliveries": deliveries})
+
+
+@cpu_task(hours=0.5, cached=False)
+def require_delivered(deliveries: list[Delivery]) -> Published:
+    """Returns the deliveries, where nothing else was asked for than these.
+
+    Raises:
+        PublishError: one of them has not arrived.
+    """
+    failed = [delivery for delivery in deliveries if delivery.problem is not None]
+    if failed:
+        said = "; ".join(f"{delivery.to}: {delivery.problem}" for delivery in failed)
+        raise PublishError(f"{len(failed)} of {len(deliveries)} deliveries did not arrive: {said}")
+    return Published(deliveries=deliveries)
+
+
+def _deliver(to: str, send: Callable[[], str], repeat: str | None) -> Delivery:
+    """Sends something out, and turns whatever keeps it from arriving into a sentence.
+
+    Nothing that goes on out there makes a run fail. What may pass is tried again, at the end of a run, with a line for
+    each attempt.
+
+    Args:
+        repeat: the command that tries again; None where the run goes on, and is told of again anyway.
+    """
+    for wait in (*WAITS, None) if repeat is not None else (None,):
+        try:
+            return Delivery(to=to, address=send())
+        except Exception as error:  # of any library: each raises what it likes
+            said = _sentence(error)
+            if wait is None or not transient.may_pass(error):
+                # Who sees no more than a line of a run's own errors has the traceback by -v, and a cluster in its log.
+                logger.warning("%s: not sent: %s", to, said, exc_info=not seen_by_a_person())
+                return Delivery(to=to, problem=said, repeat=repeat)
+            logger.warning("%s is not to be reached; another attempt in %g s", to, wait)
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns")
+
+
+def _sentence(error: Exception) -> str:
+    """Returns an error on one line; of a library's own the first line, behind its name, without which it says little."""
+    said = " ".join(str(error).split())
+    if not isinstance(error, GdsdError):
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        said = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return said if len(said) <= LONGEST else f"{said[:LONGEST]}..."
+
+
+def _command(folder: str, publish: PublishConfig) -> str:
+    """Returns the command that publishes a run again."""
+    running = current_context().execution_id
+    remote = ["--remote", "-p", running.project, "-d", running.domain] if in_pod() and running is not None else []
+    # The name of a kind is its default, without which it would be none.
+    what = json.dumps(publish.model_dump(mode="json", exclude_none=True))
+    arguments = ["workflows/publish.py", "publish", "--folder", folder, "--publish", what]
+    return shlex.join(["pyflyte", "run", *remote, *arguments])

@@ -15,7 +15,7 @@ from tasks.flyte.stage import cpu_task
 from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
-from tasks.gdsd.records import Decision, EvalReport, PolicyStats, Progress, PromptStats
+from tasks.gdsd.records import Decision, Delivery, EvalReport, PolicyStats, Progress, PromptStats
 from tasks.gdsd.run.provenance import Execution
 from tasks.gdsd.run.run_record import RunRecord
 
@@ -25,9 +25,19 @@ class RunResult(BaseModel):
 
     record: RunRecord
     folder: FlyteDirectory
+    deliveries: list[Delivery] = []
 
     def __str__(self) -> str:
+        return "\n".join([self.summary(), *self.delivered()])
+
+    def summary(self) -> str:
+        """Returns what happened, and where everything lies."""
         return self.record.summary(str(self.folder.path))
+
+    def delivered(self) -> list[str]:
+        """Returns what was published where, and what was not delivered: the last lines, whatever the run came to."""
+        ordered = sorted(self.deliveries, key=lambda delivery: delivery.problem is not None)
+        return [line for delivery in ordered for line in delivery.lines()]
 
 
 class EvalResult(BaseModel):

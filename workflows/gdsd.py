@@ -54,7 +54,7 @@ from tasks.policy import Policy, prepare_policy
 from tasks.prompts import Prompts, prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import require_publishing
 from tasks.report import EvalResult, RunResult, report_evaluations, report_run
-from workflows.publish import publish
+from workflows.publish import publish_run
 from workflows.rounds import assess, run_rounds
 
 speak()
@@ -214,9 +214,7 @@ def train(config: TrainConfig = TrainConfig()) -> RunResult:
         judge=config.judge,
         publish=config.publish,
     )
-    run = learn(config, begun)
-    publish(folder=run.folder, publish=config.publish)
-    return run
+    return publish_run(run=learn(config, begun), publish=config.publish)
 
 
 def learn(config: TrainConfig, begun: Beginning) -> RunResult:

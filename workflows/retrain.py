@@ -54,6 +54,7 @@ from tasks.promote import (
     Champion,
     ChampionReport,
     RetrainResult,
+    conclude_retrain,
     draw_seeds,
     find_champion,
     keep_evaluation,
@@ -64,7 +65,7 @@ from tasks.publish import require_publishing
 from tasks.report import report_evaluations
 from tasks.schedule import Plan
 from workflows.gdsd import Beginning, ask, begin, evaluate_lengths, learn
-from workflows.publish import publish
+from workflows.publish import LAUNCHING, deliver
 
 ship(reach(__name__))
 
@@ -99,6 +100,13 @@ def prepare_fresh(
     return begin(stats, on(hardware.policy, base))
 
 
+@unroll(environment=LAUNCHING)
+def publish_retrained(result: RetrainResult, publish: PublishConfig) -> RetrainResult:
+    """Publishes a run of `retrain` as its end, and adds to its result what became of that."""
+    deliveries = deliver(result.run.folder, publish)
+    return conclude_retrain(result=result, deliveries=deliveries) if deliveries else result
+
+
 @workflow(on_failure=failure.record_retrain_failure)
 def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> RetrainResult:
     """Trains the champion further on fresh problems, and makes the result the champion if the gate says yes.
@@ -124,8 +132,7 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
     result = promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)
     end_night(registry=registry, result=result, kickoff_time=kickoff_time)
     # After the promotion, so that a policy that was overtaken meanwhile is not pushed.
-    publish(folder=result.run.folder, publish=fresh.publish)
-    return result
+    return publish_retrained(result=result, publish=fresh.publish)
 
 
 @workflow(on_failure=failure.record_evaluate_champion_failure)

@@ -29,6 +29,7 @@ from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, Rew
 from tasks.progress import announce_round, report_progress
 from tasks.reward import Rewarded, reward_rollouts
 from tasks.rollout import generate_rollouts
+from workflows.publish import LAUNCHING, tell_of
 
 ship(reach(__name__))
 
@@ -110,7 +111,7 @@ def cut(rounds: int, evaluate_every: int) -> Iterator[tuple[range, bool]]:
         first = end
 
 
-@unroll()
+@unroll(environment=LAUNCHING)
 def run_leg(
     config: TrainConfig,
     policy: Checkpoint,
@@ -124,6 +125,7 @@ def run_leg(
     train: Table,
     problems: Table,
     base: Checkpoint,
+    began: float,
 ) -> Standing:
     """Unrolls the rounds from `first` to before `end`, or nothing if the run has stopped.
 
@@ -135,12 +137,14 @@ def run_leg(
         train: what the rollouts complete
         problems: what is evaluated on
         base: what the run started from
+        began: when the run began its rounds, in seconds since 1970
     """
     validations = [*progress.validations, *validation]
     if stopping.has_stopped(validations, config.patience):
         return Standing(policy, best, engine, progress, validation)
     if validation and stopping.best(validations) == len(validations) - 1:
         best = policy
+    tell_of(config, progress.model_copy(update={"validations": validations}), began)
     news = News(validation, [], [], [])
     for index in range(first, end):
         if config.rollout.engine.drift is not None:
@@ -259,5 +263,6 @@ def run_rounds(config: TrainConfig, distill: DistillConfig, train: Table, proble
             train=train,
             problems=problems,
             base=base,
+            began=began,
         )
     return Rounds(at.policy, at.best, at.progress, at.validation, began)

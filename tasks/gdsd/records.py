@@ -271,3 +271,18 @@ class Tuning(Record):
     contestant: str
     distill: DistillConfig  # with the chosen rate
     series: list[Series]
+
+
+class Delivery(Record):
+    """What became of the way of a run to a tracker or the hub: it is there, or a sentence says why not."""
+
+    to: str
+    address: str | None = None  # where it is to be found, or the command that shows it
+    problem: str | None = None
+    repeat: str | None = None  # the command that tries again
+
+    def lines(self) -> list[str]:
+        """Returns it for the last lines of a run."""
+        if self.problem is None:
+            return [f"published {self.address}"]
+        return [f"not sent  {self.to}: {self.problem}", *([f"repeat    {self.repeat}"] if self.repeat else [])]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
 
+from tasks.flyte.pace import Pace
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.records import Progress
@@ -102,7 +103,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     patch.setattr(local_cache, "CACHE_LOCATION", str(home / "cache"))
     patch.setattr(local_cache.LocalTaskCache, "_initialized", False)
     patch.setattr(expectations, "validate", lambda *arguments: [])
-    patch.setattr(progress, "_pace", progress._Pace())  # that of a process which has drawn nothing yet
+    patch.setattr(progress, "_pace", Pace(progress.SHARE))  # that of a process which has drawn nothing yet
 
     def go(config: TrainConfig) -> tuple[RunRecord, str]:
         result = gdsd.train(config=config)

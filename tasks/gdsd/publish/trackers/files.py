@@ -1,11 +1,27 @@
-"""Copies the files of a tracker into a folder of any store."""
+"""Files of a tracker in a folder of any store."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 
 from tasks.gdsd.errors import PublishError, UnreachableError
+
+
+def names(url: str, options: Mapping[str, object]) -> set[str]:
+    """Returns the names of the files in a folder, none where there is no such folder yet.
+
+    Raises:
+        PublishError: the folder is of no kind that can be read, or may not be.
+        UnreachableError: its store does not answer.
+    """
+    with _told(url):
+        system, root = fsspec.core.url_to_fs(url, **options)
+        try:
+            return {str(name).rpartition("/")[2] for name in system.ls(root, detail=False, refresh=True)}
+        except FileNotFoundError:
+            return set()
 
 
 def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> None:
@@ -15,12 +31,18 @@ def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> N
         PublishError: the folder is of no kind that can be written, or may not be.
         UnreachableError: its store does not answer.
     """
-    try:
+    with _told(url):
         system, root = fsspec.core.url_to_fs(url, **options)
         for name, file in files.items():
             target = f"{root.rstrip('/')}/{name}"
             system.makedirs(system._parent(target), exist_ok=True)
             system.put_file(str(file), target)
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    try:
+        yield
     except (ImportError, ValueError, PermissionError, NotADirectoryError, FileExistsError) as error:
         raise PublishError(
             f"{url} cannot be written to: {error}; correct the folder, or who may write there"

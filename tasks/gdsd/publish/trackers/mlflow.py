@@ -1,4 +1,4 @@
-"""MLflow: a run that is found again by its tag."""
+"""MLflow: a run that is found again by its tag, and told only what it does not have yet."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 RUN = "gdsd.run"  # the tag
 TOKEN = "MLFLOW_TRACKING_TOKEN"
 SQLITE = "sqlite:///"
-METRICS, PARAMS = 1000, 100  # what the server takes at once
+EACH = "reward/mean"  # a metric that each round has
+PARAMS = 100  # what the server takes at once, beside 1000 metrics, which no round has
+# Its library would ask seven times, over four minutes; who calls this tries again and says so.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 LONGEST = 6000  # of a parameter's value
 
 Item = TypeVar("Item")
 
 
-def track(config: MlflowConfig, run: TrackedRun, key: str | None) -> str:
-    """Writes a run to the server or database; returns its address.
-
-    A run that is there and ended is left as it is; one that was broken off is replaced.
+def track(config: MlflowConfig, run: TrackedRun, report: Path | None, key: str | None) -> str:
+    """Writes to the server or database what it does not have of a run yet; returns the run's address.
 
     Raises:
         PublishError: the server refuses.
@@ -39,13 +40,12 @@ def track(config: MlflowConfig, run: TrackedRun, key: str | None) -> str:
         try:
             client = MlflowClient(tracking_uri=config.uri)
             experiment = _experiment(client, config)
-            for found in client.search_runs([experiment], f"tags.`{RUN}` = '{run.id}'"):
-                if found.info.status == "FINISHED":
-                    return _address(config, experiment, found.info.run_id)
-                client.delete_run(found.info.run_id)
-            return _address(config, experiment, _write(client, experiment, run))
+            found = client.search_runs([experiment], f"tags.`{RUN}` = '{run.id}'")
+            made = found[0].info.run_id if found else _make(client, experiment, run)
+            _write(client, made, run, report)
+            return _address(config, experiment, made)
         except MlflowException as error:
-            raise _told(error, config.uri) from error
+            raise _told(error) from error
 
 
 def _experiment(client: "MlflowClient", config: MlflowConfig) -> str:
@@ -58,26 +58,43 @@ def _experiment(client: "MlflowClient", config: MlflowConfig) -> str:
     return str(client.create_experiment(name, artifact_location=place))
 
 
-def _write(client: "MlflowClient", experiment: str, run: TrackedRun) -> str:
+def _make(client: "MlflowClient", experiment: str, run: TrackedRun) -> str:
+    began = int(1000 * run.rows[0].unix_seconds)
+    return str(client.create_run(experiment, began, {RUN: run.id}, run.name).info.run_id)
+
+
+def _write(client: "MlflowClient", made: str, run: TrackedRun, report: Path | None) -> None:
     from mlflow.entities import Metric, Param
 
-    first, last = run.rows[0], run.rows[-1]
-    tags = {RUN: run.id, "verdict": run.verdict, **last.words}
-    made = client.create_run(experiment, int(1000 * first.unix_seconds), tags, run.name).info.run_id
-    metrics = [
-        Metric(name, number, int(1000 * row.unix_seconds), row.round)
-        for row in run.rows
-        for name, number in row.numbers.items()
-    ]
-    metrics += [Metric(name, value, int(1000 * last.unix_seconds), last.round) for name, value in run.results.items()]
-    for part in _parts(metrics, METRICS):
-        client.log_batch(made, metrics=part)
-    params = [Param(name, str(value)[:LONGEST]) for name, value in run.config.items()]
+    there = client.get_run(made)
+    known = {point.step for point in client.get_metric_history(made, EACH)}
+    rows = [row for row in run.rows if row.round not in known]
+    if rows and there.info.status != "RUNNING":
+        client.update_run(made, status="RUNNING")  # it goes on
+    values = {name: str(value)[:LONGEST] for name, value in run.config.items()}
+    params = [Param(name, value) for name, value in values.items() if name not in there.data.params]
     for some in _parts(params, PARAMS):
         client.log_batch(made, params=some)
-    client.log_artifact(made, str(run.report))
-    client.set_terminated(made, end_time=int(1000 * last.unix_seconds))
-    return str(made)
+    for name, value in values.items():  # a parameter stays as it was: a tag says what it is now
+        if there.data.params.get(name, value) != value:
+            client.set_tag(made, name, value)
+    for row in rows:  # as a whole, so that a round that was told of is there with all its metrics
+        moment = int(1000 * row.unix_seconds)
+        metrics = [Metric(name, number, moment, row.round) for name, number in row.numbers.items()]
+        client.log_batch(made, metrics=metrics)
+    last = run.rows[-1]
+    for name, word in last.words.items():
+        client.set_tag(made, name, word)
+    if run.verdict is None:
+        return
+    moment = int(1000 * last.unix_seconds)
+    if there.info.status != "FINISHED" or rows:
+        results = [Metric(name, value, moment, last.round) for name, value in run.results.items()]
+        client.log_batch(made, metrics=results)
+    client.set_tag(made, "verdict", run.verdict)
+    if report is not None:
+        client.log_artifact(made, str(report))
+    client.set_terminated(made, end_time=moment)
 
 
 def _address(config: MlflowConfig, experiment: str, run: str) -> str:
@@ -91,25 +108,28 @@ def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _told(error: "MlflowException", uri: str) -> PublishError:
+def _told(error: "MlflowException") -> PublishError:
     status = error.get_http_status_code()
     if status in (401, 403):
         return PublishError(
-            f"{uri} refuses: {error}; set {TOKEN}, or on a cluster `token: true` and the secret of that name"
+            f"it refuses: {error}; set {TOKEN}, or on a cluster `token: true` and the secret of that name"
         )
+    if isinstance(error.__cause__, OSError):  # of the connection, whose library repeats the address three times
+        return UnreachableError(f"it does not answer ({type(error.__cause__).__name__})")
     kind = UnreachableError if status in (408, 429) or status >= 500 else PublishError
-    return kind(f"{uri} does not take the run: {error}")
+    return kind(f"it does not take the run: {error}")
 
 
 @contextmanager
 def _environment(key: str | None) -> Iterator[None]:
-    """Tells MLflow the token, which it takes from the environment alone."""
-    before = os.environ.get(TOKEN)
+    """Tells MLflow the token and how long to wait, which it takes from the environment alone."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in PATIENCE.items() if name not in before})
     if key is not None:
         os.environ[TOKEN] = key
     try:
         yield
     finally:
-        if key is not None:
-            os.environ.pop(TOKEN)
-            os.environ.update({} if before is None else {TOKEN: before})
+        for name in {*PATIENCE, TOKEN} - before.keys():
+            os.environ.pop(name, None)
+        os.environ.update({TOKEN: before[TOKEN]} if TOKEN in before else {})

@@ -13,13 +13,16 @@ from tasks.gdsd.publish.trackers.base import TrackedRun
 if TYPE_CHECKING:
     from wandb import Run, Settings
 
-SECONDS = 120.0  # until the server has taken a run in
+SECONDS = 30.0  # until the server has taken a run in
+SENDING = 300.0  # until it has all of it
 
 
-def track(config: WandbConfig, run: TrackedRun, key: str | None, options: Mapping[str, object]) -> str:
+def track(
+    config: WandbConfig, run: TrackedRun, report: Path | None, key: str | None, options: Mapping[str, object]
+) -> str:
     """Sends or writes a run; returns its address, or the command that sends it.
 
-    A run that was broken off is taken up; what it has of an earlier time it does not take twice.
+    A run that is there is taken up; what it has of an earlier time it does not take twice.
 
     Raises:
         PublishError: there is no key, or it is not accepted.
@@ -42,7 +45,7 @@ def track(config: WandbConfig, run: TrackedRun, key: str | None, options: Mappin
                 settings=_settings(None if config.mode == "offline" else key),
             )
             try:
-                _tell(told, run)
+                _tell(told, run, report)
             finally:
                 told.finish()
         except (AuthenticationError, UsageError) as error:
@@ -72,7 +75,10 @@ def _settings(key: str | None) -> "Settings":
 
     return Settings(
         api_key=key,
+        host="",  # else it is looked up
         init_timeout=SECONDS,
+        finish_timeout=SENDING,
+        finish_timeout_raises=True,
         console="off",
         silent=True,
         disable_code=True,
@@ -84,13 +90,15 @@ def _settings(key: str | None) -> "Settings":
     )
 
 
-def _tell(told: "Run", run: TrackedRun) -> None:
+def _tell(told: "Run", run: TrackedRun, report: Path | None) -> None:
     import wandb
 
     told.define_metric("round")
     told.define_metric("*", step_metric="round")
     for row in run.rows:
-        shown = {"report": wandb.Html(str(run.report), inject=False)} if row is run.rows[-1] else {}
-        logged = {**row.numbers, **row.words, **shown, "round": row.round, "_timestamp": row.unix_seconds}
+        logged = {**row.numbers, **row.words, "round": row.round, "_timestamp": row.unix_seconds}
         told.log(logged, step=row.round)  # W&B leaves out a step that a run already has
-    told.summary.update({**run.results, "verdict": run.verdict})
+    if run.verdict is not None:
+        told.summary.update({**run.results, "verdict": run.verdict})
+    if report is not None:
+        told.summary["report"] = wandb.Html(str(report), inject=False)

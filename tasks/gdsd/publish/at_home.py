@@ -1,0 +1,23 @@
+"""What of a run's settings is nobody else's business: where its files lie, and where it is published."""
+
+from pathlib import PurePosixPath
+
+PINNED = {"path", "sha256"}  # of a model, a prompt file or a domain's module
+
+
+def public(value: object) -> object:
+    """Returns the JSON of a configuration or record for others to read.
+
+    Of what is pinned by its content the path becomes the last name. Trackers and the hub's repository are left out.
+    What remains is a configuration of the same experiment.
+    """
+    if isinstance(value, list):
+        return [public(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: public(item) for name, item in value.items()}
+    if isinstance(path := found.get("path"), str) and found.keys() >= PINNED:
+        found["path"] = PurePosixPath(path).name
+    if isinstance(publish := found.get("publish"), dict):
+        found["publish"] = {name: item for name, item in publish.items() if name not in ("trackers", "hub")}
+    return found
