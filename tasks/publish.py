@@ -238,7 +238,7 @@ def _deliver(to: str, send: Callable[[], str], repeat: str | None) -> Delivery:
 
 
 def _sentence(error: Exception) -> str:
-    """Returns an error on one line; of a library's own the first line, behind its name, without which it says little."""
+    """Returns an error on one line; of a library's own its name, which says the most, and the first line."""
     said = " ".join(str(error).split())
     if not isinstance(error, GdsdError):
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

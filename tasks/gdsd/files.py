@@ -58,10 +58,22 @@ def digest(path: Path) -> str:
 
 def seal(folder: Path) -> None:
     """Writes the digests of all of a folder's files beside them."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    (folder / SUMS).write_text(
-        "".join(f"{found}  {name}\n" for name, found in zip(names, _digests(folder, names), strict=True))
-    )
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    (folder / SUMS).write_text(sums(files))
+
+
+def sums(files: Mapping[str, Path]) -> str:
+    """Returns the digests of files by the names that they have in a folder, in the form of `SUMS`."""
+    names = sorted(files)
+    return "".join(f"{found}  {name}\n" for name, found in zip(names, _digests(files, names), strict=True))
+
+
+def listed(text: str) -> dict[str, str] | None:
+    """Returns the digests that a `SUMS` has, by name; None where it is damaged."""
+    lines = [line.partition("  ") for line in text.splitlines()]
+    if not lines or any(len(expected) != 64 or not name for expected, _, name in lines):
+        return None
+    return {name: expected for expected, _, name in lines}
 
 
 def damage(folder: Path, unread: Collection[str] = ()) -> str | None:
@@ -72,19 +84,20 @@ def damage(folder: Path, unread: Collection[str] = ()) -> str | None:
     """
     if not (folder / SUMS).is_file():
         return None
-    sums = [line.partition("  ") for line in (folder / SUMS).read_text(errors="replace").splitlines()]
-    if not sums or any(len(expected) != 64 or not name for expected, _, name in sums):
+    sealed = listed((folder / SUMS).read_text(errors="replace"))
+    if sealed is None:
         return f"{folder / SUMS} is damaged"
-    wanted = {name: expected for expected, _, name in sums if name not in unread}
+    wanted = {name: expected for name, expected in sealed.items() if name not in unread}
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         return f"{folder / missing[0]} is missing"
-    for (name, expected), found in zip(wanted.items(), _digests(folder, list(wanted)), strict=True):
+    places = {name: folder / name for name in wanted}
+    for (name, expected), found in zip(wanted.items(), _digests(places, list(wanted)), strict=True):
         if found != expected:
             return f"{folder / name} is damaged: its SHA-256 is {found[:12]}, and {SUMS} has {expected[:12]}"
     return None
 
 
-def _digests(folder: Path, names: list[str]) -> list[str]:
+def _digests(files: Mapping[str, Path], names: list[str]) -> list[str]:
     with ThreadPoolExecutor() as threads:  # Python lets several files be digested at once
-        return list(threads.map(lambda name: digest(folder / name), names))
+        return list(threads.map(lambda name: digest(files[name]), names))

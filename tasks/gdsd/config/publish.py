@@ -114,7 +114,7 @@ class PublishConfig(Config):
     )
     pipeline: str | None = Field(
         None,
-        pattern=r"^https?://[^\s@`'\"<>]+$",
+        pattern=r"^https?://[\w.-]+(:\d+)?(/[\w.~-]+)*/?$",
         max_length=300,
         description="the address of the pipeline's sources, from which the model card lets a reader install what loads "
         "the policy, such as https://github.com/org/name; null: the card has none",

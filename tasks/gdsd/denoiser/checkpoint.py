@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.gdsd.denoiser.checkpoint_record import OPTIMIZER, RECORD, CheckpointRecord, read_record
+from tasks.gdsd.denoiser.checkpoint_record import OPTIMIZER, RECORD, CheckpointRecord, read_record, require_whole
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import CheckpointError
-from tasks.gdsd.files import SUMS, damage, digest, seal
+from tasks.gdsd.files import SUMS, digest, seal
 
 STUDENT = "student"  # the slot of the weights that are trained, where the policy is an average of them
 
@@ -50,7 +50,7 @@ def rebase(source: Path, folder: Path) -> Path:
         CheckpointError: the source is not a checkpoint, or a damaged one.
     """
     record = read_record(source)
-    _require_whole(source, moments=False)
+    require_whole(source, moments=False)
     base = record.model_copy(update={"round": 0, "updates": 0, "skipped_in_a_row": 0, "parent": digest(source)})
     with _written_at_once(folder) as partial:
         ours = shutil.ignore_patterns(RECORD, OPTIMIZER, SUMS)
@@ -88,7 +88,7 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
         CheckpointError: a file is missing, damaged, or does not fit the others.
     """
     record = read_record(folder)
-    _require_whole(folder, moments)
+    require_whole(folder, moments)
     denoiser = load_folder(folder, record.family, device, dtype)
     optimizer: dict[str, Tensor] = {}
     if moments:
@@ -115,15 +115,6 @@ def _slots(shape: torch.Size, averaged: bool) -> dict[str, torch.Size]:
     """What training keeps for a parameter: AdamW's moments, and what the policy is an average of."""
     moments = {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size()}
     return moments | {STUDENT: shape} if averaged else moments
-
-
-def _require_whole(folder: Path, moments: bool) -> None:
-    wrong = damage(folder, () if moments else (OPTIMIZER,))
-    if wrong is not None:
-        raise CheckpointError(
-            f"{wrong}. Copy the checkpoint again, or remove it and run again what made it; if you changed the file on "
-            f"purpose, remove {SUMS}"
-        )
 
 
 def versions() -> dict[str, str]:

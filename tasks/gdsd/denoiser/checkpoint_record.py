@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from tasks.gdsd.config.model_source import ModelSource
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.errors import CheckpointError, ConfigError
+from tasks.gdsd.files import SUMS, damage
 from tasks.gdsd.strict import Config
 
 RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
 BASE = "base.json"  # names the pinned model under an adapter, in the place of its weights
+
+BESIDE = ("README.md", "config.yaml", "metrics.jsonl", "run.json")  # of its run, where a policy was pushed; not read
 
 
 class CheckpointRecord(BaseModel):
@@ -46,6 +49,23 @@ def read_record(folder: Path) -> CheckpointRecord:
         raise CheckpointError(f"{folder} is not a checkpoint: {RECORD} cannot be read ({error})") from error
     except (ValidationError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / RECORD} is not a checkpoint record: {error}") from error
+
+
+def require_whole(folder: Path, moments: bool) -> None:
+    """Refuses a checkpoint of which a file is missing or damaged; see `checkpoint.load`.
+
+    Args:
+        moments: whether the optimizer's are wanted.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    wrong = damage(folder, BESIDE if moments else (*BESIDE, OPTIMIZER))
+    if wrong is not None:
+        raise CheckpointError(
+            f"{wrong}. Copy the checkpoint again, or remove it and run again what made it; if you changed the file on "
+            f"purpose, remove {SUMS}"
+        )
 
 
 class BaseRecord(Config):

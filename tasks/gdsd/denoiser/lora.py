@@ -9,7 +9,7 @@ is refused. peft is imported where it is used. That takes seconds, which a polic
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import get_args
 
 import torch
@@ -178,7 +178,13 @@ def _read_config(path: Path, family: Family, source: HubModel | ModelFolder | No
     if kind != "LORA" or not isinstance(found, dict):
         raise CheckpointError(f"{path} does not describe a LoRA adapter: peft_type is {kind!r}")
     home = _home(source)
-    if (named := {key: found.get(key) for key in home}) != home:
+    named = {key: found.get(key) for key in home}
+    if isinstance(source, ModelFolder):  # which may have moved; the pin says what is in it
+        is_home = PurePath(str(named["base_model_name_or_path"])).name == PurePath(source.path).name
+        is_home = is_home and named["revision"] is None
+    else:
+        is_home = named == home
+    if not is_home:
         raise CheckpointError(f"{path} names another base, {_spelled(named)}: here it counts on {_spelled(home)}")
     targets = found.get("target_modules")
     if isinstance(targets, list):
@@ -194,7 +200,7 @@ def _read_config(path: Path, family: Family, source: HubModel | ModelFolder | No
         config = AdapterConfig.model_validate_json(json.dumps(wanted))
     except ConfigError as error:
         raise CheckpointError(f"{path} is refused: {error}") from error
-    known = _at_rest(config, family, source)
+    known = _at_rest(config, family, source) | named
     known |= {"target_modules": found["target_modules"], "peft_version": found.get("peft_version")}
     # Another version of peft may write further switches; those that are off change nothing.
     surplus = {key: value for key, value in found.items() if value != known.get(key) and (value or key in known)}

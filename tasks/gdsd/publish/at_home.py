@@ -2,10 +2,12 @@
 
 from pathlib import PurePosixPath
 
+from pydantic import JsonValue
+
 PINNED = {"path", "sha256"}  # of a model, a prompt file or a domain's module
 
 
-def public(value: object) -> object:
+def public(value: JsonValue) -> JsonValue:
     """Returns the JSON of a configuration or record for others to read.
 
     Of what is pinned by its content the path becomes the last name. Trackers and the hub's repository are left out.

@@ -32,7 +32,8 @@ LICENCES = {
 UNKNOWN = "other"  # the hub's word for a licence that is none of its list
 # What begins markup of any kind, also where a line starts, and what makes a link of an address.
 MARKUP = re.compile(r"""([!"#$&*:<>@\[\\\]^_`{|}~]|^[+-]|\.(?!\d))""")
-LOAD = """\
+HERE = 'FOLDER = Path("policy")  # beside this card'
+LOAD = f"""\
 from pathlib import Path
 
 import torch
@@ -43,9 +44,10 @@ from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Request
 
-policy = checkpoint.load(Path("POLICY"), torch.device("cpu"), moments=False).denoiser
-protocol = EvaluationConfig.model_validate_json(r'{protocol}')
-prompt = {prompt}
+{HERE}
+policy = checkpoint.load(FOLDER, torch.device("cpu"), moments=False).denoiser
+protocol = EvaluationConfig.model_validate_json(r'{{protocol}}')
+prompt = {{prompt}}
 engine = engines.make(protocol.engine, policy)
 for answers in engine.generate([Request(policy.encode(prompt), seeds.key(0, "card"))], protocol.sampler, 1):
     print(policy.decode(answers[0].ids))"""
@@ -70,7 +72,7 @@ def write(record: RunRecord, policy: CheckpointRecord, origin: Provenance) -> st
             "## How it was trained",
             _training(record),
             "## How to use it",
-            _use(record),
+            _use(record, origin),
             "## Limits",
             "\n".join(f"- {limit}" for limit in _limits(record)),
             "## Licence",
@@ -81,6 +83,12 @@ def write(record: RunRecord, policy: CheckpointRecord, origin: Provenance) -> st
     )
     card = ModelCard(f"---\n{_metadata(record, policy).to_yaml()}\n---\n\n{text}\n")
     return str(card)
+
+
+def on_hub(card: str, repo: str) -> str:
+    """Returns a run's card for a repository that has its policy: the example gets the policy from there."""
+    there = f"from huggingface_hub import snapshot_download\n\nFOLDER = Path(snapshot_download({repo!r}))"
+    return card.replace(HERE, there)
 
 
 def plain(text: str) -> str:
@@ -222,7 +230,7 @@ def _training(record: RunRecord) -> str:
     )
 
 
-def _use(record: RunRecord) -> str:
+def _use(record: RunRecord, origin: Provenance) -> str:
     protocol = record.trained.protocol
     settings = json.dumps({"sampler": protocol.sampler.model_dump(), "engine": protocol.engine.model_dump()})
     domain = make(record.config.prompts.domain)
@@ -232,17 +240,26 @@ def _use(record: RunRecord) -> str:
     code = re.sub("|".join(map(re.escape, values)), lambda found: values[found[0]], LOAD)
     return "\n".join(
         [
-            "In a checkout of the pipeline that made it, with its packages; `POLICY` is this repository's folder, or "
-            "`policy` in that of the run. No code is loaded from it.",
+            _install(record, origin),
             "",
             "```python",
             code.replace("`", "\\u0060"),
             "```",
             "",
-            "To evaluate it: `pyflyte run workflows/gdsd.py evaluate --policy POLICY --config FILE`, a file that has "
+            "To evaluate it: `pyflyte run workflows/gdsd.py evaluate --policy FOLDER --config FILE`, a file that has "
             f"of `config.yaml` all of `evaluation` and of `prompts` {', '.join(TestConfig.model_fields)}.",
         ]
     )
+
+
+def _install(record: RunRecord, origin: Provenance) -> str:
+    """Says how to come by what runs the example."""
+    address, source = record.config.publish.pipeline, origin.source
+    made = "In a checkout of the pipeline that made it, with its packages"
+    if address is not None:
+        at = "" if source is None else f" && git checkout {source.commit}"
+        made += f" (`git clone {address} pipeline && cd pipeline{at} && make install`)"
+    return f"{made}. No code is loaded from the policy's folder."
 
 
 def _limits(record: RunRecord) -> list[str]:

@@ -114,8 +114,8 @@ def _told(error: "MlflowException") -> PublishError:
         return PublishError(
             f"it refuses: {error}; set {TOKEN}, or on a cluster `token: true` and the secret of that name"
         )
-    if isinstance(error.__cause__, OSError):  # of the connection, whose library repeats the address three times
-        return UnreachableError(f"it does not answer ({type(error.__cause__).__name__})")
+    if isinstance(error.__context__, OSError):  # of the connection, whose library says the address three times
+        return UnreachableError(f"it does not answer ({type(error.__context__).__name__})")
     kind = UnreachableError if status in (408, 429) or status >= 500 else PublishError
     return kind(f"it does not take the run: {error}")
 
