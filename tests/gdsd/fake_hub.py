@@ -7,11 +7,19 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
+from huggingface_hub import constants
+from pytest import MonkeyPatch
+
 TOKEN = "hf_secretsecretsecret"
 
 
 def git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def is_large(name: str) -> bool:
+    """Whether the hub keeps a file by its SHA-256 beside git."""
+    return name.endswith(".safetensors")
 
 
 class Server:
@@ -68,6 +76,13 @@ class Server:
         raise NotImplementedError
 
 
+def use(patch: MonkeyPatch, hub: "FakeHub") -> None:
+    """Lets the hub's library ask a hub on this machine, whose address it builds from the environment once."""
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+
 class FakeHub(Server):
     """A hub to push to, with any number of repositories.
 
@@ -83,6 +98,10 @@ class FakeHub(Server):
         self.failures: dict[str, list[int]] = {}  # part of a path: statuses of the next requests to it
 
     def reply(self, method: str, path: str, body: bytes) -> tuple[int, object, dict[str, str]]:
+        repo, _, place = path[1:].partition("/resolve/")
+        name = place.partition("/")[2]  # behind the revision
+        if (content := self.files.get(repo, {}).get(name)) is not None:
+            return 200, content, {"ETag": f'"{self._oid(name, content)}"', "X-Repo-Commit": self._commit_oid()}
         return *self._reply(path, body), {}
 
     def _reply(self, path: str, body: bytes) -> tuple[int, object]:
@@ -108,24 +127,33 @@ class FakeHub(Server):
         if files is None:
             return 404, {"error": "it is not there"}
         if "/tree/" in path:
-            return 200, [
-                {"type": "file", "path": name, "size": len(data), "oid": git_oid(data)} for name, data in files.items()
-            ]
+            return 200, [self._entry(name, content) for name, content in files.items()]
         if "/preupload/" in path:
             return 200, {"files": [self._mode(files, item) for item in json.loads(body)["files"]]}
         if "/commit/" in path:
             return 200, self._commit(repo, [json.loads(line) for line in body.splitlines()])
-        return 200, {"id": repo, "sha": f"{len(self.commits):040x}"}
+        siblings = [{"rfilename": name} for name in files]
+        return 200, {"id": repo, "sha": self._commit_oid(), "private": self.private[repo], "siblings": siblings}
+
+    def _commit_oid(self) -> str:
+        return f"{len(self.commits):040x}"
+
+    def _oid(self, name: str, content: bytes) -> str:
+        return hashlib.sha256(content).hexdigest() if is_large(name) else git_oid(content)
+
+    def _entry(self, name: str, content: bytes) -> dict[str, object]:
+        plain = {"type": "file", "path": name, "size": len(content), "oid": git_oid(content)}
+        lfs = {"oid": self._oid(name, content), "size": len(content), "pointerSize": 130}
+        return plain | ({"lfs": lfs} if is_large(name) else {})
 
     def _upload(self, item: dict[str, object]) -> dict[str, object]:
         there = item["oid"] in self.large
         return item if there else item | {"actions": {"upload": {"href": f"{self.url}/large/{item['oid']}"}}}
 
     def _mode(self, files: dict[str, bytes], item: dict[str, str]) -> dict[str, object]:
-        name, is_large = item["path"], item["path"].endswith(".safetensors")
-        content = files.get(name)
-        oid = content and (hashlib.sha256(content).hexdigest() if is_large else git_oid(content))
-        return {"path": name, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False, "oid": oid}
+        name, mode = item["path"], "lfs" if is_large(item["path"]) else "regular"
+        oid = self._oid(name, files[name]) if name in files else None
+        return {"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
     def _commit(self, repo: str, lines: list[dict[str, dict[str, str]]]) -> dict[str, str]:
         files = self.files[repo]
@@ -140,5 +168,5 @@ class FakeHub(Server):
                     files[value["path"]] = self.large[value["oid"]]
                 case "deletedFile":
                     del files[value["path"]]
-        oid = f"{len(self.commits):040x}"
+        oid = self._commit_oid()
         return {"commitUrl": f"{self.url}/{repo}/commit/{oid}", "commitOid": oid}

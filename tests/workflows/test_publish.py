@@ -22,7 +22,7 @@ from tasks import publish as stage
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.errors import ConfigError, PublishError
 from tasks.gdsd.run.run_record import RunRecord
-from tests.gdsd.fake_hub import TOKEN, FakeHub
+from tests.gdsd.fake_hub import TOKEN, FakeHub, use
 from tests.workflows.conftest import Pyflyte, quick_runs
 from tests.workflows.test_compiled import CPU, SETTINGS, unroll
 from tests.workflows.test_retrain import CONFIG
@@ -51,8 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeHu
     )
     with FakeHub() as hub, quick_runs(tmp_path_factory.mktemp("data")) as patch:
         patch.setenv("HF_TOKEN", TOKEN)
-        patch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        patch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        use(patch, hub)
         result = train(config=CONFIG.model_copy(update={"publish": told}))
         assert not result.record.decision.promoted
         yield Path(os.fspath(result.folder)), hub, events

@@ -163,7 +163,9 @@ def unescaped(page: str) -> str:
     return escapes.unescape(found[1])
 
 
-def test_the_example_of_the_card_samples_the_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_card_samples_the_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If it fails, nobody but us can use what we publish."""
     from tasks.gdsd.config.policy import TinyModelConfig
     from tasks.gdsd.denoiser import tiny
@@ -174,7 +176,7 @@ def test_the_example_of_the_card_samples_the_policy(tmp_path: Path, capsys: pyte
     page = text(record(), checkpoint_record.read_record(tmp_path / "policy"))
     (tmp_path / "policy" / "README.md").write_text(page)
     (code,) = re.findall(r"```python\n(.*?)\n```", page, re.S)
-    code = code.replace('Path("POLICY")', f"Path({str(tmp_path / 'policy')!r})")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "example.py").write_text(code)
     runpy.run_path(str(tmp_path / "example.py"))
     assert len(capsys.readouterr().out.strip()) > 4
@@ -184,7 +186,7 @@ def test_the_card_s_way_to_score_the_policy_asks_the_run_s_problems() -> None:
     """If it fails, whoever follows the card scores the policy on the default Sudoku, whatever it was trained for."""
     run = configured(prompts={"domain": {"name": "countdown"}, "test_size": 64}, evaluation={"shards": 2})
     (said,) = re.findall(r"^To evaluate it.*$", text(run), re.M)
-    assert "--policy POLICY --config FILE" in said
+    assert "--policy FOLDER --config FILE" in said
     whole = run.config.model_dump(mode="json")
     prompts = {name: whole["prompts"][name] for name in re.search(r"of `prompts` (.*)\.$", said)[1].split(", ")}  # type: ignore[index]  # None fails
     rewarded = EvaluateConfig.model_validate_json(json.dumps({"prompts": prompts, "evaluation": whole["evaluation"]}))
