@@ -109,13 +109,16 @@ def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 def _told(error: "MlflowException") -> PublishError:
+    from urllib3.exceptions import MaxRetryError
+
     status = error.get_http_status_code()
     if status in (401, 403):
         return PublishError(
             f"it refuses: {error}; set {TOKEN}, or on a cluster `token: true` and the secret of that name"
         )
-    if isinstance(error.__context__, OSError):  # of the connection, whose library says the address three times
-        return UnreachableError(f"it does not answer ({type(error.__context__).__name__})")
+    if isinstance(error.__context__, OSError):  # of the connection, where the same is said three times over
+        cause = error.__context__.args[0] if error.__context__.args else error.__context__
+        return UnreachableError(f"it does not answer: {cause.reason if isinstance(cause, MaxRetryError) else cause}")
     kind = UnreachableError if status in (408, 429) or status >= 500 else PublishError
     return kind(f"it does not take the run: {error}")
 
