@@ -209,9 +209,11 @@ def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(
         variables = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
         words = ("workflows/publish.py", "publish", "--folder", folder, "--publish", json.dumps(publish))
         execution = cluster.start("publish", *variables, *words).succeeded()
-        assert [len(attempts) for attempts in tries(execution, "push_policy").values()] == [2]
+        assert [len(attempts) for attempts in tries(execution, "push_policy").values()] == [1], (
+            "it waits and tries again"
+        )
         files = hub.files["org/policy"]
     for name, place in (("README.md", "README.md"), ("model.safetensors", "policy/model.safetensors")):
         assert files[name] == cluster.files.cat_file(f"{folder}/{place}")
     told = [name.rpartition("/")[2] for name in cluster.files.find(f"{BUCKET}/runs")]
-    assert len(told) == 2 and "report.html" in told and any("tfevents" in name for name in told)
+    assert "report.html" in told and len([name for name in told if "tfevents" in name]) == TRAIN["rounds"] + 2

@@ -126,7 +126,7 @@ DYNAMIC = (
     "run_rounds",
     "run_leg",
     "run_contest",
-    "publish",  # what it launches is in tests/workflows/test_publish.py
+    "publish_run",  # what it launches is in tests/workflows/test_publish.py
 )
 
 
@@ -167,7 +167,7 @@ def leg_inputs(config: TrainConfig, folder: Path, **changes: object) -> dict[str
     policy, table = FlyteDirectory(str(folder)), FlyteFile(str(folder / "table"))
     state = {"policy": policy, "best": policy, "progress": Progress(), "validation": []}
     state["engine"] = config.rollout.engine.without_limits()
-    run = {"train": table, "problems": table, "base": policy}
+    run = {"train": table, "problems": table, "base": policy, "began": 0.0}
     return {"first": 0, "end": 2, "evaluated": True, "config": config} | state | run | changes
 
 

@@ -47,7 +47,7 @@ def round_of(folder: Path, kind: str, nodes: int, processes: int, spot: bool = T
     }
     config = TrainConfig.model_validate_json(json.dumps(written))
     where = {"policy": policy, "best": policy, "base": policy, "train": table, "problems": table, "validation": []}
-    what = {"first": 0, "end": 1, "evaluated": False, "progress": Progress()}
+    what = {"first": 0, "end": 1, "evaluated": False, "progress": Progress(), "began": 0.0}
     return unroll(run_leg, where | what | {"config": config, "engine": config.rollout.engine})
 
 

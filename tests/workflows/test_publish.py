@@ -5,27 +5,33 @@ The hub is a server on this machine; TensorBoard writes into a folder.
 
 import json
 import os
+import re
 import shlex
+import signal
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
+from flytekit import PythonFunctionTask
 from flytekit.exceptions.user import FlyteUserRuntimeException
 from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import publish as stage
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.errors import ConfigError, PublishError
+from tasks.gdsd.records import Progress
 from tasks.gdsd.run.run_record import RunRecord
+from tasks.report import RunResult
 from tests.gdsd.fake_hub import TOKEN, FakeHub, use
-from tests.workflows.conftest import Pyflyte, quick_runs
-from tests.workflows.test_compiled import CPU, SETTINGS, unroll
+from tests.gdsd.series import epoch, reward
+from tests.workflows.conftest import Pyflyte, quick_runs, run_in_process
+from tests.workflows.test_compiled import CPU, SETTINGS, leg_inputs, unroll
 from tests.workflows.test_retrain import CONFIG
+from workflows.rounds import run_leg
 
 # task: the secret that it asks for
 TASKS = {
@@ -62,7 +68,7 @@ def test_a_run_is_told_of_and_pushed_at_its_end(run: tuple[Path, FakeHub, Path])
     folder, hub, events = run
     assert [path.name.startswith("nightly-") for path in events.iterdir()] == [True]
     files = hub.files["org/policy"]
-    assert files["README.md"] == (folder / "README.md").read_bytes() and b"# nightly" in files["README.md"]
+    assert b"# nightly" in files["README.md"] and b"snapshot_download('org/policy')" in files["README.md"]
     assert files["model.safetensors"] == (folder / "policy/model.safetensors").read_bytes()
     assert not {"samples.parquet", "report.html"} & {*files}
     kept = [path for path in folder.rglob("*") if path.is_file()]
@@ -75,33 +81,68 @@ def test_only_a_promoted_policy_is_pushed_unless_it_is_said_otherwise(run: tuple
 
     folder, hub, _ = run
     before = len(hub.asked)
-    assert publish_run(folder=FlyteDirectory(str(folder)), publish=publish(hub={"repo": "org/policy"})) == []
-    assert len(hub.asked) == before
+    found = publish_run(folder=FlyteDirectory(str(folder)), publish=publish(hub={"repo": "org/policy"}))
+    assert found.deliveries == [] and len(hub.asked) == before
 
 
-def test_a_failure_leaves_the_run_and_says_how_to_publish_it(
-    run: tuple[Path, FakeHub, Path], tmp_path: Path, pyflyte_here: Pyflyte, monkeypatch: pytest.MonkeyPatch
+def test_a_training_whose_deliveries_fail_is_a_good_training(
+    pyflyte_here: Pyflyte, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it fails, an outage at the end of a run costs the run, or what else was to be told of it."""
-    from workflows.publish import publish as publish_run
+    """If it fails, an outage makes a training look failed, keeps the others from hearing, or costs the run.
 
-    folder, hub, _ = run
-    hub.failures["/api/repos/create"] = [403]
-    told = publish(
-        hub={"repo": "org/new", "when": "always"},
-        trackers=[{"name": "tensorboard", "folder": str(tmp_path / "it's here")}],
-    )
-    with pytest.raises(PublishError, match="does not let this token write to org/new") as found:
-        publish_run(folder=FlyteDirectory(str(folder)), publish=told)
-    assert (tmp_path / "it's here").is_dir() and "org/new" not in hub.files
-    said = str(found.value)
-    assert f"The run is kept in {folder}" in said and TOKEN not in said
+    As a person does it: `pyflyte run` without -v, then the commands that it names. A damaged database raises what no
+    tracker expects, a folder that is none is refused, nobody answers at the third address, and the hub says no.
+    """
+    monkeypatch.setattr(stage, "WAITS", (0.0,))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    command = shlex.split(said.splitlines()[-1])
-    assert command[0] == "pyflyte"
-    outcome = pyflyte_here(*command[1:])
-    assert outcome.code == 0, outcome.text
-    assert "model.safetensors" in hub.files["org/new"] and f"{hub.url}/org/new/commit/" in outcome.text
+    (tmp_path / "damaged.db").write_text("this is no database")
+    (tmp_path / "file").write_text("")
+    failing = [
+        {"name": "mlflow", "uri": f"sqlite:///{tmp_path}/damaged.db"},
+        {"name": "tensorboard", "folder": str(tmp_path / "file/it's here")},
+        {"name": "mlflow", "uri": "http://127.0.0.1:9"},
+    ]
+    told = publish(
+        trackers=[*failing, {"name": "tensorboard", "folder": str(tmp_path / "events")}],
+        hub={"repo": "org/new", "when": "always"},
+    )
+    config = CONFIG.model_copy(update={"publish": told}).model_dump_json()
+    with FakeHub() as hub, quick_runs(tmp_path / "data") as patch:
+        use(patch, hub)
+        hub.failures["/api/repos/create"] = [403]
+        outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", config)
+        assert outcome.code == 0 and "Traceback" not in outcome.text, outcome.text
+        assert not list((tmp_path / "data").glob("failed-*"))
+        lines = outcome.text.splitlines()
+        begin = next(place for place, line in enumerate(lines) if line.startswith("base "))
+        words = [line.split()[0] for line in lines[begin:]]
+        assert words[-10:] == ["policy", "published", *["not", "repeat"] * 4]
+        said = [line for line in lines if line.startswith("not sent")]
+        for line, reason in zip(
+            said,
+            (
+                "DatabaseError: (sqlite3.DatabaseError) file is not a database",
+                "cannot be written to",
+                "mlflow at http://127.0.0.1:9: it does not answer",
+                "does not let this token write to org/new (403",
+            ),
+            strict=True,
+        ):
+            assert reason in line and TOKEN not in line, line
+        assert len([*(tmp_path / "events").iterdir()]) == 1 and "org/new" not in hub.files
+        damaged, blocked, _, pushed = (
+            shlex.split(line.removeprefix("repeat ")) for line in lines if line.startswith("repeat ")
+        )
+        (tmp_path / "file").unlink()
+        for command, code, answer in (
+            (pushed, 0, f"published {hub.url}/org/new/commit/"),
+            (blocked, 0, f"published tensorboard --logdir {tmp_path}/file/it's here"),
+            (damaged, 1, "1 of 1 deliveries did not arrive"),
+        ):
+            assert command[:2] == ["pyflyte", "run"]
+            again = pyflyte_here(*command[1:])
+            assert again.code == code and answer in again.words() and "Traceback" not in again.text, again.text
+        assert "model.safetensors" in hub.files["org/new"]
 
 
 @pytest.mark.parametrize(
@@ -113,18 +154,17 @@ def test_a_failure_leaves_the_run_and_says_how_to_publish_it(
     ],
 )
 def test_a_missing_key_is_refused_before_anything_is_made(
-    told: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: dict[str, object], words: str, pyflyte_here: Pyflyte, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it fails, a run of a day ends with nothing published for want of a variable."""
-    from workflows.gdsd import train
-
-    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    """If it fails, a run of a day ends with nothing published for want of a variable, or a screen of code says so."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match=words):
-        train(config=CONFIG.model_copy(update={"publish": publish(**told)}))
+    config = CONFIG.model_copy(update={"publish": publish(**told)}).model_dump_json()
+    outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", config)
+    assert outcome.code == 1 and words in outcome.words()
+    assert len(outcome.text.splitlines()) < 10 and "Traceback" not in outcome.text
     assert not list((tmp_path / "data").glob("prompts*"))
 
 
@@ -167,10 +207,11 @@ def test_a_pod_takes_its_token_from_the_secret_alone(
     folder, hub, _ = run
     monkeypatch.setattr(stage, "in_pod", lambda: True)
     given = {"run": FlyteDirectory(str(folder)), "folder": "s3://run", "publish": publish(hub={"repo": "org/pod"})}
-    with pytest.raises(PublishError, match=r"no secret 'hf_token' in the group 'gdsd'(.|\n)*--remote(.|\n)*s3://run"):
-        stage.push_policy.task_function(**given)
+    found = stage.push_policy.task_function(**given)
+    assert found.address is None and "no secret 'hf_token' in the group 'gdsd'" in str(found.problem)
+    assert "--remote" in str(found.repeat) and "s3://run" in str(found.repeat)
     monkeypatch.setenv("_FSEC_GDSD_HF_TOKEN", "hf_of_the_cluster")
-    stage.push_policy.task_function(**given)
+    assert stage.push_policy.task_function(**given).problem is None
     assert {key for path, key in hub.asked if "org/pod" in path and "/api/" in path} == {"Bearer hf_of_the_cluster"}
 
 
@@ -194,7 +235,7 @@ def test_task_compiles_to_what_is_documented(name: str) -> None:
         ({}, []),
         ({"licence": "mit"}, []),
         ({"hub": {"repo": "org/policy"}}, []),
-        ({"hub": {"repo": "org/policy", "when": "always"}}, ["push_policy"]),
+        ({"hub": {"repo": "org/policy", "when": "always"}}, ["push_policy", "conclude_run"]),
         (
             {
                 "trackers": [
@@ -204,7 +245,7 @@ def test_task_compiles_to_what_is_documented(name: str) -> None:
                     {"name": "wandb", "project": "p", "mode": "offline", "folder": "s3://runs"},
                 ]
             },
-            ["track_in_mlflow", "track_run", "track_in_wandb", "track_run"],
+            ["track_in_mlflow", "track_run", "track_in_wandb", "track_run", "conclude_run"],
         ),
     ],
 )
@@ -212,12 +253,57 @@ def test_only_what_is_configured_is_launched(
     told: dict[str, object], launched: list[str], run: tuple[Path, FakeHub, Path]
 ) -> None:
     """If it fails, a cluster without secrets cannot train, since Flyte starts no pod whose secret is not there."""
-    from workflows.publish import publish as publish_run
+    from workflows.publish import publish_run
 
-    inputs = {"folder": FlyteDirectory(str(run[0])), "publish": publish(**told)}
-    compiled = unroll(publish_run, inputs)
-    nodes = compiled.nodes if isinstance(compiled, DynamicJobSpec) else []  # else there is nothing left to do
-    assert [node.metadata.name.rpartition(".")[2] for node in nodes if node.HasField("task_node")] == launched
+    record = RunRecord.model_validate_json((run[0] / "run.json").read_text())
+    result = RunResult(record=record, folder=FlyteDirectory(str(run[0])))
+    found = launched_by(publish_run, {"run": result, "publish": publish(**told)})
+    assert found == launched
+
+
+def launched_by(task: PythonFunctionTask, inputs: dict[str, object]) -> list[str]:
+    """The names of the tasks that a dynamic task launches, none where there is nothing left to do."""
+    compiled = unroll(task, inputs)
+    nodes = compiled.nodes if isinstance(compiled, DynamicJobSpec) else []
+    return [node.metadata.name.rpartition(".")[2] for node in nodes if node.HasField("task_node")]
+
+
+@pytest.mark.parametrize(
+    ("done", "began", "told"),
+    [
+        (2, 5.0, True),
+        (0, 5.0, False),
+        (2, 25.0, False),  # both came from the cache, and were told of when they were computed
+    ],
+)
+def test_a_leg_tells_trackers_of_the_rounds_before_it(done: int, began: float, told: bool, tmp_path: Path) -> None:
+    """If it fails, trackers hear of a run when it is over, or a run that goes on starts a pod for each old leg."""
+    config = CONFIG.model_copy(
+        update={"rounds": 9, "publish": publish(trackers=[{"name": "tensorboard", "folder": "s3://runs"}])}
+    )
+    rounds = range(1, done + 1)
+    progress = Progress(rewards=[reward() for _ in rounds], epochs=[epoch(number) for number in rounds])
+    found = launched_by(run_leg, leg_inputs(config, tmp_path, progress=progress, began=began))
+    assert ("track_run" in found) is told
+
+
+@pytest.mark.whole
+def test_a_run_that_goes_on_is_one_run_for_trackers(tmp_path: Path) -> None:
+    """If it fails, a killed run leaves no curve, or one that goes on, with more rounds than before, begins another."""
+    events = tmp_path / "events"
+    told = publish(trackers=[{"name": "tensorboard", "folder": str(events)}])
+    config = CONFIG.model_copy(update={"rounds": 2, "validate_every": 1, "publish": told})
+
+    def train(rounds: int, said: Callable[[str], bool] | None = None) -> set[str]:
+        (tmp_path / "config.json").write_text(config.model_copy(update={"rounds": rounds}).model_dump_json())
+        words = ("run", "workflows/gdsd.py", "train", "--config", tmp_path / "config.json")
+        outcome = run_in_process(*words, home=tmp_path / "home", said=said)
+        assert outcome.code == (0 if said is None else -signal.SIGKILL), outcome.text
+        (folder,) = events.iterdir()
+        return {found[1] for file in folder.iterdir() if (found := re.search(r"tfevents\.(.+)\.", file.name))}
+
+    assert train(2, said=lambda line: " round 2 of 2: " in line) == {"000000", "000001"}
+    assert train(3) == {"000000", "000001", "000002", "000003", "000003.end"}
 
 
 def test_a_policy_that_was_overtaken_is_not_pushed() -> None:
@@ -225,7 +311,8 @@ def test_a_policy_that_was_overtaken_is_not_pushed() -> None:
     from workflows.retrain import retrain
 
     nodes = {node.flyte_entity.name.rpartition(".")[2]: node for node in retrain.nodes}
-    assert "promote" in {node.flyte_entity.name.rpartition(".")[2] for node in nodes["publish"].upstream_nodes}
+    before = {node.flyte_entity.name.rpartition(".")[2] for node in nodes["publish_retrained"].upstream_nodes}
+    assert "promote" in before
 
 
 def test_a_record_from_before_there_was_publishing_is_read(run: tuple[Path, FakeHub, Path]) -> None:
