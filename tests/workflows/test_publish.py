@@ -25,6 +25,7 @@ from tasks import publish as stage
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.records import Progress
 from tasks.gdsd.run.run_record import RunRecord
+from tasks.promote import RetrainResult
 from tasks.report import RunResult
 from tests.gdsd.fake_hub import TOKEN, FakeHub, use
 from tests.gdsd.series import epoch, reward
@@ -143,6 +144,20 @@ def test_a_training_whose_deliveries_fail_is_a_good_training(
             again = pyflyte_here(*command[1:])
             assert again.code == code and answer in again.words() and "Traceback" not in again.text, again.text
         assert "model.safetensors" in hub.files["org/new"]
+
+
+def test_a_night_ends_with_what_was_not_delivered(run: tuple[Path, FakeHub, Path], tmp_path: Path) -> None:
+    """If it fails, a night that promoted a policy fails for want of a tracker, or does not say that one lacks it."""
+    from workflows.retrain import publish_retrained
+
+    (tmp_path / "file").write_text("")
+    record = RunRecord.model_validate_json((run[0] / "run.json").read_text())
+    result = RunResult(record=record, folder=FlyteDirectory(str(run[0])))
+    night = RetrainResult(run=result, registry="s3://registry", promoted=False, champion=None)
+    told = publish(trackers=[{"name": "tensorboard", "folder": str(tmp_path / "file/in")}])
+    said = str(publish_retrained(result=night, publish=told)).splitlines()
+    assert [line.split()[0] for line in said[-5:]] == ["policy", "champion", "registry", "not", "repeat"]
+    assert str(publish_retrained(result=night, publish=publish())) == str(night)
 
 
 @pytest.mark.parametrize(
