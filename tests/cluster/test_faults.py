@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tasks.gdsd.report import model_card
 from tests.cluster.backend.state import Attempt, Execution
 from tests.cluster.stand_in import (
     BUCKET,
@@ -18,6 +19,7 @@ from tests.cluster.stand_in import (
     begin_here,
     finish,
     logs,
+    output,
     reached,
     record_here,
     tries,
@@ -195,8 +197,8 @@ def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(
 ) -> None:
     """If it fails, a cluster cannot publish what this machine can.
 
-    The hub is a server on this machine. The stand-in knows no secrets: their places in the environment are filled by
-    hand.
+    The task itself waits and tries again, in one attempt. The hub is a server on this machine. The stand-in knows no
+    secrets: their places in the environment are filled by hand.
     """
     folder = cluster.folder(disturbed[0])
     publish = {
@@ -213,7 +215,28 @@ def test_a_hub_that_fails_for_a_moment_still_gets_the_policy(
             "it waits and tries again"
         )
         files = hub.files["org/policy"]
-    for name, place in (("README.md", "README.md"), ("model.safetensors", "policy/model.safetensors")):
-        assert files[name] == cluster.files.cat_file(f"{folder}/{place}")
+    assert files["model.safetensors"] == cluster.files.cat_file(f"{folder}/policy/model.safetensors")
+    card = cluster.files.cat_file(f"{folder}/README.md").decode()
+    assert files["README.md"].decode() == model_card.on_hub(card, "org/policy") != card
     told = [name.rpartition("/")[2] for name in cluster.files.find(f"{BUCKET}/runs")]
-    assert "report.html" in told and len([name for name in told if "tfevents" in name]) == TRAIN["rounds"] + 2
+    assert "report.html" in told and len([name for name in told if "tfevents" in name]) == SHORT["rounds"] + 2
+
+
+def test_a_run_that_a_tracker_does_not_take_succeeds_and_says_so(cluster: Cluster, written: Write) -> None:
+    """If it fails, trackers hear of a run when it is over, or one that is away makes a good training look failed."""
+    trackers = [
+        {"name": "mlflow", "uri": "http://127.0.0.1:9"},
+        {"name": "tensorboard", "folder": f"s3://{BUCKET}/told"},
+    ]
+    config = SHORT | {"seed": 5, "rounds": 2, "validate_every": 1, "publish": {"trackers": trackers}}
+    config["distill"] = SHORT["distill"] | {"inner_steps": 3}
+    execution = cluster.start("told", WORKFLOWS, "train", "--config", written("told", config)).succeeded()
+    # Each once beside the second leg, and once at the end.
+    assert len(tries(execution, "track_run")) == 4
+    failed, told = output(execution)["deliveries"]
+    assert told["problem"] is None and "does not answer" in failed["problem"]
+    assert "pyflyte run --remote" in failed["repeat"] and cluster.folder(execution) in failed["repeat"]
+    first = next(attempt for attempt in execution.attempts if "track_run" in attempt.task)
+    last = [attempt for attempt in execution.attempts if "distill_epoch" in attempt.task][-1]
+    assert execution.attempts.index(first) < execution.attempts.index(last)
+    assert len([name for name in cluster.files.find(f"{BUCKET}/told") if "tfevents" in name]) == 4
