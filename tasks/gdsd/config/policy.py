@@ -41,7 +41,7 @@ class TinyModelConfig(Config):
 class WarmStartConfig(Config):
     """Masked denoising of training problems' answers; short enough to leave the policy weak."""
 
-    steps: int = Field(80, ge=0, le=100_000, description="updates; 0 leaves the weights as they are drawn")
+    steps: int = Field(70, ge=0, le=100_000, description="updates; 0 leaves the weights as they are drawn")
     batch_size: Count = Field(256, description="answers per step")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="of AdamW, after its rise")
 

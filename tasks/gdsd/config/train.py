@@ -59,7 +59,7 @@ class DistillConfig(Config):
     objective: Objective = GdsdConfig()
     inner_steps: int = Field(3, ge=1, le=1000, description="N: optimizer updates per round")
     compute: ComputeConfig = ComputeConfig()
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, between its rise and its fall")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="of AdamW, between its rise and its fall")
     warmup_steps: int = Field(10, ge=0, le=1_000_000, description="updates before the full learning rate")
     decay_after: int = Field(
         150, ge=1, le=1_000_000, description="updates after which the learning rate falls as 1 / sqrt(updates)"
