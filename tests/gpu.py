@@ -144,7 +144,7 @@ def measure(case: Case, folder: Path, device: torch.device) -> dict[str, float |
 
     adapter = AdapterConfig(rank=case.rank, alpha=float(case.rank))
     denoiser.attach_adapter(adapter, seed=0)
-    config = DistillConfig(objective=OBJECTIVE, inner_steps=1)
+    config = DistillConfig(objective=OBJECTIVE, inner_steps=1, ema_decay=0)
     config = config.model_copy(update={"compute": ComputeConfig(micro_batch_tokens=2 * case.group * tokens)})
     rewarded = round_of(denoiser.encode("abcdefgh"), 1, case.group, case.prompt, length)
     distill, distill_peak = timed(lambda: train(denoiser, rewarded, config, case.group), device)

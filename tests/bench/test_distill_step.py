@@ -40,7 +40,7 @@ class Step:
             {"readout": readout, "mask_source": "random", "reference_weight": 0, "trust_region": None}
         )
         compute = ComputeConfig(micro_batch_tokens=4 * (size.prompt + size.length))
-        self.config = DistillConfig(objective=objective, inner_steps=1, compute=compute)
+        self.config = DistillConfig(objective=objective, inner_steps=1, compute=compute, ema_decay=0)
         self.objective, self.group = objective, size.batch
         self.rewarded = round_of(self.denoiser.encode("abcdefgh"), 1, size.batch, size.prompt, size.length)
 

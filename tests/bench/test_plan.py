@@ -31,7 +31,7 @@ SMALL = Shape(vocabulary=64, width=32, inner=48, layers=1, heads=2, kv_heads=2, 
 ADAPTER = AdapterConfig(rank=16, alpha=16.0)
 PROMPT, LENGTH, BATCH = 32, 64, 8
 SAMPLER = SamplerConfig(length=LENGTH, block_length=LENGTH, steps_per_block=2)
-PLAIN = DistillConfig(objective=GdsdConfig(reference_weight=0), inner_steps=2)
+PLAIN = DistillConfig(objective=GdsdConfig(reference_weight=0, mask_source="random"), inner_steps=2, ema_decay=0)
 TOLERANCE = 0.2
 
 

@@ -18,7 +18,7 @@ from tasks.gdsd.distill import memory, processes
 from tasks.gdsd.distill.batch import Batch
 from tasks.gdsd.distill.forward import Reader, negative_log_likelihood
 from tasks.gdsd.distill.microbatch import Cut, Fixed, MicroBatch, refine, share, smallest
-from tasks.gdsd.objectives import objective_loss
+from tasks.gdsd.objectives import Scores, objective_loss
 from tasks.gdsd.transient import is_shortage
 
 logger = logging.getLogger(__name__)
@@ -60,9 +60,13 @@ class Gradients:
             self.parts += [spare] * (most - len(self.parts))
         self.first: list[int] | None = None  # completions of each micro-batch when the start policy was read
 
-    def read_old(self) -> None:
-        """Reads the policy that made the completions, where another one is trained on them: see `compute`."""
-        self._together(self._read)
+    def read_old(self) -> float | None:
+        """Reads the policy that made the completions, where another one is trained on them; see `compute`.
+
+        Returns:
+            Its mean -log p of a token, where log-probabilities are read.
+        """
+        return self._means(self._together(self._read)).get("nll")
 
     def compute(self) -> dict[str, float]:
         """Leaves the gradient of the mean loss in the parameters, and returns the means of the loss and its metrics.
@@ -75,6 +79,9 @@ class Gradients:
         told = self._together(self._differentiate)
         present = [any(one.present[index] for one in told) for index in range(len(self.trainable))]
         processes.add_up_gradients(self.trainable, present, self.accelerator)
+        return self._means(told)
+
+    def _means(self, told: list[Contribution]) -> dict[str, float]:
         names = dict.fromkeys(name for one in told for name in one.sums)
         return {name: sum(one.sums.get(name, 0.0) for one in told) / self.judged for name in names}
 
@@ -161,7 +168,9 @@ class Gradients:
 
     @torch.no_grad()
     def _read(self, part: MicroBatch) -> tuple[Fixed, dict[str, float]]:
-        return self.reader.scores(part, self.unit)[1], {}
+        scores, fixed = self.reader.scores(part, self.unit)
+        nll = self._surprise(scores) if part.counts else None
+        return fixed, {} if nll is None else {"nll": float(nll)}
 
     def _differentiate(self, part: MicroBatch) -> tuple[Fixed, dict[str, float]]:
         """Leaves a micro-batch's share of the gradient in the parameters; returns what stays, and sums of metrics."""
@@ -171,12 +180,14 @@ class Gradients:
             self.accelerator.backward(loss / self.judged if part.counts else loss * 0)
         if not part.counts:
             return fixed, {}
-        log_probs = scores.theta if self.objective.reads == "log_prob" else scores.theta_log_prob
-        nll = (
-            None if log_probs is None else negative_log_likelihood(log_probs, scores.read, scores.judged, scores.weight)
-        )
-        sums = {"loss": loss.detach(), "nll": nll, **vars(metrics)}
+        sums = {"loss": loss.detach(), "nll": self._surprise(scores), **vars(metrics)}
         return fixed, {name: float(value) for name, value in sums.items() if value is not None}
+
+    def _surprise(self, scores: Scores) -> Tensor | None:
+        log_probs = scores.theta if self.objective.reads == "log_prob" else scores.theta_log_prob
+        if log_probs is None:
+            return None
+        return negative_log_likelihood(log_probs, scores.read, scores.judged, scores.weight)
 
     def _halve(self, failed: int, shortage: str) -> None:
         """Cuts the micro-batches from the failed one on, whose size is halved.
@@ -191,7 +202,8 @@ class Gradients:
             message = (
                 f"{part.tokens} tokens, {len(part)} completions in all views, do not fit the memory, and fewer cannot "
                 f"be scored at a time ({shortage}). Set distill.compute.gradient_checkpointing, or lower the number of "
-                "mask pairs, the length of completions, or the group size where completions are compared within groups."
+                "mask pairs or states of a path, the length of completions, or the group size where completions are "
+                "compared within groups."
             )
             if self.together:
                 raise memory.SharedShortageError(message, part.tokens, smallest=True)

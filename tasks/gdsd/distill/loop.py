@@ -66,8 +66,9 @@ def distill(
             updates = Updates(models, batch, config, group_size, accelerator)
             reached = _begin(updates, state, reached, keeper)
             reached = _train(updates, reached, keeper, began, f"distilling round {round_index + 1}")
-            updates.settle()
-            state.optimizer = updates.moments()
+            if reached.skipped_in_a_row < config.max_skipped:
+                updates.settle()
+                state.optimizer = updates.moments()
         if reached.skipped_in_a_row >= config.max_skipped:
             if accelerator.is_main_process:
                 _save_evidence(evidence, denoiser, batch)

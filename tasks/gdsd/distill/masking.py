@@ -99,8 +99,8 @@ def path_views(
     """Reads each token in the state in which the sampler unmasked it, so that all together are a log-likelihood.
 
     That is the likelihood of the tokens given the order in which they were unmasked: sum over the steps s of log p of
-    the tokens that s unmasked given what was there before. Views are the states before each step that unmasked anything
-    in the batch.
+    the tokens that s unmasked given what was there before. Views are the states before each step that unmasked a token
+    that counts.
 
     Args:
         states: takes so many of the steps, the likelier the less certain the policy was of what they unmasked, summed
@@ -108,19 +108,25 @@ def path_views(
             for 1 / (its chance) states, so that the sum over all that may be taken is that of the whole path
             (Horvitz and Thompson). None, or more than there are: all.
     """
-    steps, place = torch.unique(unmasked_at, return_inverse=True)  # (S,), (B, L): the state in which each is read
+    steps = unmasked_at[counted].unique()  # (S,)
+    place = torch.searchsorted(steps, unmasked_at)  # (B, L): the state in which each token that counts is read
     if states is None or states >= len(steps):
         chosen, weight = torch.arange(len(steps), device=keys.device)[:, None], None  # (S, 1)
     else:
         # On a CPU, where a sum does not depend on who comes first.
         totals = torch.bincount(place[counted].cpu(), uncertainty[counted].double().cpu(), len(steps))
-        chances = _chances(totals, states).to(keys.device)
+        if not (totals.isfinite() & (totals >= 0)).all():
+            raise ValueError(
+                "uncertainties must be finite and not negative; see what the engine says of its completions"
+            )
+        chances = _chances(totals, states)
         distinct, which = torch.unique(keys, return_inverse=True)  # (U,), (B,)
         start = _strata(distinct, _blocks(1, counted))[0, which]  # (B,)
         # Marks at distances of 1 hit a stretch of a step's length with its chance, and no stretch twice.
         marks = torch.arange(states, device=keys.device)[:, None] + start
-        chosen = torch.searchsorted(chances.cumsum(0), marks, right=True).clamp(max=len(steps) - 1)  # (C, B)
-        weight = (1 / chances[chosen]).float()
+        ends = chances.cumsum(0).to(keys.device)
+        chosen = torch.searchsorted(ends, marks, right=True).clamp(max=len(steps) - 1)  # (C, B)
+        weight = (1 / chances.to(keys.device)[chosen]).float()
     at, read = chosen[:, :, None], place == chosen[:, :, None]
     return Views((place >= at) & counted, read & counted, counted, None, weight)
 

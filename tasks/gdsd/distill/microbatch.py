@@ -44,7 +44,7 @@ def share(batch: Batch, group_size: int, process: int, processes: int) -> Batch:
 
 @dataclass(frozen=True)
 class Fixed:
-    """What the first update reads of a micro-batch and the later ones keep."""
+    """What is read of a micro-batch at first, and all updates keep."""
 
     candidates: Tensor | None  # (R, k): the old policy's likeliest tokens
     old: Tensor  # (C, B, L)
@@ -105,7 +105,7 @@ class Cut(Record):
     """How a process's completions are cut into micro-batches, on which rounding depends."""
 
     tokens: int  # what a micro-batch may have
-    first: list[int]  # completions of each in the first update, in which the start policy's scores were read
+    first: list[int]  # completions of each when the start policy's scores were read
     now: list[int]  # as many, or more and smaller ones if memory ran short since
 
 

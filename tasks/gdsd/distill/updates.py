@@ -44,6 +44,7 @@ class Updates:
         self.gradients = Gradients(reader, batch, config, group_size, accelerator)
         self.policy: list[Tensor] | None = None
         self.student: dict[str, Tensor] = {}  # after `settle`
+        self.surprise: float | None = None  # of the policy at its own tokens, where it is not what is trained
         self.optimizer = torch.optim.AdamW(
             self.gradients.trainable,
             config.learning_rate,
@@ -55,7 +56,7 @@ class Updates:
         """Takes over student and moments of the epoch before, which are no longer in the mapping afterwards."""
         student = optimizer_state.take_student(self.denoiser, moments)
         if self.config.ema_decay > 0:
-            self.gradients.read_old()
+            self.surprise = self.gradients.read_old()
             self._put_aside()
             if student:
                 optimizer_state.restore_weights(self.denoiser, student)
@@ -82,6 +83,7 @@ class Updates:
             self.optimizer.step()
         elif self.accelerator.is_main_process:
             logger.warning("an update was skipped: loss %s, gradient norm %s", means["loss"], norm)
+        nll, self.surprise = means.get("nll") if self.surprise is None else self.surprise, None
         return StepStats(
             loss=_finite(means["loss"]),
             residual_abs=_finite(means.get("residual_abs")),
@@ -91,7 +93,7 @@ class Updates:
             grad_norm=_finite(norm),
             learning_rate=learning_rate,
             skipped=not finite,
-            nll=_finite(means.get("nll")),
+            nll=_finite(nll),
         )
 
     @torch.no_grad()
@@ -118,6 +120,8 @@ class Updates:
     def moments(self) -> dict[str, Tensor]:
         """Returns moments and student by name; those that are spread, in the first process alone."""
         moments = optimizer_state.collect(self.optimizer, self.denoiser, first=self.accelerator.is_main_process)
+        if not moments:  # no update so far: the student is still the policy
+            return moments
         return moments | {f"{name}.{optimizer_state.STUDENT}": weight for name, weight in self.student.items()}
 
 

@@ -12,7 +12,8 @@ class Scores:
 
     A view is a copy of prompt and completion in which some tokens are hidden; every readout is 0 where the completion's
     token is not read. Coupled masks give C = 2 * K views: 2k hides a mask, 2k + 1 its complement. Masks without
-    complements give C = K, and the states of a path C = S. The sequences are whole groups, one after another.
+    complements give C = K, and a path as many views as states of it are read. The sequences are whole groups, one after
+    another.
     """
 
     theta: Tensor  # (C, B, L) readouts of the policy in training

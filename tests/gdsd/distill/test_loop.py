@@ -170,6 +170,24 @@ def test_trajectory_masks_come_from_the_rows(denoiser: Denoiser, table: pa.Table
     assert bool((groups == groups[:, :, :1]).all()) is share
 
 
+def test_states_come_from_the_rows(denoiser: Denoiser, table: pa.Table) -> None:
+    """If it fails, states of a path are drawn without what the sampler wrote down, or by what is not finite.
+
+    Where only the last of 8 steps was unsure its chance is 0.9 + 0.1 / 8, which is 10.95 of 12 completions.
+    """
+    rows = table.to_pylist()
+    for row in rows:
+        row["uncertainty"] = [float(step == LENGTH - 1) for step in row["unmasked_at"]]
+    config = configured({"mask_source": "path", "path_states": 1, "mask_pairs": 1, "share_masks": False})
+    given = {"group_size": GROUP, "round_index": 0, "seed": 7}
+    batch = collate(pa.Table.from_pylist(rows, table.schema), denoiser, config.objective, **given)
+    assert batch is not None
+    assert 10 <= int((batch.views.hidden.sum(2) == 1).sum()) <= 12, "the last state hides one token"
+    rows[0]["uncertainty"][0] = math.inf
+    with pytest.raises(ValueError, match="must be finite"):
+        collate(pa.Table.from_pylist(rows, table.schema), denoiser, config.objective, **given)
+
+
 def test_completions_of_several_lengths_are_refused(start: PolicyState, denoiser: Denoiser) -> None:
     """If it fails, rollouts of two configurations are mixed and end in an error about tensors."""
     rows = rewarded(denoiser).to_pylist()
@@ -218,6 +236,8 @@ def test_the_policy_is_an_average_of_what_is_trained(start: PolicyState, table: 
     judged = torch.tensor([value is not None for group in SIGNAL for value in ADVANTAGES[group]])
     ahead = (mean_scores(trained, table, config) - mean_scores(policy, table, config)).abs()[judged].mean()
     assert stats.steps[0].shift_abs == pytest.approx(float(ahead), rel=1e-4) and ahead > 1e-3
+    surprise = -mean_scores(policy, table, config)[judged].mean()
+    assert stats.steps[0].nll == pytest.approx(float(surprise), rel=1e-4), "the policy's, whose tokens they are"
 
 
 # The base policy

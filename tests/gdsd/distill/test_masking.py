@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tasks.gdsd import seeds
 from tasks.gdsd.distill import masking
+from tasks.gdsd.distill.forward import negative_log_likelihood
 from tasks.gdsd.distill.masking import counted_tokens, mask_views, prompt_views
-from tasks.gdsd.objectives.base import pair_scores
+from tasks.gdsd.objectives.base import pair_scores, path_scores
 
 
 def keys(count: int, *address: int | str) -> Tensor:
@@ -192,12 +193,12 @@ def test_equal_keys_take_the_same_step_of_their_own_trajectories() -> None:
 def test_a_path_reads_each_token_in_the_state_that_it_was_written_in() -> None:
     """If it fails, the score of a path is not the likelihood of the sampler's steps.
 
-    By hand: tokens 0 and 3 at step 0, 2 at step 2, 1 at step 3; step 1 unmasked nothing, and token 1 does not count.
+    By hand: tokens 0 and 3 at step 0, 2 at step 2, 1 at step 3. Step 1 unmasked nothing, and step 3 nothing that counts.
     """
     counted = torch.tensor([[True, False, True, True]])
     views = masking.path_views(keys(1), torch.tensor([[0, 3, 2, 0]]), torch.ones(1, 4), counted)
-    assert views.hidden[:, 0].int().tolist() == [[1, 0, 1, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
-    assert views.read[:, 0].int().tolist() == [[1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert views.hidden[:, 0].int().tolist() == [[1, 0, 1, 1], [0, 0, 1, 0]]
+    assert views.read[:, 0].int().tolist() == [[1, 0, 0, 1], [0, 0, 1, 0]]
     assert torch.equal(views.counted, counted) and views.prompt_hidden is None and views.weight is None
 
 
@@ -294,6 +295,20 @@ def test_scores_without_complements_by_hand() -> None:
     lengths = torch.tensor([4])
     assert pair_scores(readouts, hidden, lengths, "uniform", views=1).flatten().tolist() == [-1.5, -4.0, 0.0]
     assert pair_scores(readouts, hidden, lengths, "elbo", views=1).flatten().tolist() == [-1.875, -5.0, 0.0]
+
+
+def test_scores_of_some_states_by_hand() -> None:
+    """If it fails, states that were drawn count as themselves alone, and the others are forgotten.
+
+    Of a completion of 4 tokens a state that stands for 4 is read with one token, and one that stands for 1.25 with two:
+    (4 * -1 + 1.25 * (-2 - 3)) / 4 = -2.5625. A token of the whole path costs 10.25 / (4 + 2.5) on average.
+    """
+    readouts = torch.tensor([[[-1.0, 0, 0, 0]], [[0, -2, -3, 0]]])
+    read, weight = readouts != 0, torch.tensor([[4.0], [1.25]])
+    assert path_scores(readouts, torch.tensor([4]), weight).tolist() == [[-2.5625]]
+    assert path_scores(readouts, torch.tensor([4]), None).tolist() == [[-1.5]]
+    surprise = negative_log_likelihood(readouts, read, torch.tensor([True]), weight)
+    assert float(surprise) == pytest.approx(10.25 / 6.5)
 
 
 # Masks of completions that end early

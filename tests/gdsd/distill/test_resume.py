@@ -35,7 +35,7 @@ SMALL = {"micro_batch_tokens": 300}
 CASES: dict[str, tuple[DistillConfig, bool, bool]] = {  # config, adapter, whether a base is read
     "gdsd": (computed(PULLED, **SMALL), False, True),
     "gdsd adapter": (computed(PULLED, **SMALL), True, False),
-    "gdsd averaged": (computed(AVERAGED, **SMALL), False, True),
+    "gdsd averaged": (computed(AVERAGED, **SMALL), True, False),
     "gdsd top 5": (computed(TOP, **SMALL), False, False),
     "wd1": (computed(WD1, **SMALL), False, False),
     "wd1 adapter": (computed(WD1, **SMALL), True, False),

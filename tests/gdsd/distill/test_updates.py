@@ -88,12 +88,13 @@ def test_too_many_in_a_row_stop_the_run_and_leave_evidence(
     assert torch.equal(weights(PolicyState(policy, start.record, {})), weights(before)), "as they were at the failure"
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.7])
 def test_a_row_of_skipped_updates_may_span_epochs(
-    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: PolicyState, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema_decay: float
 ) -> None:
     """If it fails, runs with few updates per round never stop, however long nothing works."""
     break_updates(monkeypatch, range(100), "nan")
-    config = configured(inner_steps=2, max_skipped=3)
+    config = configured(inner_steps=2, max_skipped=3, ema_decay=ema_decay)
     first, stats = run(start, table, config)
     assert [step.skipped for step in stats.steps] == [True, True]
     assert first.record.skipped_in_a_row == 2 and first.record.updates == 0
