@@ -19,6 +19,8 @@ from tasks.gdsd.run.run_record import RunRecord
 from tests.bench.harness import show
 from tests.workflows.conftest import PYFLYTE, ROOT, environment
 
+Changed = dict[str, object]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -29,8 +31,10 @@ class Measured:
     peak_gib: float
 
 
-def train(name: str, home: Path, *, seed: int = 0, base: int = 0, **objective: object) -> Measured:
-    """Runs an experiment from an empty cache, with changed options of the objective.
+def train(
+    name: str, home: Path, *, seed: int = 0, base: int = 0, objective: Changed | None = None, **distill: object
+) -> Measured:
+    """Runs an experiment from an empty cache, with changed options of the distillation and its objective.
 
     Args:
         seed: draws rollouts, masks and the order of problems.
@@ -38,7 +42,7 @@ def train(name: str, home: Path, *, seed: int = 0, base: int = 0, **objective: o
     """
     config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) | {"seed": seed}
     config["policy"]["seed"] = base
-    config["distill"]["objective"] |= objective
+    config["distill"] |= distill | {"objective": config["distill"]["objective"] | (objective or {})}
     command = [PYFLYTE, "run", "workflows/gdsd.py", "train", "--config", json.dumps(config)]
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, env=environment(home), stdout=subprocess.DEVNULL)

@@ -216,7 +216,7 @@ class EspoConfig(RandomMasks):
         0.2,
         ge=0,
         lt=1,
-        description="epsilon: how far the ratio per token may move from 1, from a round's second update on; the "
+        description="epsilon: how far the ratio per token may move from 1, which it is while theta is old; the "
         "authors also use 0 (Countdown) and 4e-4",
     )
     kl_weight: float = Field(
@@ -272,7 +272,7 @@ class DiffuGrpoConfig(PromptMasks):
 
     name: Literal["diffu_grpo"] = "diffu_grpo"
     clip: float = Field(
-        0.5, gt=0, lt=1, description="epsilon: how far a token's ratio may move from 1, from a round's second update on"
+        0.5, gt=0, lt=1, description="epsilon: how far a token's ratio may move from 1, which it is while theta is old"
     )
     kl_weight: float = Field(0.04, ge=0, le=1000, description="beta: weight of the KL penalty towards the base policy")
 

@@ -210,8 +210,8 @@ CHECKS: dict[str, Check] = {
     "shift": _runaway(
         "shift",
         SHIFT,
-        "the mean change of a score in a round",
-        "lower distill.learning_rate or distill.inner_steps, or set distill.objective.trust_region",
+        "the mean distance of a score from the old policy's",
+        "lower distill.learning_rate, distill.inner_steps or distill.ema_decay, or set distill.objective.trust_region",
     ),
     "divergence": _runaway(
         "kl",

@@ -193,7 +193,7 @@ def test_equal_keys_take_the_same_step_of_their_own_trajectories() -> None:
 def test_a_path_reads_each_token_in_the_state_that_it_was_written_in() -> None:
     """If it fails, the score of a path is not the likelihood of the sampler's steps.
 
-    By hand: tokens 0 and 3 at step 0, 2 at step 2, 1 at step 3. Step 1 unmasked nothing, and step 3 nothing that counts.
+    By hand: tokens 0 and 3 at step 0, 2 at step 2, 1 at step 3. Step 1 unmasked nothing, step 3 nothing that counts.
     """
     counted = torch.tensor([[True, False, True, True]])
     views = masking.path_views(keys(1), torch.tensor([[0, 3, 2, 0]]), torch.ones(1, 4), counted)
