@@ -60,7 +60,7 @@ class SudokuConfig(DomainConfig):
 
     name: Literal["sudoku"] = "sudoku"
     min_empty: int = Field(4, ge=1, le=12, description="fewest empty cells of a generated puzzle")
-    max_empty: int = Field(7, ge=1, le=12, description="most empty cells; 12 is the most with one solution")
+    max_empty: int = Field(8, ge=1, le=12, description="most empty cells; 12 is the most with one solution")
     format: Literal["bare", "tagged"] = Field(
         "bare",
         description="bare: the puzzle and `=`, answered by the grid alone; tagged: an instruction in words, answered "
