@@ -182,6 +182,7 @@ ELSEWHERE = {
     "prompts.near_duplicates": "tests/gdsd/prompts/test_problems.py",  # no two Sudoku are alike without being the same
     "prompts.similarity": "tests/gdsd/prompts/test_problems.py",
     "publish.licence": "tests/gdsd/report/test_model_card.py",
+    "publish.pipeline": "tests/gdsd/publish/test_hub.py",
     "publish.trackers": "tests/gdsd/publish/test_trackers.py",
     "publish.hub": "tests/gdsd/publish/test_hub.py",
     "prompts.domain.format": "tests/gdsd/domains/test_sudoku.py",  # the tiny family does not know the words of `tagged`

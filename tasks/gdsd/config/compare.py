@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig, give_gpus
 from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, Objective, SpgConfig, Wd1Config
-from tasks.gdsd.config.policy import PolicyConfig, check_readable
+from tasks.gdsd.config.policy import PolicyConfig, TinyModelConfig, WarmStartConfig, check_readable
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import (
     DistillConfig,
@@ -18,11 +18,13 @@ from tasks.gdsd.config.train import (
     check_objective,
     check_supply,
 )
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.strict import Config, Count, distinct
 
 
 def _contestants() -> dict[str, DistillConfig]:
-    """The objectives of the default comparison, under the same masks and the same optimizer."""
+    """The objectives of the default comparison, under the same masks and the same optimizer, as their authors train."""
     objectives: dict[str, Objective] = {
         "gdsd": GdsdConfig(mask_source="random", reference_weight=0),
         "gdsd_tlc": GdsdConfig(mask_source="random", readout="centred", reference_weight=0),
@@ -31,7 +33,10 @@ def _contestants() -> dict[str, DistillConfig]:
         "wd1": Wd1Config(share_masks=True),
         "diffu_grpo": DiffuGrpoConfig(share_masks=True),
     }
-    return {name: DistillConfig(objective=objective, max_skipped=1000) for name, objective in objectives.items()}
+    return {
+        name: DistillConfig(objective=objective, learning_rate=1e-3, ema_decay=0, max_skipped=1000)
+        for name, objective in objectives.items()
+    }
 
 
 class TuningConfig(Config):
@@ -61,8 +66,11 @@ class CompareConfig(Config):
     tuning: TuningConfig | None = Field(TuningConfig(), description="null: each contestant has its own learning rate")
     rounds: Count = Field(32, description="rounds of every run")
     evaluate_every: Count = Field(8, description="rounds between the points of a curve; the last round is always one")
-    prompts: PromptConfig = PromptConfig()
-    policy: PolicyConfig = PolicyConfig()
+    # The puzzles and the model that the published comparison was measured on (docs/results.md).
+    prompts: PromptConfig = PromptConfig(domain=DomainChoice(SudokuConfig(min_empty=3, max_empty=5)))
+    policy: PolicyConfig = PolicyConfig(
+        tiny=TinyModelConfig(intermediate_size=128), warm_start=WarmStartConfig(steps=60)
+    )
     rollout: RolloutConfig = RolloutConfig(prompts_per_round=64)
     reward: RewardConfig = RewardConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

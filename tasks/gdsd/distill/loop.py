@@ -38,9 +38,8 @@ def distill(
 ) -> tuple[PolicyState, EpochStats]:
     """Trains a policy on a round's rewarded completions and returns its new state, which takes the place of the old.
 
-    Views are drawn once per epoch and shared by all inner steps. So, unless the policy is an average, the first step's
-    readouts, detached, are the old policy's, and no second forward is needed. Groups without spread carry no signal and
-    are left out. `base` is read where the objective needs a reference and the policy has no adapter to switch off.
+    Views are drawn once per epoch and shared by all inner steps. Groups without spread carry no signal and are left
+    out. `base` is read where the objective needs a reference and the policy has no adapter to switch off.
 
     Several processes may share the epoch, see `launcher`: all call this with the same arguments, each computes the
     gradients of some groups, and all get the same new policy; of moments that are spread, the first gets the whole.

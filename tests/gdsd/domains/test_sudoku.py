@@ -399,8 +399,8 @@ def test_the_form_of_the_published_test_set_is_read(tmp_path: Path) -> None:
 
 def test_what_asks_for_nothing_is_refused() -> None:
     """If it fails, a run stops in the random number generator, or trains on a reward that is always 0."""
-    with pytest.raises(ConfigError, match=r" domain: min_empty 6 exceeds max_empty 5"):
-        PromptConfig.model_validate_json('{"domain": {"name": "sudoku", "min_empty": 6}}')
+    with pytest.raises(ConfigError, match=r" domain: min_empty 9 exceeds max_empty 8"):
+        PromptConfig.model_validate_json('{"domain": {"name": "sudoku", "min_empty": 9}}')
     with pytest.raises(ValueError, match="weights are all 0"):
         DomainChoice(SudokuConfig(weights={"cells": 0.0}))
     assert DomainChoice(SudokuConfig(weights={"format": 0.5})).weights == {"cells": 0.0, "clues": 0.0, "format": 0.5}

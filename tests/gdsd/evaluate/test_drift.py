@@ -77,7 +77,10 @@ def test_both_engines_complete_the_same_problems_by_the_same_draws(
 def test_the_sample_is_the_run_s(denoiser: Denoiser, other_denoiser: Denoiser, puzzles: pa.Table) -> None:
     """If it fails, drift differs between rounds because the problems do, or all runs measure the same ones."""
     rows = sampled(denoiser, puzzles)
-    assert sampled(denoiser, puzzles, batch_size=1) == rows
+    again = sampled(denoiser, puzzles, batch_size=1)
+    for row in (*rows, *again):
+        row.pop("uncertainty")  # which is rounded otherwise in another batch
+    assert again == rows
     later = sampled(other_denoiser, puzzles)
     assert [row["prompt_id"] for row in later] == [row["prompt_id"] for row in rows]
     assert [row["completion_ids"] for row in later] != [row["completion_ids"] for row in rows]

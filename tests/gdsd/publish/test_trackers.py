@@ -85,7 +85,7 @@ def test_a_run_is_told_in_the_names_of_the_documentation(run: TrackedRun) -> Non
         assert found == {name: value for name, value in row.items() if value is not None}
     assert [row.unix_seconds for row in run.rows] == [1006.0, 1016.0]
     assert run.results["test/base_solved"] == 0.3 and run.results["test/gain_low"] == 0.1
-    assert run.config["distill.learning_rate"] == 1e-3 and run.config["distill.objective.name"] == "gdsd"
+    assert run.config["distill.learning_rate"] == 2e-3 and run.config["distill.objective.name"] == "gdsd"
 
 
 def test_the_id_is_that_of_the_run(run: TrackedRun) -> None:

@@ -113,7 +113,7 @@ def test_numbers_stand_with_their_intervals_protocol_and_limits() -> None:
         f"an earlier policy of the pipeline, SHA-256 `{'d' * 64}`",
         f"SHA-256 `{ORIGIN.policy_sha256}`",
         f"SHA-256 `{ORIGIN.sources_sha256}`",
-        "2 rounds of 192 problems with 4 completions each",
+        "2 rounds of 112 problems with 4 completions each",
     ):
         assert words in page, words
     rival = text(configured(distill={"objective": {"name": "espo"}}))
