@@ -73,7 +73,7 @@ def measure(home: Path, **changed: object) -> Measured:
 
 @pytest.mark.slow
 def test_what_keeps_learning_stable(tmp_path: Path) -> None:
-    """What docs/learning.md says: from one base the earlier recipe gains little and swings, and the default does not."""
+    """What docs/learning.md says: the earlier recipe gains little and swings, and the default does not."""
     with ThreadPoolExecutor(2) as pool:
         done = pool.map(lambda name: measure(tmp_path / name.replace(" ", "-"), **RECIPES[name]), RECIPES)
         runs = dict(zip(RECIPES, done, strict=True))
