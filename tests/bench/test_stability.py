@@ -1,4 +1,4 @@
-"""Does learning stay where it got to? The default experiment as it is and by the recipe of version 0.1, from one of its bases.
+"""Does learning stay where it got to? The default experiment, and the recipe of version 0.1, from one of its bases.
 
 python -m pytest -m slow -s tests/bench/test_stability.py
 
