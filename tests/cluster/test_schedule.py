@@ -30,14 +30,21 @@ SOLUTION = "1234341221434321"
 NIGHTLY = {
     "name": "nightly",
     "rounds": 1,
-    "prompts": {"train_size": 64, "validation_size": 4, "test_size": 32, "similarity": 1.0},
+    "prompts": {
+        "domain": {"name": "sudoku", "min_empty": 3, "max_empty": 5},
+        "train_size": 64,
+        "validation_size": 4,
+        "test_size": 32,
+        "similarity": 1.0,
+    },
     "policy": {
         "tiny": {"hidden_size": 64, "intermediate_size": 64, "layers": 1, "heads": 4},
         "warm_start": {"steps": 25, "batch_size": 32, "learning_rate": 0.01},
     },
     "rollout": {"prompts_per_round": 32, "group_size": 8, "sampler": {"steps_per_block": 4}},
     "distill": {
-        "objective": {"guidance": 1.0, "trust_region": None, "reference_weight": 0},
+        "objective": {"mask_source": "trajectory", "guidance": 1.0, "trust_region": None, "reference_weight": 0},
+        "ema_decay": 0.0,
         "inner_steps": 100,
         "learning_rate": 0.002,
         "warmup_steps": 0,
