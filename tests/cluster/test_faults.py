@@ -38,7 +38,7 @@ SHORT = TRAIN | {
     "rollout": TRAIN["rollout"] | {"shards": 2},
     "distill": TRAIN["distill"] | {"inner_steps": 80},
 }
-EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"]}, "evaluation": SMALL["evaluation"]}
+EVALUATE = {"prompts": {"seed": 1, "test_size": SMALL["prompts"]["test_size"]}, "evaluation": SMALL["evaluation"]}
 
 Write = Callable[[str, dict[str, Any]], Path]
 
