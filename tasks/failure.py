@@ -19,6 +19,7 @@ from flytekit.types.error import FlyteError
 from pydantic import BaseModel, ConfigDict
 
 from tasks.flyte.console import speak
+from tasks.flyte.kickoff import as_option
 from tasks.flyte.local import in_pod, keep, new_folder
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.types import Checkpoint
@@ -83,7 +84,7 @@ def record_retrain_failure(
     config: TrainConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
 ) -> None:
     """Keeps what failed in `retrain`."""
-    given = {"registry": registry, "kickoff_time": kickoff_time.isoformat()}
+    given = {"registry": registry, "kickoff_time": as_option(kickoff_time)}
     _record(err, "workflows/retrain.py retrain", config, config.name, given)
 
 
@@ -92,7 +93,7 @@ def record_evaluate_champion_failure(
     config: EvaluateConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
 ) -> None:
     """Keeps what failed in `evaluate_champion`."""
-    given = {"registry": registry, "kickoff_time": kickoff_time.isoformat()}
+    given = {"registry": registry, "kickoff_time": as_option(kickoff_time)}
     _record(err, "workflows/retrain.py evaluate_champion", config, None, given)
 
 

@@ -12,13 +12,10 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
-
-from flytekit import current_context
 
 from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
@@ -105,26 +102,16 @@ def _is_whole(address: str) -> bool:
 
 
 @cpu_task(hours=0.5, cached=False, environment=ADDRESSES)
-def end_night(registry: str, result: RetrainResult, kickoff_time: datetime) -> None:
+def end_night(result: RetrainResult) -> None:
     """Keeps how a night ended, and mails it; a mail that does not go out is logged, since the night is done."""
-    decision = result.run.record.decision
-    night = Night(
-        due=kickoff_time.replace(tzinfo=kickoff_time.tzinfo or UTC),
-        ended=datetime.now(UTC),
-        who=f"execution {current_context().execution_id.name}",
-        promoted=result.promoted,
-        champion=result.champion,
-        gain=decision.solved_difference,
-        reason=decision.reason,
-    )
-    open_registry(registry).nights.keep(night)
-    logger.info("night: %s", night.outcome())
+    open_registry(result.registry).nights.keep(result.night)
+    logger.info("night: %s", result.night.outcome())
     if in_pod():
-        _mail(night, result)
+        _mail(result.night, result)
 
 
 def _mail(night: Night, result: RetrainResult) -> None:
-    subject = f"{result.run.record.config.name}, night of {night.due:%Y-%m-%d %H:%M}: {night.outcome()}"
+    subject = f"{night.experiment}, night of {night.due:%Y-%m-%d %H:%M}: {night.outcome()}"
     text = f"{night.outcome()}\n\nWhy: {night.reason}.\n\n{result}\nby        {night.who}\n"
     try:
         post = read_post(os.environ)

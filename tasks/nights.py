@@ -53,7 +53,7 @@ def last(registry: str, hours: float, now: datetime) -> str:
     """Says how the last night ended.
 
     Raises:
-        RegistryError: none has ended for so many hours, or the registry cannot be read.
+        RegistryError: none has ended for so many hours, or the registry cannot be read, or its log is damaged.
     """
     opened = open_registry(registry)
     nights = opened.nights.all() if opened.exists() else []
@@ -67,6 +67,8 @@ def last(registry: str, hours: float, now: datetime) -> str:
             f"{since}: the last one ended at {when} ({night.outcome()}); see the executions of {NIGHTLY_PLAN} in "
             "Flyte's console, and whether a version is active"
         )
+    if damage := opened.log.damage():
+        raise RegistryError("\n".join(damage))
     return f"the night that ended at {when}: {night.outcome()} ({night.who})"
 
 

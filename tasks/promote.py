@@ -1,4 +1,8 @@
-"""Stage `promote`: runs start from the registry's champion, and one that the gate lets by takes its place."""
+"""Stage `promote`: runs start from the registry's champion, and one that the gate lets by takes its place.
+
+A night is known by its experiment and the time that it was due. Where it has an entry in the registry, a run of it that
+was killed or is repeated ends with this entry, and nothing is trained again.
+"""
 
 import logging
 import os
@@ -10,6 +14,7 @@ from flytekit import current_context
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
+from tasks.flyte.kickoff import due
 from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
@@ -17,7 +22,7 @@ from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.records import Delivery
-from tasks.gdsd.registry.kept import SHORT
+from tasks.gdsd.registry.kept import SHORT, Change, Night, Origin
 from tasks.gdsd.registry.registry import Registry
 from tasks.gdsd.registry.store import require_shared
 from tasks.report import EvalResult, RunResult
@@ -26,10 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 class Champion(BaseModel):
-    """The champion of a registry when somebody looked; nothing where there is none yet."""
+    """The champion of a registry when a night began; nothing where there was none yet."""
 
     entry: str | None
     policy: str | None  # path or URL of its checkpoint
+    made: str | None = None  # the entry that the same night has made before, if it has
 
 
 class Found(NamedTuple):
@@ -38,18 +44,39 @@ class Found(NamedTuple):
 
 
 class RetrainResult(BaseModel):
-    """What a run came to, and what it changed in the registry; printed at its end."""
+    """What a night came to, and what it changed in the registry; printed at its end."""
 
-    run: RunResult
+    run: RunResult | None  # None where the night had its entry before, so that nothing was trained
     registry: str
-    promoted: bool
-    champion: str | None
+    entry: str | None  # of its policy; None where the gate said no
+    folder: str  # path or URL of the run's folder
+    night: Night
 
     def __str__(self) -> str:
-        now = "none yet" if self.champion is None else self.champion
-        change = "is this policy" if self.promoted else "is left as it was"
-        lines = [self.run.summary(), f"champion  {now}, {change}", f"registry  {self.registry}", *self.run.delivered()]
-        return "\n".join(lines)
+        lines = [self._found() if self.run is None else self.run.summary()]
+        lines += [f"champion  {self._champion()}", f"registry  {self.registry}"]
+        return "\n".join([*lines, *(self.run.delivered() if self.run is not None else [])])
+
+    def _found(self) -> str:
+        """Says what the night came to before."""
+        return "\n".join(
+            [
+                "",
+                f"night     of {self.night.due:%Y-%m-%d %H:%M:%S} UTC has made entry {self.entry} already; nothing was "
+                "trained or published again",
+                f"gain      {self.night.gain.points()} points solved",
+                f"decision  promoted: {self.night.reason}",
+                f"run       {self.folder}",
+            ]
+        )
+
+    def _champion(self) -> str:
+        if self.night.champion is None:
+            return "none yet, is left as it was"
+        if self.entry is None:
+            return f"{self.night.champion}, is left as it was"
+        is_still = self.night.champion == self.entry
+        return f"{self.night.champion}, {'is this policy' if is_still else f'has replaced this policy, {self.entry}'}"
 
 
 class ChampionReport(BaseModel):
@@ -78,15 +105,21 @@ def open_registry(url: str) -> Registry:
 
 
 @cpu_task(hours=2, cached=False)
-def find_champion(registry: str) -> Champion:
-    """Looks up the champion and reads it through once.
+def find_champion(registry: str, experiment: str, kickoff_time: datetime) -> Champion:
+    """Looks up the champion and reads it through once, and whether this night has an entry already.
 
     Raises:
         RegistryError: the registry cannot be written to, as the end of a run has to, or the champion is damaged.
     """
-    opened = open_registry(registry)
+    opened, moment = open_registry(registry), due(kickoff_time)
     opened.require_writable()
+    opened.log.copy()
+    for damage in opened.log.damage():
+        logger.warning("registry: %s", damage)
     entry = opened.champion()
+    if (made := opened.of_night(experiment, moment)) is not None:
+        logger.info("night: %s of %s has made entry %s of %s already", experiment, moment, made[:SHORT], opened.url)
+        return Champion(entry=entry, policy=None, made=made)
     if entry is None:
         logger.info("champion: none yet in %s; the configuration's policy is the base", opened.url)
         return Champion(entry=None, policy=None)
@@ -120,7 +153,7 @@ def draw_seeds(config: TrainConfig, kickoff_time: datetime) -> TrainConfig:
     """Returns the configuration with seeds of its own for this time; the test problems stay as they are."""
     from tasks.gdsd import seeds
 
-    moment = _utc(kickoff_time).isoformat(timespec="seconds")
+    moment = due(kickoff_time).isoformat()
     prompts, run = (seeds.key(config.seed, purpose, moment) % 2**31 for purpose in ("retrain prompts", "retrain run"))
     logger.info("retraining of %s: seed %d, training problems from seed %d", moment, run, prompts)
     fresh = config.prompts.model_copy(update={"train_seed": prompts})
@@ -137,33 +170,43 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
     """
     from tasks.gdsd.denoiser import checkpoint_record
 
-    opened, record = open_registry(registry), run.record
-    if not record.decision.promoted:
-        logger.info("champion: left as it is, since the gate says no")
-        return RetrainResult(run=run, registry=opened.url, promoted=False, champion=opened.champion())
-    folder = Path(os.fspath(run.folder)) / "policy"
-    entry = opened.add(
-        folder,
-        parent=champion.entry,
-        made=_utc(kickoff_time),
-        versions=checkpoint_record.read_record(folder).made_with,
-        evidence={
-            "decision": record.decision,
-            "base": record.base,
-            "trained": record.trained,
-            "config": record.config,
-        },
+    opened, record, moment = open_registry(registry), run.record, due(kickoff_time)
+    decision = record.decision
+    origin = Origin(
+        experiment=record.config.name,
+        gain=decision.solved_difference,
+        reason=decision.reason,
+        folder=str(run.folder.remote_source or run.folder.path),
     )
-    who = f"execution {current_context().execution_id.name}"
-    opened.promote(entry, against=champion.entry, who=who, why=record.decision.reason)
-    logger.info("champion: now %s", entry[:SHORT])
-    return RetrainResult(run=run, registry=opened.url, promoted=True, champion=entry)
+    if not decision.promoted:
+        logger.info("champion: left as it is, since the gate says no")
+        return _result(opened, run, origin, moment, None)
+    if (entry := opened.of_night(origin.experiment, moment)) is None:
+        folder = Path(os.fspath(run.folder)) / "policy"
+        evidence = {"decision": decision, "base": record.base, "trained": record.trained, "config": record.config}
+        versions = checkpoint_record.read_record(folder).made_with
+        entry = opened.add(
+            folder, parent=champion.entry, made=moment, origin=origin, versions=versions, evidence=evidence
+        )
+    return _promoted(opened, entry, run)
+
+
+@cpu_task(hours=2, cached=False)
+def promote_again(registry: str, entry: str) -> RetrainResult:
+    """Ends a night with the entry that it has made before, and makes this the champion if it never was.
+
+    Raises:
+        StaleError: it was compared with a champion that is not the champion any more.
+        RegistryError: it is not whole, or the registry cannot be written to.
+    """
+    return _promoted(open_registry(registry), entry, None)
 
 
 @cpu_task(hours=0.5, cached=False)
 def conclude_retrain(result: RetrainResult, deliveries: list[Delivery]) -> RetrainResult:
     """Returns the result with what became of its deliveries."""
-    return result.model_copy(update={"run": result.run.model_copy(update={"deliveries": deliveries})})
+    run = None if result.run is None else result.run.model_copy(update={"deliveries": deliveries})
+    return result.model_copy(update={"run": run})
 
 
 @cpu_task(hours=0.5, cached=False)
@@ -174,11 +217,37 @@ def keep_evaluation(registry: str, entry: str, result: EvalResult, kickoff_time:
         f"{report.protocol.sampler.length}"
         for report in result.reports
     ]
-    address = open_registry(registry).keep_evaluation(entry, _utc(kickoff_time), summary, result.reports)
+    address = open_registry(registry).evaluations.keep(entry, due(kickoff_time), summary, result.reports)
     logger.info("evaluation of %s kept in %s", entry[:SHORT], address)
     return ChampionReport(result=result, champion=entry, kept=address)
 
 
-def _utc(moment: datetime) -> datetime:
-    """The moment in UTC, which one without a time zone is taken to be in, as Flyte does."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def _promoted(opened: Registry, entry: str, run: RunResult | None) -> RetrainResult:
+    """Makes an entry the champion that a night has made; as which it was recorded first is what the night came to."""
+    kept = opened.entry(entry)
+    if kept.origin is None:
+        raise RegistryError(f"{entry[:SHORT]} of {opened.url} does not say which night has made it")
+    change = opened.promote(entry, against=kept.parent, who=_who(), why=kept.origin.reason)
+    logger.info("champion: %s since %s", entry[:SHORT], change.when)
+    return _result(opened, run, kept.origin, kept.made, change)
+
+
+def _result(
+    opened: Registry, run: RunResult | None, origin: Origin, moment: datetime, change: Change | None
+) -> RetrainResult:
+    night = Night(
+        experiment=origin.experiment,
+        due=moment,
+        ended=datetime.now(UTC) if change is None else change.when,
+        who=_who() if change is None else change.who,
+        promoted=change is not None,
+        champion=opened.champion(),
+        gain=origin.gain,
+        reason=origin.reason,
+    )
+    entry = None if change is None else change.entry
+    return RetrainResult(run=run, registry=opened.url, entry=entry, night=night, folder=origin.folder)
+
+
+def _who() -> str:
+    return f"execution {current_context().execution_id.name}"

@@ -1,8 +1,9 @@
-"""The registry of promoted policies on the command line: its champion and history, roll back, fetch.
+"""The registry of promoted policies on the command line: its champion and history, roll back, fetch, mend.
 
 python -m tasks.registry s3://bucket/registry
 python -m tasks.registry s3://bucket/registry rollback 3f2a9c --reason "answers got slow"
 python -m tasks.registry s3://bucket/registry fetch policy
+python -m tasks.registry s3://bucket/registry mend
 """
 
 import argparse
@@ -20,21 +21,23 @@ from tasks.promote import open_registry
 
 def describe(registry: Registry) -> str:
     """Returns the text: the champion, every change, what champions reached later, and entries that never were one."""
-    history, entries = registry.history(), registry.entries()
+    places, entries = registry.log.places(), registry.entries()
+    history = [place.change for place in places if place.change is not None]
     lines = [f"registry  {registry.url}"]
-    if history:
-        head = history[-1]
+    if not places:
+        lines.append("champion  none yet; the first policy that the gate promotes will be")
+    elif (head := places[-1].change) is None:
+        lines.append("champion  not known, since the last record of the log is lost")
+    else:
         lines += [
             f"champion  {head.entry}",
             f"since     {_minute(head.when)}",
             f"policy    {registry.policy(head.entry)}",
         ]
-    else:
-        lines.append("champion  none yet; the first policy that the gate promotes will be")
     lines += ["", *(_line(change) for change in history)]
     lines += [
         f"{_minute(one.when)}  evaluated    {one.entry[:SHORT]}  {line}"
-        for one in registry.evaluations()
+        for one in registry.evaluations.all()
         for line in one.summary
     ]
     lines += [f"{_minute(one.ended)}  night        {one.outcome()}" for one in registry.nights.all()]
@@ -69,22 +72,30 @@ def main(arguments: Sequence[str]) -> int:
     fetch = commands.add_parser("fetch", help="copy a policy into a new folder, compared with its digests")
     fetch.add_argument("entry", nargs="?", help="its id, or how that begins; default: the champion")
     fetch.add_argument("folder", type=Path, help="a folder that does not exist yet")
+    commands.add_parser("mend", help="write records of the log that were lost or damaged again, from their copies")
     given = parser.parse_args(arguments)
     try:
-        print(_run(given))
+        registry = _open(given.registry)
+        print(_run(registry, given))
+        if given.command in (None, "mend") and (damage := registry.log.damage()):
+            raise RegistryError("\n".join(damage))
     except RegistryError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _run(given: argparse.Namespace) -> str:
-    registry = open_registry(given.registry)
+def _open(url: str) -> Registry:
+    registry = open_registry(url)
     if not registry.exists():
         raise RegistryError(
             f"there is no registry at {registry.url}; correct the address. The first run of retrain that is given one "
             "makes it"
         )
+    return registry
+
+
+def _run(registry: Registry, given: argparse.Namespace) -> str:
     if given.command == "rollback":
         change = registry.roll_back(registry.find(given.entry), who=getpass.getuser(), why=given.reason)
         return _line(change)
@@ -93,6 +104,8 @@ def _run(given: argparse.Namespace) -> str:
         if entry is None:
             raise RegistryError(f"{registry.url} has no champion yet")
         return f"{registry.fetch(entry, given.folder)} is {entry}"
+    if given.command == "mend":
+        return "\n".join(f"{address} is whole again" for address in registry.log.mend()) or "nothing could be mended"
     return describe(registry)
 
 

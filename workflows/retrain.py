@@ -8,8 +8,9 @@
 |--------------------|----------------------------------------------------------------|--------|
 | `find_champion`, `require_champion` | looks up the champion when the run starts     | no     |
 | `draw_seeds`       | seeds that follow from the time of the run                     | no     |
-| `prepare_fresh`    | fresh problems, and of the champion the base (`take_policy`)   | inside |
+| `train_champion`   | fresh problems, the champion as base (`take_policy`), training | inside |
 | `promote`          | a new entry, and a new champion, if the gate says yes          | no     |
+| `promote_again`    | the same for an entry that the night has made before           | no     |
 | `end_night`        | keeps how the run ended, promoted or not, and mails it         | no     |
 | `keep_evaluation`  | the reports of a champion, beside its entry                    | no     |
 
@@ -41,12 +42,9 @@ from tasks.flyte.hardware import on
 from tasks.flyte.inputs import in_words
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
-from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig
-from tasks.gdsd.config.hardware import TrainHardwareConfig
-from tasks.gdsd.config.policy import PolicyConfig
-from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import RolloutConfig, TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.mail import end_night
 from tasks.policy import prepare_policy, take_policy
@@ -59,12 +57,13 @@ from tasks.promote import (
     find_champion,
     keep_evaluation,
     promote,
+    promote_again,
     require_champion,
 )
 from tasks.publish import require_publishing
 from tasks.report import report_evaluations
 from tasks.schedule import Plan
-from workflows.gdsd import Beginning, ask, begin, evaluate_lengths, learn
+from workflows.gdsd import ask, begin, evaluate_lengths, learn
 from workflows.publish import LAUNCHING, deliver
 
 ship(reach(__name__))
@@ -77,32 +76,31 @@ FAILED = [
 ONE_AT_A_TIME = ConcurrencyPolicy(max_concurrency=1, behavior=ConcurrencyLimitBehavior.SKIP)
 
 
-@unroll()
-def prepare_fresh(
-    champion: Champion,
-    prompts: PromptConfig,
-    policy: PolicyConfig,
-    hardware: TrainHardwareConfig,
-    rollout: RolloutConfig,
-    evaluation: EvaluationConfig,
-    judge: GateConfig,
-    publish: PublishConfig,
-) -> Beginning:
-    """Makes problems, and of the champion the base; where there is none, of the configuration's policy."""
-    require_publishing(publish)
-    asked = ask(prompts, hardware, rollout, evaluation, judge)
+@unroll(environment=LAUNCHING)
+def train_champion(champion: Champion, config: TrainConfig, registry: str, kickoff_time: datetime) -> RetrainResult:
+    """Trains the champion on fresh problems, where there is none the configuration's policy; and promotes the result.
+
+    A night that has its entry already ends with this entry. A static workflow could not leave the training out.
+    """
+    if champion.made is not None:
+        return promote_again(registry=registry, entry=champion.made)
+    require_publishing(config.publish)
+    asked = ask(config.prompts, config.hardware, config.rollout, config.evaluation, config.judge)
     train, validation, test, stats = asked.tables
     problems = {"train": train, "validation": validation, "test": test, "guards": asked.guards, "rooms": asked.rooms}
     if champion.policy is None:
-        base = prepare_policy(config=policy, **problems)
+        base = prepare_policy(config=config.policy, **problems)
     else:
         base = take_policy(policy=FlyteDirectory(champion.policy), **problems)
-    return begin(stats, on(hardware.policy, base))
+    run = learn(config, begin(stats, on(config.hardware.policy, base)))
+    return promote(registry=registry, champion=champion, run=run, kickoff_time=kickoff_time)
 
 
 @unroll(environment=LAUNCHING)
 def publish_retrained(result: RetrainResult, publish: PublishConfig) -> RetrainResult:
     """Publishes a run of `retrain` as its end, and adds to its result what became of that."""
+    if result.run is None:
+        return result
     deliveries = deliver(result.run.folder, publish)
     return conclude_retrain(result=result, deliveries=deliveries) if deliveries else result
 
@@ -115,22 +113,13 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
         config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; its policy is
             the base where there is no champion
         registry: path or URL of the registry of promoted policies; the first promotion makes it
-        kickoff_time: when the run was due; its seeds follow from it
+        kickoff_time: when the run was due; its seeds follow from it, and a night whose policy is in the registry
+            already ends with that
     """
-    champion = find_champion(registry=registry)
+    champion = find_champion(registry=registry, experiment=config.name, kickoff_time=kickoff_time)
     fresh = draw_seeds(config=config, kickoff_time=kickoff_time)
-    begun = prepare_fresh(
-        champion=champion,
-        prompts=fresh.prompts,
-        policy=fresh.policy,
-        hardware=fresh.hardware,
-        rollout=fresh.rollout,
-        evaluation=fresh.evaluation,
-        judge=fresh.judge,
-        publish=fresh.publish,
-    )
-    result = promote(registry=registry, champion=champion, run=learn(fresh, begun), kickoff_time=kickoff_time)
-    end_night(registry=registry, result=result, kickoff_time=kickoff_time)
+    result = train_champion(champion=champion, config=fresh, registry=registry, kickoff_time=kickoff_time)
+    end_night(result=result)
     # After the promotion, so that a policy that was overtaken meanwhile is not pushed.
     return publish_retrained(result=result, publish=fresh.publish)
 

@@ -1,16 +1,17 @@
-"""What the registry keeps as JSON: entries, changes of the champion, and later evaluations."""
+"""What the registry keeps as JSON: entries, changes of the champion, later evaluations, and how nights ended."""
 
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import JsonValue, ValidationError, field_validator
+from pydantic import JsonValue, StringConstraints, ValidationError, field_validator
 
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.records import Estimate, Record
 from tasks.gdsd.registry.store import Store
 
 SHORT = 12  # characters of an id where people read it
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Kept = TypeVar("Kept", bound=Record)
 
 
@@ -21,13 +22,23 @@ class FileRecord(Record):
     bytes: int
 
 
+class Origin(Record):
+    """The run of `retrain` that an entry comes from. The entry's time and this experiment say which night it was."""
+
+    experiment: str  # name of its configuration
+    gain: Estimate  # of the share of solved test problems
+    reason: str  # of the gate
+    folder: str  # path or URL of the run's folder, which may be gone since
+
+
 class Entry(Record):
     """A policy in the registry, and what speaks for it."""
 
     format: Literal[1] = 1
     files: dict[str, FileRecord]  # by their names in the policy's folder
     parent: str | None  # id of the champion that it was trained from and compared with; None for the first one
-    made: datetime  # when its run was started
+    made: datetime  # when its run was due
+    origin: Origin | None = None  # None in an entry of an earlier version
     versions: dict[str, str]  # of the libraries that its weights depend on
     evidence: dict[str, JsonValue]  # as it was then: decision, base and trained reports, config
 
@@ -46,8 +57,9 @@ class Change(Record):
 
     format: Literal[1] = 1
     sequence: int
+    follows: str | None = None  # SHA-256 of the record before; None in the first one, and in those of earlier versions
     action: Literal["promoted", "rolled back"]
-    entry: str
+    entry: Id
     previous: str | None  # the champion before; None for the first one
     who: str
     why: str
@@ -69,6 +81,7 @@ class Night(Record):
     """How a run of `retrain` ended, whether or not it changed the champion."""
 
     format: Literal[1] = 1
+    experiment: str | None = None  # None in a night of an earlier version
     due: datetime
     ended: datetime
     who: str
@@ -93,15 +106,26 @@ def from_json(kind: type[Kept], data: bytes, address: str) -> Kept:
     """Reads what was kept at an address.
 
     Raises:
-        RegistryError: another version has written it.
+        RegistryError: it is not whole, or another version has written it; whoever reads it knows what can be done.
     """
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise RegistryError(f"{address} cannot be read by this version: {error}") from error
+        found = error.errors()[0]
+        if found["type"] == "json_invalid":
+            raise RegistryError(f"{address} is damaged: its {len(data)} bytes are no whole JSON") from None
+        place = ".".join(map(str, found["loc"]))
+        raise RegistryError(
+            f"{address} was written by another version of this project, or changed by hand ({place}: {found['msg']})"
+        ) from None
 
 
 def read(store: Store, kind: type[Kept], name: str) -> Kept | None:
-    """Returns what is kept under a name, None where nothing is."""
+    """Returns what is kept under a name and nothing else depends on, None where nothing is."""
     data = store.read(name)
-    return None if data is None else from_json(kind, data, store.address(name))
+    try:
+        return None if data is None else from_json(kind, data, store.address(name))
+    except RegistryError as error:
+        raise RegistryError(
+            f"{error}; bring the file back from a backup of the store, or remove it, since nothing else depends on it"
+        ) from None

@@ -4,6 +4,7 @@
     entries/<id>/policy/     a checkpoint as it was promoted, which `evaluate` takes too
     entries/<id>/entry.json  its files with their digests, and what speaks for it; written last
     log/<8 digits>.json      one change of the champion each: who, when, why, and from which to which
+    entries/<id>/log/        copies of the log's records that made this entry the champion
     evaluations/<id>/        what a champion reached later
     nights/<time>.json       how each night ended, also where it changed nothing
 
@@ -11,36 +12,40 @@ What it guarantees, whoever writes at the same time and whenever a writer is kil
 
 1. An id is the SHA-256 of entry.json, which has the SHA-256 of every file: an id names a policy and its evidence, and
    neither can change under it. What is read is compared with them.
-2. An entry without entry.json is not there. Writing it again completes it.
+2. An entry without entry.json is not there. Writing it again completes it. A night whose entry is there is that entry.
 3. The champion is what the log's last record names. A record is created only where there is none, so that records are
-   never lost, overwritten or out of order: of two changes at once one comes first, and the other sees it.
+   never overwritten or out of order: of two changes at once one comes first, and the other sees it. A record that
+   somebody else has deleted or damaged is found, and read from its copy.
 4. A policy is promoted only in place of the champion that it was compared with. Where another one has come, the policy
-   is stale, and refused. A promotion that was recorded is not recorded twice.
+   is stale, and refused. A promotion that was recorded is not recorded again, whatever came after it.
 5. Nothing is deleted. `roll_back` makes any entry the champion again, by a further record.
 
 The evidence is kept as it was written. It is never read as today's records, which may have changed since.
 """
 
 import hashlib
+import logging
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from tasks.gdsd.errors import RegistryError, StaleError
-from tasks.gdsd.records import EvalReport
-from tasks.gdsd.registry.kept import SHORT, Change, Entry, FileRecord, LaterEvaluation, from_json, read, to_json
+from tasks.gdsd.registry.evaluations import Evaluations
+from tasks.gdsd.registry.kept import SHORT, Change, Entry, FileRecord, Origin, from_json, to_json
 from tasks.gdsd.registry.log import Log
 from tasks.gdsd.registry.nights import Nights
 from tasks.gdsd.registry.store import Store
 
+logger = logging.getLogger(__name__)
+
 MARKER, MARK = "registry.json", b'{"format": 1}\n'
-_ID = re.compile(r"^[0-9a-f]{64}$")
+_ENTRY = re.compile(r"^entries/([0-9a-f]{64})/entry\.json$")
 
 
 class Registry:
@@ -54,7 +59,7 @@ class Registry:
     def __init__(self, url: str, options: Mapping[str, object] | None = None):
         self._store = Store(url, options)
         self.url = self._store.url
-        self.log, self.nights = Log(self._store), Nights(self._store)
+        self.log, self.nights, self.evaluations = Log(self._store), Nights(self._store), Evaluations(self._store)
 
     def require_writable(self) -> None:
         """Makes sure that this registry can be written to as it promises; the first call makes one.
@@ -71,7 +76,7 @@ class Registry:
             RegistryError: that cannot be found out.
         """
         try:
-            return self._store.read(MARKER) is not None
+            return self._store.read(MARKER) is not None or bool(self._store.names("entries"))
         except Exception as error:  # each store's library raises what it likes
             raise RegistryError(
                 f"{self.url} cannot be read ({type(error).__name__}: {error}); check the address and your right to read"
@@ -85,60 +90,75 @@ class Registry:
         return None if head is None else head.entry
 
     def history(self) -> list[Change]:
-        """Returns every change of the champion, the oldest first."""
+        """Returns every change of the champion that is known, the oldest first."""
         return self.log.history()
 
     def promote(self, entry: str, *, against: str | None, who: str, why: str) -> Change:
         """Makes an entry the champion in place of the one that it was compared with.
 
+        An entry that was made the champion before, by a writer that was killed, is left where it is now.
+
         Raises:
-            StaleError: that one is not the champion any more, or the entry has been champion and was replaced since.
-            RegistryError: the entry is not whole.
+            StaleError: that one is not the champion any more.
+            RegistryError: the entry is not whole, or the champion is not known.
         """
         self.verify(entry)
         while True:
-            history = self.history()
-            head = history[-1] if history else None
-            if head is not None and head.entry == entry:
-                return head  # the writer was killed after recording it
-            if any(change.entry == entry for change in history):
-                raise StaleError(
-                    f"{entry[:SHORT]} was champion of {self.url} and was replaced since; rollback makes it the "
-                    "champion again"
-                )
+            places = self.log.places()
+            changes = [place.change for place in places if place.change is not None]
+            if (before := next((change for change in changes if change.entry == entry), None)) is not None:
+                self.log.copy()
+                return before
+            end = places[-1] if places else None
+            head = self.log.known(end)
             champion = None if head is None else head.entry
             if champion != against:
                 raise StaleError(
                     f"{entry[:SHORT]} was compared with {_name(against)}, but the champion of {self.url} is now "
-                    f"{_name(champion)}; it was not promoted. Start another run, which will be compared with that one"
+                    f"{_name(champion)}; it was not promoted. Start a run with another kickoff time, which will be "
+                    "compared with that one"
                 )
             self.require_writable()
-            if (made := self.log.append(head, "promoted", entry, who, why)) is not None:
+            if (made := self.log.append(end, "promoted", entry, who, why)) is not None:
                 return made
 
     def roll_back(self, entry: str, *, who: str, why: str) -> Change:
-        """Makes an entry the champion, whichever is now.
+        """Makes an entry the champion, whichever is now, also where the log that says so is lost.
 
         Raises:
             RegistryError: it is the champion already, or not whole.
         """
         self.verify(entry)
         while True:
-            head = self.log.head()
-            if head is None:
-                raise RegistryError(f"{self.url} has no champion, so there is nothing to roll back; promote one")
-            if head.entry == entry:
+            end = self.log.end()
+            if end is not None and end.change is not None and end.change.entry == entry:
                 raise RegistryError(f"{entry[:SHORT]} is the champion of {self.url} already")
             self.require_writable()
-            if (made := self.log.append(head, "rolled back", entry, who, why)) is not None:
+            if (made := self.log.append(end, "rolled back", entry, who, why)) is not None:
                 return made
 
     # Entries
 
     def entries(self) -> list[str]:
         """Returns the ids of all whole entries, also of those that never were champion."""
-        found = [name for name in self._store.names("entries") if _ID.match(name)]
-        return [name for name in found if self._store.read(f"entries/{name}/entry.json") is not None]
+        return [found[1] for name in self._store.files("entries") if (found := _ENTRY.match(name))]
+
+    def of_night(self, experiment: str, due: datetime) -> str | None:
+        """Returns the entry that a night of an experiment has made, None where there is none.
+
+        Two runs of one night at once may have made two. Then it is the one that became champion, if any did.
+        """
+        made = []
+        for identity in self.entries():
+            try:
+                entry = self.entry(identity)
+            except RegistryError as error:  # of another night, as good as surely, which must not end this one
+                logger.warning("an entry is passed over: %s", error)
+                continue
+            if entry.origin is not None and (entry.origin.experiment, entry.made) == (experiment, due):
+                made.append(identity)
+        champions = [change.entry for change in self.history() if change.entry in made] if made else []
+        return next(iter([*champions, *made]), None)
 
     def find(self, prefix: str) -> str:
         """Returns the id that begins so.
@@ -161,14 +181,18 @@ class Registry:
             RegistryError: there is none, or it is not what its id stands for.
         """
         name = f"entries/{entry}/entry.json"
-        data = self._store.read(name) if _ID.match(entry) else None
+        data = self._store.read(name) if _ENTRY.match(name) else None
         if data is None:
             raise RegistryError(f"{self.url} has no entry {entry!r}")
         if (found := hashlib.sha256(data).hexdigest()) != entry:
             raise RegistryError(
-                f"{self._store.address(name)} has the digest {found[:SHORT]}: it was changed or damaged"
+                f"{self._store.address(name)} has the digest {found[:SHORT]}: it was changed or damaged; "
+                f"{self._remedy(entry)}"
             )
-        return from_json(Entry, data, self._store.address(name))
+        try:
+            return from_json(Entry, data, self._store.address(name))
+        except RegistryError as error:
+            raise RegistryError(f"{error}; use the version that wrote it") from None
 
     def policy(self, entry: str) -> str:
         """Returns the path or URL of an entry's policy folder."""
@@ -180,6 +204,7 @@ class Registry:
         *,
         parent: str | None,
         made: datetime,
+        origin: Origin,
         versions: Mapping[str, str],
         evidence: Mapping[str, BaseModel],
     ) -> str:
@@ -190,7 +215,7 @@ class Registry:
         Args:
             folder: a checkpoint.
             parent: id of the champion that it was trained from and compared with.
-            made: when its run was started.
+            made: when its run was due.
         """
         self.require_writable()
         paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -203,6 +228,7 @@ class Registry:
             files=files,
             parent=parent,
             made=made,
+            origin=origin,
             versions=dict(versions),
             evidence={name: record.model_dump(mode="json") for name, record in evidence.items()},
         )
@@ -256,33 +282,20 @@ class Registry:
                 size += len(piece)
                 yield piece
         except FileNotFoundError:
-            raise RegistryError(f"{self._store.address(place)} is missing, although its entry names it") from None
+            raise RegistryError(
+                f"{self._store.address(place)} is missing, although its entry names it; {self._remedy(entry)}"
+            ) from None
         if digest.hexdigest() != file.sha256:
             raise RegistryError(
                 f"{self._store.address(place)} is not what it was: {size} bytes instead of {file.bytes}, digest "
-                f"{digest.hexdigest()[:SHORT]} instead of {file.sha256[:SHORT]}; roll back to another entry"
+                f"{digest.hexdigest()[:SHORT]} instead of {file.sha256[:SHORT]}; {self._remedy(entry)}"
             )
 
-    # What champions reached later
-
-    def keep_evaluation(self, entry: str, when: datetime, summary: list[str], reports: list[EvalReport]) -> str:
-        """Keeps an evaluation beside its entry, and returns its address; the same one again replaces itself."""
-        name = f"evaluations/{entry}/{when.astimezone(UTC):%Y%m%dT%H%M%SZ}.json"
-        kept = LaterEvaluation(
-            entry=entry, when=when, summary=summary, reports=[report.model_dump(mode="json") for report in reports]
-        )
-        self._store.write(name, to_json(kept))
-        return self._store.address(name)
-
-    def evaluations(self) -> list[LaterEvaluation]:
-        """Returns what champions reached later, the oldest first."""
-        names = [
-            f"evaluations/{entry}/{name}"
-            for entry in self._store.names("evaluations")
-            for name in self._store.names(f"evaluations/{entry}")
-        ]
-        found = [read(self._store, LaterEvaluation, name) for name in names]
-        return sorted((one for one in found if one is not None), key=lambda one: one.when)
+    def _remedy(self, damaged: str) -> str:
+        """Says what can be done about an entry that is not whole."""
+        others = ", ".join(entry[:SHORT] for entry in self.entries() if entry != damaged)
+        other = f"roll back to another entry, of {others}" if others else "begin a registry at another address"
+        return f"bring the file back from a backup of the store, or {other}"
 
 
 def _name(entry: str | None) -> str:

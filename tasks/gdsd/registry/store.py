@@ -86,6 +86,15 @@ class Store:
             return []
         return sorted({path.rstrip("/").rsplit("/", 1)[-1] for path in found})
 
+    def files(self, folder: str) -> list[str]:
+        """Returns the names of all files in a folder and in those inside it, in order; of no folder there are none."""
+        self._fs.invalidate_cache(self._path(folder))
+        try:
+            found = self._fs.find(self._path(folder))
+        except FileNotFoundError:
+            return []
+        return sorted(path.removeprefix(f"{self._root}/") for path in found)
+
     def read(self, name: str) -> bytes | None:
         """Returns what a file holds, None where there is none."""
         try:

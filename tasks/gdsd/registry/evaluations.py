@@ -1,0 +1,28 @@
+"""What champions reached after their promotion, beside their entries."""
+
+from datetime import UTC, datetime
+
+from tasks.gdsd.records import EvalReport
+from tasks.gdsd.registry.kept import LaterEvaluation, read, to_json
+from tasks.gdsd.registry.store import Store
+
+
+class Evaluations:
+    """The later evaluations in a store, by entry and time."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def keep(self, entry: str, when: datetime, summary: list[str], reports: list[EvalReport]) -> str:
+        """Keeps an evaluation, and returns its address; the same one again replaces itself."""
+        name = f"evaluations/{entry}/{when.astimezone(UTC):%Y%m%dT%H%M%SZ}.json"
+        kept = LaterEvaluation(
+            entry=entry, when=when, summary=summary, reports=[report.model_dump(mode="json") for report in reports]
+        )
+        self._store.write(name, to_json(kept))
+        return self._store.address(name)
+
+    def all(self) -> list[LaterEvaluation]:
+        """Returns every evaluation, the oldest first."""
+        found = [read(self._store, LaterEvaluation, name) for name in self._store.files("evaluations")]
+        return sorted((one for one in found if one is not None), key=lambda one: one.when)
