@@ -46,7 +46,7 @@ class Found(NamedTuple):
 class RetrainResult(BaseModel):
     """What a night came to, and what it changed in the registry; printed at its end."""
 
-    run: RunResult | None  # None where the night had its entry before, so that nothing was trained
+    run: RunResult | None  # None where another run of the same night has made the entry
     registry: str
     entry: str | None  # of its policy; None where the gate said no
     folder: str  # path or URL of the run's folder
@@ -62,8 +62,8 @@ class RetrainResult(BaseModel):
         return "\n".join(
             [
                 "",
-                f"night     of {self.night.due:%Y-%m-%d %H:%M:%S} UTC has made entry {self.entry} already; nothing was "
-                "trained or published again",
+                f"night     of {self.night.due:%Y-%m-%d %H:%M:%S} UTC has made entry {self.entry} already, in another "
+                "run; this is what that came to",
                 f"gain      {self.night.gain.points()} points solved",
                 f"decision  promoted: {self.night.reason}",
                 f"run       {self.folder}",
@@ -188,7 +188,8 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
         entry = opened.add(
             folder, parent=champion.entry, made=moment, origin=origin, versions=versions, evidence=evidence
         )
-    return _promoted(opened, entry, run)
+    result = _promoted(opened, entry)
+    return result.model_copy(update={"run": run}) if result.folder == origin.folder else result
 
 
 @cpu_task(hours=2, cached=False)
@@ -199,7 +200,7 @@ def promote_again(registry: str, entry: str) -> RetrainResult:
         StaleError: it was compared with a champion that is not the champion any more.
         RegistryError: it is not whole, or the registry cannot be written to.
     """
-    return _promoted(open_registry(registry), entry, None)
+    return _promoted(open_registry(registry), entry)
 
 
 @cpu_task(hours=0.5, cached=False)
@@ -222,14 +223,14 @@ def keep_evaluation(registry: str, entry: str, result: EvalResult, kickoff_time:
     return ChampionReport(result=result, champion=entry, kept=address)
 
 
-def _promoted(opened: Registry, entry: str, run: RunResult | None) -> RetrainResult:
-    """Makes an entry the champion that a night has made; as which it was recorded first is what the night came to."""
+def _promoted(opened: Registry, entry: str) -> RetrainResult:
+    """Makes the entry of a night the champion, if it never was, and returns what the night came to."""
     kept = opened.entry(entry)
     if kept.origin is None:
         raise RegistryError(f"{entry[:SHORT]} of {opened.url} does not say which night has made it")
     change = opened.promote(entry, against=kept.parent, who=_who(), why=kept.origin.reason)
     logger.info("champion: %s since %s", entry[:SHORT], change.when)
-    return _result(opened, run, kept.origin, kept.made, change)
+    return _result(opened, None, kept.origin, kept.made, change)
 
 
 def _result(

@@ -65,6 +65,7 @@ class Schedule:
 
     first: tuple[Execution, Execution]  # two nights at the same moment, with an empty registry
     later: Execution  # a night after them, with a gate that says no
+    again: Execution  # the first night that promoted, once more
     week: Execution  # beside it
     registry: Registry
     active: dict[str, str]  # the version of each launch plan that cron would start
@@ -131,7 +132,9 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
         first = cluster.ended("night-1"), cluster.ended("night-2")
         start("night-3", "nightly_retrain", THIRD, config=strict)
         start("week", "weekly_evaluation", MONDAY)
-        return Schedule(first, cluster.ended("night-3"), cluster.ended("week"), open_registry(REGISTRY), active)
+        later, week = cluster.ended("night-3"), cluster.ended("week")
+        start("again", "nightly_retrain", FIRST if first[0].phase == "SUCCEEDED" else SECOND)
+        return Schedule(first, later, cluster.ended("again"), week, open_registry(REGISTRY), active)
 
 
 def test_what_was_registered_is_what_cron_starts(schedule: Schedule) -> None:
@@ -147,7 +150,7 @@ def test_of_two_nights_at_once_one_wins_and_the_other_is_stale(schedule: Schedul
     assert [stale.phase, won.phase] == ["FAILED", "SUCCEEDED"], [logs(night) or output(night) for night in (stale, won)]
     result = output(won)
     (change,) = schedule.registry.history()
-    assert result["promoted"] and (change.entry, change.previous) == (result["champion"], None)
+    assert result["night"]["promoted"] and (change.entry, change.previous) == (result["night"]["champion"], None)
     assert (change.action, change.who) == ("promoted", f"execution {won.name}")
     assert schedule.registry.entry(change.entry).made == {"night-1": FIRST, "night-2": SECOND}[won.name]
     assert "StaleError" in stale.error.message and "compared with an empty registry" in stale.error.message
@@ -168,16 +171,26 @@ def test_a_later_night_starts_from_the_champion_on_problems_of_its_own(schedule:
 def test_a_gate_that_says_no_leaves_the_champion(schedule: Schedule) -> None:
     """If it fails, a policy that is not better is served."""
     result, (change,) = output(schedule.later), schedule.registry.history()
-    assert not result["promoted"] and result["champion"] == change.entry == schedule.registry.champion()
+    night = result["night"]
+    assert not night["promoted"] and night["champion"] == change.entry == schedule.registry.champion()
     assert "does not clear" in result["run"]["record"]["decision"]["reason"]
+
+
+def test_a_night_that_is_repeated_trains_nothing(schedule: Schedule) -> None:
+    """If it fails, who starts a night again pays for it again, and a policy trained on itself may be promoted."""
+    assert schedule.again.phase == "SUCCEEDED", f"{schedule.again.error}\n{logs(schedule.again)}"
+    before, after = output(schedule.won), output(schedule.again)
+    assert after["run"] is None and after["entry"] == before["entry"] and after["folder"] == before["folder"]
+    assert after["night"] == before["night"] and after["night"]["promoted"]
+    assert not tries(schedule.again, "distill") and not tries(schedule.again, "tasks.prompts")
 
 
 def test_the_week_scores_the_champion(schedule: Schedule) -> None:
     """If it fails, the champion's numbers are not those that it was promoted for."""
     assert schedule.week.phase == "SUCCEEDED", f"{schedule.week.error}\n{logs(schedule.week)}"
     week, won = output(schedule.week), output(schedule.won)
-    (kept,) = schedule.registry.evaluations()
-    assert kept.entry == week["champion"] == won["champion"] and kept.when == MONDAY
+    (kept,) = schedule.registry.evaluations.all()
+    assert kept.entry == week["champion"] == won["night"]["champion"] and kept.when == MONDAY
     assert reached(week["result"]["reports"][0]) == reached(won["run"]["record"]["trained"])
 
 
@@ -189,3 +202,10 @@ def test_one_command_makes_another_entry_the_champion(cluster: Cluster, schedule
     assert schedule.registry.champion() == other
     said = cluster.call("python", "-m", "tasks.registry", REGISTRY)
     assert f"champion  {other}" in said and champion[:12] in said and "a trial" in said and "evaluated" in said
+    # Whoever deletes the rollback's record does not undo it.
+    files, record = cluster.files, f"{REGISTRY}/log/00000002.json"
+    written = files.cat_file(record)
+    files.rm_file(record)
+    assert schedule.registry.champion() == other
+    assert f"{record} is whole again" in cluster.call("python", "-m", "tasks.registry", REGISTRY, "mend")
+    assert files.cat_file(record) == written

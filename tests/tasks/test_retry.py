@@ -198,7 +198,11 @@ def test_a_local_run_shows_the_error_itself() -> None:
 @pytest.mark.parametrize(
     ("ran", "inputs", "message"),
     [
-        (find_champion, {"registry": "registry"}, "RegistryError: the registry (GDSD_REGISTRY, where nights are "),
+        (
+            find_champion,
+            {"registry": "registry", "experiment": "nightly", "kickoff_time": datetime(2026, 11, 24, tzinfo=UTC)},
+            "RegistryError: the registry (GDSD_REGISTRY, where nights are ",
+        ),
         (
             draw_seeds,
             {"config": TrainConfig.model_construct(rounds=0), "kickoff_time": datetime(2026, 11, 24, tzinfo=UTC)},

@@ -10,7 +10,7 @@ import shlex
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -23,7 +23,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from tasks import publish as stage
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.records import Progress
+from tasks.gdsd.records import Estimate, Progress
+from tasks.gdsd.registry.kept import Night
 from tasks.gdsd.run.run_record import RunRecord
 from tasks.promote import RetrainResult
 from tasks.report import RunResult
@@ -153,11 +154,17 @@ def test_a_night_ends_with_what_was_not_delivered(run: tuple[Path, FakeHub, Path
     (tmp_path / "file").write_text("")
     record = RunRecord.model_validate_json((run[0] / "run.json").read_text())
     result = RunResult(record=record, folder=FlyteDirectory(str(run[0])))
-    night = RetrainResult(run=result, registry="s3://registry", promoted=False, champion=None)
+    gain = Estimate(mean=0.1, low=0.0, high=0.2)
+    moment = datetime(2026, 11, 24, 2, tzinfo=UTC)
+    ended = Night(due=moment, ended=moment, who="execution f0", promoted=False, champion=None, gain=gain, reason="none")
+    night = RetrainResult(run=result, registry="s3://registry", entry=None, folder="s3://runs/f0", night=ended)
     told = publish(trackers=[{"name": "tensorboard", "folder": str(tmp_path / "file/in")}])
     said = str(publish_retrained(result=night, publish=told)).splitlines()
     assert [line.split()[0] for line in said[-5:]] == ["policy", "champion", "registry", "not", "repeat"]
     assert str(publish_retrained(result=night, publish=publish())) == str(night)
+    # A night that had its entry before has no run to publish.
+    before = night.model_copy(update={"run": None})
+    assert publish_retrained(result=before, publish=told) == before
 
 
 @pytest.mark.parametrize(
@@ -327,7 +334,7 @@ def test_a_policy_that_was_overtaken_is_not_pushed() -> None:
 
     nodes = {node.flyte_entity.name.rpartition(".")[2]: node for node in retrain.nodes}
     before = {node.flyte_entity.name.rpartition(".")[2] for node in nodes["publish_retrained"].upstream_nodes}
-    assert "promote" in before
+    assert "train_champion" in before, "which ends with the promotion"
 
 
 def test_a_record_from_before_there_was_publishing_is_read(run: tuple[Path, FakeHub, Path]) -> None:

@@ -7,8 +7,10 @@ up.
 import json
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from tasks.gdsd.registry.log import Log
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import RetrainResult, draw_seeds
 from tests.tasks.mail_server import MailServer
-from tests.workflows.conftest import quick_runs, without_times
+from tests.workflows.conftest import Pyflyte, quick_runs, without_times
 
 CONFIG = TrainConfig.model_validate_json(
     json.dumps(
@@ -101,12 +103,12 @@ def test_the_first_night_fills_the_registry_and_the_second_starts_from_its_champ
     registry = Registry(url)
     changes = registry.history()
     assert [(change.entry, change.previous) for change in changes] == [
-        (first.champion, None),
-        (second.champion, first.champion),
+        (first.night.champion, None),
+        (second.night.champion, first.night.champion),
     ]
     assert all(change.why == "it was said so" and change.who.startswith("execution ") for change in changes)
-    ours = registry.entry(second.champion)
-    assert ours.parent == first.champion and ours.made == SECOND and "torch" in ours.versions
+    ours = registry.entry(second.night.champion)
+    assert ours.parent == first.night.champion and ours.made == SECOND and "torch" in ours.versions
     record = json.loads((Path(second.run.folder.path) / "run.json").read_text())
     assert {key: ours.evidence[key] for key in ("decision", "base", "trained", "config")} == {
         key: record[key] for key in ("decision", "base", "trained", "config")
@@ -139,7 +141,7 @@ def test_a_gate_that_says_no_leaves_the_champion(night: Night, url: str) -> None
     registry = Registry(url)
     champion, entries = registry.champion(), registry.entries()
     result = night(url, SECOND + timedelta(days=1), False)
-    assert not result.promoted and result.champion == champion and "is left as it was" in str(result)
+    assert not result.night.promoted and result.night.champion == champion and "is left as it was" in str(result)
     assert registry.champion() == champion and registry.entries() == entries and len(registry.history()) == 2
 
 
@@ -147,18 +149,18 @@ def test_an_empty_registry_stays_empty_until_the_gate_says_yes(night: Night, tmp
     """If it fails, the first policy becomes champion without having been better than anything."""
     url = str(tmp_path / "policies")
     result = night(url, FIRST, False)
-    assert result.champion is None and "none yet" in str(result) and Registry(url).entries() == []
+    assert result.night.champion is None and "none yet" in str(result) and Registry(url).entries() == []
 
 
 def test_a_rolled_back_champion_is_what_the_next_night_starts_from(
     night: Night, url: str, nights: tuple[str, RetrainResult, RetrainResult], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If it fails, a bad policy comes back through the runs that start from it."""
-    first = nights[1].champion
+    first = nights[1].night.champion
     assert command.main([url, "rollback", first[:10], "--reason", "answers got slow"]) == 0
     assert "answers got slow" in capsys.readouterr().out
     result = night(url, SECOND + timedelta(days=1), True)
-    assert Registry(url).entry(result.champion).parent == first
+    assert Registry(url).entry(result.night.champion).parent == first
     assert reached(result.run.record.base.model_dump()) == reached(nights[1].run.record.trained.model_dump())
 
 
@@ -182,9 +184,6 @@ def test_a_night_killed_between_entry_and_log_leaves_the_champion_and_the_next_o
     registry = Registry(url)
     champion, entries = registry.champion(), registry.entries()
 
-    def killed(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr(Log, "append", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -193,7 +192,106 @@ def test_a_night_killed_between_entry_and_log_leaves_the_champion_and_the_next_o
     assert registry.champion() == champion and registry.entry(left).parent == champion
     assert f"never champion: {left[:12]}" in command.describe(registry)
     result = night(url, SECOND + timedelta(days=2), True)
-    assert registry.champion() == result.champion and registry.entry(result.champion).parent == champion
+    assert registry.champion() == result.night.champion and registry.entry(result.night.champion).parent == champion
+
+
+def killed(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def trained() -> None:
+    pytest.fail("a night that had its entry already was trained again")
+
+
+def repeated(night: Night, url: str, when: datetime) -> RetrainResult:
+    """Runs a night again that has its entry, and makes sure that nothing else is promoted."""
+    registry = Registry(url)
+    before = registry.entries()
+    result = night(url, when, True, trained)
+    assert registry.entries() == before and len(before) == 3, "no second entry"
+    assert sum(change.entry == result.entry for change in registry.history()) == 1, "nor a second promotion"
+    assert [one.due for one in registry.nights.all()].count(result.night.due) == 1
+    assert result.run is None
+    return result
+
+
+@pytest.mark.parametrize("crash", ["before the record", "before its copy", "behind it", "behind the night"])
+def test_a_night_that_is_repeated_ends_with_its_entry(
+    crash: str, night: Night, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a night that was killed at its end is trained once more from its own policy, or says "as it was"."""
+    registry, third = Registry(url), SECOND + timedelta(days=1)
+    copy, promote = Log.copy, Registry.promote
+
+    def copied(self: Log) -> None:
+        copy(self) if len(self.places()) == 2 else killed()
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        if crash == "before the record":
+            patch.setattr(Log, "append", killed)
+        elif crash == "before its copy":
+            patch.setattr(Log, "copy", copied)
+        elif crash == "behind it":
+            patch.setattr(Registry, "promote", lambda *given, **named: killed(promote(*given, **named)))
+        night(url, third, True)
+    # The same moment, written otherwise.
+    result = repeated(night, url, third.astimezone(timezone(timedelta(hours=9))) + timedelta(milliseconds=7))
+    champion = registry.entry(registry.champion())
+    assert champion.made == third and champion.origin.experiment == "nightly"
+    assert result.entry == registry.champion() == result.night.champion
+    assert result.night.promoted and result.night.due == third and result.night.gain == champion.origin.gain
+    said = str(result)
+    assert f"2026-11-26 02:00:00 UTC has made entry {result.entry} already" in said and "is this policy" in said
+    assert f"gain      {champion.origin.gain.points()} points" in said and "promoted: it was said so" in said
+    assert (Path(champion.origin.folder) / "report.html").is_file() and f"run       {champion.origin.folder}" in said
+    assert all(place.is_copied for place in registry.log.places())
+    # What has come after it stays.
+    first = registry.history()[0].entry
+    registry.roll_back(first, who="ann", why="answers got slow")
+    again = repeated(night, url, third)
+    assert again.night.promoted and registry.champion() == again.night.champion == first
+    assert f"{first}, has replaced this policy, {result.entry}" in str(again)
+    assert again.night.ended == result.night.ended, "or a night of long ago would count as one of today"
+
+
+def test_a_night_that_was_overtaken_before_its_record_is_stale_at_once(
+    night: Night, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, the hours of a night are spent again on what cannot be promoted."""
+    registry, third = Registry(url), SECOND + timedelta(days=1)
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(Log, "append", killed)
+        night(url, third, True)
+    registry.roll_back(registry.history()[0].entry, who="ann", why="meanwhile")
+    with pytest.raises(StaleError, match="Start a run with another kickoff time"):
+        night(url, third, True, trained)
+
+
+def test_a_night_that_runs_twice_at_once_is_one_entry(night: Night, url: str) -> None:
+    """If it fails, the slower one of two runs of a night fails as stale, or publishes what was not promoted."""
+    registry, third = Registry(url), SECOND + timedelta(days=1)
+    faster = list[RetrainResult]()
+    result = night(url, third, True, lambda: faster.append(night(url, third, True)))
+    assert result.entry == faster[0].entry == registry.champion() and result.night.promoted
+    assert result.run is None and result.folder == faster[0].folder and faster[0].run is not None
+    assert len(registry.entries()) == len(registry.history()) == 3
+
+
+@pytest.mark.parametrize("name", ["retrain", "evaluate_champion"])
+@pytest.mark.parametrize("when", ["2026-11-24T02:00:00", "2026-11-24 11:00:00.5+09:00"])
+def test_the_command_to_go_on_is_one_that_pyflyte_takes(
+    name: str, when: str, tmp_path: Path, pyflyte_here: Pyflyte
+) -> None:
+    """If it fails, who follows a failed night's own advice meets another error, or starts another night."""
+    began = pyflyte_here(
+        *("run", "workflows/retrain.py", name, "--registry", "http://a b", "--kickoff_time", when, "--config", "{}")
+    )
+    assert began.code != 0 and "two writers at once" in began.words()
+    for kept in (1, 2):
+        commands = [json.loads(path.read_text())["go_on"] for path in tmp_path.glob("data/failed-*/failure.json")]
+        assert len(commands) == kept and all("--kickoff_time 2026-11-24T02:00:00 " in command for command in commands)
+        again = pyflyte_here(*shlex.split(commands[0])[1:])
+        assert again.code != 0 and "two writers at once" in again.words(), "it goes as far as the run before"
 
 
 def test_it_is_known_how_each_night_ended_and_that_none_has_ended_lately(
@@ -203,10 +301,10 @@ def test_it_is_known_how_each_night_ended_and_that_none_has_ended_lately(
     night(url, SECOND + timedelta(days=1), False)
     kept = Registry(url).nights.all()
     assert [one.promoted for one in kept] == [True, True, False]
-    assert [one.due for one in kept[:2]] == [FIRST, SECOND] and kept[2].champion == nights[2].champion
+    assert [one.due for one in kept[:2]] == [FIRST, SECOND] and kept[2].champion == nights[2].night.champion
     gain = nights[1].run.record.decision.solved_difference
     assert kept[0].outcome() == (
-        f"promoted, {gain.points()} points of solved test problems; champion {nights[1].champion[:12]}"
+        f"promoted, {gain.points()} points of solved test problems; champion {nights[1].night.champion[:12]}"
     )
     assert command.main([url]) == 0 and f"night        {kept[2].outcome()}" in capsys.readouterr().out
     assert by_hand.main(["last", url]) == 0
@@ -232,7 +330,7 @@ def test_a_mail_arrives_after_an_outage_and_its_loss_fails_no_night(
     monkeypatch.setattr(mail, "WAIT_S", 0)
     caplog.set_level("ERROR", "tasks.mail")
     monkeypatch.setattr(logging.getLogger("tasks"), "propagate", True)
-    ending = {"registry": url, "result": nights[1], "kickoff_time": FIRST}
+    ending = {"result": nights[1].model_copy(update={"registry": url})}
     with MailServer() as server:
         monkeypatch.setenv("GDSD_NOTIFY", "ann@example.org, bob@example.org")
         monkeypatch.setenv("GDSD_MAIL_SERVER", server.url)
@@ -263,16 +361,18 @@ def test_an_entry_is_a_policy_to_evaluate_and_the_week_keeps_its_score(
 
     registry, second = Registry(url), nights[2]
     weekly = evaluate_champion(config=WEEKLY, registry=url, kickoff_time=SECOND)
-    rewarded = evaluate(policy=FlyteDirectory(registry.policy(second.champion)), config=WEEKLY)
+    rewarded = evaluate(policy=FlyteDirectory(registry.policy(second.night.champion)), config=WEEKLY)
     (report,) = weekly.result.reports
     assert reached(report.model_dump()) == reached(second.run.record.trained.model_dump())
     assert reached(report.model_dump()) == reached(rewarded.reports[0].model_dump())
-    assert weekly.champion == second.champion and Path(weekly.kept).is_file()
-    (kept,) = registry.evaluations()
-    assert kept.reports == [report.model_dump(mode="json")] and kept.entry == second.champion
+    assert weekly.champion == second.night.champion and Path(weekly.kept).is_file()
+    (kept,) = registry.evaluations.all()
+    assert kept.reports == [report.model_dump(mode="json")] and kept.entry == second.night.champion
     assert command.main([url]) == 0
     said = capsys.readouterr().out
-    assert f"champion  {second.champion}" in said and f"policy    {registry.policy(second.champion)}" in said
+    assert (
+        f"champion  {second.night.champion}" in said and f"policy    {registry.policy(second.night.champion)}" in said
+    )
     assert "evaluated" in said and "of 24 sudoku problems at length 16" in said
 
 
@@ -290,15 +390,15 @@ def test_the_command_fetches_and_says_what_is_wrong(
     """If it fails, somebody who serves the champion, or mistypes its address, is left alone."""
     url, first, second = nights
     assert command.main([url, "fetch", str(tmp_path / "champion")]) == 0
-    assert command.main([url, "fetch", first.champion[:8], str(tmp_path / "first")]) == 0
-    assert second.champion in capsys.readouterr().out
-    kept = Path(Registry(url).policy(second.champion))
+    assert command.main([url, "fetch", first.night.champion[:8], str(tmp_path / "first")]) == 0
+    assert second.night.champion in capsys.readouterr().out
+    kept = Path(Registry(url).policy(second.night.champion))
     assert {path.name for path in (tmp_path / "champion").iterdir()} == set(os.listdir(kept))
     for arguments, words in (
         ([f"{url}s"], "there is no registry at"),
         ([url, "fetch", str(tmp_path / "champion")], "exists; name a folder that does not"),
         ([url, "rollback", "xyz", "--reason", "x"], "no entry begins with 'xyz'"),
-        ([url, "rollback", second.champion, "--reason", "x"], "is the champion of"),
+        ([url, "rollback", second.night.champion, "--reason", "x"], "is the champion of"),
         (["http://example.org/x"], "two writers at once"),
     ):
         assert command.main(arguments) == 1

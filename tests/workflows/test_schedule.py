@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections import OrderedDict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,12 +15,9 @@ from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import Literal
 from flytekit.tools.translator import get_serializable
 
-from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig, GuardConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig, GateConfig, GuardConfig
 from tasks.gdsd.config.hardware import MachineConfig, TrainHardwareConfig
-from tasks.gdsd.config.policy import PolicyConfig
-from tasks.gdsd.config.prompts import PromptConfig
-from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.config.train import RolloutConfig, TrainConfig
+from tasks.gdsd.config.train import TrainConfig
 from tasks.promote import Champion
 from tests.workflows.conftest import ROOT, environment
 from tests.workflows.test_compiled import CPU, GPU, SETTINGS, unroll
@@ -29,7 +26,7 @@ from workflows import retrain
 Model = TypeVar("Model", TrainConfig, EvaluateConfig)
 # name: (image, resources, timeout, cached, inputs)
 TASKS = {
-    "find_champion": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["registry"]),
+    "find_champion": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["experiment", "kickoff_time", "registry"]),
     "require_champion": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["registry"]),
     "draw_seeds": ("gdsd:cpu", CPU, timedelta(hours=1), False, ["config", "kickoff_time"]),
     "take_policy": (
@@ -40,7 +37,8 @@ TASKS = {
         ["guards", "policy", "rooms", "test", "train", "validation"],
     ),
     "promote": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["champion", "kickoff_time", "registry", "run"]),
-    "end_night": ("gdsd:cpu", CPU, timedelta(minutes=30), False, ["kickoff_time", "registry", "result"]),
+    "promote_again": ("gdsd:cpu", CPU, timedelta(hours=2), False, ["entry", "registry"]),
+    "end_night": ("gdsd:cpu", CPU, timedelta(minutes=30), False, ["result"]),
     "keep_evaluation": (
         "gdsd:cpu",
         CPU,
@@ -147,6 +145,12 @@ def test_the_settings_of_a_registration_come_from_the_environment(tmp_path: Path
 ENTRY = "ab" * 32
 
 
+def night(champion: Champion, config: TrainConfig) -> dict[str, object]:
+    """The inputs of a night's training."""
+    moment = datetime(2026, 11, 24, 2, tzinfo=UTC)
+    return {"champion": champion, "config": config, "registry": "s3://ours/policies", "kickoff_time": moment}
+
+
 @pytest.mark.parametrize(
     ("champion", "base"),
     [
@@ -160,19 +164,14 @@ def test_a_champion_enters_by_the_address_of_its_content(champion: Champion, bas
     An entry's address has the digest of its content, so that it is a key by content as well.
     """
     hardware = TrainHardwareConfig(policy=MachineConfig(kind="h100"))
-    inputs = {
-        "champion": champion,
-        "prompts": PromptConfig(),
-        "policy": PolicyConfig(),
-        "hardware": hardware,
-        "rollout": RolloutConfig(),
-        "evaluation": EvaluationConfig(),
-        "judge": GateConfig(guards={"other": GuardConfig(test_size=4)}),
-        "publish": PublishConfig(),
-    }
-    spec = unroll(retrain.prepare_fresh, inputs)
+    config = TrainConfig(hardware=hardware, judge=GateConfig(guards={"other": GuardConfig(test_size=4)}))
+    spec = unroll(retrain.train_champion, night(champion, config))
     names = {node.task_node.reference_id.name.rsplit(".", 1)[-1]: node for node in spec.nodes}
-    assert set(names) == {"prepare_prompts", "prepare_guard", base}
+    assert {"prepare_prompts", "prepare_guard", "prepare_policy", "take_policy"} & set(names) == {
+        "prepare_prompts",
+        "prepare_guard",
+        base,
+    }
     placed = names[base].task_node.overrides
     assert placed.extended_resources.gpu_accelerator.device == "nvidia-h100"
     if champion.policy is not None:
@@ -180,9 +179,16 @@ def test_a_champion_enters_by_the_address_of_its_content(champion: Champion, bas
         assert policy.binding.scalar.blob.uri == champion.policy
 
 
+def test_a_night_that_has_its_entry_trains_nothing() -> None:
+    """If it fails, a night that is repeated costs its GPU hours again, and may promote another policy."""
+    spec = unroll(retrain.train_champion, night(Champion(entry=ENTRY, policy=None, made=ENTRY), TrainConfig()))
+    (node,) = spec.nodes
+    assert node.task_node.reference_id.name == "tasks.promote.promote_again"
+
+
 def test_what_unrolls_is_a_dynamic_task_on_cpu() -> None:
     """If it fails, a GPU is held while problems are made, or the tasks are launched with images of no registry."""
-    template = get_serializable(OrderedDict(), SETTINGS, retrain.prepare_fresh).to_flyte_idl().template
+    template = get_serializable(OrderedDict(), SETTINGS, retrain.train_champion).to_flyte_idl().template
     assert template.container.image == "gdsd:cpu" and not template.metadata.discoverable
     known = {pair.key: pair.value for pair in template.container.env}
     assert known.items() >= {"GDSD_CPU_IMAGE": "gdsd:cpu", "GDSD_GPU_IMAGE": "gdsd:gpu"}.items()
