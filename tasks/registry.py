@@ -105,7 +105,8 @@ def _run(registry: Registry, given: argparse.Namespace) -> str:
             raise RegistryError(f"{registry.url} has no champion yet")
         return f"{registry.fetch(entry, given.folder)} is {entry}"
     if given.command == "mend":
-        return "\n".join(f"{address} is whole again" for address in registry.log.mend()) or "nothing could be mended"
+        written = [f"{address} is whole again" for address in registry.log.mend()]
+        return "\n".join([*written, f"{len(written)} file{' was' if len(written) == 1 else 's were'} written again"])
     return describe(registry)
 
 
