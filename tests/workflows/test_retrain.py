@@ -164,17 +164,19 @@ def test_a_rolled_back_champion_is_what_the_next_night_starts_from(
     assert reached(result.run.record.base.model_dump()) == reached(nights[1].run.record.trained.model_dump())
 
 
-def test_a_night_that_is_overtaken_is_refused(night: Night, url: str) -> None:
-    """If it fails, a run compared with an old champion replaces a better one."""
+def test_a_night_that_is_overtaken_is_refused_if_its_gate_says_yes(night: Night, url: str) -> None:
+    """If it fails, a run compared with an old champion replaces a better one, or a night fails that changes nothing."""
     registry = Registry(url)
-    first = registry.history()[0].entry
+    first, second = (change.entry for change in registry.history())
 
     def overtake() -> None:
-        registry.roll_back(first, who="ann", why="meanwhile")
+        registry.roll_back(first if registry.champion() == second else second, who="ann", why="meanwhile")
 
     with pytest.raises(StaleError, match="compared with"):
         night(url, SECOND + timedelta(days=1), True, overtake)
     assert registry.champion() == first and len(registry.history()) == 3
+    result = night(url, SECOND + timedelta(days=2), False, overtake)
+    assert registry.champion() == result.night.champion == second and not result.night.promoted
 
 
 def test_a_night_killed_between_entry_and_log_leaves_the_champion_and_the_next_one_works(
