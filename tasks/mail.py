@@ -7,6 +7,7 @@ registered. The password of a server with a login is GDSD_MAIL_PASSWORD, in the 
 
 import logging
 import os
+import re
 import smtplib
 import ssl
 import time
@@ -14,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.errors import MessageError
 from email.headerregistry import Address
+from datetime import UTC, datetime
 from email.message import EmailMessage
+from email.utils import make_msgid
 from urllib.parse import unquote, urlsplit
 
 from tasks.flyte.local import in_pod
@@ -27,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 NOTIFY, SERVER, PASSWORD = "GDSD_NOTIFY", "GDSD_MAIL_SERVER", "GDSD_MAIL_PASSWORD"
 ATTEMPTS, WAIT_S, TIMEOUT_S = 3, 20.0, 30.0
+LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # between the dots of a host's name
+HOST = re.compile(rf"{LABEL}(\.{LABEL})*")
 # What the pod of the last task must know of the registration.
 ADDRESSES = {name: os.environ[name] for name in (NOTIFY, SERVER) if name in os.environ}
 
@@ -38,17 +43,19 @@ class Post:
     recipients: list[str]
     server: str | None
 
-    def send(self, subject: str, text: str, password: str | None) -> None:
-        """Sends a mail; a login goes over TLS only.
+    def send(self, subject: str, text: str, password: str | None) -> list[str]:
+        """Sends a mail, and returns the recipients that the server refused; a login goes over TLS only.
 
         Raises:
-            OSError: the server cannot be reached, or refuses; all errors of `smtplib` are such.
+            OSError: the server cannot be reached, or refuses all; all errors of `smtplib` are such.
         """
         place = urlsplit(self.server or "")
         user = unquote(place.username or "")
         mail = EmailMessage()
         mail["Subject"], mail["To"] = subject, ", ".join(self.recipients)
-        mail["From"] = user if "@" in user else self.recipients[0]
+        sender = user if _is_whole(user) else self.recipients[0]
+        mail["From"], mail["Date"] = sender, datetime.now(UTC)
+        mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
         mail.set_content(text)
         context = ssl.create_default_context()
         with (
@@ -60,14 +67,14 @@ class Post:
                 connection.starttls(context=context)
             if user:
                 connection.login(user, password or "")
-            connection.send_message(mail)
+            return list(connection.send_message(mail))
 
 
 def read_post(variables: Mapping[str, str]) -> Post:
     """Returns to whom, and how, the environment has mails sent.
 
     Raises:
-        ConfigError: an address or the server is malformed.
+        ConfigError: an address or the server is malformed, or the password, in a pod, is none that can be sent.
     """
     recipients = [address.strip() for address in variables[NOTIFY].split(",")] if NOTIFY in variables else []
     for address in recipients:
@@ -78,27 +85,43 @@ def read_post(variables: Mapping[str, str]) -> Post:
             )
     server = variables.get(SERVER)
     if server is not None:
-        try:
-            place = urlsplit(server)
-            is_server = place.scheme in ("smtp", "smtps") and bool(place.hostname) and place.port != 0
-            is_server = is_server and place.password is None and place.path in ("", "/")
-        except ValueError:  # of a port that is no number
-            is_server = False
-        if not is_server:
+        if not _is_server(server):
             raise ConfigError(
                 f"{SERVER} names no mail server; write smtp://HOST:PORT for one without a login, or smtps://USER@HOST "
                 f"for one with a login, whose password pods find in {PASSWORD}"
             )
         if not recipients:
             raise ConfigError(f"{SERVER} is set, but {NOTIFY} names nobody to write to; set both, or neither")
+    if not variables.get(PASSWORD, "").isascii():
+        raise ConfigError(f"{PASSWORD} has a character that is not ASCII, which cannot be sent; choose another")
     return Post(recipients, server)
 
 
 def _is_whole(address: str) -> bool:
+    """Whether a text is a mail address and no more, at a host with a domain, in ASCII as all servers take it."""
     try:
-        return "." in Address(addr_spec=address).domain.strip(".")
+        found = Address(addr_spec=address)
     except (MessageError, ValueError, IndexError):  # the last of these is what "ann@" gives
         return False
+    return found.addr_spec == address and "." in found.domain and HOST.fullmatch(found.domain) is not None
+
+
+def _is_server(server: str) -> bool:
+    try:
+        place, port = urlsplit(server), urlsplit(server).port
+    except ValueError:  # of a port that is no number, or of brackets
+        return False
+    host, user = (place.hostname or "").removesuffix("."), unquote(place.username or "")
+    return (
+        server == place.geturl()  # which has no spaces around it
+        and place.scheme in ("smtp", "smtps")
+        and (HOST.fullmatch(host) is not None or ":" in host)  # the latter is an address of IPv6
+        and port != 0
+        and place.password is None
+        and (place.path, place.query, place.fragment) in (("", "", ""), ("/", "", ""))
+        and (server + user).isascii()
+        and user.isprintable()
+    )
 
 
 @cpu_task(hours=0.5, cached=False, environment=ADDRESSES)
@@ -120,7 +143,11 @@ def _mail(night: Night, result: RetrainResult) -> None:
         return
     for attempt in range(1, ATTEMPTS + 1 if post.server else 0):
         try:
-            return post.send(subject, text, os.environ.get(PASSWORD))
+            refused = post.send(subject, text, os.environ.get(PASSWORD))
         except OSError as error:
             logger.error("attempt %d to mail it to %s: %s", attempt, ", ".join(post.recipients), error)
             time.sleep(WAIT_S if attempt < ATTEMPTS else 0)
+        else:
+            if refused:
+                logger.error("the mail server refused %s; the others were written to", ", ".join(refused))
+            return

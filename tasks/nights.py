@@ -14,6 +14,8 @@ from tasks.gdsd.errors import ConfigError, GdsdError, RegistryError
 from tasks.promote import open_registry
 from tasks.schedule import NAMES, NIGHTLY_PLAN
 
+LONGEST_H = 100_000  # more than eleven years
+
 
 def start(plan: str, project: str, domain: str, config: str | None) -> str:
     """Starts the version of a launch plan that cron would start, with nothing but the time.
@@ -22,14 +24,18 @@ def start(plan: str, project: str, domain: str, config: str | None) -> str:
         config: the client's configuration file; None for the one that `pyflyte` would take.
 
     Raises:
-        ConfigError: no version is active, or Flyte does not answer, or refuses.
+        ConfigError: no version is active, the client's configuration cannot be read, or Flyte does not answer or
+            refuses.
     """
     import grpc
     from flytekit.configuration import Config
     from flytekit.exceptions.base import FlyteException
     from flytekit.remote import FlyteRemote  # which takes long to import
 
-    client = Config.auto(config)
+    try:
+        client = Config.auto(config)
+    except OSError as error:
+        raise ConfigError(f"the client's configuration {config} cannot be read: {error.strerror}") from None
     remote = FlyteRemote(client, default_project=project, default_domain=domain)
     try:
         active = remote.fetch_active_launchplan(name=plan)
@@ -72,6 +78,13 @@ def last(registry: str, hours: float, now: datetime) -> str:
     return f"the night that ended at {when}: {night.outcome()} ({night.who})"
 
 
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= LONGEST_H:
+        raise argparse.ArgumentTypeError(f"{text}: hours are from 0 to {LONGEST_H}")
+    return hours
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tasks.nights", description="Nights by hand, and the last one.")
@@ -83,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     begin.add_argument("-c", "--config", help="the client's configuration, as pyflyte -c takes it")
     ended = commands.add_parser("last", help="say how the last night ended; status 1 if that is too long ago")
     ended.add_argument("registry", help="path or URL of the registry")
-    ended.add_argument("--hours", type=float, default=26, help="that may pass between two; default: %(default)s")
+    ended.add_argument("--hours", type=_hours, default=26, help="that may pass between two; default: %(default)s")
     given = parser.parse_args(arguments)
     try:
         if given.command == "start":

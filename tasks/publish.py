@@ -26,7 +26,7 @@ from tasks.flyte.console import seen_by_a_person
 from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
-from tasks.gdsd import transient
+from tasks.gdsd import files, transient
 from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, Tracker, WandbConfig
 from tasks.gdsd.errors import ConfigError, GdsdError, PublishError
 from tasks.gdsd.records import Delivery
@@ -60,13 +60,9 @@ def require_publishing(publish: PublishConfig) -> None:
     from tasks.gdsd.publish import trackers
 
     trackers.require(publish.trackers)
+    if in_pod():
+        require_shared_places(publish)
     for tracker in publish.trackers:
-        place = tracker.uri if isinstance(tracker, MlflowConfig) else tracker.folder
-        if in_pod() and place is not None and ("://" not in place or place.startswith(("file:", "sqlite:"))):
-            raise ConfigError(
-                f"publish.trackers: {tracker.name} would write to {place!r}, which is lost with the pod; name a place "
-                "that outlives it, such as s3://bucket/folder"
-            )
         if not in_pod() and (name := secret_of(tracker)) is not None and not _logged_in(name):
             raise ConfigError(
                 f"publish.trackers: {tracker.name} needs a key, and {name.upper()} is not set; set it, or leave the "
@@ -77,6 +73,21 @@ def require_publishing(publish: PublishConfig) -> None:
             f"publish.hub.repo {publish.hub.repo!r} needs a token, and there is none; set HF_TOKEN to one that may "
             "write there, or leave publish.hub out"
         )
+
+
+def require_shared_places(publish: PublishConfig) -> None:
+    """Refuses trackers that write to a place that is lost with the pod.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for tracker in publish.trackers:
+        place = tracker.uri if isinstance(tracker, MlflowConfig) else tracker.folder
+        if place is not None and not files.is_shared(place):
+            raise ConfigError(
+                f"publish.trackers: {tracker.name} would write to {place!r}, which is lost with the pod; name a place "
+                "that outlives it, such as s3://bucket/folder"
+            )
 
 
 def secret_of(tracker: Tracker) -> str | None:

@@ -14,16 +14,19 @@ from croniter import croniter
 from pydantic import BaseModel
 
 from images import CPU, GPU
+from tasks.gdsd import files
 from tasks.gdsd.config import written
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.prompts import PromptFile
+from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError, RegistryError
 from tasks.gdsd.registry.kept import SHORT
 from tasks.gdsd.registry.store import require_shared
 from tasks.gdsd.strict import Config
 from tasks.mail import NOTIFY, SERVER, Post, read_post
+from tasks.publish import require_shared_places
 
 REGISTRY, RETRAIN, WEEKLY = "GDSD_REGISTRY", "GDSD_RETRAIN_CONFIG", "GDSD_WEEKLY_CONFIG"
 NAMES = NIGHTLY_PLAN, WEEKLY_PLAN = "nightly_retrain", "weekly_evaluation"
@@ -116,18 +119,33 @@ def _configured(model: type[Configuration], variable: str, variables: Mapping[st
         if not file:
             raise ConfigError("it names no file; name one, or leave the variable unset for the default")
         config = model.model_validate_json(written.read(file))
-        for place, source in _parts(config):
-            if isinstance(source, PromptFile):
-                _require_in_pods(place, source)
-    except (ConfigError, OSError) as error:
-        raise ConfigError(f"{variable}={file}: {' '.join(str(error).split())}") from None
+        for place, part in _parts(config):
+            if isinstance(part, PromptFile):
+                _require_in_pods(place, part)
+            elif isinstance(part, PublishConfig):
+                require_shared_places(part)
+    except OSError as error:
+        raise ConfigError(
+            f"{variable}={file} cannot be read ({error.strerror}); name a file, or leave the variable unset for the "
+            "default"
+        ) from None
+    except ConfigError as error:
+        words, *lines = (line.strip() for line in str(error).splitlines())
+        raise ConfigError(f"{variable}={file}: {words} {'; '.join(lines)}".rstrip()) from None
     return config, file
 
 
 def _require_in_pods(place: str, source: PromptFile) -> None:
-    """Refuses a file of this machine; what is not here may be on a volume of the pods."""
-    path = source.path.rpartition("::")[2].removeprefix("file://")
-    if "://" not in path and (os.path.exists(path) or not os.path.isabs(path)):
+    """Refuses a file of this machine, and an address that is none; what is not here may be on a volume of the pods."""
+    if files.is_shared(source.path):
+        return
+    path = source.path.rpartition("::")[2].removeprefix("file://").removeprefix("local://")
+    if "://" in path:
+        raise ConfigError(
+            f"{place}.path {source.path!r} is no address that pods can read; name one such as "
+            "s3://BUCKET/problems.parquet"
+        )
+    if os.path.exists(path) or not os.path.isabs(path):
         raise ConfigError(
             f"{place}.path {source.path!r} is a file of this machine, which pods do not have; upload it, and name its "
             "address, such as s3://BUCKET/problems.parquet"
@@ -136,11 +154,12 @@ def _require_in_pods(place: str, source: PromptFile) -> None:
 
 def _files(config: Config) -> list[str]:
     """What a run reads beside its configuration, as it is pinned."""
-    return [
-        f"{part.path} (sha256 {part.sha256[:SHORT]})"
-        for _, part in _parts(config)
-        if isinstance(part, PromptFile | ModelFolder)
-    ]
+    found = []
+    for _, part in _parts(config):
+        if isinstance(part, PromptFile | ModelFolder):
+            place = "" if files.is_shared(part.path) else ", on a volume of the pods"
+            found.append(f"{part.path} (sha256 {part.sha256[:SHORT]}{place})")
+    return found
 
 
 def _parts(value: object, place: str = "") -> Iterator[tuple[str, object]]:

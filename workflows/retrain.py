@@ -11,6 +11,7 @@
 | `train_champion`   | fresh problems, the champion as base (`take_policy`), training | inside |
 | `promote`          | a new entry, and a new champion, if the gate says yes          | no     |
 | `promote_again`    | the same for an entry that the night has made before           | no     |
+| `publish_retrained` | tells trackers and the hub, where they are configured         | inside |
 | `end_night`        | keeps how the run ended, promoted or not, and mails it         | no     |
 | `keep_evaluation`  | the reports of a champion, beside its entry                    | no     |
 
@@ -118,10 +119,11 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
     """
     champion = find_champion(registry=registry, experiment=config.name, kickoff_time=kickoff_time)
     fresh = draw_seeds(config=config, kickoff_time=kickoff_time)
-    result = train_champion(champion=champion, config=fresh, registry=registry, kickoff_time=kickoff_time)
-    end_night(result=result)
+    promoted = train_champion(champion=champion, config=fresh, registry=registry, kickoff_time=kickoff_time)
     # After the promotion, so that a policy that was overtaken meanwhile is not pushed.
-    return publish_retrained(result=result, publish=fresh.publish)
+    result = publish_retrained(result=promoted, publish=fresh.publish)
+    end_night(result=result)
+    return result
 
 
 @workflow(on_failure=failure.record_evaluate_champion_failure)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fsspec.core import OpenFile
 
+OWN = ("file", "local", "memory")  # fsspec's names of what is this machine's, or this process's
 SUMS = "SHA256SUMS"  # digests of a folder's files, in it, as `sha256sum --check` reads them
 
 Options = Callable[[str], Mapping[str, object]]
@@ -37,6 +38,17 @@ def open_file(path: str) -> "OpenFile":
 
     links = [link for link in path.split("::") if "://" in link]
     return fsspec.open(path, "rb", **{link.split("://", 1)[0]: dict(_options(link)) for link in links})
+
+
+def is_shared(uri: str) -> bool:
+    """Whether a URI names a place that fsspec knows and that other machines find as well, such as a bucket or a host.
+
+    Of a chain, such as simplecache::s3://, the last link says where the data lies.
+    """
+    from fsspec import available_protocols
+
+    protocol, _, place = uri.rpartition("::")[2].partition("://")
+    return protocol in available_protocols() and protocol not in OWN and bool(place.partition("/")[0].strip())
 
 
 def digest(path: Path) -> str:

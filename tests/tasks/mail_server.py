@@ -17,6 +17,7 @@ class MailServer(socketserver.ThreadingTCPServer):
         self.mails: list[Message] = []
         self.words: list[bytes] = []  # all that clients have said, but for the mails
         self.busy = 0  # so many clients are sent away first
+        self.unknown: set[bytes] = set()  # whom no mail is taken for
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -45,6 +46,9 @@ class Conversation(socketserver.StreamRequestHandler):
         for line in self.rfile:
             self.server.words.append(line)
             word = line.split()[0].upper()
+            if word == b"RCPT" and any(name in line for name in self.server.unknown):
+                self.wfile.write(b"550 nobody\r\n")
+                continue
             if word == b"DATA":
                 self.wfile.write(b"354 go on\r\n")
                 lines = list(iter(self.rfile.readline, b".\r\n"))

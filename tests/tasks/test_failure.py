@@ -33,13 +33,13 @@ NODES: dict[str, tuple[dict[str, object], str, str | None, list[str]]] = {
         {"config": TrainConfig(name="night"), "registry": "s3://bucket/a b", "kickoff_time": MOMENT},
         "retrain",
         "night",
-        ["--registry", "s3://bucket/a b", "--kickoff_time", "2026-03-01T02:00:00+00:00"],
+        ["--registry", "s3://bucket/a b", "--kickoff_time", "2026-03-01T02:00:00"],
     ),
     "record_evaluate_champion_failure": (
         {"config": EvaluateConfig(), "registry": "s3://bucket/a b", "kickoff_time": MOMENT},
         "evaluate_champion",
         None,
-        ["--registry", "s3://bucket/a b", "--kickoff_time", "2026-03-01T02:00:00+00:00"],
+        ["--registry", "s3://bucket/a b", "--kickoff_time", "2026-03-01T02:00:00"],
     ),
 }
 

@@ -328,13 +328,14 @@ def test_a_run_that_goes_on_is_one_run_for_trackers(tmp_path: Path) -> None:
     assert train(3) == {"000000", "000001", "000002", "000003", "000003.end"}
 
 
-def test_a_policy_that_was_overtaken_is_not_pushed() -> None:
-    """If it fails, retrain pushes before the registry has said yes."""
+def test_a_night_publishes_after_its_promotion_and_before_its_end() -> None:
+    """If it fails, retrain pushes a policy that was overtaken, or says that a night has ended which goes on."""
     from workflows.retrain import retrain
 
     nodes = {node.flyte_entity.name.rpartition(".")[2]: node for node in retrain.nodes}
-    before = {node.flyte_entity.name.rpartition(".")[2] for node in nodes["publish_retrained"].upstream_nodes}
-    assert "train_champion" in before, "which ends with the promotion"
+    for earlier, later in (("train_champion", "publish_retrained"), ("publish_retrained", "end_night")):
+        before = {node.flyte_entity.name.rpartition(".")[2] for node in nodes[later].upstream_nodes}
+        assert earlier in before
 
 
 def test_a_record_from_before_there_was_publishing_is_read(run: tuple[Path, FakeHub, Path]) -> None:

@@ -2,12 +2,14 @@
 
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tasks import nights
 from tasks.gdsd.errors import ConfigError
-from tasks.mail import read_post
+from tasks.mail import Post, read_post
 from tasks.schedule import read
 from tests.workflows.conftest import PYFLYTE, ROOT, Outcome, environment
 
@@ -44,6 +46,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "local, pinned": f"prompts: {{train_data: {{path: {here}, sha256: '{sum_of_it}'}}}}\n",
         "relative": f"prompts: {{test_data: {{path: problems.jsonl, sha256: '{sum_of_it}'}}}}\n",
         "guard": f"judge: {{guards: {{other: {{test_data: {{path: {here}}}}}}}}}\n",
+        "local alias": f"prompts: {{train_data: {{path: 'local://{here}', sha256: '{sum_of_it}'}}}}\n",
+        "memory": f"prompts: {{train_data: {{path: 'memory://problems.jsonl', sha256: '{sum_of_it}'}}}}\n",
+        "unknown": f"prompts: {{train_data: {{path: 's4://ours/problems.jsonl', sha256: '{sum_of_it}'}}}}\n",
+        "no bucket": f"prompts: {{train_data: {{path: 'simplecache::s3:///problems.jsonl', sha256: '{sum_of_it}'}}}}\n",
+        "no sum": "prompts: {train_data: {path: 'http://127.0.0.1:9/problems.jsonl'}}\n",
+        "events here": "publish: {trackers: [{name: tensorboard, folder: events}]}\n",
+        "database here": "publish: {trackers: [{name: mlflow, uri: 'sqlite:////data/runs.db'}]}\n",
+        "two mistakes": "seed: a\nrounds: 0\n",
+        "events": "publish: {trackers: [{name: tensorboard, folder: 's3://ours/events'}, {name: wandb, project: p}]}\n",
+        "server": "publish: {trackers: [{name: mlflow, uri: 'https://mlflow.example.org'}]}\n",
+        "chain": f"prompts: {{train_data: {{path: 'simplecache::s3://ours/p.jsonl', sha256: '{sum_of_it}'}}}}\n",
         "volume": f"prompts: {{train_data: {{path: /models/problems.jsonl, sha256: '{sum_of_it}'}}}}\n",
         "store": f"name: ours\nprompts: {{train_data: {{path: 's3://ours/problems.jsonl', sha256: '{sum_of_it}'}}}}\n",
     }
@@ -106,23 +119,59 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
         ({"GDSD_REGISTRY": "memory://registry"}, "GDSD_REGISTRY 'memory://registry' is no address"),
         ({"GDSD_REGISTRY": "file:///registry"}, "GDSD_REGISTRY 'file:///registry' is no address"),
         ({"GDSD_REGISTRY": "s3:///registry"}, "GDSD_REGISTRY 's3:///registry' is no address"),
-        ({"GDSD_REGISTRY": f"{URL} "}, f"GDSD_REGISTRY '{URL} ' is no address"),
+        *(
+            ({"GDSD_REGISTRY": url}, f"GDSD_REGISTRY {url!r} is no address in an object store: behind")
+            for url in (
+                f"{URL} ",
+                f"{URL}\n",
+                f"{URL}?versionId=1",
+                f"{URL}#1",
+                "s3://$BUCKET/registry",
+                "s3://{bucket}/registry",
+                "s3://[ours/registry",
+                "s3://ours/../registry",
+                "s3://ours//registry",
+            )
+        ),
+        ({"GDSD_REGISTRY": "s3://key:secret@ours/r"}, "GDSD_REGISTRY 's3://...@ours/r' is no address"),
         ({"GDSD_NOTIFY": "ann"}, "GDSD_NOTIFY has 'ann', which is no mail address"),
         ({"GDSD_NOTIFY": "ann@example.org;bob@example.org"}, "GDSD_NOTIFY has 'ann@example.org;bob@example.org'"),
         ({"GDSD_NOTIFY": "ann@example.org,,bob@example.org"}, "GDSD_NOTIFY has ''"),
         ({"GDSD_NOTIFY": "Ann <ann@example.org>"}, "GDSD_NOTIFY has 'Ann <ann@example.org>'"),
         ({"GDSD_NOTIFY": "ann@"}, "GDSD_NOTIFY has 'ann@'"),
         ({"GDSD_NOTIFY": "ann@example"}, "GDSD_NOTIFY has 'ann@example'"),
+        ({"GDSD_NOTIFY": "ann@example..org"}, "GDSD_NOTIFY has 'ann@example..org'"),
+        ({"GDSD_NOTIFY": "ann@-example.org"}, "GDSD_NOTIFY has 'ann@-example.org'"),
+        ({"GDSD_NOTIFY": "ann@exämple.org"}, "GDSD_NOTIFY has 'ann@exämple.org'"),
+        ({"GDSD_NOTIFY": "ann(night)@example.org"}, "GDSD_NOTIFY has 'ann(night)@example.org'"),
+        ({"GDSD_NOTIFY": "ann@example.org\nBcc: eve@example.org"}, "GDSD_NOTIFY has 'ann@example.org\\nBcc: "),
         ({"GDSD_NOTIFY": ""}, "GDSD_NOTIFY has ''"),
-        ({"GDSD_NOTIFY": "a@b.c", "GDSD_MAIL_SERVER": "mail.example.org"}, "GDSD_MAIL_SERVER names no mail server"),
-        ({"GDSD_NOTIFY": "a@b.c", "GDSD_MAIL_SERVER": "smtp://h:port"}, "GDSD_MAIL_SERVER names no mail server"),
-        (
-            {"GDSD_NOTIFY": "a@b.c", "GDSD_MAIL_SERVER": "smtps://u:secret@h"},
-            "password pods find in GDSD_MAIL_PASSWORD",
+        ({"GDSD_MAIL_SERVER": "smtps://u:secret@h"}, "password pods find in GDSD_MAIL_PASSWORD"),
+        ({"GDSD_MAIL_PASSWORD": "sécret"}, "GDSD_MAIL_PASSWORD has a character that is not ASCII"),
+        *(
+            ({"GDSD_MAIL_SERVER": server}, "GDSD_MAIL_SERVER names no mail server")
+            for server in (
+                "",
+                "mail.example.org",
+                "http://h",
+                "smtp://h:port",
+                "smtp://h:0",
+                "smtp://h:99999",
+                "smtp://h:25/inbox",
+                "smtp://h:25?tls",
+                "smtp://[h:25",
+                "smtp://re lay:25",
+                "smtp://relay:25\n",
+                "smtp://relay..example.org:25",  # an error of sockets that is no OSError
+                f"smtp://{'h' * 64}:25",
+                "smtp://ann%0aBcc%3a@h",
+            )
         ),
-        ({"GDSD_MAIL_SERVER": "smtp://relay:25"}, "GDSD_NOTIFY names nobody to write to"),
+        ({"GDSD_NOTIFY": None, "GDSD_MAIL_SERVER": "smtp://relay:25"}, "GDSD_NOTIFY names nobody to write to"),
         ({"GDSD_RETRAIN_CONFIG": ""}, "GDSD_RETRAIN_CONFIG=: it names no file"),
-        ({"GDSD_RETRAIN_CONFIG": "nowhere"}, "GDSD_RETRAIN_CONFIG={}: [Errno 2] No such file"),
+        ({"GDSD_RETRAIN_CONFIG": "nowhere"}, "GDSD_RETRAIN_CONFIG={} cannot be read (No such file or directory)"),
+        ({"GDSD_WEEKLY_CONFIG": "/"}, "GDSD_WEEKLY_CONFIG=/ cannot be read (Is a directory)"),
+        ({"GDSD_RETRAIN_CONFIG": "two mistakes"}, "units; rounds: got 0; "),
         ({"GDSD_RETRAIN_CONFIG": "broken"}, "GDSD_RETRAIN_CONFIG={}: TrainConfig refused: rounds: got 0;"),
         ({"GDSD_WEEKLY_CONFIG": "broken"}, "GDSD_WEEKLY_CONFIG={}: EvaluateConfig refused: rounds: unknown key;"),
         ({"GDSD_RETRAIN_CONFIG": "no yaml"}, "GDSD_RETRAIN_CONFIG={}: {}, line 2: "),
@@ -133,24 +182,73 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
             {"GDSD_WEEKLY_CONFIG": "relative"},
             "GDSD_WEEKLY_CONFIG={}: prompts.test_data.path 'problems.jsonl' is a file",
         ),
+        ({"GDSD_RETRAIN_CONFIG": "local alias"}, "is a file of this machine, which pods do not have"),
+        (
+            {"GDSD_RETRAIN_CONFIG": "memory"},
+            "prompts.train_data.path 'memory://problems.jsonl' is no address that",
+        ),
+        ({"GDSD_RETRAIN_CONFIG": "unknown"}, "prompts.train_data.path 's4://ours/problems.jsonl' is no address that"),
+        ({"GDSD_RETRAIN_CONFIG": "no bucket"}, "path 'simplecache::s3:///problems.jsonl' is no address that pods"),
+        ({"GDSD_RETRAIN_CONFIG": "no sum"}, "GDSD_RETRAIN_CONFIG={}: prompt file 'http://127.0.0.1:9/problems.jsonl' "),
+        (
+            {"GDSD_RETRAIN_CONFIG": "events here"},
+            "GDSD_RETRAIN_CONFIG={}: publish.trackers: tensorboard would write to 'events', which is lost with the pod",
+        ),
+        ({"GDSD_RETRAIN_CONFIG": "database here"}, "mlflow would write to 'sqlite:////data/runs.db', which is lost"),
         ({"GDSD_RETRAIN_CONFIG": "guard"}, "GDSD_RETRAIN_CONFIG={}: judge.guards.other.test_data.path '"),
     ],
 )
-def test_what_would_fail_at_night_is_refused(variables: Mapping[str, str], words: str, files: dict[str, str]) -> None:
+def test_what_would_fail_at_night_is_refused(
+    variables: Mapping[str, str | None], words: str, files: dict[str, str]
+) -> None:
     """If it fails, a night ends in a pod's own folder, without its problems, or unheard of."""
+    settings = {"GDSD_REGISTRY": URL, "GDSD_NOTIFY": "ann@example.org"} | variables
+    given = {name: files.get(value, value) for name, value in settings.items() if value is not None}
     file = next((files[value] for value in variables.values() if value in files), "")
-    given = {"GDSD_REGISTRY": URL} | {name: files.get(value, value) for name, value in variables.items()}
     with pytest.raises(ConfigError) as refused:
         read(given)
     assert words.replace("{}", file) in str(refused.value)
     assert "secret" not in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("start", "-p", "p", "-d", "d", "-c", "nowhere.yaml"), 1, "the client's configuration nowhere.yaml cannot be"),
+        (("last", "registry", "--hours", "nan"), 2, "nan: hours are from 0 to"),
+        (("last", "registry", "--hours", "-1"), 2, "-1: hours are from 0 to"),
+    ],
+)
+def test_what_a_hand_mistypes_is_said_in_words(
+    arguments: tuple[str, ...], status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, who starts a night, or asks for the last one, reads a traceback."""
+    try:
+        found = nights.main(arguments)
+    except SystemExit as refused:
+        found = refused.code
+    assert found == status and words in capsys.readouterr().err
+
+
 def test_what_pods_can_use_is_taken(files: dict[str, str]) -> None:
     """If it fails, a schedule that would run is refused."""
-    for registry in (URL, "gs://ours", "abfs://ours@account.dfs.core.windows.net/registry"):
-        for name in ("store", "volume"):
+    for registry in (
+        URL,
+        f"{URL}/",
+        "gs://our_s/a.b/v=1",
+        "gs://ours",
+        "abfs://ours@account.dfs.core.windows.net/registry",
+    ):
+        for name in ("store", "volume", "chain", "events", "server"):
             plans = read({"GDSD_REGISTRY": registry, "GDSD_RETRAIN_CONFIG": files[name]})
             assert plans is not None and [plan.registry for plan in plans] == [registry, registry]
-    post = {"GDSD_NOTIFY": "ann@example.org, o'neil+night@mail.example.org", "GDSD_MAIL_SERVER": "smtps://a@b.c@host"}
-    assert read_post(post).recipients == ["ann@example.org", "o'neil+night@mail.example.org"]
+            on_volume = "/models/problems.jsonl (sha256 000000000000, on a volume of the pods)"
+            assert (on_volume in plans[0].describe(datetime.now(UTC))) is (name == "volume")
+    for server in (
+        "smtp://relay",
+        "smtp://mail_relay.mail.svc.cluster.local.:25/",
+        "smtp://[::1]:25",
+        "smtps://a@b.c@h",
+    ):
+        post = {"GDSD_NOTIFY": "ann@example.org, o'neil+night@mail.example.org", "GDSD_MAIL_SERVER": server}
+        assert read_post(post) == Post(["ann@example.org", "o'neil+night@mail.example.org"], server)

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -350,9 +351,16 @@ def test_a_mail_arrives_after_an_outage_and_its_loss_fails_no_night(
         mail.end_night(**ending)
         (sent,) = server.mails
         assert sent["To"] == "ann@example.org, bob@example.org" and sent["From"] == "ann@example.org"
+        # Without these two a mail is often taken for spam.
+        assert parsedate_to_datetime(sent["Date"]) <= datetime.now(UTC)
+        assert sent["Message-ID"].endswith("@example.org>")
         assert f"night of 2026-11-24 02:00: {Registry(url).nights.all()[-1].outcome()}" in " ".join(
             str(sent["Subject"]).split()
         )
+        server.unknown = {b"bob@"}
+        mail.end_night(**ending)
+        assert len(server.mails) == 2 and "refused bob@example.org; the others" in caplog.text
+        server.mails.pop()
         server.busy = mail.ATTEMPTS
         mail.end_night(**ending)
         assert len(server.mails) == 1 and f"attempt {mail.ATTEMPTS} to mail it to ann@example.org" in caplog.text

@@ -6,12 +6,12 @@ S3, Google and Azure check a condition themselves. `require_exclusive` refuses a
 """
 
 import os
+import re
 import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -21,6 +21,9 @@ from tasks.gdsd.errors import RegistryError
 
 EXCLUSIVE = ("abfs", "abfss", "file", "gs", "memory", "s3")  # where creation can be so
 SHARED = ("abfs", "abfss", "gs", "s3")  # of these, where all machines find the same
+BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9.-]+)?"  # of Azure with its account
+FOLDER = r"(?!\.{1,2}(/|$))[\w.=+@:~-]+"
+PLACE = re.compile(rf"{BUCKET}(/{FOLDER})*/?")
 CHUNK = 2**23
 ATTEMPTS = 3
 PARTIAL = "partial"  # files that are being written, on a local disk; may be emptied when nobody writes
@@ -31,16 +34,21 @@ def require_shared(url: str) -> None:
     """Makes sure that a URL names a place that every machine finds, and that outlives a pod.
 
     Raises:
-        RegistryError: it names none: it is empty, a path, of another kind, or without a bucket.
+        RegistryError: it names none: it is empty, a path, of another kind, or has no bucket or characters of no folder.
     """
     protocol, separator, rest = url.partition("://")
-    if separator and protocol in SHARED and urlsplit(f"//{rest}").netloc and url == url.strip():
-        return
-    what = "is empty" if not url.strip() else f"{url!r} is no address in an object store"
-    raise RegistryError(
-        f"{what}, so that what is promoted would be lost with its pod; name a place such as s3://BUCKET/registry, by "
-        f"{', '.join(f'{name}://' for name in SHARED)}"
-    )
+    if not separator or protocol not in SHARED:
+        what = f"{url!r} is no address in an object store" if url.strip() else "is empty"
+        raise RegistryError(
+            f"{what}, so that what is promoted would be lost with its pod; name a place such as s3://BUCKET/registry, "
+            f"by {', '.join(f'{name}://' for name in SHARED)}"
+        )
+    if not PLACE.fullmatch(rest):
+        shown = re.sub("//.*@", "//...@", url)  # a key may stand there
+        raise RegistryError(
+            f"{shown!r} is no address in an object store: behind {protocol}:// come a bucket and folders, such as "
+            "BUCKET/registry, of letters, digits and . _ - = + @ : ~"
+        )
 
 
 class Store:
