@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from tasks.flyte.local import new_folder
 from tasks.flyte.stage import cpu_task
+from tasks.flyte.types import ProgressFile
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.records import EvalReport, Progress, Series, Tuning
@@ -37,20 +38,21 @@ def record_series(
     contestant: str,
     distill: DistillConfig,
     seed: int,
-    progress: Progress,
+    progress: list[ProgressFile],
     validation: list[EvalReport],
 ) -> Series:
     """Joins what the stages of a run say into one curve."""
-    seconds = sum(reward.rollout_seconds + reward.reward_seconds for reward in progress.rewards)
-    reports = [*progress.validations, *validation]
+    run = Progress.read(progress)
+    seconds = sum(reward.rollout_seconds + reward.reward_seconds for reward in run.rewards)
+    reports = [*run.validations, *validation]
     series = Series(
         contestant=contestant,
         learning_rate=distill.learning_rate,
         seed=seed,
         reports=reports,
-        rollout_rewards=[reward.reward_mean for reward in progress.rewards],
-        drifts=progress.drifts,
-        seconds=seconds + sum(epoch.seconds for epoch in progress.epochs),
+        rollout_rewards=[reward.reward_mean for reward in run.rewards],
+        drifts=run.drifts,
+        seconds=seconds + sum(epoch.seconds for epoch in run.epochs),
     )
     rate, reward = distill.learning_rate, reports[-1].reward.mean
     logger.info("%s at learning rate %g, seed %d: reward %.3f", contestant, rate, seed, reward)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tasks.flyte.local import new_folder
 from tasks.flyte.stage import cpu_task, gpu_task
-from tasks.flyte.types import Checkpoint, Table
+from tasks.flyte.types import Checkpoint, ProgressFile, Table
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.domains import DomainChoice
@@ -96,7 +96,9 @@ def verify_answers(shards: list[AnswerShard], domain: DomainChoice, config: Eval
 
 
 @cpu_task()
-def select_best(before: Checkpoint, last: Checkpoint, progress: Progress, validation: list[EvalReport]) -> Checkpoint:
+def select_best(
+    before: Checkpoint, last: Checkpoint, progress: list[ProgressFile], validation: list[EvalReport]
+) -> Checkpoint:
     """Returns the policy with the highest solved share on the validation problems, by address; reward breaks ties.
 
     Args:
@@ -107,5 +109,5 @@ def select_best(before: Checkpoint, last: Checkpoint, progress: Progress, valida
     """
     from tasks.gdsd.evaluate import stopping
 
-    validations = [*progress.validations, *validation]
+    validations = [*Progress.read(progress).validations, *validation]
     return last if stopping.best(validations) == len(validations) - 1 else before

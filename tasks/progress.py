@@ -7,9 +7,10 @@ import os
 from flytekit import Deck
 
 from tasks.flyte.console import speak
-from tasks.flyte.local import home, in_pod
+from tasks.flyte.local import home, in_pod, new_folder
 from tasks.flyte.pace import Pace
 from tasks.flyte.stage import cpu_task
+from tasks.flyte.types import ProgressFile, stored_file
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
 
 logger = logging.getLogger(__name__)
@@ -31,31 +32,32 @@ def announce_round(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
 def report_progress(
     name: str,
     rounds: int,
-    before: Progress,
+    before: list[ProgressFile],
     drifts: list[DriftStats],
     rewards: list[RewardStats],
     epochs: list[EpochStats],
     validations: list[EvalReport],
-) -> Progress:
+) -> ProgressFile:
     """Adds rounds to what a run has recorded, and shows where it is: in the Deck, and as a page where it is local.
 
     Args:
         name: of the run, on the page
         rounds: that the run is to have
-        before: what was recorded before
+        before: what was recorded before, or nothing
         drifts, rewards, epochs: of the rounds that are new
         validations: the one before them, if there was one
     """
     from tasks.gdsd.run import health, progress
 
     speak()  # in a pod nothing else does
+    earlier = Progress.read(before)
     after = Progress(
-        drifts=[*before.drifts, *drifts],
-        rewards=[*before.rewards, *rewards],
-        epochs=[*before.epochs, *epochs],
-        validations=[*before.validations, *validations],
+        drifts=[*earlier.drifts, *drifts],
+        rewards=[*earlier.rewards, *rewards],
+        epochs=[*earlier.epochs, *epochs],
+        validations=[*earlier.validations, *validations],
     )
-    concerns, known = health.concerns(after), {concern.name for concern in health.concerns(before)}
+    concerns, known = health.concerns(after), {concern.name for concern in health.concerns(earlier)}
     for concern in concerns:
         if concern.name not in known:
             logger.warning(" ".join(concern.said()))
@@ -77,7 +79,9 @@ def report_progress(
             Deck("Progress", page)
             if not in_pod():
                 _show(name, page)
-    return after
+    file = new_folder("recorded") / "progress.json.gz"
+    after.write(file)
+    return stored_file(file)
 
 
 def _show(name: str, page: str) -> None:

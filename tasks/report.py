@@ -3,16 +3,18 @@
 import json
 import os
 import shutil
+from functools import cached_property
 from pathlib import Path
 
 from flytekit import Deck, current_context
 from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
 from tasks.flyte.local import in_pod, new_folder
 from tasks.flyte.sources import ROOT, source_digest
 from tasks.flyte.stage import cpu_task
-from tasks.flyte.types import Checkpoint, Table
+from tasks.flyte.types import Checkpoint, ProgressFile, Table
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import Decision, Delivery, EvalReport, PolicyStats, Progress, PromptStats
@@ -21,11 +23,20 @@ from tasks.gdsd.run.run_record import RunRecord
 
 
 class RunResult(BaseModel):
-    """What a training run came to; printed at its end."""
+    """What a training run came to; printed at its end.
 
-    record: RunRecord
+    Its record is in its folder. As a value, that of a long run would be more than a cluster takes.
+    """
+
+    promoted: bool
+    reason: str
     folder: FlyteDirectory
     deliveries: list[Delivery] = []
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """Everything that the run says of itself."""
+        return read_record(self.folder)
 
     def __str__(self) -> str:
         return "\n".join([self.summary(), *self.delivered()])
@@ -38,6 +49,12 @@ class RunResult(BaseModel):
         """Returns what was published where, and what was not delivered: the last lines, whatever the run came to."""
         ordered = sorted(self.deliveries, key=lambda delivery: delivery.problem is not None)
         return [line for delivery in ordered for line in delivery.lines()]
+
+
+def read_record(folder: FlyteDirectory) -> RunRecord:
+    """Reads the record in a run's folder, and nothing else of what lies there."""
+    file = FlyteFile.from_source(f"{folder.remote_source or folder.path}/run.json")
+    return RunRecord.model_validate_json(Path(os.fspath(file)).read_bytes())
 
 
 class EvalResult(BaseModel):
@@ -72,7 +89,7 @@ def report_run(
     config: TrainConfig,
     prompts: PromptStats,
     policy: PolicyStats,
-    progress: Progress,
+    progress: list[ProgressFile],
     validation: list[EvalReport],
     base_report: EvalReport,
     base_samples: Table,
@@ -88,14 +105,15 @@ def report_run(
     from tasks.gdsd.report import model_card
     from tasks.gdsd.run import provenance
 
+    run = Progress.read(progress)
     record = RunRecord(
         config=config,
         prompts=prompts,
         policy=policy,
-        drifts=progress.drifts,
-        rewards=progress.rewards,
-        epochs=progress.epochs,
-        validations=[*progress.validations, *validation],
+        drifts=run.drifts,
+        rewards=run.rewards,
+        epochs=run.epochs,
+        validations=[*run.validations, *validation],
         base=base_report,
         trained=trained_report,
         decision=decision,
@@ -118,7 +136,8 @@ def report_run(
     card = model_card.write(record, checkpoint_record.read_record(folder / "policy"), origin)
     (folder / "README.md").write_text(card, "utf-8")
     Deck("Report", page)
-    return RunResult(record=record, folder=FlyteDirectory(str(folder)))
+    decision = record.decision
+    return RunResult(promoted=decision.promoted, reason=decision.reason, folder=FlyteDirectory(str(folder)))
 
 
 def _execution() -> Execution | None:

@@ -13,7 +13,6 @@ out what was published before. Trackers are told of a run while it goes on too, 
 """
 
 import logging
-import os
 from pathlib import Path
 
 from flytekit import FlyteContextManager
@@ -30,7 +29,6 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.publish.trackers import base
 from tasks.gdsd.publish.trackers.base import TrackedRun
 from tasks.gdsd.records import Delivery, Progress
-from tasks.gdsd.run.run_record import RunRecord
 from tasks.publish import (
     MLFLOW,
     SECRETS,
@@ -44,7 +42,7 @@ from tasks.publish import (
     track_in_wandb,
     track_run,
 )
-from tasks.report import RunResult
+from tasks.report import RunResult, read_record
 
 ship(reach(__name__))
 
@@ -80,8 +78,7 @@ def deliver(folder: FlyteDirectory, publish: PublishConfig) -> list[Delivery]:
     if not publish.trackers and publish.hub is None:
         return told
     address = str(folder.remote_source or folder.path)
-    source, report = (FlyteFile.from_source(f"{address}/{name}") for name in ("run.json", "report.html"))
-    record = RunRecord.model_validate_json(Path(os.fspath(source)).read_bytes())
+    report, record = FlyteFile.from_source(f"{address}/report.html"), read_record(folder)
     told += _track(base.ended(record), report, address, publish)
     if publish.hub is not None:
         if record.decision.promoted or publish.hub.when == "always":

@@ -1,11 +1,13 @@
 """The rounds of a run: rollout, reward, distillation, and an evaluation every few of them.
 
 A run is a chain of legs. Each leg is a dynamic task of its own: some rounds, then an evaluation. So a leg knows what
-came before and can leave the rest undone, and no Flyte workflow has more nodes than a leg.
+came before and can leave the rest undone. Of many legs each hundred is a dynamic task too, and so on. So no Flyte
+workflow has many nodes, however long the run. Neither the legs nor what is around them is cached, only what they do:
+other legs or another nesting find the same results in the cache.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from tasks.evaluate import Evaluated, answer_problems, verify_answers
 from tasks.flyte.hardware import on
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
-from tasks.flyte.types import Checkpoint, Table
+from tasks.flyte.types import Checkpoint, ProgressFile, Table
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import HardwareConfig
 from tasks.gdsd.config.prompts import Room
@@ -33,7 +35,10 @@ from workflows.publish import LAUNCHING, tell_of
 
 ship(reach(__name__))
 
-LONGEST = 25  # rounds in a leg, where evaluations are further apart than that
+# Flyte keeps what a dynamic task adds, and sends it to its own service, as one message. With these it stays below a
+# megabyte, also where a configuration is several times as long as the default, which each leg is given.
+LONGEST = 25  # rounds in a leg, where evaluations are further apart than that; 10 to 23 kB each
+WIDEST = 100  # legs, or bundles of legs, in a chain; 2.4 kB each
 
 
 class Standing(NamedTuple):
@@ -42,7 +47,7 @@ class Standing(NamedTuple):
     policy: Checkpoint
     best: Checkpoint  # the best evaluated one, but for what `validation` says of `policy`
     engine: RolloutEngine  # which makes the next rollouts
-    progress: Progress
+    progress: list[ProgressFile]  # one, but none before the first round
     validation: list[EvalReport]  # of `policy`, if the leg ended with one; it is no part of `progress` yet
 
 
@@ -60,7 +65,7 @@ class Rounds(NamedTuple):
 
     policy: Checkpoint  # the last one
     best: Checkpoint  # the best one before the last validation
-    progress: Progress
+    progress: list[ProgressFile]
     validation: list[EvalReport]  # the last one
     began_unix_seconds: float
 
@@ -101,13 +106,20 @@ def on_cluster() -> bool:
     return FlyteContextManager.current_context().compilation_state is not None
 
 
-def cut(rounds: int, evaluate_every: int) -> Iterator[tuple[range, bool]]:
-    """Yields the rounds of each leg, numbered from 0, and whether an evaluation ends it."""
+class Leg(NamedTuple):
+    """Rounds, numbered from 0, that are one dynamic task."""
+
+    rounds: range
+    evaluated: bool  # at its end
+
+
+def cut(rounds: int, evaluate_every: int) -> Iterator[Leg]:
+    """Yields the legs of a run."""
     first = 0
     while first < rounds:
         evaluation = min(rounds, first + evaluate_every - first % evaluate_every)
         end = min(evaluation, first + LONGEST)
-        yield range(first, end), end == evaluation
+        yield Leg(range(first, end), end == evaluation)
         first = end
 
 
@@ -117,7 +129,7 @@ def run_leg(
     policy: Checkpoint,
     best: Checkpoint,
     engine: RolloutEngine,
-    progress: Progress,
+    progress: list[ProgressFile],
     validation: list[EvalReport],
     first: int,
     end: int,
@@ -139,12 +151,13 @@ def run_leg(
         base: what the run started from
         began: when the run began its rounds, in seconds since 1970
     """
-    validations = [*progress.validations, *validation]
+    recorded = Progress.read(progress)
+    validations = [*recorded.validations, *validation]
     if stopping.has_stopped(validations, config.patience):
         return Standing(policy, best, engine, progress, validation)
     if validation and stopping.best(validations) == len(validations) - 1:
         best = policy
-    tell_of(config, progress.model_copy(update={"validations": validations}), began)
+    tell_of(config, recorded.model_copy(update={"validations": validations}), began)
     news = News(validation, [], [], [])
     for index in range(first, end):
         if config.rollout.engine.drift is not None:
@@ -159,7 +172,7 @@ def run_leg(
         if not on_cluster():
             announce_round(reward=rewarded.stats, epoch=distilled.stats, rounds=config.rounds)
         if on_cluster() or index + 1 == end:  # beside what comes next; on this machine nothing is beside anything
-            progress = report_progress(name=config.name, rounds=config.rounds, before=progress, **news._asdict())
+            progress = [report_progress(name=config.name, rounds=config.rounds, before=progress, **news._asdict())]
             news = News([], [], [], [])
     after = []
     if evaluated:
@@ -236,7 +249,67 @@ def update(config: TrainConfig, policy: Checkpoint, base: Checkpoint, rewarded: 
     )
 
 
-@unroll()
+@unroll(environment=LAUNCHING)
+def run_legs(
+    config: TrainConfig,
+    policy: Checkpoint,
+    best: Checkpoint,
+    engine: RolloutEngine,
+    progress: list[ProgressFile],
+    validation: list[EvalReport],
+    first: int,
+    end: int,
+    train: Table,
+    problems: Table,
+    base: Checkpoint,
+    began: float,
+) -> Standing:
+    """Chains the legs of the rounds from `first` to before `end`, or nothing if the run has stopped.
+
+    Args: as those of `run_leg`
+    """
+    at = Standing(policy, best, engine, progress, validation)
+    if stopping.has_stopped([*Progress.read(progress).validations, *validation], config.patience):
+        return at
+    every_leg = cut(config.rounds, config.validate_every)
+    legs = [leg for leg in every_leg if first <= leg.rounds.start < end]
+    return chain(config, at, legs, train, problems, base, began)
+
+
+def chain(
+    config: TrainConfig,
+    at: Standing,
+    legs: Sequence[Leg],
+    train: Table,
+    problems: Table,
+    base: Checkpoint,
+    began: float,
+) -> Standing:
+    """Adds legs to a dynamic task: each by itself, or in bundles if there are too many for that."""
+    size = 1  # of a bundle
+    while size * WIDEST < len(legs):
+        size *= WIDEST
+    for number in range(0, len(legs), size):
+        first, last = legs[number], legs[number : number + size][-1]
+        add = partial(run_leg, evaluated=last.evaluated) if size == 1 else run_legs
+        at = add(
+            config=config,
+            policy=at.policy,
+            best=at.best,
+            engine=at.engine,
+            progress=at.progress,
+            validation=at.validation,
+            first=first.rounds.start,
+            end=last.rounds.stop,
+            train=train,
+            problems=problems,
+            base=base,
+            began=began,
+        )
+    return at
+
+
+@unroll(environment=LAUNCHING)
 def run_rounds(config: TrainConfig, distill: DistillConfig, train: Table, problems: Table, base: Checkpoint) -> Rounds:
     """Chains the legs of a run, which evaluate on some problems; the last round is always evaluated.
 
@@ -248,21 +321,7 @@ def run_rounds(config: TrainConfig, distill: DistillConfig, train: Table, proble
     began = time.time()
     config = config.model_copy(update={"distill": distill})
     # Limits decide which engine is used, not what it makes: others leave the rollouts in the cache.
-    at = Standing(base, base, config.rollout.engine.without_limits(), Progress(), [])
-    for leg, evaluated in cut(config.rounds, config.validate_every):
-        at = run_leg(
-            config=config,
-            policy=at.policy,
-            best=at.best,
-            engine=at.engine,
-            progress=at.progress,
-            validation=at.validation,
-            first=leg.start,
-            end=leg.stop,
-            evaluated=evaluated,
-            train=train,
-            problems=problems,
-            base=base,
-            began=began,
-        )
+    at = Standing(base, base, config.rollout.engine.without_limits(), [], [])
+    legs = list(cut(config.rounds, config.validate_every))
+    at = chain(config, at, legs, train, problems, base, began)
     return Rounds(at.policy, at.best, at.progress, at.validation, began)

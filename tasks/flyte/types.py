@@ -1,4 +1,4 @@
-"""The values that travel between tasks: tables and checkpoints, which Flyte's cache knows by their content."""
+"""The files that travel between tasks, which Flyte's cache knows by their content."""
 
 import hashlib
 import re
@@ -54,5 +54,8 @@ def _address(place: Path) -> str | None:
 
 # A Parquet file with one of the schemas of `tasks.gdsd.tables`.
 Table = Annotated[FlyteFile, HashMethod(_content)]
+# A file written by `tasks.gdsd.records.Progress`. As a value, what a long run has recorded would be more than a cluster
+# takes: it would be part of each leg's workflow.
+ProgressFile = Annotated[FlyteFile, HashMethod(_content)]
 # A folder written by `tasks.gdsd.denoiser.checkpoint`.
 Checkpoint = Annotated[FlyteDirectory, HashMethod(_content)]

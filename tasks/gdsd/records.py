@@ -5,6 +5,11 @@ clock of the machine that did the work. A device has the name that its driver gi
 before devices were kept have None.
 """
 
+import gzip
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict
 
 from tasks.gdsd.config.sampler import EvaluationEngine, ExactConfig, SamplerConfig
@@ -228,6 +233,15 @@ class Progress(Record):
     rewards: list[RewardStats] = []
     epochs: list[EpochStats] = []
     validations: list[EvalReport] = []
+
+    @classmethod
+    def read(cls, files: Sequence[os.PathLike[str]]) -> "Progress":
+        """Reads what a run has recorded, which is in one file of `write`, or nothing yet."""
+        return cls.model_validate_json(gzip.decompress(Path(files[-1]).read_bytes())) if files else cls()
+
+    def write(self, file: Path) -> None:
+        """Writes what a run has recorded, packed; equal records have equal files."""
+        file.write_bytes(gzip.compress(self.model_dump_json().encode(), mtime=0))
 
 
 class GuardReport(Record):

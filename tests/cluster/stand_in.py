@@ -104,8 +104,9 @@ class Cluster:
         return execution
 
     def folder(self, execution: Execution) -> str:
-        """The address of the folder that an execution has made."""
-        return output(execution)["folder"]["path"]
+        """The address of the folder that an execution has made, or the run in it."""
+        made = output(execution)
+        return made.get("run", made)["folder"]["path"]
 
     def record(self, execution: Execution, file: str) -> Any:
         """What an execution has written into its folder."""

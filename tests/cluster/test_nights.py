@@ -83,7 +83,7 @@ def test_a_registration_says_what_will_run(night: Night, mail_server: MailServer
 
 def test_the_mail_says_what_came_of_it(cluster: Cluster, night: Night) -> None:
     """If it fails, a person has to open Flyte's console each morning to know whether the champion changed."""
-    (mail,), decision = night.mails, output(night.execution)["run"]["record"]["decision"]
+    (mail,), decision = night.mails, cluster.record(night.execution, "run.json")["decision"]
     verb = "promoted" if decision["promoted"] else "not promoted"
     points = f"{100 * decision['solved_difference']['mean']:+.1f}"
     subject = " ".join(str(mail["Subject"]).split())

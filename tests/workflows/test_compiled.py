@@ -124,6 +124,7 @@ DYNAMIC = (
     "evaluate_lengths",
     "check_guards",
     "run_rounds",
+    "run_legs",
     "run_leg",
     "run_contest",
     "publish_run",  # what it launches is in tests/workflows/test_publish.py
@@ -147,6 +148,8 @@ def test_what_unrolls_knows_the_images_of_its_registration(name: str) -> None:
     template = get_serializable(OrderedDict(), SETTINGS, ENTITIES[name]).to_flyte_idl().template
     environment = {pair.key: pair.value for pair in template.container.env}
     assert environment.items() >= {"GDSD_CPU_IMAGE": "gdsd:cpu", "GDSD_GPU_IMAGE": "gdsd:gpu"}.items()
+    # Trackers are told at the end, and by each leg, which others launch.
+    assert ("GDSD_SECRETS" in environment) is (name in {"publish_run", "run_rounds", "run_legs", "run_leg"})
 
 
 def unroll(task: PythonFunctionTask, inputs: Mapping[str, object]) -> DynamicJobSpec:
@@ -161,11 +164,17 @@ def unroll(task: PythonFunctionTask, inputs: Mapping[str, object]) -> DynamicJob
         return task.dispatch_execute(context, literals).to_flyte_idl()
 
 
-def leg_inputs(config: TrainConfig, folder: Path, **changes: object) -> dict[str, object]:
-    """Inputs of a first leg of two rounds, of which none is there to be read."""
+def leg_inputs(
+    config: TrainConfig, folder: Path, recorded: Progress | None = None, **changes: object
+) -> dict[str, object]:
+    """Inputs of a first leg of two rounds, of which only what was recorded before is there to be read."""
     (folder / "table").write_text("")
+    progress = []
+    if recorded is not None:
+        recorded.write(folder / "progress")
+        progress.append(FlyteFile(str(folder / "progress")))
     policy, table = FlyteDirectory(str(folder)), FlyteFile(str(folder / "table"))
-    state = {"policy": policy, "best": policy, "progress": Progress(), "validation": []}
+    state = {"policy": policy, "best": policy, "progress": progress, "validation": []}
     state["engine"] = config.rollout.engine.without_limits()
     run = {"train": table, "problems": table, "base": policy, "began": 0.0}
     return {"first": 0, "end": 2, "evaluated": True, "config": config} | state | run | changes

@@ -4,20 +4,27 @@ import json
 import logging
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
+from flyteidl.core.workflow_pb2 import Node
+from flytekit import PythonFunctionTask
+from flytekit.core.workflow import WorkflowBase
+from flytekit.models.task import TaskSpec
+from flytekit.tools.translator import get_serializable
 
 from tasks.flyte.pace import Pace
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.records import Progress
 from tasks.gdsd.run.run_record import RunRecord
-from tests.gdsd.series import validation
-from tests.workflows.test_compiled import leg_inputs, unroll
-from workflows import gdsd, rounds
+from tests.gdsd.series import epoch, reward, validation
+from tests.workflows.conftest import without_times
+from tests.workflows.test_compiled import SETTINGS, leg_inputs, unroll
+from workflows import gdsd, retrain, rounds
 
 MICRO: dict[str, object] = {
     "name": "micro",
@@ -50,19 +57,88 @@ def test_a_leg_ends_with_an_evaluation_or_is_long_enough() -> None:
         assert {leg.stop for leg, evaluated in legs if evaluated} == wanted
 
 
-def chain(config: TrainConfig, folder: Path) -> DynamicJobSpec:
-    wanted = rounds.run_rounds.python_interface.inputs
-    inputs = {name: value for name, value in leg_inputs(config, folder).items() if name in wanted}
-    return unroll(rounds.run_rounds, inputs | {"distill": config.distill})
+def chain(config: TrainConfig, folder: Path, task: PythonFunctionTask, **inputs: object) -> DynamicJobSpec:
+    """What a dynamic task of a run's rounds would launch."""
+    given = leg_inputs(config, folder, **inputs) | {"distill": config.distill}
+    return unroll(task, {name: value for name, value in given.items() if name in task.python_interface.inputs})
 
 
-def test_no_specification_has_more_nodes_than_a_leg(tmp_path: Path) -> None:
-    """If it fails, a cluster has to keep hundreds of nodes of one workflow: 480 of the default run, all its rounds."""
+def span(node: Node) -> dict[str, int]:
+    """The first round of a leg or of a bundle of them, and the one behind its last."""
+    values = {binding.var: binding.binding.scalar.primitive.integer for binding in node.inputs}
+    return {name: values[name] for name in ("first", "end")}
+
+
+def test_few_legs_are_a_chain(tmp_path: Path) -> None:
+    """If it fails, a cluster keeps hundreds of nodes of one workflow, or the default run costs pods for a nesting."""
     default = TrainConfig()
-    assert len(chain(default, tmp_path).nodes) == 15
+    nodes = chain(default, tmp_path, rounds.run_rounds).nodes
+    assert [node.metadata.name for node in nodes] == ["run_leg"] * 15
     leg = unroll(rounds.run_leg, leg_inputs(default, tmp_path, end=10))
     assert len(leg.nodes) == 10 * 4 + 2
-    assert len(chain(configure(rounds=150, validate_every=1), tmp_path).nodes) == 150
+
+
+@pytest.mark.parametrize(("total", "every"), [(5, 1), (23, 1), (80, 30)])
+def test_many_legs_are_a_tree_that_has_each_of_them_once(
+    total: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a long run leaves rounds out, does them twice, or is one wide chain after all."""
+    monkeypatch.setattr(rounds, "WIDEST", 2)
+    config = configure(rounds=total, validate_every=every)
+
+    def legs(task: PythonFunctionTask, **span_of_task: int) -> list[dict[str, int]]:
+        found = []
+        nodes = chain(config, tmp_path, task, **span_of_task).nodes
+        assert len(nodes) <= 2
+        for node in nodes:
+            found += legs(rounds.run_legs, **span(node)) if node.metadata.name == "run_legs" else [span(node)]
+        return found
+
+    wanted = [{"first": leg.rounds.start, "end": leg.rounds.stop} for leg in rounds.cut(total, every)]
+    assert legs(rounds.run_rounds) == wanted
+
+
+# As many nodes a round as there are, and the longest lists of shards.
+MOST: dict[str, object] = {
+    "validate_every": 1,
+    "rollout": {"prompts_per_round": 512, "shards": 512, "engine": {"name": "dual_cache", "drift": {}}},
+    "evaluation": {"shards": 512},
+}
+
+
+@pytest.mark.parametrize(
+    ("total", "task", "inputs"),
+    [
+        (1_000, rounds.run_rounds, {}),
+        (10_000, rounds.run_rounds, {}),
+        (1_000, rounds.run_legs, {"first": 900, "end": 1_000}),
+        (100_000, rounds.run_legs, {"first": 0, "end": 10_000}),
+        (1_000, rounds.run_leg, {"first": 999, "end": 1_000}),
+        (1_000, rounds.run_leg, {"first": 975, "end": 1_000}),  # as long as a leg with fewer validations can be
+    ],
+)
+def test_no_closure_exceeds_a_megabyte(
+    total: int, task: PythonFunctionTask, inputs: dict[str, int], tmp_path: Path
+) -> None:
+    """If it fails, a cluster refuses a long run: in its middle, when a dynamic task has said what comes next."""
+    config = TrainConfig.model_validate_json(json.dumps(MOST | {"rounds": total}))
+    done = range(1, 1 + inputs.get("first", 0))
+    recorded = Progress(
+        rewards=[reward() for _ in done],
+        epochs=[epoch(number) for number in done],
+        validations=[validation(number, 0.5) for number in done],
+    )
+    compiled = chain(config, tmp_path, task, recorded=recorded if done else None, **inputs)
+    assert compiled.nodes and compiled.ByteSize() < 1_000_000
+
+
+@pytest.mark.parametrize("workflow", [gdsd.train, gdsd.compare, retrain.retrain], ids=lambda entity: entity.name)
+def test_no_workflow_exceeds_a_megabyte(workflow: WorkflowBase) -> None:
+    """If it fails, a cluster refuses a whole workflow, of which the types of its tasks' values take the most."""
+    found = OrderedDict[object, object]()
+    compiled = get_serializable(found, SETTINGS, workflow).to_flyte_idl()
+    tasks = [entity.to_flyte_idl() for entity in found.values() if isinstance(entity, TaskSpec)]
+    assert compiled.ByteSize() + sum(task.ByteSize() for task in tasks) < 1_000_000
 
 
 def test_progress_is_reported_beside_the_rounds(tmp_path: Path) -> None:
@@ -74,13 +150,14 @@ def test_progress_is_reported_beside_the_rounds(tmp_path: Path) -> None:
     assert waiting < reports  # only the next report waits for one
 
 
-def test_a_leg_of_a_stopped_run_launches_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [rounds.run_leg, rounds.run_legs], ids=lambda task: task.name)
+def test_a_leg_of_a_stopped_run_launches_nothing(task: PythonFunctionTask, tmp_path: Path) -> None:
     """If it fails, patience costs pods and GPUs for rounds that nobody wants."""
     before, last = validation(10, 0.5), [validation(20, 0.4)]
-    state = {"progress": Progress(validations=[before]), "validation": last}
+    state = {"recorded": Progress(validations=[before]), "validation": last}
 
     def nodes(patience: int) -> int:
-        found = unroll(rounds.run_leg, leg_inputs(configure(rounds=150, patience=patience), tmp_path, **state))
+        found = chain(configure(rounds=150, patience=patience), tmp_path, task, **state)
         return len(found.nodes) if isinstance(found, DynamicJobSpec) else 0
 
     assert nodes(1) == 0 < nodes(2)
@@ -141,6 +218,23 @@ def test_more_patience_goes_on_from_the_cache(train: Train, said: Callable[[], l
     assert said()[computed:] == [4] and len(record.epochs) == 4 and "stopped" not in text
     record, _ = train(configure(validate_every=3))
     assert len(said()) == computed + 1 and [report.round for report in record.validations] == [3, 4]
+
+
+def test_a_run_in_bundles_is_the_one_without(
+    train: Train, said: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run depends on how its legs are nested, or one with more rounds computes all of them again."""
+
+    def numbers(record: RunRecord) -> object:
+        return without_times(record.model_dump(mode="json", exclude={"config"}))
+
+    train(configure(seed=1, rounds=2))
+    monkeypatch.setattr(rounds, "WIDEST", 2)
+    nested, _ = train(configure(seed=1, rounds=5))  # ((1, 2), (3, 4)), ((5))
+    assert said() == [1, 2, 3, 4, 5] and [report.round for report in nested.validations] == [1, 2, 3, 4, 5]
+    monkeypatch.undo()
+    flat, _ = train(configure(seed=1, rounds=5))
+    assert said() == [1, 2, 3, 4, 5] and numbers(flat) == numbers(nested)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.distill.epoch import Epoch, train
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.records import Progress
 from tests.gdsd.epochs import GROUP, computed, rewarded, weights
 from tests.gdsd.shared_epochs import Case, start_of
 from tests.gdsd.shared_machines import free_endpoint
@@ -47,7 +46,7 @@ def round_of(folder: Path, kind: str, nodes: int, processes: int, spot: bool = T
     }
     config = TrainConfig.model_validate_json(json.dumps(written))
     where = {"policy": policy, "best": policy, "base": policy, "train": table, "problems": table, "validation": []}
-    what = {"first": 0, "end": 1, "evaluated": False, "progress": Progress(), "began": 0.0}
+    what = {"first": 0, "end": 1, "evaluated": False, "progress": [], "began": 0.0}
     return unroll(run_leg, where | what | {"config": config, "engine": config.rollout.engine})
 
 

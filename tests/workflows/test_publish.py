@@ -152,8 +152,7 @@ def test_a_night_ends_with_what_was_not_delivered(run: tuple[Path, FakeHub, Path
     from workflows.retrain import publish_retrained
 
     (tmp_path / "file").write_text("")
-    record = RunRecord.model_validate_json((run[0] / "run.json").read_text())
-    result = RunResult(record=record, folder=FlyteDirectory(str(run[0])))
+    result = RunResult(promoted=False, reason="no", folder=FlyteDirectory(str(run[0])))
     gain = Estimate(mean=0.1, low=0.0, high=0.2)
     moment = datetime(2026, 11, 24, 2, tzinfo=UTC)
     ended = Night(due=moment, ended=moment, who="execution f0", promoted=False, champion=None, gain=gain, reason="none")
@@ -277,8 +276,7 @@ def test_only_what_is_configured_is_launched(
     """If it fails, a cluster without secrets cannot train, since Flyte starts no pod whose secret is not there."""
     from workflows.publish import publish_run
 
-    record = RunRecord.model_validate_json((run[0] / "run.json").read_text())
-    result = RunResult(record=record, folder=FlyteDirectory(str(run[0])))
+    result = RunResult(promoted=False, reason="no", folder=FlyteDirectory(str(run[0])))
     found = launched_by(publish_run, {"run": result, "publish": publish(**told)})
     assert found == launched
 
@@ -305,7 +303,7 @@ def test_a_leg_tells_trackers_of_the_rounds_before_it(done: int, began: float, t
     )
     rounds = range(1, done + 1)
     progress = Progress(rewards=[reward() for _ in rounds], epochs=[epoch(number) for number in rounds])
-    found = launched_by(run_leg, leg_inputs(config, tmp_path, progress=progress, began=began))
+    found = launched_by(run_leg, leg_inputs(config, tmp_path, progress, began=began))
     assert ("track_run" in found) is told
 
 
