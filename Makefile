@@ -7,10 +7,13 @@ READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 WHOLE := $(VENV)/.whole
 CONFIG ?= configs/tiny_sudoku.yaml
+# Named and empty is another thing than not named.
+INDEXES = $(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-index '$(TORCH_CPU_INDEX)') \
+	$(if $(filter-out undefined,$(origin TORCH_GPU_INDEX)),--torch-gpu-index '$(TORCH_GPU_INDEX)')
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate describe champion fields test test-all test-cluster lint format bench register images clean clean-runs
+.PHONY: help install train evaluate describe champion fields test test-all test-cluster lint format bench register lock images clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,10 +61,11 @@ test-all: $(WHOLE) ## run all tests, as .ci/run does, on two cores
 test-cluster: $(TOOLS) ## run whole executions on a stand-in Flyte backend
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster -n 3 --dist loadfile tests/cluster
 
-lint: $(TOOLS) ## check style and types
+lint: $(TOOLS) ## check style and types, and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: $(TOOLS) ## apply the style
 	$(BIN)/ruff check --fix .
@@ -73,11 +77,13 @@ bench: $(TOOLS) ## run the benchmarks and the slow learning runs
 register: $(READY) ## compile everything that a cluster would be given, without one
 	$(BIN)/pyflyte register --dry-run --copy none --version dry-run -p gdsd -d development workflows
 
-images: $(TOOLS) ## build the images with docker or buildah and run tasks in each; TARGET, BASE, EXTRAS, TORCH_CPU_INDEX, TORCH_GPU_INDEX, OPTIONS
+lock: $(TOOLS) ## write images/lock/, the hashes of what the images install; TORCH_CPU_INDEX, TORCH_GPU_INDEX
+	$(BIN)/python -m tests.images.lock $(INDEXES)
+
+images: $(TOOLS) ## build the images with docker or buildah and run tasks in each; TARGET, BASE, EXTRAS, TORCH_CPU_INDEX, TORCH_GPU_INDEX, SOURCE, REVISION, OPTIONS
 	$(BIN)/python -m tests.images.build $(TARGET) $(if $(BASE),--base $(BASE)) \
-		$(if $(EXTRAS),--extras "$(EXTRAS)") $(if $(OPTIONS),--options="$(OPTIONS)") \
-		$(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-index '$(TORCH_CPU_INDEX)') \
-		$(if $(filter-out undefined,$(origin TORCH_GPU_INDEX)),--torch-gpu-index '$(TORCH_GPU_INDEX)')
+		$(if $(EXTRAS),--extras "$(EXTRAS)") $(if $(OPTIONS),--options="$(OPTIONS)") $(INDEXES) \
+		$(if $(SOURCE),--source '$(SOURCE)') $(if $(REVISION),--revision '$(REVISION)')
 	$(BIN)/python -m pytest -q -s -m images tests/images $(if $(TARGET),-k '[$(TARGET)]')
 
 clean: ## remove the environment and caches of the tools

@@ -9,6 +9,7 @@ stays out of the image.
 
 import argparse
 import ast
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from images import CPU, GPU
 
@@ -26,6 +28,8 @@ ARGUMENTS = {  # of the Dockerfile, and what they are for
     "EXTRAS": "optional dependencies that are installed too, such as tracking",
     "TORCH_CPU_INDEX": "address of torch's build for the CPU; empty for pip's own index",
     "TORCH_GPU_INDEX": "address of torch's build with CUDA; empty for pip's own index",
+    "SOURCE": "address of the sources, by default that of git's origin",
+    "REVISION": "commit of the sources, by default the one that is checked out",
 }
 
 
@@ -59,6 +63,27 @@ def pip_settings(listing: str) -> dict[str, str]:
     return settings
 
 
+def address(remote: str) -> str:
+    """Returns the public address of a git remote, without what only its owner may know; empty where there is none."""
+    remote = re.sub(r"^(?:ssh://)?[\w.-]+@([^/:]+)(?::\d+(?=/))?[:/]", r"https://\1/", remote)
+    parts = urlsplit(remote)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme in ("http", "https") and host else ""
+
+
+def sources(root: Path) -> dict[str, str]:
+    """Returns what the labels say of a folder's sources: where they are, and at which commit, as far as git knows."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    if not shutil.which("git"):
+        return {"SOURCE": "", "REVISION": ""}
+    revision = git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    return {"SOURCE": address(git("remote", "get-url", "origin")), "REVISION": revision}
+
+
 def build(engine: str, target: str, arguments: Mapping[str, str], options: Sequence[str], secret: str) -> None:
     """Builds one target of the Dockerfile; the engine says itself what is wrong."""
     command = [engine, "build", *options, f"--secret=id=pip,src={secret}", f"--target={target}"]
@@ -77,6 +102,7 @@ def main(words: Sequence[str]) -> None:
         parser.add_argument(f"--{name.lower().replace('_', '-')}", dest=name, help=meaning)
     given = parser.parse_args(words)
     arguments = {name: value for name in ARGUMENTS if (value := vars(given)[name]) is not None}
+    arguments |= {name: value for name, value in sources(ROOT).items() if name not in arguments}
     engine = find_engine()
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True

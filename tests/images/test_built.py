@@ -6,6 +6,7 @@ are compared with those of the same tasks on this machine. `make images` builds 
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -49,15 +50,24 @@ CONFIG = TrainConfig.model_validate(
 TOLERANCE = 1e-4  # of a warm-started weight; builds of torch multiply in different orders
 LOADED = CopyFileDetection.LOADED_MODULES
 INSPECT = """
-import importlib.metadata, json, os, pathlib, shutil, torch
+import importlib.metadata, json, os, pathlib, shutil, subprocess, torch
 folders = [str(path) for path in pathlib.Path("/opt/venv/lib").glob("python3.*/site-packages")]
-files = ("/etc/pip.conf", "/etc/xdg/pip", os.path.expanduser("~/.config/pip"))
+files = ["/etc/pip.conf", "/etc/xdg/pip", os.path.expanduser("~/.config/pip")]
+settings = [name for name in files if os.path.exists(name)] + [name for name in os.environ if name.startswith("PIP_")]
+pythons = ("/opt/venv/bin/python", "/usr/bin/python3", "/usr/local/bin/python3")
+pip = "import importlib.util as util, sys; sys.exit(bool(util.find_spec('pip') or util.find_spec('ensurepip')))"
+find = ["find", "/", "-xdev", "-type", "f", "-perm", "/6000"]
+parts = json.loads(pathlib.Path("/opt/materials.cdx.json").read_text())["components"]
 print(json.dumps({
     "user": os.getuid(),
     "packages": {found.name: found.version for found in importlib.metadata.distributions(path=folders)},
     "cuda": torch.version.cuda,
     "compilers": [name for name in ("cc", "gcc", "g++", "clang") if shutil.which(name)],
-    "pip": [name for name in os.environ if name.startswith("PIP_")] + [name for name in files if os.path.exists(name)],
+    "pip": [name for name in pythons if os.path.exists(name) and subprocess.call([name, "-c", pip])],
+    "setuid": subprocess.run(find, capture_output=True, text=True).stdout.split(),
+    "listed": {part["name"]: part["version"] for part in parts if part["purl"].startswith("pkg:pypi/")},
+    "debian": [part["name"] for part in parts if part["purl"].startswith("pkg:deb/")],
+    "settings": settings,
 }))
 """
 COMPILE = "import torch; print(torch.compile(lambda x: x.sin() + 1)(torch.zeros(8)).tolist() == [1.0] * 8)"
@@ -83,6 +93,7 @@ class Built:
     begin: list[str]  # the words before a command that runs in it, as the image's user
     folder: Path  # /exchange inside; everybody's, since the image's user is not ours
     archive: str  # the sources inside, packed as `pyflyte run --remote` does
+    labels: Mapping[str, str]
 
     def python(self, code: str) -> str:
         return output([*self.begin, "python", "-c", code])
@@ -100,10 +111,12 @@ def built(request: pytest.FixtureRequest) -> Iterator[Built]:
         made, exchange = "", f"--volume={folder}:/exchange"
         if engine == "docker":
             begin = ["docker", "run", "--rm", exchange, image]
+            labels = output(["docker", "image", "inspect", "--format={{json .Config.Labels}}", image])
         else:
             made = output(["buildah", "from", "--pull-never", image]).strip()
             begin = ["buildah", "run", exchange, made, "--"]
-        yield Built(image, begin, folder, f"/exchange/{packed.name}")
+            labels = output(["buildah", "inspect", "--type=image", "--format={{json .OCIv1.Config.Labels}}", image])
+        yield Built(image, begin, folder, f"/exchange/{packed.name}", json.loads(labels))
         if made:
             output(["buildah", "rm", made])
 
@@ -113,6 +126,8 @@ def test_it_holds_what_it_should(built: Built) -> None:
     cuda = built.image == build.TARGETS["gpu"]
     found = json.loads(built.python(INSPECT))
     assert faults(found, cuda) == []
+    assert built.labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", built.labels["org.opencontainers.image.revision"])
     print(f"\n{built.image}: torch {found['packages']['torch']}, {len(found['packages'])} packages")
     if cuda:
         assert built.python(COMPILE).strip() == "True", "`compile: true` asks for this"

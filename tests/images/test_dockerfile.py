@@ -1,16 +1,14 @@
-"""What the Dockerfile builds is what the pipeline registers and what constraints.txt pins."""
+"""What the Dockerfile builds is what the pipeline registers and what images/lock/ names."""
 
-import os
 import re
 import subprocess
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from images import CPU
-from tests.images import build
+from tests.images import build, lock
 from tests.images.build import ROOT
 
 REGISTERED = "/root"  # where `pyflyte register` has sources unpacked, unless told otherwise
@@ -24,11 +22,11 @@ def stages() -> dict[str, str]:
     return {name: f"FROM {base}\n{body}" for base, name, body in zip(*[iter(parts)] * 3, strict=True)}
 
 
-def lineage(name: str) -> str:
+def instructions(name: str) -> str:
     """The instructions of a stage and of those that it starts from."""
     found = stages()
     base = found[name].split()[1]
-    return (lineage(base) if base in found else "") + found[name]
+    return (instructions(base) if base in found else "") + found[name]
 
 
 def test_each_role_has_a_target() -> None:
@@ -36,57 +34,77 @@ def test_each_role_has_a_target() -> None:
     assert build.TARGETS.keys() <= stages().keys()
 
 
+def test_the_base_is_one_image_for_ever() -> None:
+    """If it fails, two builds of one commit differ by what its base's tag meant that day."""
+    assert re.search(r"^ARG BASE=[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}$", DOCKERFILE, re.M)
+    assert {stage.split()[1] for stage in stages().values()} - stages().keys() == {"${BASE}"}
+
+
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_an_image_runs_unprivileged_and_holds_packages_only(target: str) -> None:
     """If it fails, pods run as root, or an image holds code that is older than what is registered."""
-    body = lineage(target)
-    assert re.findall(r"^USER (\S+)$", body, re.M)[-1] == "1000:1000"
+    body = instructions(target)
+    assert re.findall(r"^USER (\S+)$", body, re.M) == ["1000:1000"]
     assert body.rstrip().endswith("USER 1000:1000")
     assert "useradd --create-home --uid 1000 " in body
     # `pyflyte register` has the sources unpacked into /root, `pyflyte run` into the working folder.
     assert "chown flyte:flyte /root\n" in body and re.findall(r"^WORKDIR (\S+)$", body, re.M)[-1] == REGISTERED
-    copied = re.findall(r"^COPY (.*)$", body, re.M)
-    assert copied == [f"--from={target}-packages /opt/venv /opt/venv"]
-    assert re.findall(r"^COPY (.*)$", lineage(f"{target}-packages"), re.M) == [
-        "pyproject.toml constraints.txt images/quiet.pth ./"
+    # Torch first and by itself: what comes after it may change, and nodes keep the layer.
+    assert re.findall(r"^COPY (.*)$", body, re.M) == [
+        f"--from={target}-torch /opt/venv /opt/venv",
+        "--from=packages /opt/venv /opt/venv",
+        f"--from={target}-materials /build/list.json /opt/materials.cdx.json",
     ]
+    assert re.findall(r"^COPY (.*)$", instructions(f"{target}-torch"), re.M) == [f"images/lock/torch-{target}.txt ./"]
 
 
-@pytest.mark.parametrize("target", ["cpu", "gpu"])
-def test_packages_are_pinned_wheels_and_settings_of_pip_are_a_secret(target: str) -> None:
-    """If it fails, an image differs from local installs, or holds the address or password of an index."""
-    body = lineage(f"{target}-packages")
-    assert "PIP_ONLY_BINARY=:all:" in body
-    installs = re.findall(r"pip install ((?:[^\\&]|\\\n)*)", body)
-    assert len(installs) == 2
-    assert "-c constraints.txt -r requirements.txt" in installs[-1]
-    assert "grep '^torch==' constraints.txt" in body
-    assert body.count("--mount=type=secret,id=pip,target=/etc/pip.conf") == body.count("\nRUN --mount") == 1
-    assert "PIP_" not in lineage(target)
+def test_what_becomes_another_user_and_pip_are_removed(tmp_path: Path) -> None:
+    """If it fails, code answers have pip in reach, or a file that runs as root."""
+    (script,) = re.findall(r"^RUN (find / .*?) && useradd", stages()["run"], re.M | re.S)
+    official, debian = "usr/local/lib/python3.11", "usr/lib/python3"
+    gone = [
+        f"{official}/site-packages/pip/main.py",
+        f"{official}/site-packages/pip-24.0.dist-info/METADATA",
+        f"{official}/ensurepip/_bundled/pip-24.0-py3-none-any.whl",
+        "usr/local/bin/pip",
+        "usr/local/bin/pip3.11",
+        f"{debian}/dist-packages/pip/main.py",
+        "usr/share/python-wheels/pip-23.0.1-py3-none-any.whl",
+    ]
+    kept = [
+        f"{official}/pipes.py",
+        f"{official}/site-packages/pipeline/pip.py",
+        "usr/bin/pipe",
+        "usr/bin/su",
+        "bin/wall",
+    ]
+    for name in gone + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(0o755)
+    (tmp_path / "usr/bin/su").chmod(0o4755)
+    (tmp_path / "bin/wall").chmod(0o2755)
+    subprocess.run(["sh", "-c", script.replace("\\\n", "").replace("find / ", f"find {tmp_path} ")], check=True)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path)) for path in files} == set(kept)
+    assert {oct(path.stat().st_mode & 0o7777) for path in files} == {"0o755"}
 
 
-def test_the_requirements_are_the_dependencies_without_the_tools() -> None:
-    """If it fails, an image lacks what the pipeline imports, or holds test tools and data sets beside hostile code."""
-    (script,) = re.findall(r'python3 -c "(import tomllib;.*?)" > requirements.txt', DOCKERFILE, re.S)
-    command = ["python3", "-c", script.replace("\\\n", "")]
-
-    def requirements(**extras: str) -> list[str]:
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | extras, capture_output=True, text=True, check=True)
-        return done.stdout.split()
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    found, extras = requirements(EXTRAS=""), project["project"]["optional-dependencies"]
-    optional = [name for extra in extras.values() for name in extra]
-    assert found == project["project"]["dependencies"]
-    assert requirements(EXTRAS=" ".join(extras)) == found + optional
-    assert not set(found + optional) & set(project["dependency-groups"]["dev"])
-    assert {name.lower() for name in found + optional} <= pinned().keys()
+def test_packages_are_wheels_with_hashes_and_settings_of_pip_are_a_secret() -> None:
+    """If it fails, an image takes what an index hands out, or holds the address or password of an index."""
+    assert {"PIP_ONLY_BINARY=:all:", "PIP_REQUIRE_HASHES=1", "PIP_NO_DEPS=1"} <= set(instructions("build").split())
+    for name, body in stages().items():
+        installs = re.findall(r"pip install (?:.*\\\n)*?.*-r (\S+)\.txt", body)
+        assert (
+            len(installs) == body.count("pip install") == body.count("--mount=type=secret,id=pip,target=/etc/pip.conf")
+        )
+        assert len(installs) == body.count("--mount=type=cache,target=/root/.cache/pip"), name
+    assert not any("PIP_" in instructions(target) for target in build.TARGETS)
 
 
 def test_only_the_image_of_gpus_has_a_compiler() -> None:
     """If it fails, code answers have a compiler in reach, or `compile: true` fails in pods."""
-    assert " g++ " in stages()["gpu"] and "g++" not in lineage("cpu")
-    assert "bubblewrap" in stages()["cpu"]
+    assert " g++ " in instructions("gpu") and "g++" not in instructions("cpu")
+    assert "bubblewrap" in instructions("cpu")
 
 
 def test_the_build_arguments_are_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +126,37 @@ def test_the_build_arguments_are_those_of_the_command(monkeypatch: pytest.Monkey
         f"--build-arg={name}=there" for name in build.ARGUMENTS
     ]
     assert set(build.ARGUMENTS) == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.M))
+    labels = re.findall(r"org\.opencontainers\.image\.(\w+)=(\S+)", DOCKERFILE)
+    assert labels == [("source", "$SOURCE"), ("revision", "$REVISION"), ("licenses", "Apache-2.0")] * 2
     assert {f"--tag={CPU.image}", "--target=cpu", "--pull", "--quiet"} <= set(ran)
+
+
+@pytest.mark.parametrize(
+    ("remote", "label"),
+    [
+        ("https://me:token@code.example:8443/org/name.git?key=1", "https://code.example:8443/org/name.git"),
+        ("git@code.example:org/name.git", "https://code.example/org/name.git"),
+        ("ssh://git@code.example:22/org/name", "https://code.example/org/name"),
+        ("/home/me/secret", ""),
+        ("file:///home/me/secret", ""),
+        ("", ""),
+    ],
+)
+def test_an_image_says_where_its_sources_are_and_no_secret(remote: str, label: str, tmp_path: Path) -> None:
+    """If it fails, a label tells everybody a token or a path of whoever built, or nobody which commit it was."""
+    assert build.sources(tmp_path) == {"SOURCE": "", "REVISION": ""}
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=me", "-c", "user.email=me@code.example"]
+    for words in [
+        "init",
+        "commit --quiet --allow-empty --message first",
+        *([f"remote add origin {remote}"] * bool(remote)),
+    ]:
+        subprocess.run([*git, *words.split()], check=True, capture_output=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert build.sources(tmp_path) == {"SOURCE": label, "REVISION": commit}
+    (tmp_path / "new").touch()
+    subprocess.run([*git, "add", "new"], check=True)
+    assert build.sources(tmp_path)["REVISION"] == f"{commit}-dirty"
 
 
 def test_the_settings_of_pip_reach_a_build() -> None:
@@ -138,9 +186,9 @@ def test_without_an_engine_it_says_what_is_missing(tmp_path: Path, monkeypatch: 
 # What test_built.py asks of an image
 
 
-def pinned() -> dict[str, str]:
-    """The versions of constraints.txt by name."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def pinned(file: str = "constraints.txt") -> dict[str, str]:
+    """The versions that a file pins, by name."""
+    lines = (ROOT / file).read_text().splitlines()
     return {key(name): version for name, _, version in (line.partition("==") for line in lines) if version}
 
 
@@ -149,23 +197,25 @@ def key(name: str) -> str:
 
 
 def faults(found: Mapping[str, object], cuda: bool) -> list[str]:
-    """What is wrong with an image, of which test_built.py found this; torch brings the libraries of CUDA itself."""
-    packages, pins = found["packages"], pinned()
-    assert isinstance(packages, dict)
-    versions = {name: (version, pins.get(key(name))) for name, version in packages.items()}
+    """What is wrong with an image, of which test_built.py found this."""
+    kind = "gpu" if cuda else "cpu"
+    packages, listed = ({key(name): has for name, has in dict(found[of]).items()} for of in ("packages", "listed"))
+    locks = [lock.FOLDER / f"{name}.txt" for name in (f"torch-{kind}", "packages", "tracking", "quantization")]
+    locked = {name: version for file in locks for name, (version, _) in lock.read_lock(file).items()}
     wrong = [
-        f"{name} {has} instead of {pin}"
-        for name, (has, pin) in versions.items()
-        if pin not in (None, has.split("+")[0])
+        f"{name} {has} instead of {locked[name]}" for name, has in packages.items() if has != locked.get(name, has)
     ]
-    loose = [name for name, (_, pin) in versions.items() if pin is None and key(name) != "setuptools"]
+    loose = packages.keys() - locked.keys()
     problems = {
         "runs as root": found["user"] == 0,
         "has another build of torch": bool(found["cuda"]) is not cuda,
-        f"has other versions than constraints.txt: {', '.join(wrong)}": wrong,
-        f"has packages that constraints.txt does not pin: {', '.join(loose)}": loose and not cuda,
+        f"has other versions than images/lock: {', '.join(wrong)}": wrong,
+        f"has packages that images/lock does not name: {', '.join(loose)}": loose,
         f"has compilers: {found['compilers']}": found["compilers"] and not cuda,
-        f"holds settings of pip: {found['pip']}": found["pip"],
+        f"holds settings of pip: {found['settings']}": found["settings"],
+        f"has pip: {found['pip']}": found["pip"],
+        f"has setuid files: {found['setuid']}": found["setuid"],
+        "lists other packages than it holds": packages != listed or not found["debian"],
     }
     return [problem for problem, there in problems.items() if there]
 
@@ -175,16 +225,21 @@ def faults(found: Mapping[str, object], cuda: bool) -> list[str]:
     [
         ({"user": 0}, "runs as root"),
         ({"cuda": "13.0"}, "another build of torch"),
-        ({"packages": {"torch": "1.0"}}, "torch 1.0 instead of"),
-        ({"packages": {"sneaky": "1"}}, "does not pin: sneaky"),
+        ({"packages": {"torch": "1.0"}, "listed": {"torch": "1.0"}}, "torch 1.0 instead of"),
+        ({"packages": {"sneaky": "1"}, "listed": {"sneaky": "1"}}, "does not name: sneaky"),
         ({"compilers": ["gcc"]}, "compilers"),
-        ({"pip": ["/etc/pip.conf"]}, "settings of pip"),
+        ({"settings": ["/etc/pip.conf"]}, "settings of pip"),
+        ({"pip": ["/usr/bin/python3"]}, "has pip"),
+        ({"setuid": ["/usr/bin/su"]}, "setuid files: ['/usr/bin/su']"),
+        ({"listed": {}}, "lists other packages"),
+        ({"debian": []}, "lists other packages"),
     ],
 )
 def test_an_image_that_is_not_what_it_should_be_is_refused(change: dict[str, object], message: str) -> None:
     """If it fails, an image with other versions, a compiler or root is pushed as if it had been checked."""
     packages = {"torch": f"{pinned()['torch']}+cpu", "PyYAML": pinned()["pyyaml"]}
-    good = {"user": 1000, "packages": packages, "cuda": None, "compilers": [], "pip": []}
+    lists = {"packages": packages, "listed": packages, "debian": ["bash"]}
+    good = {"user": 1000, "cuda": None, "compilers": [], "settings": [], "pip": [], "setuid": []} | lists
     assert faults(good, cuda=False) == []
     (fault,) = faults(good | change, cuda=False)
     assert message in fault
