@@ -10,6 +10,8 @@ CONFIG ?= configs/tiny_sudoku.yaml
 # Named and empty is another thing than not named.
 INDEXES = $(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-index '$(TORCH_CPU_INDEX)') \
 	$(if $(filter-out undefined,$(origin TORCH_GPU_INDEX)),--torch-gpu-index '$(TORCH_GPU_INDEX)')
+# A variable as one word of a shell's line, whatever characters a path has; a leading ~/ is the home still.
+quoted = $(subst '~/,~/','$(subst ','\'',$(value $(1)))')
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -36,18 +38,18 @@ install: ## create .venv with what training needs, and with EXTRAS of pyproject.
 	@touch $(READY)
 
 train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
-	$(BIN)/pyflyte run workflows/gdsd.py train --config $(CONFIG)
+	$(BIN)/pyflyte run workflows/gdsd.py train --config $(call quoted,CONFIG)
 
 evaluate: $(READY) ## evaluate the checkpoint folder POLICY
 	$(if $(POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
-	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(POLICY)
+	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(call quoted,POLICY)
 
 describe: $(READY) ## say what CONFIG will need of a device, before anything is spent
-	$(BIN)/python -m tasks.describe $(CONFIG)
+	$(BIN)/python -m tasks.describe $(call quoted,CONFIG)
 
 champion: $(READY) ## show the champion and history of the registry REGISTRY
 	$(if $(REGISTRY),,$(error name the registry: make champion REGISTRY=...))
-	$(BIN)/python -m tasks.registry $(REGISTRY)
+	$(BIN)/python -m tasks.registry $(call quoted,REGISTRY)
 
 fields: $(READY) ## write docs/fields.md, the page of every configuration's fields
 	$(BIN)/python -m tasks.fields docs/fields.md
@@ -90,9 +92,5 @@ clean: ## remove the environment and caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Only what a run has named: NAME-DATE-TIME-NUMBER, and its live page. A person's own files may lie beside them.
 clean-runs: ## remove the data of local runs; what is still wanted is computed again
-	@cd "$${GDSD_HOME:-$$HOME/.flyte/gdsd}" && find . -maxdepth 1 -type d -regextype posix-extended \
-		-regex '\./.+-[0-9]{8}-[0-9]{6}-[0-9a-f]{8}' -print -exec rm -rf {} + && \
-		find . -mindepth 2 -maxdepth 2 -path './progress-*/progress.html' -print -delete && \
-		find . -maxdepth 1 -type d -name 'progress-*' -empty -delete
+	@$(PYTHON) -m tasks.clean

@@ -26,6 +26,7 @@ from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.strict import Config
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ def _record(
         logger.error("%s failed%s; kept in %s", workflow, f" in {where}" if where else "", address)
         logger.error("to go on%s: %s", ", with the configuration from there" if in_pod() else "", failure.go_on)
         Deck("Failure", failure.page(address))
+    except (GdsdError, OSError) as error:
+        logger.error("the failure of %s could not be recorded: %s", workflow, error)
     except Exception:
         logger.exception("the failure of %s could not be recorded", workflow)
 

@@ -7,7 +7,8 @@ import os
 from flytekit import Deck
 
 from tasks.flyte.console import speak
-from tasks.flyte.local import home, in_pod, new_folder
+from tasks.flyte.folders import home
+from tasks.flyte.local import in_pod, new_folder
 from tasks.flyte.pace import Pace
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.types import ProgressFile, stored_file

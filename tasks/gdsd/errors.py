@@ -39,6 +39,10 @@ class NonFiniteError(GdsdError, ArithmeticError):
     """Several updates in a row had a non-finite loss or gradient, after the evidence was saved; or logits are not."""
 
 
+class StorageError(GdsdError, RuntimeError):
+    """A folder of this machine cannot be used for a run's data or cache: the message has which one and what to do."""
+
+
 class SandboxError(GdsdError, RuntimeError):
     """This system lacks what confines untrusted programs: the message has what is missing and what can be done."""
 

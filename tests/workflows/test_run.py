@@ -89,10 +89,9 @@ def test_a_killed_run_continues_and_ends_with_the_same_numbers(smoke: Outcome, t
     command = ("run", "workflows/gdsd.py", "train", "--config", SMOKE)
     killed = run_in_process(*command, home=tmp_path, said=lambda line: " round 1 of 2: " in line)
     assert killed.code == -signal.SIGKILL
-    before = os.listdir(tmp_path / "tmp")
     resumed = run_in_process(*command, home=tmp_path)
     assert resumed.code == 0, resumed.text
-    assert os.listdir(tmp_path / "tmp") == before, "something is left in the temporary folder"
+    assert os.listdir(tmp_path / "tmp") == [], "something of the two runs is left in the temporary folder"
     assert "base policy" not in resumed.text and resumed.rounds_computed() in ([2], [1, 2])
     assert resumed.numbers() == smoke.numbers()
 
@@ -130,9 +129,9 @@ def test_evaluate_measures_a_published_policy(smoke: Outcome, pyflyte: Pyflyte, 
 
 def test_a_folder_that_is_no_policy_is_refused(pyflyte_here: Pyflyte, tmp_path: Path) -> None:
     """The message names the folder and what it lacks, and no way through the code pushes it off the screen."""
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "my policy").mkdir()
     config = json.dumps({"prompts": {"test_size": 1}})
-    arguments = ("--policy", tmp_path / "empty", "--config", config)
+    arguments = ("--policy", tmp_path / "my policy", "--config", config)
     outcome = pyflyte_here("run", "workflows/gdsd.py", "evaluate", *arguments)
     text = " ".join(outcome.text.replace("\u2502", " ").split())
     assert outcome.code != 0 and "is not a checkpoint" in text and "gdsd.json" in text

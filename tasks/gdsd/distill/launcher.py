@@ -1,18 +1,21 @@
 """Starts the processes that share an epoch, on one machine or more, and learns how their work ended."""
 
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -22,8 +25,13 @@ from tasks.gdsd.distill.failures import FailureReport
 from tasks.gdsd.distill.machines import Machines, Told, VanishedError
 from tasks.gdsd.distill.processes import place
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.sandbox import lifeline
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that ask a process to end
 PRELOADED = "tasks.gdsd.distill.epoch"
+
+# It warns of each process that it ends; why that is so is said elsewhere.
+logging.getLogger(DefaultLogsSpecs.__module__).setLevel(logging.ERROR)
 
 Arguments = TypeVar("Arguments")
 Result = TypeVar("Result")
@@ -73,11 +81,12 @@ def _share(
         What those of this machine return, by their numbers among all; and how the work failed, if it did.
     """
     threads = max(1, torch.get_num_threads() // processes)
-    with tempfile.TemporaryDirectory(prefix="gdsd-processes-") as name, _importable():
+    with tempfile.TemporaryDirectory(prefix="gdsd-processes-") as name, _importable(), _signals() as unhandled:
         folder = Path(name)
+        settings = _settings(processes, machines, folder, unhandled)
         try:
             with nullcontext() if machines is None else machines.listening(_end):
-                results = elastic_launch(_settings(processes, machines), _serve)(work, arguments, threads, folder)
+                results = elastic_launch(settings, _serve)(work, arguments, threads, folder)
         except SignalException as error:
             if machines is not None:
                 machines.leave()
@@ -91,12 +100,20 @@ def _share(
         return results, next(iter(failures.collect(folder).values()), None)
 
 
-def _settings(processes: int, machines: Machines | None) -> LaunchConfig:
-    """Returns what torch's launcher needs to know."""
+def _settings(processes: int, machines: Machines | None, folder: Path, signals: str) -> LaunchConfig:
+    """Returns what torch's launcher needs to know, with a folder for its own files and the signals that it handles."""
     # Copies of this process, with its threads and perhaps a GPU, would not work, and imports take longer than a small
     # epoch: without GPUs, processes are copies of one that has imported all this and done nothing, and is started once.
     # With them that is left alone, since a library that only asks for a GPU on import spoils it for the copies.
-    multiprocessing.set_forkserver_preload(["__main__", PRELOADED])
+    method = "spawn" if torch.cuda.device_count() else "forkserver"
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(["__main__", PRELOADED])
+        # It keeps what is blocked here. A terminal sends Ctrl-C to it too, which would otherwise show its imports.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     count = 1 if machines is None else machines.count
     return LaunchConfig(
         min_nodes=count,
@@ -108,8 +125,26 @@ def _settings(processes: int, machines: Machines | None) -> LaunchConfig:
         local_addr="127.0.0.1" if machines is None else machines.address,
         max_restarts=0,  # a failure is Flyte's to retry
         monitor_interval=0.1,
-        start_method="spawn" if torch.cuda.device_count() else "forkserver",
+        start_method=method,
+        logs_specs=DefaultLogsSpecs(str(folder / "logs")),
+        signals_to_handle=signals,
     )
+
+
+@contextmanager
+def _signals() -> Iterator[str]:
+    """Names the signals that nothing handles or ignores, and takes them back from torch's launcher in the end.
+
+    It ends the processes and raises `SignalException`. Where a signal is handled already, what the handler raises ends
+    the processes too.
+    """
+    unhandled = [one for one in SIGNALS if signal.getsignal(one) == signal.SIG_DFL]
+    try:
+        yield ",".join(one.name for one in unhandled)
+    finally:
+        if threading.current_thread() is threading.main_thread():  # the only one in which handlers are set
+            for one in unhandled:
+                signal.signal(one, signal.SIG_DFL)
 
 
 def _failure(error: ChildFailedError | RendezvousError, folder: Path, processes: int) -> FailureReport:
@@ -131,6 +166,8 @@ def _serve(work: Callable[[Arguments], Result], arguments: Arguments, threads: i
     After an error of the project it ends in good order. All processes raise the same one, and the first may still be
     writing evidence; the launcher would end it if another process failed.
     """
+    if (starter := multiprocessing.parent_process()) is not None:
+        lifeline.hold_on_to(starter.sentinel)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would choose another number
     torch.set_num_threads(threads)
     try:

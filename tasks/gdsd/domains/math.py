@@ -253,13 +253,22 @@ class Worker:
     def __init__(self, seconds: float, memory_mib: int) -> None:
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self.owner = os.getpid()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(WORKER), str(seconds), str(memory_mib)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment | {"PYTHONHASHSEED": "0"},
-        )
+        theirs, ours = os.pipe()
+        self._lifeline = open(ours, "wb")  # noqa: SIM115  # for as long as the process lives
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(WORKER), str(seconds), str(memory_mib), str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment | {"PYTHONHASHSEED": "0"},
+                pass_fds=[theirs],
+            )
+        except OSError:
+            self._lifeline.close()
+            raise
+        finally:
+            os.close(theirs)
         try:
             greeting = self._receive(START_SECONDS)
             if "failed" in greeting:
@@ -296,3 +305,5 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+        finally:
+            self._lifeline.close()

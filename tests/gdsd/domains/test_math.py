@@ -34,9 +34,9 @@ def solved(domain: Math, reference: str, expression: str) -> bool | None:
 
 
 def gone(process: int) -> bool:
-    """Whether a worker ends within a minute; of one that nobody has reaped yet there is no command line."""
+    """Whether a worker ends within half a minute; of one that nobody has reaped yet there is no command line."""
     command = Path(f"/proc/{process}/cmdline")
-    for _ in range(600):
+    for _ in range(300):
         try:
             if not command.read_bytes():
                 return True
@@ -143,7 +143,7 @@ def test_the_limit_of_memory_bites(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """If it fails, an answer eats the machine. A stand-in asks for 1 GiB at once; multiplying takes minutes."""
     script = tmp_path / "worker.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(WORKER.parent)!r})\n"
+        f"import sys; sys.path[:0] = [{str(WORKER.parent)!r}, {str(ROOT)!r}]\n"
         "import math_worker\n"
         "math_worker.load = lambda: lambda reference, answer: len(bytearray(int(answer))) > 0\n"
         "math_worker.main()\n"
@@ -196,16 +196,23 @@ def test_workers_end_with_their_domain_and_with_a_killed_pipeline() -> None:
     del domain
     assert worker.process.returncode is not None and gone(worker.process.pid)
     program = (
-        "import os, signal\n"
-        "from tasks.gdsd.domains.math import Math\n"
-        "domain = Math()\n"
+        "import os, signal, sys, threading, time\n"
+        "from tasks.gdsd.domains.math import Math, MathConfig\n"
+        "domain = Math(MathConfig(seconds=60))\n"
         "assert domain.verify('p', '5', '<answer>\\\\boxed{5}</answer>').solved\n"
-        "print(domain._idle[0].process.pid, flush=True)\n"
+        "worker = domain._idle[0]\n"
+        "print(worker.process.pid, flush=True)\n"
+        "if sys.argv[1:]:\n"
+        "    request = {'reference': '5', 'answer': sys.argv[1]}\n"
+        "    threading.Thread(target=worker.ask, args=(request, 60), daemon=True).start()\n"
+        "    time.sleep(1)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert done.returncode == -signal.SIGKILL
-    assert gone(int(done.stdout))
+    for busy in ([], [BOMB]):
+        command = [sys.executable, "-c", program, *busy]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert done.returncode == -signal.SIGKILL
+        assert gone(int(done.stdout))
 
 
 def test_nothing_of_an_answer_is_evaluated(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 r"""Compares mathematical expressions, one request a line: run as a script by `tasks.gdsd.domains.math`.
 
-Its arguments are the CPU seconds for each request and the MiB of address space. It first says `{"ready": true}`, or
-what `failed`. Then it answers each `{"reference": ..., "answer": ...}` on standard input by
-`{"solved": true | false | null, "last": ...}`. `solved` is null where the reference holds no expression. `last` is true
-where this process has used much memory and ends. The kernel ends it where a request takes too long, and its end of
-input ends it where the pipeline has died.
+Its arguments are the CPU seconds for each request, the MiB of address space, and the descriptor of its lifeline, by
+which it ends with the pipeline. It first says `{"ready": true}`, or what `failed`. Then it answers each
+`{"reference": ..., "answer": ...}` on standard input by `{"solved": true | false | null, "last": ...}`. `solved` is
+null where the reference holds no expression. `last` is true where this process has used much memory and ends. The
+kernel ends it where a request takes too long.
 
 The comparison is `tasks.gdsd.sandbox.mathematics.equality`. No text is evaluated as Python.
 """
@@ -61,7 +61,10 @@ def address_space() -> int:
 
 def main() -> None:
     """Answers requests until standard input ends."""
+    from tasks.gdsd.sandbox import lifeline
+
     seconds, memory = float(sys.argv[1]), int(sys.argv[2]) * 2**20
+    lifeline.hold_on_to(int(sys.argv[3]))
     pipe = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # whatever a library prints is no reply
 
@@ -71,7 +74,6 @@ def main() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pipeline, whose end is our end
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         judge = load()
     except (ImportError, OSError, ValueError, MemoryError) as error:

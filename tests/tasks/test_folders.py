@@ -1,0 +1,102 @@
+"""Which folders are a run's own, and what `make clean-runs` takes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.flyte import folders
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = """
+import pathlib, sys, tempfile, time
+from tasks.flyte import folders
+other = pathlib.Path(tempfile.mkdtemp(prefix="flyte-"))
+folders.gather([other])
+file = pathlib.Path(tempfile.mkdtemp()) / "model"
+file.touch()
+print(other, file.parent.parent, folders.new("policy"), flush=True)
+if sys.argv[1:]:
+    time.sleep(3600)
+"""
+
+
+def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A small home disk must not stop a run: the data can lie elsewhere."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "elsewhere"))
+    assert folders.home() == tmp_path / "elsewhere"
+    assert folders.new("x").parent == tmp_path / "elsewhere"
+
+
+def run(*words: str) -> tuple[subprocess.Popen[str], list[Path]]:
+    """A run that waits, if it is told to; and its two temporary folders and one with data."""
+    process = subprocess.Popen([sys.executable, "-c", RUN, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, [Path(name) for name in process.stdout.readline().split()]
+
+
+def clean() -> tuple[int, str]:
+    """The status of `make clean-runs`, and what it says."""
+    done = subprocess.run(["make", "clean-runs"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, `make clean-runs` takes a person's own files or a run's that goes on, or leaves gigabytes behind."""
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("GDSD_HOME", str(home))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    assert clean()[0] == 0  # where no run has been yet
+    monkeypatch.setattr(folders, "_use", lambda place: None)  # as if another process, which has ended, had made these
+    made = [folders.new(name) for name in ("run-tiny_sudoku", "policy", "failed-train", "compare-a-b", "progress-x")]
+    page = home / "progress-tiny_sudoku" / "progress.html"
+    own = ["samples-final.csv", "policy-notes/text", "run-mine/policy", "progress-mine/notes", "registry/log"]
+    for file in (page, made[1] / "checkpoint" / "weights", *(home / name for name in own)):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    (home / "run-elsewhere-20260101-120000-0123abcd").symlink_to(tmp_path)
+
+    ended, ended_folders = run()
+    assert ended.wait() == 0 and not any(folder.exists() for folder in ended_folders[:2])
+    killed, killed_folders = run("wait")
+    live, live_folders = run("wait")
+    try:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        others = [temporary / "flyte-of-another-program", temporary / "gdsd-notes"]
+        for folder in others:
+            folder.mkdir()
+        status, said = clean()
+        assert status != 0 and "a run that is going on has its data in" in said
+        assert all(folder.name in said for folder in killed_folders[:2])
+        assert sorted(temporary.iterdir()) == sorted([*live_folders[:2], *others])
+        assert all(folder.exists() for folder in (*made, *live_folders))
+    finally:
+        live.kill()
+        live.wait()
+    status, said = clean()
+    removed = [*made, page, ended_folders[2], killed_folders[2], *live_folders]
+    assert status == 0 and all(str(path) in said for path in removed) and "mine" not in said
+    assert sorted(temporary.iterdir()) == sorted(others)
+    kept = {name.split("/")[0] for name in own} | {"run-elsewhere-20260101-120000-0123abcd"}
+    assert {path.name for path in home.iterdir()} == kept and all((home / name).exists() for name in own)
+
+
+def test_a_run_removes_what_killed_ones_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, each run that is killed leaves a folder for ever, or a link there leads to other files."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "home"))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    killed, left = run("wait")
+    killed.kill()
+    killed.wait()
+    outside = left[0].rename(tmp_path / "outside")
+    (temporary / "flyte-link").symlink_to(outside)
+    again, _ = run()
+    assert again.wait() == 0
+    assert os.listdir(temporary) == ["flyte-link"] and (outside / folders.MARK).exists()
