@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from tasks.describe import device_of, read
+from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.errors import GdsdError
+from tasks.gdsd.errors import ConfigError, GdsdError
 from tasks.gdsd.planning.capacity import Assumptions, Capacity, capacity
 from tasks.gdsd.planning.work import DEVICES
 
@@ -75,6 +76,11 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("seconds and pre-emptions are at least 0, GPUs at least 1")
     try:
         config, family, shape = read(given.config)
+        if isinstance(config, CompareConfig):
+            raise ConfigError(
+                f"{given.config} is a comparison, whose runs are independent of each other; name the configuration of "
+                "one run, or see `python -m tasks.describe` for what all of them need"
+            )
         config = config if given.prompts is None else with_prompts(config, given.prompts)
     except (OSError, GdsdError) as error:
         print(error, file=sys.stderr)

@@ -4,6 +4,7 @@ python -m tasks.describe configs/llada_gsm8k.yaml --device h100
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,15 +13,20 @@ from pathlib import Path
 from tasks.flyte.store_options import storage_options
 from tasks.gdsd import files
 from tasks.gdsd.config import written
+from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.errors import GdsdError
+from tasks.gdsd.planning.comparison import Comparison, of_comparison
 from tasks.gdsd.planning.plan import READ, Plan, plan, table
 from tasks.gdsd.planning.shapes import Shape, shape_of
 from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
 
 files.use(storage_options)  # of prompt files, which are pinned when a configuration is loaded
+
+# What only a comparison has, by which its file is known.
+COMPARED = CompareConfig.model_fields.keys() - TrainConfig.model_fields.keys()
 
 
 def measure_cpu(width: int) -> Device:
@@ -41,22 +47,64 @@ def measure_cpu(width: int) -> Device:
     return Device("this machine's CPU", int(line.split()[1]) / 2**20, peak, peak, reached_by_cpu(width), is_gpu=False)
 
 
-def read(path: str) -> tuple[TrainConfig, Family, Shape]:
-    """Returns the experiment of a file, and family and shape of its model.
+def read(path: str) -> tuple[TrainConfig | CompareConfig, Family, Shape]:
+    """Returns the experiment or comparison of a file, and family and shape of its model.
 
     Raises:
         OSError: the file cannot be read.
         GdsdError: it is no YAML or JSON, is refused, or the model is not known.
     """
-    config = TrainConfig.model_validate_json(written.read(path))
+    text = written.read(path)
+    values = json.loads(text)
+    compares = isinstance(values, dict) and not COMPARED.isdisjoint(values)
+    config = (CompareConfig if compares else TrainConfig).model_validate_json(text)
     return config, *shape_of(config.policy)
 
 
-def device_of(config: TrainConfig, shape: Shape, named: str | None) -> Device:
+def device_of(config: TrainConfig | CompareConfig, shape: Shape, named: str | None) -> Device:
     """Returns the named device, or else the one that the configuration trains on; h100 where that says just gpu."""
     kind = config.hardware.distill.kind
     chosen = named or ("cpu" if kind == "cpu" else kind if kind in DEVICES else "h100")
     return measure_cpu(shape.width) if chosen == "cpu" else DEVICES[chosen]
+
+
+def model(found: Plan, name: str, assumed: str) -> list[str]:
+    """Returns the first lines: the model, and the prompts with where their length comes from."""
+    trained = (
+        f"and {found.adapter:,} of an adapter, which alone are trained" if found.adapter else "all of them trained"
+    )
+    return [
+        f"{name}: {found.family}, {found.parameters:,} parameters, {trained}",
+        f"prompts of {found.prompt_tokens} tokens ({assumed})",
+    ]
+
+
+def speeds(found: Plan, device: Device) -> dict[str, str]:
+    """Returns what products of each kind reach of the device's peak in their precision."""
+    half, full = (
+        f"{device.reached:.0%} of {peak / 1e12:.3g} TFLOP/s in {precision}"
+        for peak, precision in ((device.half, "bfloat16"), (device.full, "float32"))
+    )
+    network = half if found.halves else full
+    network += f", {full} in training" if found.halves and not found.distill_halves else ""
+    return {"network": network, "logits": full, "adapter": full}
+
+
+def shares(found: Plan, device: Device) -> list[str]:
+    """Returns how the seconds of a round follow: the share of each kind of products, and at what speed they are."""
+    rollout = found.rollout_work.parts(device, found.halves)
+    distill = found.distill_work.parts(device, found.distill_halves)
+    return [
+        f"{f'  in the {kind}':22}{rollout[kind] / sum(rollout.values()):10.1%}"
+        f"{distill[kind] / sum(distill.values()):10.1%}   of these seconds, at {speed}"
+        for kind, speed in speeds(found, device).items()
+        if rollout[kind] or distill[kind]
+    ]
+
+
+def fits(peak: float, device: Device) -> str:
+    """Says whether a device has as many bytes."""
+    return f"{'fits' if peak <= device.gib * 2**30 else 'exceeds'} {device.name}'s {device.gib:.0f} GiB"
 
 
 def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
@@ -66,8 +114,7 @@ def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
         assumed: where the length of prompts comes from.
     """
     lines = [
-        f"{name}: {found.family}, {found.parameters:,} parameters, of which {found.trained:,} are trained",
-        f"prompts of {found.prompt_tokens} tokens ({assumed})",
+        *model(found, name, assumed),
         f"{found.completions} completions a round, {found.micro_batch} of them per forward pass of training",
         "",
         f"{'GiB on each device':22}{'rollout':>10}{'distill':>10}{'evaluation':>12}",
@@ -77,15 +124,15 @@ def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
         for kind, values in table({"rollout": found.rollout, "distill": found.distill, "evaluation": found.evaluation})
     ]
     rollout, distill, loads = found.rollout_seconds(device), found.distill_seconds(device), found.loads
-    room = f"fits {device.name}'s" if found.peak <= device.gib * 2**30 else f"exceeds {device.name}'s"
     drift = [f"{'seconds of drift':22}{found.drift_seconds(device):10.3g}   a round, of both engines, and another load"]
     drift = drift if loads.drifts else []
     hashing = f", and hashes {loads.hashed / 1e9:.3g} GB of the local folder" if loads.hashed else ""
     lines += [
-        f"{room} {device.gib:.0f} GiB",
+        fits(found.peak, device),
         "",
-        f"{'seconds of one device':22}{rollout:10.3g}{distill:10.3g}   a round, at {device.reached:.0%} of its peak, "
-        f"if every group carries a signal{' and no completion is over early' if found.may_end_early else ''}",
+        f"{'seconds of one device':22}{rollout:10.3g}{distill:10.3g}   a round, if every group carries "
+        f"a signal{' and no completion is over early' if found.may_end_early else ''}",
+        *shares(found, device),
         f"{'PFLOP':22}{found.rollout_work.total / 1e15:10.3g}{found.distill_work.total / 1e15:10.3g}",
         f"{'loads of the model':22}{loads.rollouts:10}{loads.epochs:10}   a round, and {loads.evaluations} for the "
         "evaluations: one for each shard or process",
@@ -94,6 +141,38 @@ def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
         f"reads {loads.sampled / 1e9:.3g} GB{hashing}",
         f"{'hours of one device':22}{found.hours(device):10.3g}   the run: {found.rounds} rounds, of which "
         f"{found.evaluation_hours(device):.3g} for its evaluations and {found.load_hours:.3g} for loads",
+    ]
+    return "\n".join(lines)
+
+
+def describe_comparison(found: Comparison, device: Device, name: str, assumed: str) -> str:
+    """Returns the text of a comparison: a line for each contestant, and the whole.
+
+    Args:
+        assumed: where the length of prompts comes from.
+    """
+    base = found.base
+    lines = [
+        *model(base, f"{name}, a comparison", assumed),
+        f"{base.completions} completions a round, {base.rounds} rounds a run, {found.runs} runs",
+        "",
+        f"{'of one device':28}{'GiB':>8}{'rollout':>10}{'distill':>10}{'in logits':>12}{'hours':>10}{'runs':>6}",
+    ]
+    for contestant, contest in found.contests.items():
+        run, logits = contest.run, contest.run.distill_work.parts(device, contest.run.distill_halves)["logits"]
+        rollout, distill = run.rollout_seconds(device), run.distill_seconds(device)
+        lines.append(
+            f"{contestant:28}{contest.peak / 2**30:8.2f}{rollout:10.3g}{distill:10.3g}{logits / distill:12.1%}"
+            f"{run.hours(device):10.3g}{contest.tries + contest.runs:6}"
+        )
+    lines += [
+        "rollout and distill are seconds of a round, if every group carries a signal; in logits is the share of "
+        "distill; hours are of a run",
+        *(f"in the {kind} at {speed}" for kind, speed in speeds(base, device).items() if kind != "adapter"),
+        fits(found.peak, device),
+        "",
+        f"{'hours of one device':28}{found.hours(device):8.3g}   the comparison, with those runs that choose learning "
+        "rates, and an evaluation of the base",
     ]
     return "\n".join(lines)
 
@@ -115,10 +194,14 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     device = device_of(config, shape, given.device)
-    found = plan(config, shape, family, device.is_gpu, given.prompt_tokens)
     estimated = given.prompt_tokens is None
     assumed = "estimated from the domain's example; --prompt-tokens sets it" if estimated else "as given"
-    print(describe(found, device, config.name, assumed))
+    if isinstance(config, CompareConfig):
+        compared = of_comparison(config, shape, family, device.is_gpu, given.prompt_tokens)
+        print(describe_comparison(compared, device, config.name, assumed))
+    else:
+        found = plan(config, shape, family, device.is_gpu, given.prompt_tokens)
+        print(describe(found, device, config.name, assumed))
     if isinstance(config.policy.model, ModelFolder):
         print(f"model in {config.policy.model.path}, sha256: {config.policy.model.sha256}")
     return 0

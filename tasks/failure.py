@@ -54,11 +54,11 @@ class Failure(BaseModel):
         """Returns it for a Deck: nothing in it is taken for HTML."""
         rows = {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
         cells = "".join(
-            f"<tr><th style='text-align:left;vertical-align:top;padding-right:1em'>{html.escape(name)}</th>"
+            f"<tr><th scope='row' style='text-align:left;vertical-align:top;padding-right:1em'>{html.escape(name)}</th>"
             f"<td><pre style='white-space:pre-wrap;margin:0'>{html.escape(str(value))}</pre></td></tr>"
             for name, value in (rows | {"kept in": address}).items()
         )
-        return f"<h2>The run failed</h2><table>{cells}</table>"
+        return f"<h2>The run failed</h2><table><caption>What failed, and how to go on</caption>{cells}</table>"
 
 
 @cpu_task(hours=0.5, cached=False, deck=True)

@@ -3,6 +3,8 @@
 import importlib
 import logging
 import os
+import time
+from pathlib import Path
 
 from flytekit import Deck
 
@@ -74,23 +76,41 @@ def report_progress(
                 name,
                 rounds,
                 after,
+                time.time(),
+                not in_pod(),
                 [concern.said() for concern in concerns],
                 progress.times(after, rounds),
             )
-            Deck("Progress", page)
-            if not in_pod():
-                _show(name, page)
-    file = new_folder("recorded") / "progress.json.gz"
-    after.write(file)
-    return stored_file(file)
+            if in_pod():
+                Deck("Progress", page)
+            else:
+                file = _page(name, after)
+                if not file.parent.is_dir():
+                    file.parent.mkdir(parents=True)
+                    logger.info("the run's page so far, which is drawn anew as it goes on: %s", file)
+                _write(file, page)
+    recorded = new_folder("recorded") / "progress.json.gz"
+    after.write(recorded)
+    return stored_file(recorded)
 
 
-def _show(name: str, page: str) -> None:
-    """Keeps the page of a local run in one place, so that a browser has only to load it again."""
-    file = home() / f"progress-{name}" / "progress.html"
-    if not file.parent.is_dir():
-        file.parent.mkdir(parents=True)
-        logger.info("the run's page so far, which is drawn anew as it goes on: %s", file)
+def lead_to(report: Path, name: str, run: Progress) -> None:
+    """Lets the page of a local run, if it has one, lead to the run's report."""
+    from tasks.gdsd.report import ended_page
+
+    file = _page(name, run)
+    if file.is_file():
+        _write(file, ended_page(name, os.path.relpath(report, file.parent)))
+
+
+def _page(name: str, run: Progress) -> Path:
+    from tasks.gdsd.run import progress
+
+    return home() / progress.folder(name, run) / "progress.html"
+
+
+def _write(file: Path, page: str) -> None:
+    """Replaces a page at once, whenever a browser reads it."""
     new = file.with_suffix(".new")
     new.write_text(page, "utf-8")
     os.replace(new, file)

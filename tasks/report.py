@@ -20,6 +20,7 @@ from tasks.gdsd.files import digest
 from tasks.gdsd.records import Decision, Delivery, EvalReport, PolicyStats, Progress, PromptStats
 from tasks.gdsd.run.provenance import Execution
 from tasks.gdsd.run.run_record import RunRecord
+from tasks.progress import lead_to
 
 
 class RunResult(BaseModel):
@@ -136,6 +137,8 @@ def report_run(
     card = model_card.write(record, checkpoint_record.read_record(folder / "policy"), origin)
     (folder / "README.md").write_text(card, "utf-8")
     Deck("Report", page)
+    if not in_pod():
+        lead_to(folder / "report.html", config.name, run)
     decision = record.decision
     return RunResult(promoted=decision.promoted, reason=decision.reason, folder=FlyteDirectory(str(folder)))
 

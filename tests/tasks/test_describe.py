@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import describe
+from tasks import capacity, describe
 from tasks.gdsd.config.model_source import digest
 from tests.gdsd.official import write_llada
 
@@ -15,15 +15,16 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*_*.yaml"))
 
 
-@pytest.mark.parametrize(
-    "config", [path for path in RECIPES if "seeds:" not in path.read_text()], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("config", RECIPES, ids=lambda path: path.stem)
 def test_every_experiment_can_be_planned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """If it fails, a person learns what a shipped experiment costs by paying for it."""
+    """If it fails, a person learns what a shipped experiment or comparison costs by paying for it."""
     assert describe.main([str(config)]) == 0
     lines = capsys.readouterr().out.splitlines()
     words = [line.split()[0] for line in lines if line]
-    assert {"weights", "gradients", "optimizer", "activations", "peak", "seconds", "hours"} <= set(words)
+    wanted = {"weights", "gradients", "optimizer", "activations", "peak", "seconds"}
+    if "seeds:" in config.read_text():
+        wanted = {*yaml.safe_load(config.read_text())["contestants"]}
+    assert wanted | {"fits", "hours"} <= set(words)
 
 
 def hours(text: str) -> float:
@@ -40,8 +41,57 @@ def test_it_says_whether_the_device_suffices_and_what_it_assumes(capsys: pytest.
     guessed, small, given = found
     assert "fits NVIDIA H200" in guessed and "exceeds NVIDIA RTX" in small
     assert "estimated from the domain's example; --prompt-tokens sets it" in guessed
-    assert "at 45% of its peak, if every group carries a signal" in guessed and "at 1 GB/s" in guessed
+    assert "a round, if every group carries a signal" in guessed and "at 1 GB/s" in guessed
     assert "prompts of 123 tokens (as given)" in given and hours(given) > hours(guessed)
+
+
+def shares(text: str, kind: str) -> tuple[list[float], str]:
+    """The shares of rollout and distill in a kind of products, and the speed that is assumed of it."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"  in the {kind} ")]
+    numbers, speed = line.split("   of these seconds, at ")
+    return [float(share.rstrip("%")) for share in numbers.split()[-2:]], speed
+
+
+def test_how_seconds_follow_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, nobody sees that logits in float32 take as long as ten times as many products of the network.
+
+    A look at 340 tokens of LLaDA, 84 of them the prompt, is 2 x 6.98e9 x 340 products of maps, 2 x 0.31e9 x 340 of the
+    adapter beside them, and 4 x 340^2 x 4096 x 32 of attention: 5.0e12, so 5.1 ms at 989e12 a second. It ends in logits
+    of 17 rows on average, 2 x 126464 x 4096 x 17 = 17.6e9, 0.26 ms at 67e12.
+    """
+    recipe = ROOT / "configs/llada_gsm8k.yaml"
+    assert describe.main([str(recipe), "--device", "h200"]) == 0
+    text = capsys.readouterr().out
+    assert "llada, 8,015,581,184 parameters, and 335,544,320 of an adapter, which alone are trained" in text
+    network, logits = shares(text, "network"), shares(text, "logits")
+    assert network[1] == "45% of 989 TFLOP/s in bfloat16" and logits[1] == "45% of 67 TFLOP/s in float32"
+    assert logits[0][0] == pytest.approx(100 * 0.26 / (0.26 + 5.1), abs=0.2)
+    assert [one + other for one, other in zip(network[0], logits[0], strict=True)] == pytest.approx(
+        [100, 100], abs=0.11
+    )
+    assert "in the adapter" not in text, "it is in the network's precision"
+
+    config = yaml.safe_load(recipe.read_text())
+    config["distill"]["compute"]["precision"] = "float32"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert describe.main([str(tmp_path / "config.yaml"), "--device", "h200"]) == 0
+    (rollout, distill), speed = shares(capsys.readouterr().out, "adapter")
+    assert rollout == 0 and distill > 10 and speed == "45% of 67 TFLOP/s in float32"
+
+
+def test_a_comparison_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a comparison is taken for a mistyped experiment, or its cost is that of one run."""
+    recipe = str(ROOT / "configs/compare_tiny.yaml")
+    assert describe.main([recipe, "--device", "h100"]) == 0
+    said = capsys.readouterr().out
+    assert "256 completions a round, 32 rounds a run, 48 runs" in said and "45% of 67 TFLOP/s in float32" in said
+    rows = [line.split() for line in said.splitlines() if line.endswith("     8")]
+    assert [row[0] for row in rows] == ["gdsd", "gdsd_tlc", "espo", "spg", "wd1", "diffu_grpo"]
+    # Tries answer 256 validation problems each time, and the others 512 test problems, so they are a little cheaper.
+    most = sum(8 * float(row[5]) for row in rows)
+    assert 0.9 * most < float(said.splitlines()[-1].split()[4]) < 1.05 * most
+    assert capacity.main([recipe]) == 1
+    assert "is a comparison, whose runs are independent" in capsys.readouterr().err
 
 
 def test_what_engines_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,8 +204,9 @@ def test_a_run_without_improvement_stops_and_says_why(train: Train, said: Callab
     record, text = train(configure(patience=1))
     assert said() == [1, 2] and [report.round for report in record.validations] == [1, 2]
     assert "stopped   after 2 of 4 rounds: no validation was better than that of round 1 (patience 1)" in text
-    page = Path(os.environ["GDSD_HOME"], "progress-micro", "progress.html").read_text()
-    assert "micro: round" in page
+    (page,) = Path(os.environ["GDSD_HOME"]).glob("progress-micro-*/progress.html")
+    (report,) = Path(os.environ["GDSD_HOME"]).glob("run-micro-*/report.html")
+    assert "micro: ended" in page.read_text() and f"href='../{report.parent.name}/report.html'" in page.read_text()
 
 
 def test_more_patience_goes_on_from_the_cache(train: Train, said: Callable[[], list[int]]) -> None:

@@ -1,6 +1,6 @@
 """The plan of a run: memory by stage, and the hours of computing and of loading the model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -49,8 +49,8 @@ class Plan:
     """What a run needs on each device, and for how long."""
 
     family: str
-    parameters: int
-    trained: int
+    parameters: int  # of the base
+    adapter: int  # weights of an adapter, which is then all that is trained; 0 without one
     prompt_tokens: int
     completions: int  # of a round
     micro_batch: int  # completions per forward and backward pass
@@ -95,6 +95,11 @@ class Plan:
         return self.rounds * of_round / 3600 + self.evaluation_hours(device)
 
     @property
+    def trained(self) -> int:
+        """Weights that training changes."""
+        return self.adapter or self.parameters
+
+    @property
     def peak(self) -> float:
         """Bytes that a device needs."""
         return max(self.rollout.total, self.distill.total, self.evaluation.total)
@@ -110,8 +115,21 @@ def prompt_tokens(config: TrainConfig, family: Family) -> int:
     return ceil((len(text) - digits) / LETTERS_PER_TOKEN) + digits + TEMPLATE_TOKENS
 
 
-def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True, prompt: int | None = None) -> Plan:
-    """Plans a run. Without `prompt`, the tokens of a prompt are estimated."""
+def plan(
+    config: TrainConfig,
+    shape: Shape,
+    family: Family,
+    is_gpu: bool = True,
+    prompt: int | None = None,
+    evaluated: Sequence[int] | None = None,
+) -> Plan:
+    """Plans a run.
+
+    Args:
+        prompt: tokens of a prompt; by default they are estimated.
+        evaluated: problems of each evaluation; by default those of `evaluations`.
+    """
+    evaluated = evaluations(config) if evaluated is None else evaluated
     prompt = prompt_tokens(config, family) if prompt is None else prompt
     policy, rollout, distill, evaluation = config.policy, config.rollout, config.distill, config.evaluation
     b = HALF if is_gpu and family.name != "tiny" else FLOAT
@@ -128,7 +146,7 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     one, exact = (completion(shape, prompt, sampler, frozen, each) for each in (engine, ExactConfig()))
     answer = completion(shape, prompt, answering, frozen, evaluation.engine)
     sampled = of_sampling(shape, batch, prompt, sampler, b, policy.adapter, engine, is_gpu)
-    share_answers = ceil(max(evaluated(config)) / evaluation.shards) * evaluation.samples
+    share_answers = ceil(max(evaluated) / evaluation.shards) * evaluation.samples
     together = min(evaluation.batch_size, share_answers)
     answered = of_sampling(shape, together, prompt, answering, b, policy.adapter, evaluation.engine, is_gpu)
     trained = of_epoch(shape, distill, share, rollout.group_size, prompt, sampler, b, policy.adapter)
@@ -136,8 +154,8 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     lowers = distill.compute.precision == "bfloat16" or (b == HALF and policy.adapter is not None)
     return Plan(
         family=family.name,
-        parameters=shape.parameters + adapter,
-        trained=adapter or shape.parameters,
+        parameters=shape.parameters,
+        adapter=adapter,
         prompt_tokens=prompt,
         completions=completions,
         micro_batch=micro_batch(distill, rollout.group_size, share, prompt, sampler),
@@ -147,8 +165,8 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
         rollout_work=one * completions,
         drift_work=(one + exact) * compared,
         distill_work=epoch(shape, distill, completions, prompt, sampler, adapter),
-        evaluation_work=answer * answers(config),
-        loads=loads(config, shape, adapter),
+        evaluation_work=answer * (evaluation.samples * sum(evaluated)),
+        loads=loads(config, shape, adapter, len(evaluated)),
         rounds=config.rounds,
         may_end_early=may_end_early(sampler, engine) or may_end_early(answering, evaluation.engine),
         halves=b == HALF,
@@ -156,8 +174,8 @@ def plan(config: TrainConfig, shape: Shape, family: Family, is_gpu: bool = True,
     )
 
 
-def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
-    """Counts the loads of a run's tasks.
+def loads(config: TrainConfig, shape: Shape, adapter: int, evaluations: int) -> Loads:
+    """Counts the loads of a run's tasks, with so many evaluations.
 
     A published model lies in half precision on the disk, and is read by every task that needs the policy. A policy
     whose own weights are trained is float32 from the first round on.
@@ -167,7 +185,6 @@ def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
     own = published + adapter * FLOAT if adapter else shape.parameters * FLOAT
     moments = (2 + (distill.ema_decay > 0)) * FLOAT * (adapter or shape.parameters)
     reads_base = distill.objective.needs_reference and not adapter
-    evaluations = ceil(config.rounds / config.validate_every) + 2 + 2 * len(config.judge.guards)
     hashes = isinstance(policy.model, ModelFolder) and adapter
     return Loads(
         rollouts=config.rollout.shards,
@@ -180,16 +197,10 @@ def loads(config: TrainConfig, shape: Shape, adapter: int) -> Loads:
     )
 
 
-def answers(config: TrainConfig) -> int:
-    """Returns the completions of a run's evaluations: validations, and test and guards before and after."""
-    validation, *tested = evaluated(config)
-    return config.evaluation.samples * (ceil(config.rounds / config.validate_every) * validation + 2 * sum(tested))
-
-
-def evaluated(config: TrainConfig) -> list[int]:
-    """Returns how many problems there are to validate on, to test on, and in each guard."""
-    guards = config.judge.guards.values()
-    return [config.prompts.validation_size, config.prompts.test_size, *(guard.test_size for guard in guards)]
+def evaluations(config: TrainConfig) -> list[int]:
+    """Returns the problems of each evaluation of a run: its validations, and test and guards before and after."""
+    tested = [config.prompts.test_size, *(guard.test_size for guard in config.judge.guards.values())]
+    return [config.prompts.validation_size] * ceil(config.rounds / config.validate_every) + tested * 2
 
 
 def table(memory: Mapping[str, Memory]) -> list[tuple[str, list[float]]]:

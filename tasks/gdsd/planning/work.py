@@ -61,21 +61,27 @@ def reached_by_cpu(width: int) -> float:
 class Work:
     """Floating-point operations, a product of n x k and k x m counting 2 n k m."""
 
-    network: float = 0.0  # in the precision of the weights
-    float32: float = 0.0  # of adapters in training, logits and readouts
+    network: float = 0.0  # in the precision of the weights, with an adapter that is in the same
+    logits: float = 0.0  # and readouts, always in float32
+    adapter: float = 0.0  # in training, where it is in float32
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(self.network + other.network, self.float32 + other.float32)
+        return Work(self.network + other.network, self.logits + other.logits, self.adapter + other.adapter)
 
     def __mul__(self, factor: float) -> "Work":
-        return Work(self.network * factor, self.float32 * factor)
+        return Work(self.network * factor, self.logits * factor, self.adapter * factor)
 
     @property
     def total(self) -> float:
-        return self.network + self.float32
+        return self.network + self.logits + self.adapter
+
+    def parts(self, device: Device, halves: bool) -> dict[str, float]:
+        """Returns the seconds of each kind of products; those of the network in bfloat16 where it halves."""
+        speed = dict.fromkeys(vars(self), device.full) | ({"network": device.half} if halves else {})
+        return {kind: products / speed[kind] / device.reached for kind, products in vars(self).items()}
 
     def seconds(self, device: Device, halves: bool) -> float:
-        return (self.network / (device.half if halves else device.full) + self.float32 / device.full) / device.reached
+        return sum(self.parts(device, halves).values())
 
 
 def forward(shape: Shape, tokens: int, adapter: int = 0, autocast: bool = False) -> Work:
@@ -86,7 +92,7 @@ def forward(shape: Shape, tokens: int, adapter: int = 0, autocast: bool = False)
     """
     attention = 4 * tokens**2 * shape.heads * shape.head_width * shape.layers
     beside = 2.0 * tokens * adapter
-    return Work(2.0 * tokens * shape.body + attention + beside * autocast, beside * (not autocast))
+    return Work(2.0 * tokens * shape.body + attention + beside * autocast, adapter=beside * (not autocast))
 
 
 def look(shape: Shape, tokens: int, computed: int, rows: int, beside: AdapterConfig | None = None) -> Work:
@@ -222,7 +228,7 @@ def epoch(
     autocast, recomputes = compute.precision == "bfloat16", compute.gradient_checkpointing
     base = forward(shape, tokens) * copies
     added = forward(shape, tokens, adapter, autocast)
-    added = Work(added.network - forward(shape, tokens).network, added.float32) * copies
+    added = Work(added.network - forward(shape, tokens).network, adapter=added.adapter) * copies
     rows = rows_read(objective, sampler)
     passes = (2 if adapter else 3) + recomputes
     update = base * passes + added * (3 + recomputes) + readout(shape, objective, rows, True, not adapter)

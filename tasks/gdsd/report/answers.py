@@ -54,6 +54,7 @@ def section(samples: pa.Table, domain: DomainChoice) -> str:
     right, wrong = _of(pairs, True, True), _of(pairs, False, False)
     unjudged = [pair for pair in pairs if None in (pair.base.right, pair.trained.right)]
     counts = table_html(
+        "How many answers were right before training and after it",
         ["answers", "wrong after", "right after"],
         [["wrong before", str(len(wrong)), str(len(fixed))], ["right before", str(len(broken)), str(len(right))]],
     )
@@ -149,12 +150,13 @@ def frames(tokens: Sequence[str], unmasked_at: Sequence[int]) -> str:
     steps = sorted(set(at))
     picked = steps if len(steps) <= FRAMES else [steps[(len(steps) - 1) * i // (FRAMES - 1)] for i in range(FRAMES)]
     lines = [
-        f"<tr><td>{step + 1}</td><td><bdi>"
+        f"<tr><th scope='row'>{step + 1}</th><td><bdi>"
         + html.escape("".join(_visible(token) if own <= step else "·" for token, own in zip(shown, at, strict=True)))
         + "</bdi></td></tr>"
         for step in picked
     ]
-    table = f"<div class='scroll steps'><table>{''.join(lines)}</table></div>"
+    caption = "<caption class='said'>What stood there after a step</caption>"
+    table = f"<div class='scroll steps'><table>{caption}{''.join(lines)}</table></div>"
     return f"<details><summary>step by step</summary>{table}</details>"
 
 

@@ -10,7 +10,8 @@ from tasks.gdsd.report.style import as_yaml, document, table_html, table_markdow
 from tasks.gdsd.run.comparison import ComparisonRecord, points
 
 HEAD = ["objective", "learning rate", "reward, %", "area, %", "worst drop", "end below best", "solved, %", "seconds"]
-TRIED = ["objective", "learning rate", "seed", "reward at the end, validation", ""]
+TRIED = ["objective", "learning rate", "seed", "reward at the end, validation", "choice"]
+FIGURE = "Mean reward on the test problems by round"
 FILES = {"report": "report.html", "figure": "curves.svg", "numbers": "curves.parquet", "table": "table.md"}
 
 
@@ -95,16 +96,18 @@ def render(record: ComparisonRecord, drawing: str) -> str:
         for run in tuning.series
     ]
     title = html.escape(record.config.name)
+    named = drawing.replace("<svg", f"<svg role='img' aria-label='{FIGURE}'", 1)
     return document(
         f"{record.config.name}: comparison of objectives",
         [
             f"<h1>{title}</h1>",
-            table_html(HEAD, rows(record)),
+            table_html("What each objective reached on the test problems", HEAD, rows(record)),
             f"<p>{html.escape(_protocol(record))}. "
             "Reward and solved are after the last round, area is the mean height of the reward's curve; drops are the "
             "worst seed's.</p>",
-            f"<figure class='printed'>{drawing}</figure>",
-            *(["<h2>Learning rates</h2>", table_html(TRIED, tuned)] if tuned else []),
+            f"<figure class='printed'><figcaption><b>{FIGURE}</b><small>Strong lines are means over seeds, thin ones "
+            f"single seeds.</small></figcaption>{named}</figure>",
+            *(["<h2>Learning rates</h2>", table_html("What was tried, and chosen", TRIED, tuned)] if tuned else []),
             "<h2>Configuration</h2>",
             f"<pre>{html.escape(as_yaml(record.config))}</pre>",
         ],

@@ -42,8 +42,9 @@ class Line:
 class Panel:
     """One small figure: up to two lines that share an axis."""
 
-    title: str
+    title: str  # no other of the page has it
     lines: Sequence[Line]
+    meaning: str = ""  # of the title's words, for a reader who meets them here
     percent: bool = False  # whether the axis is, from 0 to 100
     whole: bool = False  # whether the axis shows all from 0 to 1, for shares that stand beside rewards
     level: tuple[str, float] | None = None  # what to compare with
@@ -60,11 +61,12 @@ def headline(run: Progress, base: EvalReport | None = None, best: EvalReport | N
     rewards = [reward.reward_mean for reward in run.rewards]
     rounds, solved = [report.round for report in run.validations], [report.solved for report in run.validations]
     panel = Panel(
-        "",
+        "Reward and solved problems",
         [
             Line("reward of rollouts", range(1, len(rewards) + 1), rewards),
             Line("solved, validation", rounds, [share.mean for share in solved], solved, share=True),
         ],
+        "Rollouts are the completions that the model writes for training. Vertical lines are 95 % intervals.",
         whole=True,
         level=None if base is None else ("base, test", base.solved.mean),
         mark=None if best is None else (f"round {best.round}, test", best.round, best.solved),
@@ -84,7 +86,6 @@ def draw(panels: Iterable[Panel], width: float = 3.1, height: float = 1.45) -> s
     drawn = []
     with matplotlib.rc_context(
         {
-            "svg.hashsalt": "gdsd",  # and no date: the same run gives the same bytes
             "svg.fonttype": "none",
             "font.size": 9,
             "text.color": INK,
@@ -116,6 +117,8 @@ def draw(panels: Iterable[Panel], width: float = 3.1, height: float = 1.45) -> s
             axes.relim()
             axes.autoscale(True)
             _plot(axes, panel)
+            # Ids differ from figure to figure, and the same run gives the same bytes.
+            matplotlib.rcParams["svg.hashsalt"] = panel.title
             buffer = io.StringIO()
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
             drawn.append(f"<figure>{_caption(panel)}{_inline(buffer.getvalue(), panel)}</figure>")
@@ -155,11 +158,13 @@ def _tick(value: float) -> str:
 
 
 def _caption(panel: Panel) -> str:
-    """The title, and each line's name, colour and last value."""
+    """The title with its meaning, and each line's name, colour and last value."""
     first = panel.lines[0]
     only = first.known()[-1][1] if not first.name else None
     beside = "" if only is None else f" <span class='a'>{said(only, panel.percent)}</span>"
-    parts = [f"<b>{html.escape(panel.title)}{beside}</b>"] if panel.title else []
+    parts = [f"<b>{html.escape(panel.title)}{beside}</b>"]
+    if panel.meaning:
+        parts.append(f"<small>{html.escape(panel.meaning)}</small>")
     for line, key in zip(panel.lines, "ab", strict=False):
         if line.name and line.known():
             last = said(line.known()[-1][1], panel.percent or line.share)
@@ -183,10 +188,9 @@ def _inline(drawing: str, panel: Panel) -> str:
     """Makes a drawing part of a page: without prologue and sizes of its own, in the page's colours, with a name."""
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>\s*", "", drawing, flags=re.S)
-    drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)  # the same in every drawing
+    drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)  # "axes_1" and the like, in every drawing
     box = re.search(r'viewBox="([^"]*)"', drawing)
-    name = html.escape(panel.title or ", ".join(line.name for line in panel.lines))
-    opening = f'<svg viewBox="{box[1] if box else ""}" role="img" aria-label="{name}, by round">'
+    opening = f'<svg viewBox="{box[1] if box else ""}" role="img" aria-label="{html.escape(panel.title)}, by round">'
     drawing = opening + drawing[drawing.index(">") + 1 :]
     for drawn, named in PAGE.items():
         drawing = drawing.replace(drawn, named)

@@ -39,7 +39,8 @@ def draw(
             return ""
         if not isinstance(grid, Grid):
             raise TypeError(f"draw must return a Grid or None, not {grid!r:.60}")
-        return _table(grid, _Order(answer or "", tokens, unmasked_at))
+        caption = "The reference, cell by cell" if answer is None else "The answer, cell by cell"
+        return _table(grid, caption, _Order(answer or "", tokens, unmasked_at))
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error!s:.200}".encode(errors="backslashreplace").decode()
         logger.warning("domain %r could not draw an answer, so the report has it as text: %s", choice.name, said)
@@ -72,13 +73,13 @@ class _Order:
         return max(self._unmasked_at[first : last + 1]) if last < len(self._ends) else None
 
 
-def _table(grid: Grid, order: _Order) -> str:
+def _table(grid: Grid, caption: str, order: _Order) -> str:
     rows = [
         f"<tr>{''.join(_cell(cell, order, _ends(grid.box, row, column)) for column, cell in enumerate(cells, 1))}</tr>"
         for row, cells in enumerate(grid.rows, 1)
     ]
     note = f"<p class='muted'>{html.escape(grid.note)}</p>" if grid.note else ""
-    return f"{GRID}<table>{''.join(rows)}</table></div>{note}"
+    return f"{GRID}<table><caption class='said'>{caption}</caption>{''.join(rows)}</table></div>{note}"
 
 
 def _ends(box: int, row: int, column: int) -> str:

@@ -25,10 +25,17 @@ def table(record: RunRecord) -> str:
         *([f"reward: {name}", _mean(value), _mean(trained.parts[name]), ""] for name, value in base.parts.items()),
         *([words, f"{before:.1%}", f"{after:.1%}", ""] for words, before, after in _shares(base, trained)),
     ]
-    return table_html(["test problems", "base", f"trained (round {trained.round})", "difference"], rows)
+    head = ["test problems", "base", f"trained (round {trained.round})", "difference"]
+    return table_html("What the policy reached before training, as the base, and after it", head, rows)
 
 
-GUARDS = ["guard: must not get worse", "problems", "base solved, %", "trained solved, %", "difference", "tolerated", ""]
+GUARDS = ["guard", "problems", "base solved, %", "trained solved, %", "difference", "tolerated", "outcome"]
+
+
+def guards(decision: Decision) -> str:
+    """What must not get worse; nothing where nothing is guarded."""
+    said = "Guards: problems of which the trained policy must not solve fewer than the base, but for what is tolerated"
+    return table_html(said, GUARDS, guarded(decision)) if decision.guards else ""
 
 
 def guarded(decision: Decision) -> list[list[str]]:
@@ -54,10 +61,11 @@ def rollouts(record: RunRecord) -> str:
         ["reward", f"{first.reward_mean:.3f}", f"{last.reward_mean:.3f}"],
         *([f"reward: {name}", _mean(value), _mean(last.parts[name])] for name, value in first.parts.items()),
         ["solved", f"{first.solved:.1%}", f"{last.solved:.1%}"],
-        ["groups without spread", f"{first.frac_zero_std:.1%}", f"{last.frac_zero_std:.1%}"],
+        ["groups without spread, all rewards equal", f"{first.frac_zero_std:.1%}", f"{last.frac_zero_std:.1%}"],
         *([words, f"{before:.1%}", f"{after:.1%}"] for words, before, after in _shares(first, last)),
     ]
-    return table_html(["rollouts", "round 1", f"round {len(record.rewards)}"], rows)
+    caption = "The first and the last round's rollouts"
+    return table_html(caption, ["rollouts", "round 1", f"round {len(record.rewards)}"], rows)
 
 
 def fall_back(record: RunRecord) -> str:
@@ -98,7 +106,9 @@ def drift(record: RunRecord) -> str:
     ]
     return (
         f"<p>Rollouts by the engine {rounds[0].engine}, against the exact engine on {rounds[0].completions} "
-        f"completions from the same random numbers:</p>{table_html(head, rows)}"
+        "completions from the same random numbers. The difference is in the mean reward. Positions computed are tokens "
+        "that went through the network, in % of the exact engine's.</p>"
+        f"{table_html('How far the rollout engine was from the exact one', head, rows)}"
     )
 
 
@@ -118,7 +128,10 @@ def protocol(record: RunRecord) -> str:
     """Says how the numbers came about."""
     found = record.trained.protocol
     sampler, times = found.sampler, "once" if found.samples == 1 else f"{found.samples} times"
+    chance = "pass@k is the chance that one of k answers is right. " if record.pass_at() else ""
     return (
+        "Solved are the problems with a right answer, and judged the answers with a verdict. The reward and its parts "
+        f"are means over the judged. {chance}"
         f"{found.problems} {found.domain.name} problems, each answered {times}; {sampler.length} tokens in blocks of "
         f"{sampler.block_length}, {sampler.steps_per_block} steps a block, temperature {sampler.temperature:g}, seed "
         f"{found.seed}{found.by_engine()}. Intervals are at 95 % over the problems, that of the difference paired by "

@@ -14,6 +14,8 @@ from tasks.gdsd.run.costs import HOUR, money
 from tasks.gdsd.run.provenance import MAIN, Provenance
 from tasks.gdsd.run.run_record import RunRecord
 
+RELOAD = 30  # seconds after which the page of a run that goes on is loaded anew
+
 
 def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
     """Returns the page. Everything that comes from data, configuration or environment is escaped."""
@@ -30,7 +32,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             outcome.fall_back(record),
             "<h2>Outcome</h2>",
             outcome.table(record),
-            *([table_html(outcome.GUARDS, outcome.guarded(record.decision))] if record.decision.guards else []),
+            outcome.guards(record.decision),
             f"<p>{html.escape(outcome.protocol(record))}</p>",
             "<h2>Training</h2>",
             f"<p>{html.escape(_policy(record))}</p>",
@@ -51,7 +53,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<details><summary>Configuration</summary>",
             f"<pre>{html.escape(as_yaml(record.config))}</pre>",
             "</details><details><summary>All packages</summary>",
-            table_html(["package", "version"], [[*item] for item in origin.packages.items()]),
+            table_html("Installed when the report was written", ["package", "version"], origin.packages.items()),
             "</details>",
         ],
     )
@@ -61,24 +63,49 @@ def progress_page(
     name: str,
     rounds: int,  # that the run is to have
     run: Progress,
+    drawn_unix_seconds: float,
+    live: bool,  # whether it is drawn anew in the same place; otherwise it is a Deck
     concerns: Sequence[tuple[str, str]] = (),  # what is wrong, and what to try
     times: str = "",  # what a round takes, and the rest
 ) -> str:
-    """Returns the page of a run after some of its rounds; drawing takes well under a second."""
+    """Returns the page of a run after some of its rounds; drawing takes well under a second.
+
+    Where it is live, a browser loads it anew, and the page of `ended_page` is to take its place.
+    """
     title = f"{name}: round {len(run.epochs)} of {rounds}"
     last = f"reward {run.rewards[-1].reward_mean:.3f}" if run.rewards else "no reward yet"
     if run.validations:
         found = run.validations[-1]
         last += f", {found.solved.percent()} of the validation problems solved after round {found.round}"
+    drawn = f"Drawn on {datetime.fromtimestamp(drawn_unix_seconds, UTC):%Y-%m-%d at %H:%M:%S} UTC."
+    if live:
+        drawn += (
+            f" The page loads itself anew every {RELOAD} s, and leads to the run's report as soon as that is there. If "
+            "it stays as it is for many rounds, the run has failed or was stopped."
+        )
+    else:
+        drawn += " The run's report will be the Deck of `report_run`."
     return document(
         title,
         [
             f"<h1>{html.escape(title)}</h1><p class='sub'>{html.escape(last)}. {html.escape(times)}</p>",
+            f"<p class='sub'>{drawn}</p>",
             training.concerns_html(concerns),
             curves.headline(run),
             "<h2>Training</h2>",
             f"<div class='panels'>{curves.draw(training.panels(run))}</div>",
         ],
+        refresh=str(RELOAD) if live else "",
+    )
+
+
+def ended_page(name: str, report: str) -> str:
+    """Returns what takes the place of a run's page at its end, and leads to the report at a relative address."""
+    address, title = html.escape(report), f"{name}: ended"
+    return document(
+        title,
+        [f"<h1>{html.escape(title)}</h1><p>Its <a href='{address}'>report</a> is there.</p>"],
+        refresh=f"0; url={report}",
     )
 
 
@@ -150,7 +177,8 @@ def _panels(record: RunRecord) -> str:
     times = record.round_times()
     rounds = [epoch.round for epoch in record.epochs]
     overhead = curves.Line("", rounds, [None if timed is None else timed.share for timed in times])
-    return curves.draw([*panels, curves.Panel("Overhead of a round", [overhead], percent=True)])
+    said = "Share of its seconds in which no task of it was at work: starts, imports, loads, transfers, waiting."
+    return curves.draw([*panels, curves.Panel("Overhead of a round", [overhead], said, percent=True)])
 
 
 def _policy(record: RunRecord) -> str:
@@ -192,7 +220,8 @@ def _costs(record: RunRecord) -> str:
             "from the cache were not timed."
         )
     return (
-        f"{table_html(head, rows)}<p>{said} What came from the cache is counted with what it took when it was made.</p>"
+        f"{table_html('What each stage took', head, rows)}<p>Device-hours count each machine of those that work at "
+        f"the same time. {said} What came from the cache is counted with what it took when it was made.</p>"
     )
 
 
@@ -235,4 +264,4 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
             "<p>To repeat it, with the <code>config.yaml</code> of this run's folder:</p>"
             f"<pre>{html.escape(command)}</pre>"
         )
-    return table_html([], rows) + repeat
+    return table_html("What the run was made of", [], rows) + repeat

@@ -12,8 +12,8 @@ from tasks.gdsd.config import written
 STYLE = """
 :root { color-scheme: light dark; --bg: #faf9f7; --card: #fff; --fg: #1d1c1a; --muted: #67635d; --line: #e3dfd8;
   --a: #1f62a8; --b: #bd4f12; --good: #17713f; --bad: #b0241c; --warn: #865300; }
-@media (prefers-color-scheme: dark) { :root { --bg: #13151a; --card: #1b1e25; --fg: #e9e7e3; --muted: #a09c95;
-  --line: #31353e; --a: #74b3f3; --b: #f09a5e; --good: #5cc98e; --bad: #f4867f; --warn: #e8b95a; } }
+@media screen and (prefers-color-scheme: dark) { :root { --bg: #13151a; --card: #1b1e25; --fg: #e9e7e3;
+  --muted: #a09c95; --line: #31353e; --a: #74b3f3; --b: #f09a5e; --good: #5cc98e; --bad: #f4867f; --warn: #e8b95a; } }
 body { margin: 0; background: var(--bg); color: var(--fg); }
 main { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; max-width: 76rem; margin: 0 auto;
   padding: 1rem clamp(.75rem, 2.5vw, 2rem) 3rem; color: var(--fg); background: var(--bg); overflow-wrap: anywhere; }
@@ -27,7 +27,8 @@ a { color: var(--a); } .good { color: var(--good); } .bad { color: var(--bad); }
 .scroll table { border-collapse: collapse; overflow-wrap: normal; }
 .scroll td, .scroll th { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.scroll th { color: var(--muted); font-weight: 600; font-size: .85rem; }
+.scroll th { font-weight: inherit; } .scroll thead th, .scroll caption { color: var(--muted); font-weight: 600;
+  font-size: .85rem; } .scroll caption { text-align: left; padding-bottom: .2rem; }
 pre, code { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .75rem;
   margin: .4rem 0; overflow-x: auto; overflow-wrap: normal; }
@@ -45,7 +46,8 @@ details > summary { cursor: pointer; color: var(--a); margin: .5rem 0; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .75rem; }
 figure { display: flex; flex-direction: column; justify-content: space-between; }
 figcaption { font-size: .85rem; line-height: 1.4; margin-bottom: .35rem; display: flex; flex-wrap: wrap; gap: 0 .9em; }
-figcaption b { flex-basis: 100%; } figcaption b span { font-weight: 400; margin-left: .4em; }
+figcaption b, figcaption small { flex-basis: 100%; } figcaption b span { font-weight: 400; margin-left: .4em; }
+figcaption small { font-size: .78rem; line-height: 1.35; color: var(--muted); margin-bottom: .15rem; }
 figure svg { display: block; width: 100%; height: auto; } svg text { font-family: inherit; }
 .key::before { content: ""; display: inline-block; width: .9em; height: .25em; border-radius: 2px; margin-right: .35em;
   vertical-align: middle; background: currentColor; } .a { color: var(--a); } .b { color: var(--b); }
@@ -64,16 +66,16 @@ figure svg { display: block; width: 100%; height: auto; } svg text { font-family
 .grid i { font-style: normal; font-size: 12px; margin-left: 2px; } .grid sub { font-size: 11px; margin-left: 2px; }
 .strip { margin: .4rem 0 0; font: 13px/1.9 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   white-space: pre-wrap; }
-.strip bdi { padding: .15em .3em; border-radius: 3px; margin-right: 2px; }
+.strip bdi { display: inline-block; max-width: 100%; padding: .15em .3em; border-radius: 3px; margin-right: 2px; }
 .strip sub { margin-left: 2px; }
 .t0 { background: rgba(74, 144, 226, 0.05); } .t1 { background: rgba(74, 144, 226, 0.11); }
 .t2 { background: rgba(74, 144, 226, 0.16); } .t3 { background: rgba(74, 144, 226, 0.22); }
 .t4 { background: rgba(74, 144, 226, 0.27); } .t5 { background: rgba(74, 144, 226, 0.33); }
 .t6 { background: rgba(74, 144, 226, 0.38); } .t7 { background: rgba(74, 144, 226, 0.43); }
 .t8 { background: rgba(74, 144, 226, 0.49); } .t9 { background: rgba(74, 144, 226, 0.55); }
-.steps td { border: 0; padding: 0 .8rem 0 0; white-space: pre;
+.steps td, .steps th { border: 0; padding: 0 .8rem 0 0; white-space: pre;
   font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
-.steps td:first-child { color: var(--muted); text-align: right; }
+.steps th { color: var(--muted); text-align: right; }
 .printed { background: #fff; } /* a figure in colours of its own */
 #flyte-frame-container > div.active { padding: 0; }
 @media (max-width: 44rem) { .pair { grid-template-columns: minmax(0, 1fr); } }
@@ -81,7 +83,17 @@ figure svg { display: block; width: 100%; height: auto; } svg text { font-family
 @media (max-width: 30rem) { main { padding-top: .6rem; } .tiles { gap: .5rem; } .tile { padding: .5rem .6rem; }
   .tile b { font-size: 1.15rem; } .tile p, figcaption { font-size: .78rem; line-height: 1.35; }
   .sub { font-size: .82rem; } .top { gap: .5rem; } }
+@page { margin: 12mm; }
+@media print { :root { --bg: #fff; } main { font-size: 13px; } * { print-color-adjust: exact; } /* or no legend */
+  .scroll, .text, pre { overflow: visible; max-height: none; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  .scroll td, .scroll th { white-space: normal; overflow-wrap: anywhere; } .scroll.grid td { height: 1.5rem; }
+  .pair { grid-template-columns: repeat(2, minmax(0, 1fr)); } h2, h3, .side, caption { break-after: avoid; }
+  figure, tr, .tile, .warning, .scroll, .card, .pair { break-inside: avoid; } }
 """
+
+
+# A page has all that it needs. Texts are escaped; if one were not, a browser would still neither run nor fetch it.
+ALLOWED = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
@@ -94,12 +106,18 @@ class Tile:
     tone: str = ""  # good, bad or none
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """Returns a whole page of parts that are HTML."""
+def document(title: str, parts: Iterable[str], refresh: str = "") -> str:
+    """Returns a whole page of parts that are HTML.
+
+    Args:
+        refresh: seconds after which a browser loads the page anew; with `; url=` and an address it goes there.
+    """
     return "\n".join(
         [
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+            f"<meta http-equiv='Content-Security-Policy' content=\"{ALLOWED}\">",
             "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            *([f"<meta http-equiv='refresh' content='{html.escape(refresh)}'>"] if refresh else []),
             f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>",
             *parts,
             "</main></body></html>",
@@ -117,14 +135,17 @@ def tiles(shown: Iterable[Tile]) -> str:
     return f"<div class='tiles'>{''.join(parts)}</div>"
 
 
-def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table, which scrolls in itself where it is wider than the page."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    return f"<div class='scroll'><table>{line('th', head) if head else ''}{body}</table></div>"
+def table_html(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table, which scrolls in itself where it is wider than the page; the first cell of a row names it."""
+    top = "".join(f"<th scope='col'>{html.escape(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr><th scope='row'>{html.escape(name)}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+        for name, *cells in rows
+    )
+    return (
+        f"<div class='scroll'><table><caption>{html.escape(caption)}</caption>"
+        f"{f'<thead><tr>{top}</tr></thead>' if head else ''}<tbody>{body}</tbody></table></div>"
+    )
 
 
 def table_markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,9 +2,28 @@
 
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tasks.gdsd.records import EvalReport, Progress, RewardStats, StepStats
 from tasks.gdsd.report.curves import Line, Panel
+
+MEANINGS = {  # of the words in a figure's title, for a reader who meets them here
+    "Reward": "Mean over the answers. Vertical lines are 95 % intervals.",
+    "Rollouts solved": "Share of the round's rollouts that are right.",
+    "Groups without spread": "A group is all rollouts of a problem. If all have the same reward, the update learns "
+    "nothing from them.",
+    "Shift and residual, nats per token": "How far the model's score of a rollout is, at the last update, from its "
+    "score before the round (shift), and from its target (residual). A nat is 1.44 bits.",
+    "Surprise, nats per token": "Mean -log p of the rollouts' tokens, by the policy that drew them. The surer it is, "
+    "the lower.",
+    "KL to the base, per token": "Estimated divergence, in nats, from the policy that training began with.",
+    "Clipped gradient": "Share that the objective's clip or trust region stops at the last update.",
+    "Loss": "What the updates make smaller, anew in each round.",
+    "Gradient norm": "At the last update, before it is cut.",
+    "Learning rate": "At the last update.",
+    "Rollouts cut off, or empty": "Shares that ran out of tokens before they had the form asked for, and without text.",
+    "Rollout tokens per second": "While rollouts are made, without loads and starts.",
+}
 
 
 def panels(run: Progress, base: EvalReport | None = None, best: EvalReport | None = None) -> list[Panel]:
@@ -32,7 +51,7 @@ def panels(run: Progress, base: EvalReport | None = None, best: EvalReport | Non
         of_rollouts("out of tokens", lambda reward: reward.truncated),
         of_rollouts("empty", lambda reward: reward.empty),
     ]
-    return [
+    found = [
         Panel(
             "Reward",
             [of_rollouts("rollouts", lambda reward: reward.reward_mean), validation],
@@ -57,6 +76,7 @@ def panels(run: Progress, base: EvalReport | None = None, best: EvalReport | Non
         Panel("Rollouts cut off, or empty", cut, percent=True),
         Panel("Rollout tokens per second", [of_rollouts("", lambda reward: reward.tokens / reward.rollout_seconds)]),
     ]
+    return [replace(panel, meaning=MEANINGS[panel.title]) for panel in found]
 
 
 def concerns_html(concerns: Sequence[tuple[str, str]]) -> str:

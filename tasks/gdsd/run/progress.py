@@ -1,6 +1,8 @@
 """Says in words how far a run is, while it goes on."""
 
+import hashlib
 import statistics
+from datetime import datetime
 from itertools import pairwise
 
 from tasks.gdsd.records import EpochStats, Progress, RewardStats
@@ -31,6 +33,17 @@ def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
         *([f"{duration(seconds * (rounds - epoch.round))} left"] if epoch.round < rounds else []),
     ]
     return f"round {epoch.round} of {rounds}: {', '.join(parts)}"
+
+
+def folder(name: str, run: Progress) -> str:
+    """Returns the name of the folder for the page of a local run, in the form of all folders of local runs.
+
+    Its first round says which run it is. That has the same times when it comes from the cache, so a run that goes on,
+    or has more rounds, keeps its page. A run that computes its own has another page, also under the same name.
+    """
+    first = run.epochs[0]
+    key = hashlib.sha256(f"{run.rewards[0].model_dump_json()}{first.model_dump_json()}".encode()).hexdigest()
+    return f"progress-{name}-{datetime.fromtimestamp(first.ended_unix_seconds):%Y%m%d-%H%M%S}-{key[:8]}"
 
 
 def times(progress: Progress, rounds: int) -> str:

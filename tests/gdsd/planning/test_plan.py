@@ -130,7 +130,7 @@ def test_a_compiled_engine_asks_for_the_whole_block() -> None:
     settings = SamplerConfig(length=256, block_length=32, steps_per_block=16, order="confidence")
     plain, quick = (work.completion(LLADA, 200, settings, None, ExactConfig(compile=each)) for each in (False, True))
     more = 128 * (32 - 17) * (2 * 4096 * (2 * 4096 + 3 * 12288) + 4 * 456 * 4096)
-    assert quick.network - plain.network == pytest.approx(more) and quick.float32 == plain.float32
+    assert quick.network - plain.network == pytest.approx(more) and quick.logits == plain.logits
 
 
 def test_an_adapter_beside_half_precision_is_sampled_at_its_rate() -> None:
@@ -143,10 +143,11 @@ def test_an_adapter_beside_half_precision_is_sampled_at_its_rate() -> None:
     settings = SamplerConfig(length=256, block_length=32, steps_per_block=16, order="confidence")
     plain, beside = (work.completion(LLADA, 200, settings, each) for each in (None, adapter))
     added = 2 * (456 * (31 * 10_485_760 + 2_097_152) + 17 * (10_485_760 - 2_097_152))
-    assert beside.network - plain.network == pytest.approx(128 * added) and beside.float32 == plain.float32
+    assert beside.network - plain.network == pytest.approx(128 * added) and beside.logits == plain.logits
+    assert beside.adapter == 0, "which is in the network's precision"
     found, without = planned(recipe("llada_gsm8k")), planned(recipe("llada_gsm8k", policy={"adapter": None}))
-    assert found.rollout_work.float32 == without.rollout_work.float32
-    assert found.evaluation_work.float32 == without.evaluation_work.float32
+    for one, other in ((found.rollout_work, without.rollout_work), (found.evaluation_work, without.evaluation_work)):
+        assert (one.logits, one.adapter) == (other.logits, 0)
     assert found.rollout_work.network > without.rollout_work.network
     assert found.evaluation_work.network > without.evaluation_work.network
 
@@ -310,5 +311,5 @@ def test_loads_are_counted(tmp_path: Path) -> None:
     local = planned(recipe("llada_gsm8k", policy={"model": {"path": str(tmp_path)}})).loads
     assert local.hashed > 0 and local.round_seconds > 0
     # Validations, test problems before and after, and the same of a guard.
-    assert plans.answers(recipe("llada_gsm8k")) == 6 * 128 + 2 * 1319
-    assert plans.answers(recipe("llada_code")) == 4 * 90 + 2 * (500 + 164)
+    assert sum(plans.evaluations(recipe("llada_gsm8k"))) == 6 * 128 + 2 * 1319
+    assert sum(plans.evaluations(recipe("llada_code"))) == 4 * 90 + 2 * (500 + 164)

@@ -197,5 +197,5 @@ def hostile() -> tuple[RunRecord, pa.Table]:
 
 def cells(page: str, first: str) -> list[str]:
     """The cells of the table row that begins with a text."""
-    row = next(row for row in page.split("<tr>") if row.startswith((f"<td>{first}</td>", f"<th>{first}</th>")))
-    return re.findall(r"<t[dh]>(.*?)</t[dh]>", row)[1:]
+    row = next(row for row in page.split("<tr>") if re.match(rf"<th scope='(row|col)'>{re.escape(first)}</th>", row))
+    return re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)[1:]
