@@ -11,6 +11,7 @@ import json
 import logging
 import netrc
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
-from tasks.flyte.console import seen_by_a_person
+from tasks.flyte.console import others_silent, seen_by_a_person
 from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
@@ -40,6 +41,7 @@ SECRETS = {"GDSD_SECRETS": GROUP}
 HUB, WANDB, MLFLOW = "hf_token", "wandb_api_key", "mlflow_tracking_token"  # on one's own machine in capitals
 WAITS = (5.0, 20.0)  # seconds before another attempt at what may pass
 LONGEST = 400  # letters of what an error says
+KEY = re.compile("[!-~]+")  # what a header of a request can carry
 
 
 class Published(BaseModel):
@@ -118,8 +120,17 @@ def _key(name: str) -> str | None:
     """Returns a key; None where the library may have one of its own.
 
     Raises:
-        PublishError: this is a pod, and the cluster has no such secret.
+        PublishError: this is a pod, and the cluster has no such secret; or what is there is no key.
     """
+    key = _found(name)
+    if key is not None and not KEY.fullmatch(key):  # a library would say so with the key in its words
+        raise PublishError(
+            f"{name if in_pod() else name.upper()} has a blank, a line's end or a letter that no key has; set it anew"
+        )
+    return key
+
+
+def _found(name: str) -> str | None:
     if in_pod():
         try:
             return str(current_context().secrets.get(group=GROUP, key=name))
@@ -129,7 +140,7 @@ def _key(name: str) -> str | None:
         from huggingface_hub import get_token
 
         return get_token()
-    return os.environ.get(name.upper()) or None
+    return os.environ.get(name.upper(), "").strip() or None
 
 
 @cpu_task(retries=3, cached=False)
@@ -171,6 +182,8 @@ def _track(
 
     config = publish.trackers[index]
     name = secret_of(config)
+    if isinstance(config, MlflowConfig) and config.uri.startswith("http") and not in_pod():
+        name = MLFLOW  # which its library would take from the environment anyway
 
     def tell() -> str:
         place = config.folder if not isinstance(config, MlflowConfig) else None
@@ -236,7 +249,8 @@ def _deliver(to: str, send: Callable[[], str], repeat: str | None) -> Delivery:
     """
     for wait in (*WAITS, None) if repeat is not None else (None,):
         try:
-            return Delivery(to=to, address=send())
+            with others_silent():
+                return Delivery(to=to, address=send())
         except Exception as error:  # of any library: each raises what it likes
             said = _sentence(error)
             if wait is None or not transient.may_pass(error):

@@ -24,8 +24,10 @@ from tasks.flyte.local import in_pod
 from tasks.flyte.pace import Pace
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
+from tasks.gdsd import transient
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.publish.trackers import base
 from tasks.gdsd.publish.trackers.base import TrackedRun
 from tasks.gdsd.records import Delivery, Progress
@@ -78,7 +80,7 @@ def deliver(folder: FlyteDirectory, publish: PublishConfig) -> list[Delivery]:
     if not publish.trackers and publish.hub is None:
         return told
     address = str(folder.remote_source or folder.path)
-    report, record = FlyteFile.from_source(f"{address}/report.html"), read_record(folder)
+    record, report = _read(folder, address)
     told += _track(base.ended(record), report, address, publish)
     if publish.hub is not None:
         if record.decision.promoted or publish.hub.when == "always":
@@ -86,6 +88,24 @@ def deliver(folder: FlyteDirectory, publish: PublishConfig) -> list[Delivery]:
         else:
             logger.info("hub: nothing is pushed, since the gate says no")
     return told
+
+
+def _read(folder: FlyteDirectory, address: str) -> tuple[RunRecord, FlyteFile]:
+    """Returns the record and the page of a run.
+
+    Raises:
+        PublishError: what is there is no run's folder.
+        UnreachableError: its store does not answer.
+    """
+    try:
+        return read_record(folder), FlyteFile.from_source(f"{address}/report.html")
+    except Exception as error:  # of any store
+        if transient.may_pass(error):
+            raise UnreachableError(f"{address} cannot be read: {error}") from error
+        raise PublishError(
+            f"{address} is no run's folder, or is damaged: its run.json and report.html cannot be read; name the "
+            "folder that a run says at its end"
+        ) from error
 
 
 def tell_of(config: TrainConfig, rounds: Progress, began: float) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from tasks.gdsd.errors import GdsdError
@@ -49,6 +51,21 @@ def seen_by_a_person() -> bool:
 
     context = get_current_context(silent=True)
     return context is not None and not context.find_root().params.get("verbose")
+
+
+@contextmanager
+def others_silent() -> Iterator[None]:
+    """Keeps from a person what libraries log that no one has told where to: often an error that they then raise."""
+    fallback = logging.lastResort
+    if fallback is None or not seen_by_a_person():
+        yield
+        return
+    level = fallback.level
+    fallback.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        fallback.setLevel(level)
 
 
 def speak_in_words() -> None:

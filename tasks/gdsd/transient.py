@@ -6,6 +6,7 @@ torch reports of memory and of GPUs has a class of its own. For that alone an er
 
 import errno
 import socket
+import sqlite3
 from collections.abc import Iterator, Mapping
 
 from tasks.gdsd.errors import GdsdError, PassingError
@@ -48,6 +49,7 @@ ERRNOS = frozenset(
 )
 # What torch's allocator of the machine's memory, and CUDA's libraries, say in a plain RuntimeError.
 SHORTAGE = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})  # by another process
 STATUS = frozenset({408, 425, 429})  # beside 500 and above
 
 
@@ -75,6 +77,8 @@ def _passes(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in ERRNOS:
         return True
+    if isinstance(error, sqlite3.OperationalError):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in LOCKED
     status = _status(error)
     if status is not None:
         return status >= 500 or status in STATUS

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,12 @@ def of_azure(status: int) -> azure.core.exceptions.HttpResponseError:
     return error
 
 
+def of_sqlite(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("x")
+    error.sqlite_errorcode = code
+    return error
+
+
 def because(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
@@ -80,6 +87,7 @@ PASSING: dict[str, Callable[[], BaseException]] = {
     "aiohttp half": lambda: aiohttp.ClientPayloadError("Response payload is not completed"),
     "aiohttp 500": lambda: of_aiohttp(500),
     "Google 503": lambda: HttpError({"code": 503, "message": "x"}),
+    "a database in use": lambda: because(Exception("of a library"), of_sqlite(sqlite3.SQLITE_BUSY_SNAPSHOT)),
     "Azure request": lambda: azure.core.exceptions.ServiceRequestError("x"),
     "Azure 503": lambda: of_azure(503),
     "requests connect": lambda: requests.ConnectionError(),
@@ -107,6 +115,8 @@ ORDINARY: dict[str, Callable[[], BaseException]] = {
     "hub 401": lambda: because(
         CheckpointError("x"), huggingface_hub.errors.HfHubHTTPError("x", response=answered(401))
     ),
+    "a database that cannot be opened": lambda: of_sqlite(sqlite3.SQLITE_CANTOPEN),
+    "an error of a database by somebody else": lambda: sqlite3.OperationalError("x"),
     "hub 404": lambda: huggingface_hub.errors.RepositoryNotFoundError("x", response=answered(404)),
     "botocore 403": lambda: of_s3(403),
     "requests 404": lambda: of_requests(404),

@@ -4,6 +4,7 @@ The hub is a server on this machine; TensorBoard writes into a folder.
 """
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
 from flytekit import PythonFunctionTask
@@ -22,6 +22,7 @@ from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import publish as stage
+from tasks.flyte import console
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.records import Estimate, Progress
 from tasks.gdsd.registry.kept import Night
@@ -42,6 +43,9 @@ TASKS = {
     "track_in_mlflow": ["mlflow_tracking_token"],
     "push_policy": ["hf_token"],
 }
+
+
+PUBLISH = ("run", "workflows/publish.py", "publish")
 
 
 def publish(**values: object) -> PublishConfig:
@@ -138,7 +142,7 @@ def test_a_training_whose_deliveries_fail_is_a_good_training(
         (tmp_path / "file").unlink()
         for command, code, answer in (
             (pushed, 0, f"published {hub.url}/org/new/commit/"),
-            (blocked, 0, f"published tensorboard --logdir {tmp_path}/file/it's here"),
+            (blocked, 0, f"published tensorboard --logdir {shlex.quote(failing[1]['folder'])}"),
             (damaged, 1, "1 of 1 deliveries did not arrive"),
         ):
             assert command[:2] == ["pyflyte", "run"]
@@ -167,34 +171,43 @@ def test_a_night_ends_with_what_was_not_delivered(run: tuple[Path, FakeHub, Path
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
-    [
-        ({"hub": {"repo": "org/policy"}}, "needs a token, and there is none; set HF_TOKEN"),
-        ({"trackers": [{"name": "wandb", "project": "p"}]}, "WANDB_API_KEY is not set"),
-        ({"trackers": [{"name": "mlflow", "uri": "https://h", "token": True}]}, "MLFLOW_TRACKING_TOKEN is not set"),
-    ],
+    ("missing", "damaged"), [("run.json", None), ("report.html", None), (None, "{}"), (None, "no JSON")]
 )
-def test_a_missing_key_is_refused_before_anything_is_made(
-    told: dict[str, object], words: str, pyflyte_here: Pyflyte, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_is_no_runs_is_refused_in_a_sentence(
+    run: tuple[Path, FakeHub, Path], missing: str | None, damaged: str | None, pyflyte_here: Pyflyte, tmp_path: Path
 ) -> None:
-    """If it fails, a run of a day ends with nothing published for want of a variable, or a screen of code says so."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    config = CONFIG.model_copy(update={"publish": publish(**told)}).model_dump_json()
-    outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", config)
-    assert outcome.code == 1 and words in outcome.words()
+    """If it fails, a wrong folder is answered by a screen of code."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in {"run.json", "report.html"} - {missing}:
+        (folder / name).write_bytes((run[0] / name).read_bytes())
+    if damaged is not None:
+        (folder / "run.json").write_text(damaged)
+    told = publish(trackers=[{"name": "tensorboard", "folder": str(tmp_path / "events")}])
+    outcome = pyflyte_here(*PUBLISH, "--folder", folder, "--publish", told.model_dump_json())
+    assert outcome.code == 1 and "is no run's folder, or is damaged" in outcome.words(), outcome.text
     assert len(outcome.text.splitlines()) < 10 and "Traceback" not in outcome.text
-    assert not list((tmp_path / "data").glob("prompts*"))
 
 
-def test_the_login_of_weights_and_biases_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, who has logged in by `wandb login` is asked for a key again."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password key\n")
-    (tmp_path / ".netrc").chmod(0o600)
-    stage.require_publishing(publish(trackers=[{"name": "wandb", "project": "p"}]))
+def test_what_a_library_logs_of_an_error_that_it_raises_is_not_shown_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, an outage of a store is a hundred lines of that library's code beside the sentence."""
+
+    def send() -> str:
+        try:
+            raise ConnectionError("nobody answers")
+        except ConnectionError:
+            logging.getLogger("gcsfs").exception("out of retries")
+            raise
+
+    for seen, shown in ((True, False), (False, True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(logging.getLogger(), "handlers", [])
+            for module in (console, stage):
+                patch.setattr(module, "seen_by_a_person", lambda seen=seen: seen)
+            assert stage._deliver("it", send, None).problem == "ConnectionError: nobody answers"
+        assert ("out of retries" in capsys.readouterr().err) is shown
 
 
 def test_what_a_pod_would_take_with_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,21 +232,6 @@ def test_what_a_pod_would_take_with_it_is_refused(monkeypatch: pytest.MonkeyPatc
     # Whether the secrets are there only the tasks find out that ask for them.
     reached = [{"name": "tensorboard", "folder": "s3://runs"}, {"name": "wandb", "project": "p"}]
     unrolled(trackers=reached, hub={"repo": "org/policy"})
-
-
-def test_a_pod_takes_its_token_from_the_secret_alone(
-    run: tuple[Path, FakeHub, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it fails, a cluster cannot push, or does so with a key that happens to lie about."""
-    folder, hub, _ = run
-    monkeypatch.setattr(stage, "in_pod", lambda: True)
-    given = {"run": FlyteDirectory(str(folder)), "folder": "s3://run", "publish": publish(hub={"repo": "org/pod"})}
-    found = stage.push_policy.task_function(**given)
-    assert found.address is None and "no secret 'hf_token' in the group 'gdsd'" in str(found.problem)
-    assert "--remote" in str(found.repeat) and "s3://run" in str(found.repeat)
-    monkeypatch.setenv("_FSEC_GDSD_HF_TOKEN", "hf_of_the_cluster")
-    assert stage.push_policy.task_function(**given).problem is None
-    assert {key for path, key in hub.asked if "org/pod" in path and "/api/" in path} == {"Bearer hf_of_the_cluster"}
 
 
 @pytest.mark.parametrize("name", TASKS)

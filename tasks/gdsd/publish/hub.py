@@ -14,15 +14,17 @@ from pydantic import JsonValue
 
 from tasks.gdsd import transient
 from tasks.gdsd.config import written
+from tasks.gdsd.config.at_home import public
 from tasks.gdsd.config.publish import HubConfig
-from tasks.gdsd.denoiser.checkpoint_record import BASE, BESIDE, OPTIMIZER, read_record, require_whole
+from tasks.gdsd.denoiser.checkpoint_record import BASE, BESIDE, OPTIMIZER, RECORD, read_record, require_whole
 from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.files import SUMS, digest, listed, sums
-from tasks.gdsd.publish.at_home import public
 from tasks.gdsd.report import model_card
 
 # What is read of a policy's folder wherever it is there: by our loader, and by the libraries of others.
-READ = ("model*.safetensors", "model.safetensors.index.json", BASE, "adapter/*", "adapter_config.json")
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", BASE, "adapter/*", "adapter_config.json")
+TEXT = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
+READ = (*WEIGHTS, *TEXT, "additional_chat_templates/*", "generation_config.json")
 ADAPTER, HOME = "adapter/adapter_config.json", "base_model_name_or_path"
 
 
@@ -122,10 +124,14 @@ def _replaceable(api: HfApi, config: HubConfig, files: Mapping[str, Path], place
         lfs = there[name].lfs
         return digest(fetch(name)) if lfs is None else lfs.sha256
 
-    earlier = (listed(fetch(SUMS).read_text(errors="replace")) or {}) if SUMS in there else {}
-    replaced = [name for name in files if name in there and name != SUMS]
+    earlier: dict[str, str] = {}
+    if SUMS in there and there[SUMS].lfs is None:  # ours is small
+        earlier = listed(fetch(SUMS).read_text(errors="replace")) or {}
+    if RECORD not in earlier:  # others have a file of this name too
+        earlier = {}
+    replaced = [name for name in files if name in there and not (name == SUMS and earlier)]
     gone = [name for name in there if name not in files]
-    gone = [name for name in gone if name in earlier or any(fnmatch(name, kind) for kind in READ)]
+    gone = [name for name in gone if name in earlier or _is_read(name)]
     if config.overwrite:
         return gone
     found = {name: content(name) for name in (*replaced, *gone)}
@@ -134,10 +140,14 @@ def _replaceable(api: HfApi, config: HubConfig, files: Mapping[str, Path], place
     if foreign:
         raise PublishError(
             f"{repo} has {', '.join(sorted(foreign))}, which no push of this pipeline has left there as it is. The "
-            "policy has files of these names, or could not be loaded beside them. Set publish.hub.overwrite to true "
-            "to replace or remove them, or choose another repo"
+            "policy has files of these names, or would not be loaded right beside them. Set publish.hub.overwrite to "
+            "true to replace or remove them, or choose another repo"
         )
     return gone
+
+
+def _is_read(name: str) -> bool:
+    return any(fnmatch(name, kind) and name.count("/") == kind.count("/") for kind in READ)
 
 
 @contextmanager

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from tasks.gdsd.config import written
+from tasks.gdsd.config.at_home import public
 from tasks.gdsd.records import Progress
 from tasks.gdsd.report import answers, curves, outcome, training
-from tasks.gdsd.report.style import Tile, as_yaml, document, table_html, tiles
+from tasks.gdsd.report.style import Tile, document, table_html, tiles
 from tasks.gdsd.run import health
 from tasks.gdsd.run.costs import HOUR, money
 from tasks.gdsd.run.provenance import MAIN, Provenance
@@ -51,7 +53,8 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<h2>Where it came from</h2>",
             _origin(record, origin),
             "<details><summary>Configuration</summary>",
-            f"<pre>{html.escape(as_yaml(record.config))}</pre>",
+            "<p>Folders, trackers and the hub are named in <code>config.yaml</code> alone; this page goes out.</p>",
+            f"<pre>{html.escape(written.write(public(record.config.model_dump(mode='json'))))}</pre>",
             "</details><details><summary>All packages</summary>",
             table_html("Installed when the report was written", ["package", "version"], origin.packages.items()),
             "</details>",

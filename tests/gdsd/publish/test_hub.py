@@ -1,5 +1,6 @@
 """Pushing to the hub: by its own library, to a server on this machine."""
 
+import hashlib
 import json
 import logging
 import re
@@ -109,17 +110,18 @@ def test_pushed_again_nothing_changes_and_another_policy_takes_its_place(
     """If it fails, a retry makes a second commit, or weights of an older policy stay beside a newer one's."""
     first = hub.push(run, CONFIG, TOKEN)
     assert hub.push(run, CONFIG, TOKEN) == first and len(there.commits) == 1
-    there.files["org/policy"]["notes/mine.json"] = b"{}"
+    others = {"notes/mine.json", "models/mine.safetensors"}
+    there.files["org/policy"] |= dict.fromkeys(others, b"{}")
     unseal(run / "policy" / "model.safetensors")
     (run / "policy" / "model.safetensors").rename(run / "policy" / "model-00002-of-00002.safetensors")
     hub.push(run, CONFIG, TOKEN)
     names = {*there.files["org/policy"]}
-    assert {"notes/mine.json", "model-00002-of-00002.safetensors"} < names and "model.safetensors" not in names
+    assert {*others, "model-00002-of-00002.safetensors"} < names and "model.safetensors" not in names
     hub.push(run_folder(tmp_path / "adapted", adapter=True), CONFIG, TOKEN)
     assert "adapter/adapter_model.safetensors" in there.files["org/policy"]
     hub.push(made, CONFIG, TOKEN)
     assert "adapter/adapter_model.safetensors" not in there.files["org/policy"]
-    assert "notes/mine.json" in there.files["org/policy"]
+    assert others < {*there.files["org/policy"]}
 
 
 @pytest.mark.parametrize("adapter", [False, True])
@@ -146,6 +148,9 @@ def test_the_sums_are_those_of_what_is_there(there: FakeHub, tmp_path: Path, ada
         ("adapter_config.json", True),
         ("model-00001-of-00002.safetensors", True),
         ("base.json", False),
+        ("special_tokens_map.json", True),
+        ("chat_template.jinja", False),
+        ("SHA256SUMS", False),
     ],
 )
 def test_files_of_others_stay_unless_it_is_said_otherwise(
@@ -165,6 +170,16 @@ def test_files_of_others_stay_unless_it_is_said_otherwise(
     hub.push(run, CONFIG.model_copy(update={"overwrite": True}), TOKEN)
     assert there.files["org/policy"].get(name) != b"somebody else's"
     assert checkpoint_record.RECORD in there.files["org/policy"]
+
+
+def test_the_sums_of_somebody_else_make_no_file_ours(there: FakeHub, run: Path) -> None:
+    """If it fails, a repository whose owner lists digests too loses its card and weights without a word."""
+    theirs = {"README.md": b"their card", "model.safetensors": b"their weights"}
+    sealed = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in theirs.items())
+    there.files["org/policy"], there.private["org/policy"] = theirs | {SUMS: sealed.encode()}, True
+    with pytest.raises(PublishError, match=f"has README.md, {SUMS}, model.safetensors, which no push"):
+        hub.push(run, CONFIG, TOKEN)
+    assert there.commits == []
 
 
 def test_a_public_repository_is_used_only_if_that_is_meant(there: FakeHub, run: Path) -> None:
@@ -200,6 +215,7 @@ def test_addresses_and_paths_stay_at_home(there: FakeHub, tmp_path: Path, monkey
     hub.push(folder, CONFIG, TOKEN)
     assert [name for name, content in there.files["org/policy"].items() if b"very-private" in content] == []
     assert b"very-private" in (folder / "run.json").read_bytes(), "the run's own folder has all"
+    assert b"very-private" not in (folder / "report.html").read_bytes(), "trackers get the page"
     fetched = fetch(there, tmp_path / "fetched")
     read = TrainConfig.model_validate_json(written.read(fetched / "config.yaml"))
     assert isinstance(read.policy.model, ModelFolder) and isinstance(run.config.policy.model, ModelFolder)

@@ -3,6 +3,7 @@
 Nothing leaves the machine: Weights & Biases writes its offline files, MLflow its files, a server that refuses is local.
 """
 
+import errno
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.gdsd import transient
 from tasks.gdsd.config.publish import MlflowConfig, PublishConfig, TensorBoardConfig, Tracker, WandbConfig
@@ -154,6 +156,30 @@ def test_tensorboard_hears_of_each_round_while_it_is_open(page: Path, tmp_path: 
     assert [event.step for event in opened.Scalars("test/gain")] == [3, 4]
 
 
+def test_a_round_of_which_the_disk_took_a_part_is_told_again(
+    run: TrackedRun, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a disk that was full for a moment, or a kill, leaves a hole in a curve for ever."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = TensorBoardConfig(folder=str(tmp_path / "runs"))
+
+    def full(system: LocalFileSystem, source: str, target: str) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "put_file", full)
+        with pytest.raises(UnreachableError, match="No space left"):
+            trackers.track(config, run, page, None, {})
+    trackers.track(config, run, page, None, {})
+    (folder,) = (tmp_path / "runs").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("reward/mean")] == [1, 2]
+    assert events.Tensors("config/text_summary") and not (folder / ".part").exists()
+
+
 def test_weights_and_biases_has_a_run_once(run: TrackedRun, page: Path, tmp_path: Path) -> None:
     """If it fails, `wandb sync` sends no run, one without its numbers, or several of them."""
     config = WandbConfig(project="p", entity="team", mode="offline", folder=str(tmp_path / "runs"))
@@ -232,14 +258,18 @@ def test_mlflow_has_a_run_once(
     client = MlflowClient(mlflow_files.uri)
 
     def killed(*arguments: object) -> None:
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true", "its makers hear of the run too"
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_artifact", killed)
         with pytest.raises(KeyboardInterrupt):
             trackers.track(mlflow_files, run, page, None, {})
+    # What has its place elsewhere, and may be out of reach there, does not let a run look as if it went on.
+    experiments = [client.get_experiment_by_name("puzzles").experiment_id]
+    assert [found.info.status for found in client.search_runs(experiments)] == ["FINISHED"]
     said = {trackers.track(mlflow_files, run, page, None, {}) for _ in range(2)}
-    (found,) = client.search_runs([client.get_experiment_by_name("puzzles").experiment_id])
+    (found,) = client.search_runs(experiments)
     assert said == {f"{mlflow_files.uri}/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"}
     assert (found.info.status, found.info.run_name) == ("FINISHED", run.name)
     assert (found.info.start_time, found.info.end_time) == (1006_000, 1016_000)
@@ -324,17 +354,20 @@ def test_a_token_travels_in_a_header_and_refusals_say_what_to_do(
 
 
 def test_weights_and_biases_that_cannot_be_reached_may_be_tried_again(
-    run: TrackedRun, page: Path, monkeypatch: pytest.MonkeyPatch
+    run: TrackedRun, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it fails, a run waits for an unreachable server for ever, or ends in an error that is never tried again."""
+    """If it fails, a run waits for an unreachable server for ever, or what was away once is not told any more."""
     from tasks.gdsd.publish.trackers import wandb
 
     monkeypatch.setattr(wandb, "SECONDS", 1.0)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    with pytest.raises(UnreachableError, match="does not take the run") as found:
-        trackers.track(WandbConfig(project="p"), run, page, "0" * 40, {})
-    assert transient.may_pass(found.value)
+    for _ in range(2):
+        with pytest.raises(UnreachableError, match="does not take the run") as found:
+            trackers.track(WandbConfig(project="p"), run, page, "0" * 40, {})
+        assert transient.may_pass(found.value)
+    trackers.track(WandbConfig(project="p", mode="offline", folder=str(tmp_path / "runs")), run, page, None, {})
+    assert list(tmp_path.glob(f"runs/offline-run-{run.id}/*.wandb"))
 
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,29 +378,3 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: p
     for config, packages in zip(configs, ("tensorboard", "wandb", "mlflow-skinny sqlalchemy alembic"), strict=True):
         with pytest.raises(ConfigError, match=f"pip install -c constraints.txt {packages}`"):
             trackers.require([config])
-
-
-@pytest.mark.parametrize(
-    ("written", "words"),
-    [
-        ({"trackers": [{"name": "wandb", "project": "p", "mode": "offline"}]}, "there is no folder for them"),
-        ({"trackers": [{"name": "wandb", "project": "p", "folder": "x"}]}, "mode is 'online'"),
-        ({"trackers": [{"name": "wandb", "project": "a/b"}]}, r"trackers\.0\.project"),
-        ({"trackers": [{"name": "mlflow", "uri": "https://ann:key@host"}]}, "user or password"),
-        ({"trackers": [{"name": "mlflow", "uri": "file:///x"}]}, r"trackers\.0\.uri"),
-        ({"trackers": [{"name": "mlflow", "uri": "sqlite:///x", "token": True}]}, "uri is a file"),
-        ({"trackers": [{"name": "tensorbord", "folder": "x"}]}, "did you mean 'tensorboard'"),
-        ({"trackers": [{"name": "tensorboard", "folder": "x", "api_key": "1"}]}, "unknown key"),
-        ({"trackers": [{"name": "tensorboard", "folder": "x"}] * 2}, "more than once"),
-        ({"hub": {"repo": "name"}}, r"hub\.repo"),
-        ({"hub": {"repo": "org/na--me"}}, "is no name that the hub takes"),
-        ({"hub": {"repo": "org/name", "token": "hf_x"}}, "unknown key"),
-        ({"licence": "Apache 2"}, "licence"),
-        ({"pipeline": "https://ann:key@host/gdsd"}, "pipeline"),
-        ({"pipeline": "https://host/$(id)"}, "pipeline"),
-    ],
-)
-def test_a_wrong_configuration_is_refused_when_it_is_read(written: object, words: str) -> None:
-    """If it fails, a run ends with nothing published, or a key is kept in every record of it."""
-    with pytest.raises(ConfigError, match=words):
-        PublishConfig.model_validate_json(json.dumps(written))

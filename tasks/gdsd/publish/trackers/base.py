@@ -4,8 +4,8 @@ import hashlib
 import json
 from collections.abc import Iterator
 
+from tasks.gdsd.config.at_home import public
 from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.publish.at_home import public
 from tasks.gdsd.records import Progress, Record
 from tasks.gdsd.run.metrics import metrics
 from tasks.gdsd.run.run_record import RunRecord

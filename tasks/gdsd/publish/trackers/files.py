@@ -1,10 +1,12 @@
 """Files of a tracker in a folder of any store."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.gdsd.errors import PublishError, UnreachableError
 
@@ -25,7 +27,7 @@ def names(url: str, options: Mapping[str, object]) -> set[str]:
 
 
 def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> None:
-    """Writes local files under their names into a folder, over older ones of the same names.
+    """Writes local files under their names into a folder, over older ones of the same names; each whole or not at all.
 
     Raises:
         PublishError: the folder is of no kind that can be written, or may not be.
@@ -35,8 +37,14 @@ def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> N
         system, root = fsspec.core.url_to_fs(url, **options)
         for name, file in files.items():
             target = f"{root.rstrip('/')}/{name}"
-            system.makedirs(system._parent(target), exist_ok=True)
-            system.put_file(str(file), target)
+            parent = system._parent(target)
+            system.makedirs(parent, exist_ok=True)
+            if isinstance(system, LocalFileSystem):  # a disk may be full in the middle; a store has no half files
+                part = f"{parent}/.part"
+                system.put_file(str(file), part)
+                os.replace(part, target)
+            else:
+                system.put_file(str(file), target)
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """MLflow: a run that is found again by its tag, and told only what it does not have yet."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tasks.gdsd.config.publish import MlflowConfig
 from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.publish.trackers.base import TrackedRun
+from tasks.gdsd.publish.trackers.environment import variables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,8 +18,12 @@ TOKEN = "MLFLOW_TRACKING_TOKEN"
 SQLITE = "sqlite:///"
 EACH = "reward/mean"  # a metric that each round has
 PARAMS = 100  # what the server takes at once, beside 1000 metrics, which no round has
-# Its library would ask seven times, over four minutes; who calls this tries again and says so.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+QUIET = {
+    # Its library would ask seven times, over four minutes; who calls this tries again and says so.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # to its makers, who are nobody that a run is told to
+}
 LONGEST = 6000  # of a parameter's value
 
 Item = TypeVar("Item")
@@ -33,10 +36,10 @@ def track(config: MlflowConfig, run: TrackedRun, report: Path | None, key: str |
         PublishError: the server refuses.
         UnreachableError: it does not answer.
     """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+    with variables({} if key is None else {TOKEN: key}, unless_set=QUIET):
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
-    with _environment(key):
         try:
             client = MlflowClient(tracking_uri=config.uri)
             experiment = _experiment(client, config)
@@ -92,9 +95,9 @@ def _write(client: "MlflowClient", made: str, run: TrackedRun, report: Path | No
         results = [Metric(name, value, moment, last.round) for name, value in run.results.items()]
         client.log_batch(made, metrics=results)
     client.set_tag(made, "verdict", run.verdict)
-    if report is not None:
-        client.log_artifact(made, str(report))
     client.set_terminated(made, end_time=moment)
+    if report is not None:  # last, since files go to a store of their own, which may not be reached from here
+        client.log_artifact(made, str(report))
 
 
 def _address(config: MlflowConfig, experiment: str, run: str) -> str:
@@ -121,18 +124,3 @@ def _told(error: "MlflowException") -> PublishError:
         return UnreachableError(f"it does not answer: {cause.reason if isinstance(cause, MaxRetryError) else cause}")
     kind = UnreachableError if status in (408, 429) or status >= 500 else PublishError
     return kind(f"it does not take the run: {error}")
-
-
-@contextmanager
-def _environment(key: str | None) -> Iterator[None]:
-    """Tells MLflow the token and how long to wait, which it takes from the environment alone."""
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in PATIENCE.items() if name not in before})
-    if key is not None:
-        os.environ[TOKEN] = key
-    try:
-        yield
-    finally:
-        for name in {*PATIENCE, TOKEN} - before.keys():
-            os.environ.pop(name, None)
-        os.environ.update({TOKEN: before[TOKEN]} if TOKEN in before else {})

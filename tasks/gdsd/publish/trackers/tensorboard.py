@@ -1,6 +1,7 @@
 """TensorBoard: a folder of any store for each run, with an event file for each round."""
 
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -35,7 +36,7 @@ def track(config: TensorBoardConfig, run: TrackedRun, report: Path | None, optio
                 write(writer)
             (written[name],) = Path(place, name).iterdir()
         files.put(written, folder, options)
-    return f"tensorboard --logdir {root}"
+    return f"tensorboard --logdir {shlex.quote(root)}"
 
 
 def _parts(run: TrackedRun) -> dict[str, Part]:

@@ -1,5 +1,6 @@
 """Weights & Biases: a run by its id, sent or written for `wandb sync`."""
 
+import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,12 @@ from tasks.gdsd.config.publish import WandbConfig
 from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.publish.trackers import files
 from tasks.gdsd.publish.trackers.base import TrackedRun
+from tasks.gdsd.publish.trackers.environment import variables
 
 if TYPE_CHECKING:
     from wandb import Run, Settings
 
+QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}  # nothing of the process, as in the settings below
 SECONDS = 30.0  # until the server has taken a run in
 SENDING = 300.0  # until it has all of it
 
@@ -28,37 +31,14 @@ def track(
         PublishError: there is no key, or it is not accepted.
         UnreachableError: the server does not answer.
     """
-    import wandb
-    from wandb.errors import AuthenticationError, CommError, UsageError
-
-    with tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True) as name:
-        try:
-            told = wandb.init(
-                project=config.project,
-                entity=config.entity,
-                id=run.id,
-                name=run.name,
-                config=dict(run.config),
-                mode=config.mode,
-                dir=name,
-                resume="allow",
-                settings=_settings(None if config.mode == "offline" else key),
-            )
-            try:
-                _tell(told, run, report)
-            finally:
-                told.finish()
-        except (AuthenticationError, UsageError) as error:
-            raise PublishError(
-                f"Weights & Biases refuses: {error}; set WANDB_API_KEY, or on a cluster the secret of that name"
-            ) from error
-        except (CommError, TimeoutError) as error:
-            raise UnreachableError(f"Weights & Biases does not take the run: {error}") from error
+    with (
+        variables({}, unless_set=QUIET),
+        tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True) as place,
+    ):
+        url = _send(config, run, report, key, place)
         if config.folder is None:
-            return str(told.url)
-        # The end of a run does not wait for its file; that of W&B's process does.
-        wandb.teardown()
-        (written,) = Path(name).glob("wandb/offline-run-*")
+            return url
+        (written,) = Path(place).glob("wandb/offline-run-*")
         found = {
             str(path.relative_to(written)): path
             for path in written.rglob("*")
@@ -66,7 +46,39 @@ def track(
         }
         folder = f"{config.folder.rstrip('/')}/offline-run-{run.id}"
         files.put(found, folder, options)
-    return f"wandb sync {folder}"
+    return f"wandb sync {shlex.quote(folder)}"
+
+
+def _send(config: WandbConfig, run: TrackedRun, report: Path | None, key: str | None, place: str) -> str:
+    import wandb
+    from wandb.errors import AuthenticationError, CommError, UsageError
+
+    try:
+        told = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            id=run.id,
+            name=run.name,
+            config=dict(run.config),
+            mode=config.mode,
+            dir=place,
+            resume="allow",
+            settings=_settings(None if config.mode == "offline" else key),
+        )
+        try:
+            _tell(told, run, report)
+        finally:
+            told.finish()
+        return str(told.url)
+    except (AuthenticationError, UsageError) as error:
+        raise PublishError(
+            f"Weights & Biases refuses: {error}; set WANDB_API_KEY, or on a cluster the secret of that name"
+        ) from error
+    except (CommError, TimeoutError) as error:
+        raise UnreachableError(f"Weights & Biases does not take the run: {error}") from error
+    finally:
+        # W&B's process would write the file later than here, and take no run again that it once could not send.
+        wandb.teardown()
 
 
 def _settings(key: str | None) -> "Settings":

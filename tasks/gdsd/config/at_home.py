@@ -1,5 +1,6 @@
 """What of a run's settings is nobody else's business: where its files lie, and where it is published."""
 
+import re
 from pathlib import PurePosixPath
 
 from pydantic import JsonValue
@@ -19,6 +20,8 @@ def public(value: JsonValue) -> JsonValue:
         return value
     found = {name: public(item) for name, item in value.items()}
     if isinstance(path := found.get("path"), str) and found.keys() >= PINNED:
+        if "://" in path:
+            path = re.split("[?#]", path, maxsplit=1)[0]  # behind which an address may have its own key
         found["path"] = PurePosixPath(path).name
     if isinstance(publish := found.get("publish"), dict):
         found["publish"] = {name: item for name, item in publish.items() if name not in ("trackers", "hub")}
