@@ -31,6 +31,7 @@ from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.publish.trackers import base
 from tasks.gdsd.publish.trackers.base import TrackedRun
 from tasks.gdsd.records import Delivery, Progress
+from tasks.gdsd.run.run_record import RunRecord
 from tasks.publish import (
     MLFLOW,
     SECRETS,

@@ -74,12 +74,6 @@ def clean(place: Path) -> Iterator[Path]:
             if _STAMP.fullmatch(folder.name):
                 shutil.rmtree(folder)
                 yield folder
-            elif folder.name.startswith("progress-"):
-                for page in folder.glob("progress.*"):
-                    page.unlink()
-                    yield page
-                with suppress(OSError):  # a person's own file is in it
-                    folder.rmdir()
     finally:
         os.close(held)
 

@@ -53,9 +53,8 @@ def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkey
     assert clean()[0] == 0  # where no run has been yet
     monkeypatch.setattr(folders, "_use", lambda place: None)  # as if another process, which has ended, had made these
     made = [folders.new(name) for name in ("run-tiny_sudoku", "policy", "failed-train", "compare-a-b", "progress-x")]
-    page = home / "progress-tiny_sudoku" / "progress.html"
     own = ["samples-final.csv", "policy-notes/text", "run-mine/policy", "progress-mine/notes", "registry/log"]
-    for file in (page, made[1] / "checkpoint" / "weights", *(home / name for name in own)):
+    for file in (made[1] / "checkpoint" / "weights", *(home / name for name in own)):
         file.parent.mkdir(exist_ok=True)
         file.touch()
     (home / "run-elsewhere-20260101-120000-0123abcd").symlink_to(tmp_path)
@@ -79,7 +78,7 @@ def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkey
         live.kill()
         live.wait()
     status, said = clean()
-    removed = [*made, page, ended_folders[2], killed_folders[2], *live_folders]
+    removed = [*made, ended_folders[2], killed_folders[2], *live_folders]
     assert status == 0 and all(str(path) in said for path in removed) and "mine" not in said
     assert sorted(temporary.iterdir()) == sorted(others)
     kept = {name.split("/")[0] for name in own} | {"run-elsewhere-20260101-120000-0123abcd"}
