@@ -1,12 +1,15 @@
 """Nights and a week of the schedule, registered and activated as docs/schedule.md says, with the registry on S3.
 
 The launch plans are started as cron starts them: by name, with nothing but the time. No time passes in the stand-in, so
-cron itself is not tried.
+cron itself is not tried. A writer of the registry is killed, a night is repeated under another version, and a file of
+the registry is lost.
 """
 
 import hashlib
 import json
 import random
+import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +23,11 @@ from tasks.gdsd.domains.sudoku import solutions
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import open_registry
 from tests.cluster.backend.state import Execution
-from tests.cluster.stand_in import BUCKET, Cluster, logs, output, reached, tries
+from tests.cluster.stand_in import BUCKET, Cluster, logs, output, reached, tries, until
 
 pytestmark = pytest.mark.cluster
 REGISTRY = f"s3://{BUCKET}/registry"
-PROJECT, DOMAIN, VERSION = "flytesnacks", "development", "v1"
+PROJECT, DOMAIN, VERSION, NEXT = "flytesnacks", "development", "v1", "v2"
 # All puzzles have the same solution, which a policy that knows most of it learns in an epoch.
 SOLUTION = "1234341221434321"
 NIGHTLY = {
@@ -94,6 +97,26 @@ def problems(cluster: Cluster) -> dict[str, dict[str, str]]:
     return sources
 
 
+def kill_writer(cluster: Cluster) -> None:
+    """Kills the task that makes the first champion when it has written the record, and not yet the record's copy."""
+    copy = re.compile(r"/registry/entries/[0-9a-f]{64}/log/00000001\.json$")
+    begun, killed = threading.Event(), threading.Event()
+
+    def hold(path: str) -> bool:
+        if killed.is_set() or not copy.search(path):
+            return False
+        begun.set()
+        return killed.wait(600)
+
+    cluster.weather.refuses = hold
+    until(begun.is_set, "a promotion")
+    record = json.loads(cluster.files.cat_file(f"{REGISTRY}/log/00000001.json"))
+    execution = cluster.backend.executions[record["who"].removeprefix("execution ")]
+    (attempt,) = [attempt for attempt in execution.attempts if "tasks.promote.promote" in attempt.task]
+    attempt.kill()
+    killed.set()
+
+
 @pytest.fixture(scope="module")
 def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str]]) -> Schedule:
     """Registers and activates the launch plans, and lets time pass."""
@@ -105,14 +128,19 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
         "prompts": {"test_size": NIGHTLY["prompts"]["test_size"], "test_data": problems["test_data"]},
         "evaluation": NIGHTLY["evaluation"],
     }
-    cluster.call(
-        *("pyflyte", "-c", str(cluster.backend.config), "register", "-p", PROJECT, "-d", DOMAIN, "--version", VERSION),
-        # Where a pod's sources are unpacked, by default /root, which the stand-in's processes share with this machine.
-        *("--destination-dir", ".", "--activate-launchplans", "workflows"),
-        GDSD_REGISTRY=REGISTRY,
-        GDSD_RETRAIN_CONFIG=str(written("nightly", nightly)),
-        GDSD_WEEKLY_CONFIG=str(written("weekly", weekly)),
-    )
+
+    def register(version: str) -> None:
+        cluster.call(
+            *("pyflyte", "-c", str(cluster.backend.config), "register", "-p", PROJECT, "-d", DOMAIN),
+            # Where a pod's sources are unpacked, by default /root, which the stand-in's processes share with this
+            # machine.
+            *("--destination-dir", ".", "--version", version, "--activate-launchplans", "workflows"),
+            GDSD_REGISTRY=REGISTRY,
+            GDSD_RETRAIN_CONFIG=str(written("nightly", nightly)),
+            GDSD_WEEKLY_CONFIG=str(written("weekly", weekly)),
+        )
+
+    register(VERSION)
     remote = FlyteRemote(Config.auto(str(cluster.backend.config)), default_project=PROJECT, default_domain=DOMAIN)
 
     active: dict[str, str] = {}
@@ -129,19 +157,22 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
             patch.setenv(name, value)
         start("night-1", "nightly_retrain", FIRST)
         start("night-2", "nightly_retrain", SECOND)
+        kill_writer(cluster)
         first = cluster.ended("night-1"), cluster.ended("night-2")
         start("night-3", "nightly_retrain", THIRD, config=strict)
         start("week", "weekly_evaluation", MONDAY)
         later, week = cluster.ended("night-3"), cluster.ended("week")
+        register(NEXT)
         start("again", "nightly_retrain", FIRST if first[0].phase == "SUCCEEDED" else SECOND)
         return Schedule(first, later, cluster.ended("again"), week, open_registry(REGISTRY), active)
 
 
 def test_what_was_registered_is_what_cron_starts(schedule: Schedule) -> None:
     """If it fails, nobody retrains at night, or an older version does."""
-    assert schedule.active == {"nightly_retrain": VERSION, "weekly_evaluation": VERSION}
+    assert schedule.active == {"nightly_retrain": NEXT, "weekly_evaluation": VERSION}, "what the last of each was"
     for execution in (*schedule.first, schedule.later, schedule.week):
         assert execution.spec.launch_plan.version == VERSION
+    assert schedule.again.spec.launch_plan.version == NEXT
 
 
 def test_of_two_nights_at_once_one_wins_and_the_other_is_stale(schedule: Schedule) -> None:
@@ -155,6 +186,8 @@ def test_of_two_nights_at_once_one_wins_and_the_other_is_stale(schedule: Schedul
     assert schedule.registry.entry(change.entry).made == {"night-1": FIRST, "night-2": SECOND}[won.name]
     assert "StaleError" in stale.error.message and "compared with an empty registry" in stale.error.message
     assert [len(attempts) for attempts in tries(stale, "tasks.promote.promote").values()] == [1]
+    (promotions,) = tries(won, "tasks.promote.promote").values()
+    assert [attempt.outcome for attempt in promotions] == ["ContainerExited", "SUCCEEDED"], "it was killed once"
     assert len(schedule.registry.entries()) == 2, "both have an entry that is whole; one never was champion"
 
 
