@@ -24,10 +24,14 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
     monkeypatch.setattr(progress, "_pace", Pace(1e9))
 
     def report(name: str, before: Progress | None = None, second: float = 10.0, rounds: int = 5) -> Progress:
-        before = before or Progress()
-        number = len(before.epochs) + 1
+        recorded = []
+        if before is not None:
+            recorded.append(tmp_path / "recorded.json.gz")
+            before.write(recorded[0])
+        number = len(Progress.read(recorded).epochs) + 1
         news = epoch(number).model_copy(update={"ended_unix_seconds": second * number})
-        return progress.report_progress.task_function(name, rounds, before, [], [reward()], [news], [])
+        file = progress.report_progress.task_function(name, rounds, recorded, [], [reward()], [news], [])
+        return Progress.read([file])
 
     return report
 

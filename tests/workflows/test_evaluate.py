@@ -137,4 +137,4 @@ def test_a_policy_that_a_guard_does_not_clear_is_not_promoted(
     assert {guard["name"]: guard["held"] for guard in decision["guards"]} == {"strict": False, "lenient": True}
     assert "not promoted: " in said and "on the guard strict it may be worse by 100.0 points" in said
     assert "guard     lenient holds" in said and "guard     strict fails" in said
-    assert "<td>strict</td><td>6 sudoku</td>" in (folder / "report.html").read_text()
+    assert "<th scope='row'>strict</th><td>6 sudoku</td>" in (folder / "report.html").read_text()
