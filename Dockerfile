@@ -42,7 +42,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=cache,target=/r
 
 # The tools and data sets of the dependency groups stay out: code answers may read what is installed in an image.
 FROM build AS packages
-COPY images/lock/*.txt images/quiet.pth ./
+COPY images/lock/packages.txt images/lock/tracking.txt images/lock/quantization.txt images/quiet.pth ./
 # Optional dependencies of pyproject.toml that the image has too, such as: tracking.
 ARG EXTRAS=
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
@@ -56,10 +56,12 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=cache,target=/r
 
 FROM ${BASE} AS run
 ENV PATH=/opt/venv/bin:$PATH HOME=/home/flyte PYTHONUNBUFFERED=1
-# No pip, and no file by which a user becomes another one: hostile code may have them in reach.
+# No pip, no package of the base's own Python (the environment is /opt/venv, and the list of materials names what is
+# there), and no file by which a user becomes another one: hostile code may have them in reach.
 # Sources are unpacked into the working folder by `pyflyte run`, into /root by `pyflyte register`: here these are one.
 RUN find / -xdev \( -path '*-packages/pip' -o -path '*-packages/pip-*' -o -path '*/bin/pip' -o -path '*/bin/pip[0-9]*' \
-        -o -path '*/python3*/ensurepip' -o -path '*/share/python-wheels' \) -prune -exec rm -rf {} + \
+        -o -path '*/python3*/ensurepip' -o -path '*/share/python-wheels' \
+        -o -path '*/usr/local/lib/python3*/site-packages/*' -o -path '*/usr/local/bin/wheel' \) -prune -exec rm -rf {} + \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && useradd --create-home --uid 1000 flyte && chown flyte:flyte /root
 WORKDIR /root
@@ -92,7 +94,7 @@ COPY --from=cpu-materials /build/list.json /opt/materials.cdx.json
 ARG SOURCE=
 ARG REVISION=
 LABEL org.opencontainers.image.source=$SOURCE org.opencontainers.image.revision=$REVISION \
-    org.opencontainers.image.licenses=Apache-2.0
+    org.opencontainers.image.licenses=LicenseRef-of-each-package
 # As a number, or a cluster that runs nothing as root cannot tell that this is not root.
 USER 1000:1000
 
@@ -101,5 +103,5 @@ COPY --from=gpu-materials /build/list.json /opt/materials.cdx.json
 ARG SOURCE=
 ARG REVISION=
 LABEL org.opencontainers.image.source=$SOURCE org.opencontainers.image.revision=$REVISION \
-    org.opencontainers.image.licenses=Apache-2.0
+    org.opencontainers.image.licenses=LicenseRef-of-each-package
 USER 1000:1000

@@ -25,8 +25,9 @@ from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
 
 files.use(storage_options)  # of prompt files, which are pinned when a configuration is loaded
 
-# What only a comparison has, by which its file is known.
+# What only a comparison has and what only an experiment has, by which their files are known.
 COMPARED = CompareConfig.model_fields.keys() - TrainConfig.model_fields.keys()
+TRAINED = TrainConfig.model_fields.keys() - CompareConfig.model_fields.keys()
 
 
 def measure_cpu(width: int) -> Device:
@@ -56,7 +57,7 @@ def read(path: str) -> tuple[TrainConfig | CompareConfig, Family, Shape]:
     """
     text = written.read(path)
     values = json.loads(text)
-    compares = isinstance(values, dict) and not COMPARED.isdisjoint(values)
+    compares = isinstance(values, dict) and len(COMPARED & values.keys()) > len(TRAINED & values.keys())
     config = (CompareConfig if compares else TrainConfig).model_validate_json(text)
     return config, *shape_of(config.policy)
 
@@ -85,8 +86,8 @@ def speeds(found: Plan, device: Device) -> dict[str, str]:
         f"{device.reached:.0%} of {peak / 1e12:.3g} TFLOP/s in {precision}"
         for peak, precision in ((device.half, "bfloat16"), (device.full, "float32"))
     )
-    network = half if found.halves else full
-    network += f", {full} in training" if found.halves and not found.distill_halves else ""
+    rolled, trained = half if found.halves else full, half if found.distill_halves else full
+    network = rolled if rolled == trained else f"{rolled}, {trained} in training"
     return {"network": network, "logits": full, "adapter": full}
 
 

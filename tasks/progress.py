@@ -4,6 +4,8 @@ import importlib
 import logging
 import os
 import time
+import uuid
+from functools import cache
 from pathlib import Path
 
 from flytekit import Deck
@@ -85,10 +87,8 @@ def report_progress(
                 Deck("Progress", page)
             else:
                 file = _page(name, after)
-                if not file.parent.is_dir():
-                    file.parent.mkdir(parents=True)
-                    logger.info("the run's page so far, which is drawn anew as it goes on: %s", file)
-                _write(file, page)
+                if _write(file, page):
+                    _say(logging.INFO, f"the run's page so far, which is drawn anew as it goes on: {file}")
     recorded = new_folder("recorded") / "progress.json.gz"
     after.write(recorded)
     return stored_file(recorded)
@@ -109,11 +109,29 @@ def _page(name: str, run: Progress) -> Path:
     return home() / progress.folder(name, run) / "progress.html"
 
 
-def _write(file: Path, page: str) -> None:
-    """Replaces a page at once, whenever a browser reads it."""
-    new = file.with_suffix(".new")
-    new.write_text(page, "utf-8")
-    os.replace(new, file)
+def _write(file: Path, page: str) -> bool:
+    """Replaces a page at once, whenever a browser reads it or another run writes it; returns whether it could.
+
+    A page that cannot be written is no reason to end a run.
+    """
+    new = file.with_suffix(f".{uuid.uuid4().hex}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            new.write_text(page, "utf-8")
+            os.replace(new, file)
+        finally:
+            new.unlink(missing_ok=True)
+    except OSError as error:
+        _say(logging.WARNING, f"{file}, the run's page, is not kept up to date: {error.strerror}")
+        return False
+    return True
+
+
+@cache
+def _say(level: int, words: str) -> None:
+    """Logs something once, however often a page is drawn."""
+    logger.log(level, words)
 
 
 _pace = Pace(SHARE)

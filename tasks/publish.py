@@ -1,6 +1,7 @@
 """Stage `publish`: tells the configured trackers of a run, and pushes its policy to the configured hub.
 
-What keeps a delivery from arriving is a result of its task, and no error: the run is none the worse for it.
+What keeps a delivery from arriving is a result of its task, and no error: the run is none the worse for it. Only a
+secret that a cluster has not got ends the run, since no pod starts without it.
 
 A key is never part of a configuration. On a cluster it is a secret of the group that GDSD_SECRETS names when the tasks
 are registered (by default `gdsd`). A task asks for the secret that it needs and for no other. A local run takes the key
@@ -23,7 +24,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
-from tasks.flyte.console import others_silent, seen_by_a_person
+from tasks.flyte.console import others_silent, seen_by_a_person, speak
 from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
@@ -233,6 +234,10 @@ def require_delivered(deliveries: list[Delivery]) -> Published:
     """
     failed = [delivery for delivery in deliveries if delivery.problem is not None]
     if failed:
+        speak()
+        for delivery in deliveries:  # what has arrived too, since an error has no room for it
+            for line in delivery.lines():
+                logger.info(line)
         said = "; ".join(f"{delivery.to}: {delivery.problem}" for delivery in failed)
         raise PublishError(f"{len(failed)} of {len(deliveries)} deliveries did not arrive: {said}")
     return Published(deliveries=deliveries)

@@ -76,7 +76,10 @@ def publish_run(run: RunResult, publish: PublishConfig) -> RunResult:
 
 
 def deliver(folder: FlyteDirectory, publish: PublishConfig) -> list[Delivery]:
-    """Adds to a dynamic task what publishes a run that has ended: each delivery by itself, whatever another does."""
+    """Adds to a dynamic task what publishes a run that has ended: each delivery by itself, whatever another does.
+
+    Only where a cluster has not got a delivery's secret, it starts no pod, and the run ends there.
+    """
     told: list[Delivery] = []
     if not publish.trackers and publish.hub is None:
         return told

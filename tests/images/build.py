@@ -9,6 +9,7 @@ stays out of the image.
 
 import argparse
 import ast
+import os
 import re
 import shlex
 import shutil
@@ -78,7 +79,8 @@ def sources(root: Path) -> dict[str, str]:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    if not shutil.which("git"):
+    top = git("rev-parse", "--show-toplevel") if shutil.which("git") else ""
+    if not top or Path(top).resolve() != root.resolve():  # the checkout around an unpacked archive is another project's
         return {"SOURCE": "", "REVISION": ""}
     revision = git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     return {"SOURCE": address(git("remote", "get-url", "origin")), "REVISION": revision}
@@ -90,7 +92,9 @@ def build(engine: str, target: str, arguments: Mapping[str, str], options: Seque
     command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     if engine == "buildah":
         command += ["--network=host", "--layers"]
-    subprocess.run([*command, f"--tag={TARGETS[target]}", str(ROOT)], check=True)
+    # Without BuildKit docker knows no secrets of a build; versions before 23 have to be told.
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    subprocess.run([*command, f"--tag={TARGETS[target]}", str(ROOT)], check=True, env=environment)
 
 
 def main(words: Sequence[str]) -> None:

@@ -40,6 +40,12 @@ def test_the_base_is_one_image_for_ever() -> None:
     assert {stage.split()[1] for stage in stages().values()} - stages().keys() == {"${BASE}"}
 
 
+def test_each_lock_is_of_one_stage() -> None:
+    """If it fails, an extra has a lock that no build finds, or a change of one lock makes the others' stages anew."""
+    found = re.findall(r"images/lock/([\w-]+)\.txt", "".join(stages().values()))
+    assert sorted(found) == sorted(file.stem for file in lock.FOLDER.glob("*.txt"))
+
+
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_an_image_runs_unprivileged_and_holds_packages_only(target: str) -> None:
     """If it fails, pods run as root, or an image holds code that is older than what is registered."""
@@ -58,22 +64,26 @@ def test_an_image_runs_unprivileged_and_holds_packages_only(target: str) -> None
     assert re.findall(r"^COPY (.*)$", instructions(f"{target}-torch"), re.M) == [f"images/lock/torch-{target}.txt ./"]
 
 
-def test_what_becomes_another_user_and_pip_are_removed(tmp_path: Path) -> None:
-    """If it fails, code answers have pip in reach, or a file that runs as root."""
+def test_what_becomes_another_user_and_the_packages_of_the_base_are_removed(tmp_path: Path) -> None:
+    """If it fails, code answers have in reach a file that runs as root, pip, or packages that no list names."""
     (script,) = re.findall(r"^RUN (find / .*?) && useradd", stages()["run"], re.M | re.S)
     official, debian = "usr/local/lib/python3.11", "usr/lib/python3"
     gone = [
         f"{official}/site-packages/pip/main.py",
         f"{official}/site-packages/pip-24.0.dist-info/METADATA",
         f"{official}/ensurepip/_bundled/pip-24.0-py3-none-any.whl",
+        f"{official}/site-packages/setuptools/__init__.py",
+        f"{official}/site-packages/wheel-0.45.1.dist-info/METADATA",
+        f"{official}/site-packages/README.txt",
         "usr/local/bin/pip",
+        "usr/local/bin/wheel",
         "usr/local/bin/pip3.11",
         f"{debian}/dist-packages/pip/main.py",
         "usr/share/python-wheels/pip-23.0.1-py3-none-any.whl",
     ]
     kept = [
         f"{official}/pipes.py",
-        f"{official}/site-packages/pipeline/pip.py",
+        f"{debian}/dist-packages/pipeline/pip.py",
         "usr/bin/pipe",
         "usr/bin/su",
         "bin/wall",
@@ -127,7 +137,7 @@ def test_the_build_arguments_are_those_of_the_command(monkeypatch: pytest.Monkey
     ]
     assert set(build.ARGUMENTS) == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.M))
     labels = re.findall(r"org\.opencontainers\.image\.(\w+)=(\S+)", DOCKERFILE)
-    assert labels == [("source", "$SOURCE"), ("revision", "$REVISION"), ("licenses", "Apache-2.0")] * 2
+    assert labels == [("source", "$SOURCE"), ("revision", "$REVISION"), ("licenses", "LicenseRef-of-each-package")] * 2
     assert {f"--tag={CPU.image}", "--target=cpu", "--pull", "--quiet"} <= set(ran)
 
 
@@ -157,6 +167,8 @@ def test_an_image_says_where_its_sources_are_and_no_secret(remote: str, label: s
     (tmp_path / "new").touch()
     subprocess.run([*git, "add", "new"], check=True)
     assert build.sources(tmp_path)["REVISION"] == f"{commit}-dirty"
+    (tmp_path / "unpacked").mkdir()
+    assert build.sources(tmp_path / "unpacked") == {"SOURCE": "", "REVISION": ""}, "another project's"
 
 
 def test_the_settings_of_pip_reach_a_build() -> None:
@@ -214,6 +226,7 @@ def faults(found: Mapping[str, object], cuda: bool) -> list[str]:
         f"has compilers: {found['compilers']}": found["compilers"] and not cuda,
         f"holds settings of pip: {found['settings']}": found["settings"],
         f"has pip: {found['pip']}": found["pip"],
+        f"has packages beside /opt/venv: {found['beside']}": found["beside"],
         f"has setuid files: {found['setuid']}": found["setuid"],
         "lists other packages than it holds": packages != listed or not found["debian"],
     }
@@ -230,6 +243,7 @@ def faults(found: Mapping[str, object], cuda: bool) -> list[str]:
         ({"compilers": ["gcc"]}, "compilers"),
         ({"settings": ["/etc/pip.conf"]}, "settings of pip"),
         ({"pip": ["/usr/bin/python3"]}, "has pip"),
+        ({"beside": ["setuptools"]}, "beside /opt/venv: ['setuptools']"),
         ({"setuid": ["/usr/bin/su"]}, "setuid files: ['/usr/bin/su']"),
         ({"listed": {}}, "lists other packages"),
         ({"debian": []}, "lists other packages"),
@@ -239,7 +253,7 @@ def test_an_image_that_is_not_what_it_should_be_is_refused(change: dict[str, obj
     """If it fails, an image with other versions, a compiler or root is pushed as if it had been checked."""
     packages = {"torch": f"{pinned()['torch']}+cpu", "PyYAML": pinned()["pyyaml"]}
     lists = {"packages": packages, "listed": packages, "debian": ["bash"]}
-    good = {"user": 1000, "cuda": None, "compilers": [], "settings": [], "pip": [], "setuid": []} | lists
+    good = {"user": 1000, "cuda": None, "compilers": [], "settings": [], "pip": [], "beside": [], "setuid": []} | lists
     assert faults(good, cuda=False) == []
     (fault,) = faults(good | change, cuda=False)
     assert message in fault

@@ -78,6 +78,12 @@ def test_how_seconds_follow_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     (rollout, distill), speed = shares(capsys.readouterr().out, "adapter")
     assert rollout == 0 and distill > 10 and speed == "45% of 67 TFLOP/s in float32"
 
+    (tmp_path / "config.yaml").write_text("distill: {compute: {precision: bfloat16}}\n")
+    assert describe.main([str(tmp_path / "config.yaml"), "--device", "h200"]) == 0
+    assert shares(capsys.readouterr().out, "network")[1] == (
+        "45% of 67 TFLOP/s in float32, 45% of 989 TFLOP/s in bfloat16 in training"
+    )
+
 
 def test_a_comparison_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, a comparison is taken for a mistyped experiment, or its cost is that of one run."""
@@ -117,6 +123,9 @@ def test_a_broken_config_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest
     (tmp_path / "config.yaml").write_text("ronuds: 3\n")
     assert describe.main([str(tmp_path / "config.yaml")]) == 1
     assert "did you mean 'rounds'" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("seeds: [1]\ndistill: {}\n")
+    assert describe.main([str(tmp_path / "config.yaml")]) == 1
+    assert "did you mean 'seed'" in capsys.readouterr().err
     assert describe.main([str(tmp_path / "absent.yaml")]) == 1
 
 

@@ -1,5 +1,7 @@
 """The page of a local run that goes on: where it lies, when it was drawn, and where it leads."""
 
+import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -51,7 +53,7 @@ def test_each_run_has_a_page_of_its_own_and_keeps_it(go: Go, tmp_path: Path) -> 
     """
     one = go("twin")
     (first,) = pages(tmp_path)
-    assert re.fullmatch(r"progress-twin-\d{8}-\d{6}-[0-9a-f]{8}", first), "the form of all folders of local runs"
+    assert re.fullmatch("progress-twin-19700101-000010-[0-9a-f]{8}", first), "a time of the run, in every time zone"
     other = go("twin", second=10.5)
     assert sorted(pages(tmp_path).values()) == ["twin: round 1 of 5"] * 2
     go("twin", one)
@@ -70,6 +72,41 @@ def test_the_page_says_when_it_was_drawn_and_reloads_itself(go: Go, tmp_path: Pa
     drawn = datetime.fromisoformat(f"{said[1]}T{said[2]}").replace(tzinfo=UTC)
     assert before <= drawn.timestamp() <= time.time()
     assert "<meta http-equiv='refresh' content='30'>" in file.read_text()
+
+
+def test_a_run_names_its_page_once_and_does_not_end_for_it(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a run that goes on has a page that nobody finds, or ends where two share one or a disk is full."""
+    caplog.set_level(logging.INFO, progress.logger.name)
+    run = go("shared")
+    (file,) = tmp_path.glob("*/progress.html")
+    progress._say.cache_clear()  # as in another process
+
+    def said() -> list[str]:
+        words = [record.getMessage() for record in caplog.records if str(file) in record.getMessage()]
+        caplog.clear()
+        return words
+
+    assert len(said()) == 1
+    go("shared", go("shared", run))
+    assert len(said()) == 1
+    replace = os.replace
+
+    def after_another(new: Path, page: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        progress._write(page, "another run's")
+        replace(new, page)
+
+    monkeypatch.setattr(os, "replace", after_another)
+    go("shared", run)
+    assert said() == [] and list(file.parent.iterdir()) == [file] and "round 2 of 5" in file.read_text()
+    file.unlink()
+    file.mkdir()  # which nothing replaces
+    for _ in range(2):
+        go("shared", run)
+    assert said() == [f"{file}, the run's page, is not kept up to date: Is a directory"]
+    assert list(file.parent.iterdir()) == [file]
 
 
 @needs_browser

@@ -24,7 +24,8 @@ from flytekit.types.directory import FlyteDirectory
 from tasks import publish as stage
 from tasks.flyte import console
 from tasks.gdsd.config.publish import PublishConfig
-from tasks.gdsd.records import Estimate, Progress
+from tasks.gdsd.errors import PublishError
+from tasks.gdsd.records import Delivery, Estimate, Progress
 from tasks.gdsd.registry.kept import Night
 from tasks.gdsd.run.run_record import RunRecord
 from tasks.promote import RetrainResult
@@ -208,6 +209,15 @@ def test_what_a_library_logs_of_an_error_that_it_raises_is_not_shown_twice(
                 patch.setattr(module, "seen_by_a_person", lambda seen=seen: seen)
             assert stage._deliver("it", send, None).problem == "ConnectionError: nobody answers"
         assert ("out of retries" in capsys.readouterr().err) is shown
+
+
+def test_what_has_arrived_is_said_beside_what_has_not(caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, `publish` by itself says of three deliveries only that the third did not arrive."""
+    caplog.set_level(logging.INFO, stage.logger.name)
+    deliveries = Delivery(to="a", address="https://there"), Delivery(to="b", problem="no", repeat="again b")
+    with pytest.raises(PublishError, match="1 of 2 deliveries did not arrive: b: no"):
+        stage.require_delivered.task_function(deliveries=[*deliveries])
+    assert caplog.messages == [line for delivery in deliveries for line in delivery.lines()]
 
 
 def test_what_a_pod_would_take_with_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

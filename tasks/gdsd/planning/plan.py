@@ -95,11 +95,6 @@ class Plan:
         return self.rounds * of_round / 3600 + self.evaluation_hours(device)
 
     @property
-    def trained(self) -> int:
-        """Weights that training changes."""
-        return self.adapter or self.parameters
-
-    @property
     def peak(self) -> float:
         """Bytes that a device needs."""
         return max(self.rollout.total, self.distill.total, self.evaluation.total)

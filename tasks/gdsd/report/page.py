@@ -73,7 +73,7 @@ def progress_page(
 ) -> str:
     """Returns the page of a run after some of its rounds; drawing takes well under a second.
 
-    Where it is live, a browser loads it anew, and the page of `ended_page` is to take its place.
+    Where it is live, a browser loads it anew, and the page of `ended_page` takes its place if the run has a report.
     """
     title = f"{name}: round {len(run.epochs)} of {rounds}"
     last = f"reward {run.rewards[-1].reward_mean:.3f}" if run.rewards else "no reward yet"
@@ -83,8 +83,9 @@ def progress_page(
     drawn = f"Drawn on {datetime.fromtimestamp(drawn_unix_seconds, UTC):%Y-%m-%d at %H:%M:%S} UTC."
     if live:
         drawn += (
-            f" The page loads itself anew every {RELOAD} s, and leads to the run's report as soon as that is there. If "
-            "it stays as it is for many rounds, the run has failed or was stopped."
+            f" The page loads itself anew every {RELOAD} s, and leads to the run's report as soon as that is there. "
+            "Runs of a comparison have no reports of their own, so their pages stay. A page that stays as it is for "
+            "many rounds is of a run that has ended, has failed or was stopped."
         )
     else:
         drawn += " The run's report will be the Deck of `report_run`."
@@ -252,7 +253,7 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
     else:
         rows += [
             ["execution", f"{execution.name} in {execution.project}, {execution.domain}"],
-            ["image", execution.image or "not known"],
+            ["image", (execution.image or "not known").rpartition("/")[2]],  # the page goes out, and no registry's name
             ["workflow version", execution.version or "not known"],
         ]
     if record.policy.parent is not None:  # `train` would begin with the configured policy instead

@@ -2,7 +2,7 @@
 
 import hashlib
 import statistics
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from tasks.gdsd.records import EpochStats, Progress, RewardStats
@@ -43,7 +43,7 @@ def folder(name: str, run: Progress) -> str:
     """
     first = run.epochs[0]
     key = hashlib.sha256(f"{run.rewards[0].model_dump_json()}{first.model_dump_json()}".encode()).hexdigest()
-    return f"progress-{name}-{datetime.fromtimestamp(first.ended_unix_seconds):%Y%m%d-%H%M%S}-{key[:8]}"
+    return f"progress-{name}-{datetime.fromtimestamp(first.ended_unix_seconds, UTC):%Y%m%d-%H%M%S}-{key[:8]}"
 
 
 def times(progress: Progress, rounds: int) -> str:

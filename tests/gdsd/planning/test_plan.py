@@ -253,12 +253,12 @@ def test_memory_of_a_recipe_by_hand() -> None:
     from.
     """
     found, parameters = planned(recipe("llada_gsm8k")), 8_015_581_184
-    assert found.trained == 335_544_320 and found.completions == 320
+    assert found.adapter == 335_544_320 and found.completions == 320
     assert found.distill.weights == 2 * parameters and found.distill.reference == 0
-    assert found.distill.adapter == 4 * found.trained and found.distill.optimizer == 8 * found.trained
+    assert found.distill.adapter == 4 * found.adapter and found.distill.optimizer == 8 * found.adapter
     found = planned(recipe("llada_gsm8k", policy={"adapter": None}))
     whole, outside = found.distill, 2 * 126_464 * 4096 + 4096
-    assert found.trained == found.parameters == parameters and found.rollout.weights == 2 * parameters
+    assert found.adapter == 0 and found.parameters == parameters and found.rollout.weights == 2 * parameters
     assert whole.weights == 4 * parameters and whole.optimizer == 8 * parameters and whole.gradients >= 4 * parameters
     assert whole.reference == 4 * outside + 2 * (parameters - outside)
     plain, cut = {}, {"micro_batch_tokens": 2000}

@@ -45,7 +45,8 @@ def test_a_run_says_what_is_installed_how_to_repeat_it_and_where_it_came_from(tm
     assert remote.command == "pyflyte run --remote -p p -d d workflows/gdsd.py train --config config.yaml"
     state = SourceState(commit="c0ffee", clean=False)
     page = rendered(record(), pairs(), ORIGIN.model_copy(update={"source": state, "execution": where}))
-    said = ["c0ffee, with changes", "git checkout c0ffee", "abc in p, d", "registry/gdsd:cpu", "v1", "5" * 64, "b" * 64]
+    said = ["c0ffee, with changes", "git checkout c0ffee", "abc in p, d", "<td>gdsd:cpu", "v1", "5" * 64, "b" * 64]
+    assert "registry" not in page, "a tracker is told of the page"
     for words in (*said, "c" * 64, "tqdm", "torch 2.13.0", "1970-01-01 00:16 UTC", ORIGIN.command):
         assert words in page
     assert "no checkout" in rendered(record(), pairs()) and "without a cluster" in rendered(record(), pairs())

@@ -4,18 +4,21 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from tasks.gdsd import transient
 from tasks.gdsd.errors import PublishError, UnreachableError
+from tasks.gdsd.files import is_shared
 
 
 def names(url: str, options: Mapping[str, object]) -> set[str]:
     """Returns the names of the files in a folder, none where there is no such folder yet.
 
     Raises:
-        PublishError: the folder is of no kind that can be read, or may not be.
+        PublishError: the folder is of no kind that can be read, may not be, or its disk refuses.
         UnreachableError: its store does not answer.
     """
     with _told(url):
@@ -30,7 +33,7 @@ def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> N
     """Writes local files under their names into a folder, over older ones of the same names; each whole or not at all.
 
     Raises:
-        PublishError: the folder is of no kind that can be written, or may not be.
+        PublishError: the folder is of no kind that can be written, may not be, or its disk refuses.
         UnreachableError: its store does not answer.
     """
     with _told(url):
@@ -40,9 +43,12 @@ def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> N
             parent = system._parent(target)
             system.makedirs(parent, exist_ok=True)
             if isinstance(system, LocalFileSystem):  # a disk may be full in the middle; a store has no half files
-                part = f"{parent}/.part"
-                system.put_file(str(file), part)
-                os.replace(part, target)
+                part = f"{parent}/.{uuid4().hex}.part"  # another run may write here too
+                try:
+                    system.put_file(str(file), part)
+                    os.replace(part, target)
+                finally:
+                    Path(part).unlink(missing_ok=True)
             else:
                 system.put_file(str(file), target)
 
@@ -51,9 +57,10 @@ def put(files: Mapping[str, Path], url: str, options: Mapping[str, object]) -> N
 def _told(url: str) -> Iterator[None]:
     try:
         yield
-    except (ImportError, ValueError, PermissionError, NotADirectoryError, FileExistsError) as error:
+    except (ImportError, ValueError, OSError) as error:
+        refused = isinstance(error, ImportError | ValueError | PermissionError | NotADirectoryError | FileExistsError)
+        if not refused and (is_shared(url) or transient.may_pass(error)):
+            raise UnreachableError(f"{url} was not written to: {error}") from error
         raise PublishError(
-            f"{url} cannot be written to: {error}; correct the folder, or who may write there"
+            f"{url} cannot be written to: {error}; correct the folder, who may write there, or the room on its disk"
         ) from error
-    except OSError as error:
-        raise UnreachableError(f"{url} was not written to: {error}") from error
