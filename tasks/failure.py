@@ -26,7 +26,7 @@ from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.errors import GdsdError
+from tasks.gdsd.errors import GdsdError, StaleError
 from tasks.gdsd.strict import Config
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,9 @@ def record_evaluate_failure(policy: Checkpoint, config: EvaluateConfig, err: Fly
 def record_retrain_failure(
     config: TrainConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
 ) -> None:
-    """Keeps what failed in `retrain`."""
-    given = {"registry": registry, "kickoff_time": as_option(kickoff_time)}
+    """Keeps what failed in `retrain`; a policy that is stale stays so, and another night goes on from the champion."""
+    is_stale = err is not None and StaleError.REMEDY in err.message
+    given = {"registry": registry, "kickoff_time": "now" if is_stale else as_option(kickoff_time)}
     _record(err, "workflows/retrain.py retrain", config, config.name, given)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from tasks.gdsd.errors import ConfigError, GdsdError, RegistryError
+from tasks.gdsd.registry.condition import require_whole
+from tasks.gdsd.registry.registry import Registry
 from tasks.promote import open_registry
 from tasks.schedule import NAMES, NIGHTLY_PLAN
 
@@ -55,15 +57,14 @@ def start(plan: str, project: str, domain: str, config: str | None) -> str:
     )
 
 
-def last(registry: str, hours: float, now: datetime) -> str:
+def last(registry: Registry, hours: float, now: datetime) -> str:
     """Says how the last night ended.
 
     Raises:
-        RegistryError: none has ended for so many hours, or the registry cannot be read, or its log is damaged.
+        RegistryError: none has ended for so many hours, or the registry cannot be read.
     """
-    opened = open_registry(registry)
-    nights = opened.nights.all() if opened.exists() else []
-    since = f"no night of {registry} has ended for {hours:g} hours"
+    nights = registry.nights.all() if registry.exists() else []
+    since = f"no night of {registry.url} has ended for {hours:g} hours"
     if not nights:
         raise RegistryError(f"{since}, nor ever before; see the executions of {NIGHTLY_PLAN} in Flyte's console")
     night = nights[-1]
@@ -73,8 +74,6 @@ def last(registry: str, hours: float, now: datetime) -> str:
             f"{since}: the last one ended at {when} ({night.outcome()}); see the executions of {NIGHTLY_PLAN} in "
             "Flyte's console, and whether a version is active"
         )
-    if damage := opened.log.damage():
-        raise RegistryError("\n".join(damage))
     return f"the night that ended at {when}: {night.outcome()} ({night.who})"
 
 
@@ -102,7 +101,9 @@ def main(arguments: Sequence[str]) -> int:
         if given.command == "start":
             print(start(given.plan, given.project, given.domain, given.config))
         else:
-            print(last(given.registry, given.hours, datetime.now(UTC)))
+            registry = open_registry(given.registry)
+            print(last(registry, given.hours, datetime.now(UTC)))
+            require_whole(registry)
     except GdsdError as error:
         print(error, file=sys.stderr)
         return 1

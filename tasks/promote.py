@@ -49,7 +49,8 @@ class RetrainResult(BaseModel):
     run: RunResult | None  # None where another run of the same night has made the entry
     registry: str
     entry: str | None  # of its policy; None where the gate said no
-    folder: str  # path or URL of the run's folder
+    champion: str | None  # now, which may have come after this night's
+    folder: str | None  # path or URL of the run's folder; None where that is not known
     night: Night
 
     def __str__(self) -> str:
@@ -66,17 +67,17 @@ class RetrainResult(BaseModel):
                 "run; this is what that came to",
                 f"gain      {self.night.gain.points()} points solved",
                 f"decision  promoted: {self.night.reason}",
-                f"run       {self.folder}",
+                f"run       {self.folder or 'not known'}",
             ]
         )
 
     def _champion(self) -> str:
-        if self.night.champion is None:
+        if self.champion is None:
             return "none yet, is left as it was"
         if self.entry is None:
-            return f"{self.night.champion}, is left as it was"
-        is_still = self.night.champion == self.entry
-        return f"{self.night.champion}, {'is this policy' if is_still else f'has replaced this policy, {self.entry}'}"
+            return f"{self.champion}, is left as it was"
+        is_still = self.champion == self.entry
+        return f"{self.champion}, {'is this policy' if is_still else f'has replaced this policy, {self.entry}'}"
 
 
 class ChampionReport(BaseModel):
@@ -164,6 +165,8 @@ def draw_seeds(config: TrainConfig, kickoff_time: datetime) -> TrainConfig:
 def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: datetime) -> RetrainResult:
     """Puts the run's policy into the registry and makes it the champion, if the gate has promoted it.
 
+    Where another run of the same night has made an entry meanwhile, that is what the night came to.
+
     Raises:
         StaleError: the run was compared with a champion that is not the champion any more.
         RegistryError: the registry cannot be written to.
@@ -176,20 +179,20 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
         experiment=record.config.name,
         gain=decision.solved_difference,
         reason=decision.reason,
-        folder=str(run.folder.remote_source or run.folder.path),
     )
-    if not decision.promoted:
-        logger.info("champion: left as it is, since the gate says no")
-        return _result(opened, run, origin, moment, None)
+    address = str(run.folder.remote_source or run.folder.path)
     if (entry := opened.of_night(origin.experiment, moment)) is None:
+        if not decision.promoted:
+            logger.info("champion: left as it is, since the gate says no")
+            return _result(opened, origin, moment, address, None).model_copy(update={"run": run})
         folder = Path(os.fspath(run.folder)) / "policy"
         evidence = {"decision": decision, "base": record.base, "trained": record.trained, "config": record.config}
         versions = checkpoint_record.read_record(folder).made_with
         entry = opened.add(
-            folder, parent=champion.entry, made=moment, origin=origin, versions=versions, evidence=evidence
+            folder, parent=champion.entry, made=moment, origin=origin, run=address, versions=versions, evidence=evidence
         )
     result = _promoted(opened, entry)
-    return result.model_copy(update={"run": run}) if result.folder == origin.folder else result
+    return result.model_copy(update={"run": run}) if result.folder == address else result
 
 
 @cpu_task(hours=2, cached=False)
@@ -206,8 +209,8 @@ def promote_again(registry: str, entry: str) -> RetrainResult:
 @cpu_task(hours=0.5, cached=False)
 def conclude_retrain(result: RetrainResult, deliveries: list[Delivery]) -> RetrainResult:
     """Returns the result with what became of its deliveries."""
-    run = None if result.run is None else result.run.model_copy(update={"deliveries": deliveries})
-    return result.model_copy(update={"run": run})
+    assert result.run is not None  # or nothing would have been delivered
+    return result.model_copy(update={"run": result.run.model_copy(update={"deliveries": deliveries})})
 
 
 @cpu_task(hours=0.5, cached=False)
@@ -230,24 +233,25 @@ def _promoted(opened: Registry, entry: str) -> RetrainResult:
         raise RegistryError(f"{entry[:SHORT]} of {opened.url} does not say which night has made it")
     change = opened.promote(entry, against=kept.parent, who=_who(), why=kept.origin.reason)
     logger.info("champion: %s since %s", entry[:SHORT], change.when)
-    return _result(opened, None, kept.origin, kept.made, change)
+    return _result(opened, kept.origin, kept.made, opened.run_folder(entry), change)
 
 
 def _result(
-    opened: Registry, run: RunResult | None, origin: Origin, moment: datetime, change: Change | None
+    opened: Registry, origin: Origin, moment: datetime, folder: str | None, change: Change | None
 ) -> RetrainResult:
+    champion = opened.champion()
     night = Night(
         experiment=origin.experiment,
         due=moment,
         ended=datetime.now(UTC) if change is None else change.when,
         who=_who() if change is None else change.who,
         promoted=change is not None,
-        champion=opened.champion(),
+        champion=champion if change is None else change.entry,
         gain=origin.gain,
         reason=origin.reason,
     )
     entry = None if change is None else change.entry
-    return RetrainResult(run=run, registry=opened.url, entry=entry, night=night, folder=origin.folder)
+    return RetrainResult(run=None, registry=opened.url, entry=entry, champion=champion, folder=folder, night=night)
 
 
 def _who() -> str:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.gdsd.errors import RegistryError
+from tasks.gdsd.registry.condition import require_whole
 from tasks.gdsd.registry.kept import SHORT, Change
 from tasks.gdsd.registry.registry import Registry
 from tasks.promote import open_registry
@@ -22,32 +23,35 @@ from tasks.promote import open_registry
 def describe(registry: Registry) -> str:
     """Returns the text: the champion, every change, what champions reached later, and entries that never were one."""
     places, entries = registry.log.places(), registry.entries()
-    history = [place.change for place in places if place.change is not None]
+    champions = {place.change.entry for place in places if place.change is not None}
     lines = [f"registry  {registry.url}"]
     if not places:
         lines.append("champion  none yet; the first policy that the gate promotes will be")
     elif (head := places[-1].change) is None:
-        lines.append("champion  not known, since the last record of the log is lost")
+        lines.append("champion  not known, since the last record of the log is lost or in doubt")
     else:
         lines += [
             f"champion  {head.entry}",
             f"since     {_minute(head.when)}",
             f"policy    {registry.policy(head.entry)}",
         ]
-    lines += ["", *(_line(change) for change in history)]
+    lines += [
+        "",
+        *(f"{'':16}  lost         {place.damage}" if place.change is None else _line(place.change) for place in places),
+    ]
     lines += [
         f"{_minute(one.when)}  evaluated    {one.entry[:SHORT]}  {line}"
         for one in registry.evaluations.all()
         for line in one.summary
     ]
     lines += [f"{_minute(one.ended)}  night        {one.outcome()}" for one in registry.nights.all()]
-    if never := [entry for entry in entries if entry not in {change.entry for change in history}]:
+    if never := [entry for entry in entries if entry not in champions]:
         lines += ["", f"never champion: {', '.join(entry[:SHORT] for entry in never)}"]
     return "\n".join(lines)
 
 
 def _line(change: Change) -> str:
-    before = "none" if change.previous is None else change.previous[:SHORT]
+    before = change.previous[:SHORT] if change.previous else "unknown" if change.is_over_a_hole() else "none"
     return (
         f"{_minute(change.when)}  {change.action:11}  {change.entry[:SHORT]}  in place of {before:{SHORT}}  "
         f"by {change.who}: {change.why}"
@@ -77,8 +81,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         registry = _open(given.registry)
         print(_run(registry, given))
-        if given.command in (None, "mend") and (damage := registry.log.damage()):
-            raise RegistryError("\n".join(damage))
+        if given.command in (None, "mend"):
+            require_whole(registry)
     except RegistryError as error:
         print(error, file=sys.stderr)
         return 1

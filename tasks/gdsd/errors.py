@@ -54,6 +54,8 @@ class RegistryError(GdsdError, RuntimeError):
 class StaleError(RegistryError):
     """A policy was compared with a champion that is not the champion any more, so it was not promoted."""
 
+    REMEDY = "Start a run with another kickoff time"  # words by which the message is known where only that is left
+
 
 class PublishError(GdsdError, RuntimeError):
     """A tracker or the hub refuses a finished run: the message has which one and what can be done."""

@@ -15,6 +15,9 @@ from tasks.failure import Failure
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.errors import StaleError
+from tasks.gdsd.registry.registry import Registry
+from tests.gdsd.registry.test_registry import add, make_policy, promote
 from tests.tasks.pods import attempt
 
 HOSTILE = "Trace:\n  DataError: '</pre><script>alert(1)</script>' & \"more\""
@@ -65,6 +68,22 @@ def test_a_pod_keeps_what_failed(name: str, tmp_path: Path, monkeypatch: pytest.
     assert type(config).model_validate_json((kept.parent / "config.json").read_text()) == config
     deck = (tmp_path / "outputs" / "deck.html").read_text()
     assert "alert(1)" in deck and "<script>alert(1)" not in deck and str(kept.parent) in deck
+
+
+def test_a_stale_night_goes_on_as_another_one(tmp_path: Path) -> None:
+    """If it fails, the command of a night that was overtaken is refused again, at once and for ever."""
+    registry = Registry(str(tmp_path / "registry"))
+    promote(registry, tmp_path / "a", "a")
+    late = add(registry, make_policy(tmp_path / "late", "late"))
+    with pytest.raises(StaleError) as stale:
+        registry.promote(late, against=None, who="night", why="better")
+    inputs, *_ = NODES["record_retrain_failure"]
+    found = attempt(
+        failure.record_retrain_failure, tmp_path, err=FlyteError(f"Trace:\n  {stale.value}", "n2"), **inputs
+    )
+    assert found.error is None
+    (kept,) = (tmp_path / "raw").rglob("failure.json")
+    assert "--kickoff_time now " in Failure.model_validate_json(kept.read_text()).go_on
 
 
 def test_flyte_may_give_no_reason(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def test_a_hole_is_shown_and_mended(how: str, kept: Registry, capsys: Shown) -> 
     said = capsys.readouterr()
     assert f"champion  {champion}" in said.out and said.out in whole
     assert said.err.startswith(f"{url}/log/00000003.json is ") and said.err.count("\n") == 1
-    assert nights.main(["last", url]) == 1 and "00000003.json" in capsys.readouterr().err
+    assert nights.main(["last", url]) == 1
+    last = capsys.readouterr()
+    assert last.err == said.err and last.out.startswith("the night that ended at ") and last.out in whole
     command = said.err.split("from which python -m tasks.registry ")[1].removesuffix(" writes it again\n")
     assert registry.main(command.split()) == 0
     assert capsys.readouterr().out == f"{url}/log/00000003.json is whole again\n1 file was written again\n"
@@ -57,3 +59,19 @@ def test_a_champion_that_is_not_known_is_said_by_hand(kept: Registry, capsys: Sh
     assert "rollback ENTRY --reason WHY" in capsys.readouterr().err
     assert registry.main([kept.url, "rollback", champion.entry[:12], "--reason", "by the mail"]) == 0
     assert kept.champion() == champion.entry
+    assert f"rolled back  {champion.entry[:12]}  in place of unknown" in capsys.readouterr().out
+    # The hole stays to be seen, and is no alarm any more.
+    assert registry.main([kept.url]) == 0 and nights.main(["last", kept.url]) == 0
+    said = capsys.readouterr()
+    assert f"lost         {kept.url}/{record(3)} is damaged" in said.out and said.err == ""
+
+
+def test_a_champion_that_was_deleted_is_an_alarm(kept: Registry, capsys: Shown) -> None:
+    """If it fails, nobody hears of it before the next night fails."""
+    champion = kept.champion()
+    assert champion is not None
+    Path(kept.policy(champion)).with_name("entry.json").unlink()
+    for run in (registry.main, lambda arguments: nights.main(["last", *arguments])):
+        assert run([kept.url]) == 1
+        said = capsys.readouterr()
+        assert said.out and f"{champion}/entry.json is missing; bring the file back" in said.err

@@ -1,10 +1,13 @@
 """What champions reached after their promotion, beside their entries."""
 
+import re
 from datetime import UTC, datetime
 
 from tasks.gdsd.records import EvalReport
 from tasks.gdsd.registry.kept import LaterEvaluation, read, to_json
 from tasks.gdsd.registry.store import Store
+
+_NAME = re.compile(r"^evaluations/[0-9a-f]{64}/[0-9]{8}T[0-9]{6}Z\.json$")
 
 
 class Evaluations:
@@ -24,5 +27,6 @@ class Evaluations:
 
     def all(self) -> list[LaterEvaluation]:
         """Returns every evaluation, the oldest first."""
-        found = [read(self._store, LaterEvaluation, name) for name in self._store.files("evaluations")]
+        names = [name for name in self._store.files("evaluations") if _NAME.match(name)]
+        found = [read(self._store, LaterEvaluation, name) for name in names]
         return sorted((one for one in found if one is not None), key=lambda one: one.when)

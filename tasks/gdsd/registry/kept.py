@@ -28,7 +28,13 @@ class Origin(Record):
     experiment: str  # name of its configuration
     gain: Estimate  # of the share of solved test problems
     reason: str  # of the gate
-    folder: str  # path or URL of the run's folder, which may be gone since
+
+
+class Run(Record):
+    """Where an entry's run left what it has: beside the entry, since two runs of a night make the same one."""
+
+    format: Literal[1] = 1
+    folder: str  # path or URL, which may be gone since
 
 
 class Entry(Record):
@@ -65,6 +71,10 @@ class Change(Record):
     why: str
     when: datetime
     nonce: str  # by which a writer knows its own record
+
+    def is_over_a_hole(self) -> bool:
+        """Whether the record before was lost already when this one was made: only a rollback goes over it."""
+        return self.sequence > 1 and self.previous is None
 
 
 class LaterEvaluation(Record):

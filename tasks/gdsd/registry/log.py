@@ -2,7 +2,8 @@
 
 Each record names the one before it by its digest. A copy, which is written after the record, lies beside the entry that
 becomes the champion by it. So the entries say how many records there must be. What was lost or damaged is read from its
-copy, and `mend` writes it again.
+copy, and `mend` writes it again. Of a record and a copy that differ neither is believed, unless a later record says
+which is right.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ class Place(NamedTuple):
     data: bytes  # of the record, as it was written
     damage: str | None  # what has become of the record since, and what can be done; None where it is whole
     is_copied: bool
+    is_accepted: bool  # whether somebody who knew that the record is lost has rolled back over it
 
 
 class Log:
@@ -74,8 +76,11 @@ class Log:
         return [place.change for place in self.places() if place.change is not None]
 
     def damage(self) -> list[str]:
-        """Returns a sentence for each record that is lost or damaged: what is wrong, and what can be done."""
-        return [place.damage for place in self.places() if place.damage is not None]
+        """Returns what is wrong with each record that is lost or damaged, and what can be done.
+
+        What was lost before somebody rolled back over it is known.
+        """
+        return [place.damage for place in self.places() if place.damage is not None and not place.is_accepted]
 
     def append(
         self, end: Place | None, action: Literal["promoted", "rolled back"], entry: str, who: str, why: str
@@ -124,24 +129,36 @@ class Log:
         # A store may list late what it has, but it never denies a name.
         while self._store.read(_name(last + 1)) is not None:
             last += 1
-        digest = None
+        digest, is_accepted = None, False
         for sequence in range(last, 0, -1):
-            place = self._place(sequence, copies.get(sequence), digest)
-            digest = None if place.change is None else place.change.follows
-            yield place
+            copy = copies.get(sequence)
+            change, data, damage = self._place(sequence, copy, digest)
+            digest = None if change is None else change.follows
+            yield Place(sequence, change, data, damage, copy is not None, is_accepted and change is None)
+            if change is not None:
+                is_accepted = change.is_over_a_hole()
 
-    def _place(self, sequence: int, copy: str | None, digest: str | None) -> Place:
+    def _place(self, sequence: int, copy: str | None, digest: str | None) -> tuple[Change | None, bytes, str | None]:
+        """Returns what is recorded at a place, as it was written, and what is wrong there."""
+        name, wrong, found, copied = _name(sequence), "", None, None
         try:
-            return Place(sequence, *self._read(_name(sequence), sequence, digest), None, copy is not None)
+            found = self._read(name, sequence, digest)
         except RegistryError as error:
             wrong = str(error)
-        if copy is not None:
+        if copy is not None and (found is None or digest is None):
             with suppress(RegistryError):
-                found = self._read(copy, sequence, digest)
-                wrong += f"; its copy is whole, from which {self._command} mend writes it again"
-                return Place(sequence, *found, wrong, True)
-        wrong += ", and has no whole copy; bring it back from a backup of the store"
-        return Place(sequence, None, b"", wrong, copy is not None)
+                copied = self._read(copy, sequence, digest)
+        if found is not None and copied in (None, found):
+            return *found, None
+        if found is not None:
+            wrong = (
+                f"{self._store.address(name)} and {self._store.address(copy or '')} differ, and nothing says which is "
+                f"right; remove the wrong one, and {self._command} mend writes it again"
+            )
+            return None, b"", wrong
+        if copied is not None:
+            return *copied, f"{wrong}; its copy is whole, from which {self._command} mend writes it again"
+        return None, b"", f"{wrong}, and has no whole copy; bring it back from a backup of the store"
 
     def _read(self, name: str, sequence: int, digest: str | None) -> tuple[Change, bytes]:
         """Reads a record or its copy.

@@ -1,22 +1,26 @@
 """How each night ended, beside the log: also those that changed nothing, so that it is seen when none has ended."""
 
+import re
 from datetime import UTC
 
 from tasks.gdsd.registry.kept import Night, read, to_json
 from tasks.gdsd.registry.store import Store
 
+_NAME = re.compile(r"^[0-9]{8}T[0-9]{6}Z(-.+)?\.json$")  # an earlier version wrote the time alone
+
 
 class Nights:
-    """The nights in a store, by the time that each was due."""
+    """The nights in a store, by the time that each was due and its experiment."""
 
     def __init__(self, store: Store):
         self._store = store
 
     def keep(self, night: Night) -> None:
         """Keeps how a night ended; the same one again replaces itself."""
-        self._store.write(f"nights/{night.due.astimezone(UTC):%Y%m%dT%H%M%SZ}.json", to_json(night))
+        self._store.write(f"nights/{night.due.astimezone(UTC):%Y%m%dT%H%M%SZ}-{night.experiment}.json", to_json(night))
 
     def all(self) -> list[Night]:
         """Returns every night that has ended, the one that ended last at the end."""
-        found = [read(self._store, Night, f"nights/{name}") for name in self._store.names("nights")]
+        names = [name for name in self._store.names("nights") if _NAME.match(name)]
+        found = [read(self._store, Night, f"nights/{name}") for name in names]
         return sorted((one for one in found if one is not None), key=lambda night: night.ended)

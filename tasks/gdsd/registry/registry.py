@@ -4,9 +4,10 @@
     entries/<id>/policy/     a checkpoint as it was promoted, which `evaluate` takes too
     entries/<id>/entry.json  its files with their digests, and what speaks for it; written last
     log/<8 digits>.json      one change of the champion each: who, when, why, and from which to which
+    entries/<id>/run.json    the folder of the run that made it
     entries/<id>/log/        copies of the log's records that made this entry the champion
     evaluations/<id>/        what a champion reached later
-    nights/<time>.json       how each night ended, also where it changed nothing
+    nights/<time>-<experiment>.json  how each night ended, also where it changed nothing
 
 What it guarantees, whoever writes at the same time and whenever a writer is killed:
 
@@ -37,7 +38,7 @@ from pydantic import BaseModel
 
 from tasks.gdsd.errors import RegistryError, StaleError
 from tasks.gdsd.registry.evaluations import Evaluations
-from tasks.gdsd.registry.kept import SHORT, Change, Entry, FileRecord, Origin, from_json, to_json
+from tasks.gdsd.registry.kept import SHORT, Change, Entry, FileRecord, Origin, Run, from_json, read, to_json
 from tasks.gdsd.registry.log import Log
 from tasks.gdsd.registry.nights import Nights
 from tasks.gdsd.registry.store import Store
@@ -102,7 +103,6 @@ class Registry:
             StaleError: that one is not the champion any more.
             RegistryError: the entry is not whole, or the champion is not known.
         """
-        self.verify(entry)
         while True:
             places = self.log.places()
             changes = [place.change for place in places if place.change is not None]
@@ -115,9 +115,10 @@ class Registry:
             if champion != against:
                 raise StaleError(
                     f"{entry[:SHORT]} was compared with {_name(against)}, but the champion of {self.url} is now "
-                    f"{_name(champion)}; it was not promoted. Start a run with another kickoff time, which will be "
-                    "compared with that one"
+                    f"{_name(champion)}; it was not promoted. {StaleError.REMEDY}, which will be compared "
+                    "with that one"
                 )
+            self.verify(entry)
             self.require_writable()
             if (made := self.log.append(end, "promoted", entry, who, why)) is not None:
                 return made
@@ -181,13 +182,14 @@ class Registry:
             RegistryError: there is none, or it is not what its id stands for.
         """
         name = f"entries/{entry}/entry.json"
-        data = self._store.read(name) if _ENTRY.match(name) else None
-        if data is None:
+        if not _ENTRY.match(name):
             raise RegistryError(f"{self.url} has no entry {entry!r}")
+        if (data := self._store.read(name)) is None:
+            raise RegistryError(f"{self._store.address(name)} is missing; {_remedy(self, entry)}")
         if (found := hashlib.sha256(data).hexdigest()) != entry:
             raise RegistryError(
                 f"{self._store.address(name)} has the digest {found[:SHORT]}: it was changed or damaged; "
-                f"{self._remedy(entry)}"
+                f"{_remedy(self, entry)}"
             )
         try:
             return from_json(Entry, data, self._store.address(name))
@@ -198,6 +200,11 @@ class Registry:
         """Returns the path or URL of an entry's policy folder."""
         return self._store.address(f"entries/{entry}/policy")
 
+    def run_folder(self, entry: str) -> str | None:
+        """Returns the path or URL of the folder of an entry's run, None where that was not kept."""
+        run = read(self._store, Run, f"entries/{entry}/run.json")
+        return None if run is None else run.folder
+
     def add(
         self,
         folder: Path,
@@ -205,27 +212,24 @@ class Registry:
         parent: str | None,
         made: datetime,
         origin: Origin,
+        run: str,
         versions: Mapping[str, str],
         evidence: Mapping[str, BaseModel],
     ) -> str:
         """Puts a policy and its evidence into the registry, without making it the champion, and returns its id.
 
-        The same policy with the same evidence is the same entry, however often and by however many it is added.
+        The same policy with the same evidence is the same entry, however often and by however many runs it is added.
 
         Args:
             folder: a checkpoint.
             parent: id of the champion that it was trained from and compared with.
             made: when its run was due.
+            run: path or URL of its run's folder.
         """
         self.require_writable()
         paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        files = {}
-        for name, path in paths.items():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[name] = FileRecord(sha256=digest, bytes=path.stat().st_size)
         entry = Entry(
-            files=files,
+            files={name: _record(path) for name, path in paths.items()},
             parent=parent,
             made=made,
             origin=origin,
@@ -237,6 +241,7 @@ class Registry:
         if self._store.read(f"entries/{identity}/entry.json") is None:
             for name, path in paths.items():
                 self._store.upload(f"entries/{identity}/policy/{name}", path)
+            self._store.write(f"entries/{identity}/run.json", to_json(Run(folder=run)))
             self._store.write(f"entries/{identity}/entry.json", data)
         return identity
 
@@ -283,20 +288,26 @@ class Registry:
                 yield piece
         except FileNotFoundError:
             raise RegistryError(
-                f"{self._store.address(place)} is missing, although its entry names it; {self._remedy(entry)}"
+                f"{self._store.address(place)} is missing, although its entry names it; {_remedy(self, entry)}"
             ) from None
         if digest.hexdigest() != file.sha256:
             raise RegistryError(
                 f"{self._store.address(place)} is not what it was: {size} bytes instead of {file.bytes}, digest "
-                f"{digest.hexdigest()[:SHORT]} instead of {file.sha256[:SHORT]}; {self._remedy(entry)}"
+                f"{digest.hexdigest()[:SHORT]} instead of {file.sha256[:SHORT]}; {_remedy(self, entry)}"
             )
-
-    def _remedy(self, damaged: str) -> str:
-        """Says what can be done about an entry that is not whole."""
-        others = ", ".join(entry[:SHORT] for entry in self.entries() if entry != damaged)
-        other = f"roll back to another entry, of {others}" if others else "begin a registry at another address"
-        return f"bring the file back from a backup of the store, or {other}"
 
 
 def _name(entry: str | None) -> str:
     return "an empty registry" if entry is None else entry[:SHORT]
+
+
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        return FileRecord(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+def _remedy(registry: Registry, damaged: str) -> str:
+    """Says what can be done about an entry that is not whole."""
+    others = ", ".join(entry[:SHORT] for entry in registry.entries() if entry != damaged)
+    other = f"roll back to another entry, of {others}" if others else "begin a registry at another address"
+    return f"bring the file back from a backup of the store, or {other}"

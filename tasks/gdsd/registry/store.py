@@ -38,15 +38,14 @@ def require_shared(url: str) -> None:
     """
     protocol, separator, rest = url.partition("://")
     if not separator or protocol not in SHARED:
-        what = f"{url!r} is no address in an object store" if url.strip() else "is empty"
+        what = f"{_shown(url)} is no address in an object store" if url.strip() else "is empty"
         raise RegistryError(
             f"{what}, so that what is promoted would be lost with its pod; name a place such as s3://BUCKET/registry, "
             f"by {', '.join(f'{name}://' for name in SHARED)}"
         )
     if not PLACE.fullmatch(rest):
-        shown = re.sub("//.*@", "//...@", url)  # a key may stand there
         raise RegistryError(
-            f"{shown!r} is no address in an object store: behind {protocol}:// come a bucket and folders, such as "
+            f"{_shown(url)} is no address in an object store: behind {protocol}:// come a bucket and folders, such as "
             "BUCKET/registry, of letters, digits and . _ - = + @ : ~"
         )
 
@@ -66,14 +65,14 @@ class Store:
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         if protocol not in EXCLUSIVE:
             raise RegistryError(
-                f"{url!r}: of {protocol!r} it is not known that two writers at once cannot both create a file; "
+                f"{_shown(url)}: of {protocol!r} it is not known that two writers at once cannot both create a file; "
                 f"use a path, or one of {', '.join(f'{name}://' for name in EXCLUSIVE)}"
             )
         try:
             # Others write too, so a list that was kept says nothing.
             self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **(options or {}))
         except (ImportError, ValueError) as error:
-            raise RegistryError(f"{url!r} cannot be used: {error}") from error
+            raise RegistryError(f"{_shown(url)} cannot be used: {error}") from error
         self._local = isinstance(self._fs, LocalFileSystem)
         self._root = str(Path(root).expanduser().absolute()) if self._local else root.rstrip("/")
         self.url = self._root if self._local else url.rstrip("/")
@@ -216,6 +215,13 @@ class Store:
         partial.write_bytes(data)
         _settle(partial)
         return partial
+
+
+def _shown(url: str) -> str:
+    """Quotes an address without what stands before an @, which may be a key."""
+    head, separator, host = url.rpartition("@")
+    protocol, slashes, _ = head.rpartition("://")
+    return repr(f"{protocol}{slashes}...@{host}" if separator else url)
 
 
 def _settle(path: Path) -> None:

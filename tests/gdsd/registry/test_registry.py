@@ -21,9 +21,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
 from tasks.gdsd.records import Estimate
-from tasks.gdsd.registry.kept import Change, Origin
+from tasks.gdsd.registry.condition import damage
+from tasks.gdsd.registry.kept import Change, Night, Origin, to_json
 from tasks.gdsd.registry.registry import Registry
-from tasks.gdsd.registry.store import Store
+from tasks.gdsd.registry.store import Store, require_shared
 
 NIGHT = datetime(2026, 11, 24, 2, tzinfo=UTC)
 GAIN = Estimate(mean=0.5, low=0.4, high=0.6)
@@ -67,10 +68,18 @@ def make_policy(folder: Path, content: str) -> Path:
     return folder
 
 
-def add(registry: Registry, folder: Path, parent: str | None = None, experiment: str = "sudoku") -> str:
-    evidence = {"config": TrainConfig(), "solved": GAIN}
-    origin = Origin(experiment=experiment, gain=GAIN, reason="better", folder="runs/first")
-    return registry.add(folder, parent=parent, made=NIGHT, origin=origin, versions={"torch": "2"}, evidence=evidence)
+def add(
+    registry: Registry, folder: Path, parent: str | None = None, experiment: str = "sudoku", run: str = "runs/first"
+) -> str:
+    return registry.add(
+        folder,
+        parent=parent,
+        made=NIGHT,
+        origin=Origin(experiment=experiment, gain=GAIN, reason="better"),
+        run=run,
+        versions={"torch": "2"},
+        evidence={"config": TrainConfig(), "solved": GAIN},
+    )
 
 
 def promote(registry: Registry, folder: Path, content: str) -> str:
@@ -93,7 +102,8 @@ def test_a_promoted_policy_comes_back_whole_with_its_evidence(url: str, tmp_path
     assert (fetched / "adapter/weights").read_bytes() == b"a"
     said = again.entry(entry)
     assert said.parent is None and said.made == NIGHT and said.versions == {"torch": "2"}
-    assert said.origin == Origin(experiment="sudoku", gain=GAIN, reason="better", folder="runs/first")
+    assert said.origin == Origin(experiment="sudoku", gain=GAIN, reason="better")
+    assert again.run_folder(entry) == "runs/first"
     assert said.evidence["config"] == TrainConfig().model_dump(mode="json")
     assert not list(tmp_path.glob(".*")), "nothing half-fetched is left behind"
 
@@ -117,7 +127,10 @@ def test_changes_are_a_history_that_any_entry_comes_back_in(url: str, tmp_path: 
 
 
 def test_a_promotion_is_recorded_once_and_only_against_the_champion(url: str, tmp_path: Path) -> None:
-    """If it fails, a policy replaces one that it was never compared with, or a rerun fails or undoes a rollback."""
+    """If it fails, a policy replaces one that it was never compared with, or a rerun fails or undoes a rollback.
+
+    A damaged policy is not promoted, and it takes nothing from a promotion that was recorded.
+    """
     registry = Registry(url)
     first = promote(registry, tmp_path / "a", "a")
     late = add(registry, make_policy(tmp_path / "late", "late"), first)
@@ -130,14 +143,20 @@ def test_a_promotion_is_recorded_once_and_only_against_the_champion(url: str, tm
     again = registry.promote(second, against=first, who="night", why="better")
     assert again == registry.history()[-1] and len(registry.history()) == 2
     registry.roll_back(first, who="ann", why="bad")
-    assert registry.promote(second, against=first, who="night", why="better") == again
+    for policy in (second, late):
+        spoil(registry, f"entries/{policy}/policy/model.safetensors", "deleted")
+    assert registry.promote(second, against=first, who="night", why="better") == again, "nothing else is read for it"
+    with pytest.raises(RegistryError, match="is missing"):
+        registry.promote(late, against=first, who="night", why="better")
     assert registry.champion() == first and len(registry.history()) == 3
 
 
 def test_the_same_policy_and_evidence_are_one_entry(tmp_path: Path) -> None:
     """If it fails, each retry stores the weights anew, or two policies share an id."""
     registry, folder = Registry(str(tmp_path / "registry")), make_policy(tmp_path / "a", "a")
-    assert add(registry, folder) == add(registry, folder)
+    entry = add(registry, folder)
+    assert entry == add(registry, folder) == add(registry, folder, run="runs/second"), "two runs of a night"
+    assert registry.run_folder(entry) == "runs/first"
     (folder / "adapter/weights").write_bytes(b"b")
     others = {add(registry, folder), add(registry, folder, "f" * 64)}
     assert len(registry.entries()) == 3 and others < set(registry.entries())
@@ -422,6 +441,26 @@ def test_a_record_that_was_changed_is_not_the_one_that_the_next_names(tmp_path: 
     assert registry.history()[2] == history[2] and history[2].who == "ann"
 
 
+def test_of_a_last_record_and_a_copy_that_differ_neither_is_believed(url: str, tmp_path: Path) -> None:
+    """If it fails, whoever may write to the store makes any entry the champion, without a word."""
+    registry = Registry(url)
+    last = ledger(registry, tmp_path)[-1]
+    whole = written(registry, record(3))
+    spoil(registry, record(3), "other")
+    (sentence,) = registry.log.damage()
+    assert f"{registry.url}/{record(3)} and {registry.url}/{copy(last)} differ" in sentence
+    assert f"remove the wrong one, and python -m tasks.registry {registry.url} mend writes it again" in sentence
+    with pytest.raises(RegistryError, match=r"the champion is not known: .* rollback ENTRY"):
+        registry.champion()
+    changed = written(registry, record(3))
+    assert (
+        registry.log.mend() == [] and written(registry, copy(last)) == whole and written(registry, record(3)) == changed
+    )
+    spoil(registry, record(3), "deleted")
+    assert registry.champion() == last.entry and registry.log.mend() == [f"{registry.url}/{record(3)}"]
+    assert written(registry, record(3)) == whole and registry.log.damage() == []
+
+
 def test_what_is_lost_with_its_copy_leaves_a_way_out(url: str, tmp_path: Path) -> None:
     """If it fails, two deleted files end the nights, or a policy is promoted in place of nobody knows which."""
     registry = Registry(url)
@@ -443,8 +482,12 @@ def test_what_is_lost_with_its_copy_leaves_a_way_out(url: str, tmp_path: Path) -
             ask()
     registry.roll_back(first.entry, who="ann", why="by the mail of the night")
     assert registry.champion() == first.entry and [change.sequence for change in registry.history()] == [1, 4]
+    assert registry.log.damage() == [], "whoever rolls back over what is lost knows of it"
     registry.promote(late, against=first.entry, who="night", why="better")
-    assert registry.champion() == late and len(registry.log.damage()) == 2
+    assert registry.champion() == late and registry.log.damage() == []
+    assert [place.sequence for place in registry.log.places() if place.damage is not None] == [2, 3]
+    spoil(registry, record(4), "deleted")
+    assert len(registry.log.damage()) == 1, "what is lost later is news"
 
 
 def test_a_log_of_the_version_before_is_read_and_then_guarded(tmp_path: Path) -> None:
@@ -494,6 +537,20 @@ def test_a_night_is_known_by_its_experiment_and_time(tmp_path: Path, caplog: pyt
     assert "was changed or damaged" in caplog.text
 
 
+def test_nights_of_two_experiments_at_one_time_are_two(tmp_path: Path) -> None:
+    """If it fails, one of two schedules hides how the other one ended."""
+    registry = Registry(str(tmp_path / "registry"))
+    ours, other = (
+        Night(experiment=name, due=NIGHT, ended=NIGHT, who="f", promoted=False, champion=None, gain=GAIN, reason="no")
+        for name in ("countdown", "sudoku")
+    )
+    for night in (ours, other, other):
+        registry.nights.keep(night)
+    old = ours.model_copy(update={"experiment": None})
+    registry._store.write("nights/20261124T020000Z.json", to_json(old))
+    assert sorted(registry.nights.all(), key=lambda night: night.experiment or "") == [old, ours, other]
+
+
 def test_the_remedy_for_a_damaged_policy_is_one_that_works(tmp_path: Path) -> None:
     """If it fails, an operator is told to roll back to what is not there."""
     registry = Registry(str(tmp_path / "registry"))
@@ -508,6 +565,33 @@ def test_the_remedy_for_a_damaged_policy_is_one_that_works(tmp_path: Path) -> No
         registry.verify(first)
 
 
+@pytest.mark.parametrize("what", ["entry.json", ""])
+def test_a_champion_whose_entry_is_gone_is_missed(what: str, tmp_path: Path) -> None:
+    """If it fails, a champion that nobody can serve looks well until the next night fails, without a remedy."""
+    registry = Registry(str(tmp_path / "registry"))
+    first, second = (promote(registry, tmp_path / name, name) for name in "ab")
+    assert damage(registry) == []
+    shutil.move(place(registry, second, what), tmp_path / "lost")
+    (sentence,) = damage(registry)
+    assert sentence == (
+        f"{registry.url}/entries/{second}/entry.json is missing; bring the file back from a backup of the store, or "
+        f"roll back to another entry, of {first[:12]}"
+    )
+    with pytest.raises(RegistryError) as refused:
+        registry.verify(second)
+    assert str(refused.value) == sentence
+    registry.roll_back(first, who="ann", why="the champion is lost")
+    assert registry.champion() == first and damage(registry) == [], "the remedy ends the alarm"
+    if what:
+        shutil.move(tmp_path / "lost", place(registry, second, what))
+    else:
+        shutil.copytree(tmp_path / "lost", place(registry, second, ""), dirs_exist_ok=True)
+    registry.roll_back(second, who="ann", why="it is back")
+    place(registry, second, "entry.json").write_bytes(b"{}")
+    (sentence,) = damage(registry)
+    assert f"{second}/entry.json has the digest" in sentence, "a champion again is watched again"
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -518,8 +602,28 @@ def test_the_remedy_for_a_damaged_policy_is_one_that_works(tmp_path: Path) -> No
 def test_a_note_that_cannot_be_read_says_what_to_do(data: bytes, words: str, tmp_path: Path) -> None:
     """If it fails, half a file gives the words of a library, and no remedy."""
     registry = Registry(str(tmp_path / "registry"))
-    for name, read in (("nights/a.json", registry.nights.all), ("evaluations/b/a.json", registry.evaluations.all)):
+    moment = "20261124T020000Z"
+    for name, read in (
+        (f"nights/{moment}.json", registry.nights.all),
+        (f"nights/{moment}-sudoku.json", registry.nights.all),
+        (f"evaluations/{'b' * 64}/{moment}.json", registry.evaluations.all),
+    ):
+        for stray in (".DS_Store", "a.json.swp"):
+            registry._store.write(f"{name.rsplit('/', 1)[0]}/{stray}", b"\x00")
+        assert read() == [], "what is no note is none of ours"
         registry._store.write(name, data)
         with pytest.raises(RegistryError, match=f"{name} {words}") as refused:
             read()
         assert "remove it, since nothing else depends on it" in str(refused.value) and "\n" not in str(refused.value)
+        spoil(registry, name, "deleted")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://key:hunter2@host/registry", "key:hunter2@host", "s3://key:hunter2@host/regis try"]
+)
+def test_a_refused_address_is_shown_without_its_key(url: str) -> None:
+    """If it fails, a mistyped address writes a key into a log."""
+    for refuse in (require_shared, Store) if url.startswith("https") else (require_shared,):
+        with pytest.raises(RegistryError) as refused:
+            refuse(url)
+        assert "hunter2" not in str(refused.value) and "host" in str(refused.value)
