@@ -41,14 +41,14 @@ train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
 	$(BIN)/pyflyte run workflows/gdsd.py train --config $(call quoted,CONFIG)
 
 evaluate: $(READY) ## evaluate the checkpoint folder POLICY
-	$(if $(POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
+	$(if $(value POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
 	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(call quoted,POLICY)
 
 describe: $(READY) ## say what CONFIG will need of a device, before anything is spent
 	$(BIN)/python -m tasks.describe $(call quoted,CONFIG)
 
 champion: $(READY) ## show the champion and history of the registry REGISTRY
-	$(if $(REGISTRY),,$(error name the registry: make champion REGISTRY=...))
+	$(if $(value REGISTRY),,$(error name the registry: make champion REGISTRY=...))
 	$(BIN)/python -m tasks.registry $(call quoted,REGISTRY)
 
 fields: $(READY) ## write docs/fields.md, the page of every configuration's fields

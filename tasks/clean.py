@@ -5,7 +5,6 @@
 It names each folder, and leaves what a person has put beside them. What is still wanted is computed again.
 """
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,19 +15,22 @@ from tasks.gdsd.errors import StorageError
 
 def main() -> int:
     """Runs the command; returns the exit status."""
-    count = 0
+    count, kept = 0, False
     for folder in folders.left_behind(Path(tempfile.gettempdir())):
-        shutil.rmtree(folder, ignore_errors=True)
-        print(folder)
-        count += 1
+        if folders.remove(folder):
+            print(folder)
+            count += 1
+        else:
+            print(f"{folder} cannot be removed as a whole", file=sys.stderr)
+            kept = True
     try:
-        for path in folders.clean(folders.home()):
+        for path in folders.clean(folders.home()) if folders.home().is_dir() else ():
             print(path)
             count += 1
-    except FileNotFoundError:  # no run was ever there
-        pass
     except (OSError, StorageError) as error:
         print(error, file=sys.stderr)
+        kept = True
+    if kept:
         return 1
     print(f"removed {count} of runs that have ended" if count else f"nothing of a run is in {folders.home()}")
     return 0

@@ -33,11 +33,7 @@ from flytekit import workflow
 from tasks import failure
 from tasks.compare import CompareResult, choose_learning_rate, record_series, report_comparison
 from tasks.evaluate import Evaluated, select_best
-from tasks.flyte.console import shorten_help, speak
-from tasks.flyte.ending import end_well
 from tasks.flyte.hardware import on
-from tasks.flyte.inputs import read_strictly
-from tasks.flyte.local_cache import check_results
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import unroll
 from tasks.flyte.types import Checkpoint, Table
@@ -58,11 +54,6 @@ from tasks.report import EvalResult, RunResult, report_evaluations, report_run
 from workflows.publish import publish_run
 from workflows.rounds import assess, run_rounds
 
-end_well()
-speak()
-shorten_help()
-read_strictly()
-check_results()
 ship(reach(__name__))
 
 

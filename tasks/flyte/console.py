@@ -53,6 +53,14 @@ def seen_by_a_person() -> bool:
     return context is not None and not context.find_root().params.get("verbose")
 
 
+def runs_here() -> bool:
+    """Whether `pyflyte run` loads a workflow to run it on this machine, rather than on a cluster."""
+    from rich_click import get_current_context
+
+    context = get_current_context(silent=True)
+    return getattr(None if context is None else context.obj, "is_remote", True) is False
+
+
 @contextmanager
 def others_silent() -> Iterator[None]:
     """Keeps from a person what libraries log that no one has told where to: often an error that they then raise."""

@@ -1,21 +1,31 @@
 """How the command `pyflyte` ends on a person's machine: within seconds of a signal, and with nothing left behind."""
 
 import multiprocessing
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from flytekit.configuration import Config
 from flytekit.core.data_persistence import flyte_tmp_dir
 
 from tasks.flyte import folders, interrupts
+from tasks.flyte.console import runs_here
 
 
 def end_well() -> None:
     """Lets this process end at a signal and take its temporary files along, where it is the command `pyflyte`.
 
-    flytekit makes two folders whenever it is imported. What is worth keeping of a local run lies in `folders.home()`.
+    flytekit makes two folders whenever it is imported. What is worth keeping of a local run lies in `folders.home()`,
+    which `make clean-runs` leaves alone from here on, and what torch has compiled where it would be otherwise.
     """
     is_command = Path(sys.argv[0]).name == "pyflyte"  # neither a pod nor a test
-    if is_command and multiprocessing.parent_process() is None:
-        folders.gather([Path(flyte_tmp_dir), Path(Config.local_sandbox_path)])
-        interrupts.handle(folders.leave)
+    if not is_command or multiprocessing.parent_process() is not None:
+        return
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor_uid_{os.getuid()}")
+    folders.gather([Path(flyte_tmp_dir), Path(Config.local_sandbox_path)])
+    if runs_here():
+        folders.use()
+        interrupts.handle(folders.leave, "interrupted; the same command goes on with what is missing")
+    else:  # a cluster may go on by itself
+        interrupts.handle(folders.leave, "interrupted")

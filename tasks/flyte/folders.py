@@ -38,7 +38,7 @@ def new(name: str) -> Path:
     place = home()
     try:
         place.mkdir(parents=True, exist_ok=True)
-        _use(place)
+        use()
         folder = place / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
     except OSError as error:
@@ -49,10 +49,15 @@ def new(name: str) -> Path:
     return folder
 
 
+def use() -> None:
+    """Keeps `clean` away from `home()`, if that is there, for as long as this process lives."""
+    if home().is_dir():
+        _hold(home())
+
+
 @cache
-def _use(place: Path) -> None:
-    """Keeps `clean` away for as long as this process lives."""
-    with suppress(OSError):  # where nothing can be locked
+def _hold(place: Path) -> None:
+    with suppress(OSError):  # where nothing can be locked, `clean` removes nothing
         fcntl.flock(os.open(place, os.O_RDONLY), fcntl.LOCK_SH)
 
 
@@ -60,7 +65,7 @@ def clean(place: Path) -> Iterator[Path]:
     """Removes what runs have made in a folder such as `home()`, and names it; what others have put there stays.
 
     Raises:
-        StorageError: a run is going on there.
+        StorageError: a run of this machine is going on there, or nobody can know whether one is.
     """
     held = os.open(place, os.O_RDONLY)
     try:
@@ -68,8 +73,11 @@ def clean(place: Path) -> Iterator[Path]:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(f"a run that is going on has its data in {place}; wait for its end, or end it") from None
-        except OSError:  # as in `_use`
-            pass
+        except OSError as error:
+            raise StorageError(
+                f"{place} cannot be locked ({error.strerror}), so a run may be going on there; when none is, remove "
+                "the folders by hand"
+            ) from error
         for folder in sorted(path for path in place.iterdir() if path.is_dir() and not path.is_symlink()):
             if _STAMP.fullmatch(folder.name):
                 shutil.rmtree(folder)
@@ -88,7 +96,7 @@ def gather(others: Iterable[Path]) -> None:
         others: temporary folders that this process has already.
     """
     for folder in left_behind(Path(tempfile.gettempdir())):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     own = Path(tempfile.mkdtemp(prefix=PREFIX))
     tempfile.tempdir = os.environ["TMPDIR"] = str(own)
     _held.extend([own, *others])
@@ -96,12 +104,33 @@ def gather(others: Iterable[Path]) -> None:
         with suppress(OSError):  # where nothing can be locked, only a run that ends by itself leaves nothing
             _mark(folder)
     atexit.register(leave)
+    os.register_at_fork(after_in_child=_held.clear)  # they are not a copy's to remove
 
 
 def leave() -> None:
     """Removes the temporary folders of this process."""
     for folder in _held:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
+
+
+def remove(folder: Path) -> bool:
+    """Removes a temporary folder, and its mark last: what a thread or process still writes, the next run removes.
+
+    Returns:
+        whether it is gone
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != MARK:
+                path.unlink(missing_ok=True)
+        (folder / MARK).unlink(missing_ok=True)
+        try:
+            folder.rmdir()
+        except OSError:
+            (folder / MARK).touch()
+    return not folder.exists()
 
 
 def left_behind(place: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from flytekit.core.local_cache import CACHE_LOCATION, LocalTaskCache
 from flytekit.models.literals import Literal, LiteralMap
 from google.protobuf.message import DecodeError
 
+from tasks.flyte import folders
 from tasks.flyte.inputs import in_words
 from tasks.gdsd.errors import StorageError
 
@@ -30,6 +31,7 @@ def check_results() -> None:
     remembered, remember = LocalTaskCache.get, LocalTaskCache.set
 
     def get(name: str, version: str, inputs: LiteralMap, ignored: tuple[str, ...]) -> LiteralMap | None:
+        folders.use()  # a result that is found must not be cleaned away before it is read
         with _usable():
             try:
                 found = remembered(name, version, inputs, ignored)

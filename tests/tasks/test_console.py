@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from flytekit.clis.sdk_in_container.run import RunLevelParams
+from rich_click import Command, Context
 from tqdm import std, tqdm
 
-from tasks.flyte.console import speak
+from tasks.flyte.console import runs_here, speak
 from tasks.gdsd.domains.base import shown
 
 
@@ -37,6 +39,16 @@ def project() -> Iterator[logging.Logger]:
     logger.handlers, logger.propagate = [], True  # else pytest adds handlers of its own
     yield logger
     logger.handlers, logger.propagate = before
+
+
+def test_only_a_local_run_is_one() -> None:
+    """If it fails, a command that only waits for a cluster says what is untrue of it, or keeps data from cleaning."""
+    assert not runs_here()
+    for remote in (True, False):
+        with Context(Command("train"), obj=RunLevelParams(remote=remote)):
+            assert runs_here() is not remote
+    with Context(Command("register")):
+        assert not runs_here()
 
 
 def test_a_log_line_stands_above_a_bar(project: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:

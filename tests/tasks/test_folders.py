@@ -1,6 +1,8 @@
 """Which folders are a run's own, and what `make clean-runs` takes."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,17 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from tasks import clean
 from tasks.flyte import folders
+from tasks.gdsd.errors import StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """
-import pathlib, sys, tempfile, time
+import os, pathlib, sys, tempfile, time
 from tasks.flyte import folders
 other = pathlib.Path(tempfile.mkdtemp(prefix="flyte-"))
 folders.gather([other])
 file = pathlib.Path(tempfile.mkdtemp()) / "model"
 file.touch()
 print(other, file.parent.parent, folders.new("policy"), flush=True)
+if (copy := os.fork()) == 0:
+    sys.exit()  # runs what is registered for the end
+os.waitpid(copy, 0)
+assert file.exists()
 if sys.argv[1:]:
     time.sleep(3600)
 """
@@ -38,7 +46,7 @@ def run(*words: str) -> tuple[subprocess.Popen[str], list[Path]]:
     return process, [Path(name) for name in process.stdout.readline().split()]
 
 
-def clean() -> tuple[int, str]:
+def make_clean() -> tuple[int, str]:
     """The status of `make clean-runs`, and what it says."""
     done = subprocess.run(["make", "clean-runs"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
@@ -50,8 +58,8 @@ def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkey
     temporary.mkdir()
     monkeypatch.setenv("GDSD_HOME", str(home))
     monkeypatch.setenv("TMPDIR", str(temporary))
-    assert clean()[0] == 0  # where no run has been yet
-    monkeypatch.setattr(folders, "_use", lambda place: None)  # as if another process, which has ended, had made these
+    assert make_clean()[0] == 0  # where no run has been yet
+    monkeypatch.setattr(folders, "use", lambda: None)  # as if another process, which has ended, had made these
     made = [folders.new(name) for name in ("run-tiny_sudoku", "policy", "failed-train", "compare-a-b", "progress-x")]
     own = ["samples-final.csv", "policy-notes/text", "run-mine/policy", "progress-mine/notes", "registry/log"]
     for file in (made[1] / "checkpoint" / "weights", *(home / name for name in own)):
@@ -69,7 +77,7 @@ def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkey
         others = [temporary / "flyte-of-another-program", temporary / "gdsd-notes"]
         for folder in others:
             folder.mkdir()
-        status, said = clean()
+        status, said = make_clean()
         assert status != 0 and "a run that is going on has its data in" in said
         assert all(folder.name in said for folder in killed_folders[:2])
         assert sorted(temporary.iterdir()) == sorted([*live_folders[:2], *others])
@@ -77,12 +85,51 @@ def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkey
     finally:
         live.kill()
         live.wait()
-    status, said = clean()
+    status, said = make_clean()
     removed = [*made, ended_folders[2], killed_folders[2], *live_folders]
     assert status == 0 and all(str(path) in said for path in removed) and "mine" not in said
     assert sorted(temporary.iterdir()) == sorted(others)
     kept = {name.split("/")[0] for name in own} | {"run-elsewhere-20260101-120000-0123abcd"}
     assert {path.name for path in home.iterdir()} == kept and all((home / name).exists() for name in own)
+
+
+def test_nothing_is_removed_where_nothing_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, `make clean-runs` takes the data of a run that goes on from a disk without locks."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path))
+
+    def flock(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    made = folders.new("policy")
+    with pytest.raises(StorageError, match=r"No locks available.*by hand"):
+        list(folders.clean(tmp_path))
+    assert made.is_dir()
+
+
+def test_what_cannot_be_removed_stays_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, what a thread writes while its run ends stays for ever, or is said to be removed."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "gdsd-left"
+    for name in ("busy", "quiet"):
+        (left / name).mkdir(parents=True)
+    (left / folders.MARK).touch()
+    remove = shutil.rmtree
+
+    def busily(path: Path, ignore_errors: bool) -> None:
+        if path.name != "busy":
+            remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", busily)
+        assert clean.main() == 1
+    said = capsys.readouterr()
+    assert str(left) not in said.out and str(left) in said.err
+    assert sorted(os.listdir(left)) == [folders.MARK, "busy"]
+    assert clean.main() == 0 and not left.exists() and str(left) in capsys.readouterr().out
 
 
 def test_a_run_removes_what_killed_ones_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """What a signal does to a run, whatever the run is doing."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -7,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tasks.flyte import interrupts
-
 ROOT = Path(__file__).resolve().parents[2]
+SAID = "interrupted, as told\n"
 PROGRAM = """
-import pathlib, sys, threading, time
+import atexit, os, signal, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from tasks.flyte import interrupts
-interrupts.handle(lambda: print("forced", flush=True))
 
 def wait():
     print("ready", flush=True)
     time.sleep(600)
+
+if sys.argv[1] == "leaving":
+    atexit.register(wait)
+interrupts.handle(lambda: print("forced", flush=True), "interrupted, as told")
 
 class Deaf:
     def __del__(self):  # where Python drops what a handler raises
@@ -31,7 +35,13 @@ try:
         with ThreadPoolExecutor(1) as threads:  # which waits for its thread before it lets anything through
             threads.submit(time.sleep, 600)
             wait()
-    else:
+    elif sys.argv[1] == "copied":
+        if (copy := os.fork()) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(600)
+        assert os.waitpid(copy, 0)[1] == signal.SIGINT
+        wait()
+    elif sys.argv[1] == "deaf":
         Deaf()
         time.sleep(600)
 finally:
@@ -43,6 +53,8 @@ finally:
 CASES = {
     "busy": ([signal.SIGTERM], ["in order"]),
     "with others": ([signal.SIGINT], ["forced"]),
+    "leaving": ([signal.SIGINT], ["forced"]),
+    "copied": ([signal.SIGINT], ["in order"]),
     "deaf": ([signal.SIGHUP, signal.SIGINT], ["forced"]),
 }
 
@@ -54,23 +66,45 @@ def test_a_signal_ends_a_run(doing: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, doing], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
-        assert run.stdout is not None and run.stderr is not None and run.stdout.readline() == "ready\n"
+        assert run.stdout is not None and run.stderr is not None and "ready\n" in iter(run.stdout.readline, "")
         said = ""
         for number in signals:
             run.send_signal(number)
-            while interrupts.SAID.decode() not in said:  # else the kernel may deliver the second one first
+            while SAID not in said:  # else the kernel may deliver the second one first
                 said += run.stderr.readline()
         assert run.wait(60) == 128 + signals[0]
         assert run.stdout.read().split("\n")[:-1] == before
         said += run.stderr.read()
-        assert said.count(interrupts.SAID.decode()) == 1 and ("Traceback" in said) == (doing == "deaf")
+        assert said.count(SAID) == 1 and ("Traceback" in said) == (doing == "deaf")
+
+
+def test_a_signal_ends_a_run_whose_lines_nobody_takes() -> None:
+    """If it fails, a run behind a stopped terminal, or a pipe that is not read, hears no signal but SIGKILL."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "busy"], cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True
+    ) as run:
+        try:
+            assert run.stdout is not None and run.stdout.readline() == "ready\n"
+            run.send_signal(signal.SIGTERM)
+            assert run.wait(60) == 128 + signal.SIGTERM
+        finally:
+            run.kill()
+            os.close(reader)
+            os.close(writer)
 
 
 def test_what_is_ignored_stays_ignored() -> None:
     """If it fails, `nohup pyflyte run` ends with its terminal."""
     program = (
         "import os, signal; from tasks.flyte import interrupts\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_IGN); interrupts.handle(print); os.kill(os.getpid(), signal.SIGHUP)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); interrupts.handle(print, '')\n"
+        "os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('on')"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from flytekit.clis.sdk_in_container.pyflyte import main  # before the workflows, as they find it in a command
 
 from tasks.flyte.console import speak
 
@@ -87,7 +88,6 @@ def run_in_process(
 def run_here(*arguments: str | Path, home: Path, cwd: Path = ROOT) -> Outcome:
     """Runs a pyflyte command in this process, which saves the seconds of a process's imports."""
     from click.testing import CliRunner
-    from flytekit.clis.sdk_in_container.pyflyte import main
     from flytekit.core.local_cache import LocalTaskCache
 
     speak()
@@ -133,7 +133,6 @@ def pyflyte() -> Pyflyte:
 def pyflyte_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pyflyte:
     """Runs a pyflyte command without a cache; its data lies in `tmp_path / "data"`."""
     from click.testing import CliRunner
-    from flytekit.clis.sdk_in_container.pyflyte import main
 
     monkeypatch.setenv("FLYTE_LOCAL_CACHE_ENABLED", "0")
     monkeypatch.setenv("FLYTE_SDK_RICH_TRACEBACKS", "0")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from diskcache import Cache
 
-from tests.workflows.conftest import PYFLYTE, ROOT, SMOKE, Outcome, Pyflyte, environment
+from tests.workflows.conftest import PYFLYTE, ROOT, SMOKE, Outcome, Pyflyte, environment, run_in_process
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from tests.workflows.conftest import PYFLYTE, ROOT, SMOKE, Outcome, Pyflyte, env
 )
 def test_make_takes_any_path(target: str, variable: str) -> None:
     """If it fails, a path with a space is two paths, and one with a quote or a semicolon a command."""
-    for path in ("my folder/it's; `here` $HOME.yaml", "plain.yaml", "~/my config.yaml"):
+    for path in ("my folder/it's; `here` $HOME.yaml", "plain.yaml", "$x", "~/my config.yaml"):
         command = ["make", "-n", "-o", ".venv/.ready", target, f"{variable}={path}"]
         line = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         words = subprocess.run(
@@ -60,6 +60,15 @@ def refused(outcome: Outcome, home: Path) -> bool:
     assert outcome.code != 0 and "Traceback" not in said and len(outcome.text.splitlines()) < 16, outcome.text
     assert f"{home}/.flyte/local-cache" in said.replace(" ", "") and "remove that folder" in said, outcome.text
     return "set HOME to a folder on another" in said
+
+
+def test_publishing_by_itself_begins_and_ends_as_a_run_does(tmp_path: Path) -> None:
+    """If it fails, a later `publish` leaves folders behind, or takes one of two repositories for the other."""
+    twice = '{"hub": {"repo": "a/b", "repo": "a/c"}}'
+    words = ["run", "workflows/publish.py", "publish", "--folder", str(tmp_path), "--publish", twice]
+    outcome = run_in_process(*words, home=tmp_path)
+    assert outcome.code != 0 and "'repo' stands twice" in outcome.words(), outcome.text
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 @pytest.mark.parametrize("damage", [half, foreign, no_file, no_folder])

@@ -24,7 +24,7 @@ from tasks.gdsd.distill import failures
 from tasks.gdsd.distill.failures import FailureReport
 from tasks.gdsd.distill.machines import Machines, Told, VanishedError
 from tasks.gdsd.distill.processes import place
-from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.errors import ConfigError, StorageError
 from tasks.gdsd.sandbox import lifeline
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that ask a process to end
@@ -49,6 +49,7 @@ def launch(
 
     Raises:
         ConfigError: there are GPUs, but fewer than processes.
+        StorageError: the temporary folder takes no sockets.
         GdsdError: the work refuses its input.
         SharedShortageError: memory does not suffice for the micro-batches. On all machines.
         ProcessError: a process failed in another way; its traceback is in the message. On all machines.
@@ -112,6 +113,11 @@ def _settings(processes: int, machines: Machines | None, folder: Path, signals: 
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
+        except OSError as error:
+            raise StorageError(
+                f"{tempfile.gettempdir()} is no place for the sockets of distill.compute.processes ({error}); set "
+                "TMPDIR to a folder with a path of at most 60 characters"
+            ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     count = 1 if machines is None else machines.count

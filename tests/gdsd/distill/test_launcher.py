@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tasks.gdsd.distill.epoch import Epoch, train
 from tasks.gdsd.distill.failures import ProcessError
 from tasks.gdsd.distill.launcher import launch
 from tasks.gdsd.distill.memory import OutOfMemoryError
-from tasks.gdsd.errors import CheckpointError, ConfigError, NonFiniteError
+from tasks.gdsd.errors import CheckpointError, ConfigError, NonFiniteError, StorageError
 from tasks.gdsd.files import digest
 from tests.gdsd.conftest import build
 from tests.gdsd.epochs import CONFIG, GROUP, computed, configured, rewarded, run, weights
@@ -249,6 +250,14 @@ def test_processes_wait_for_one_that_is_busy_with_a_store() -> None:
     Twelve bytes for each of 8B weights at 30 MB/s take 53 minutes.
     """
     assert launch(patience, "seconds", PROCESSES) == "seconds 3600"
+
+
+def test_a_temporary_folder_with_a_long_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If it fails, a run in a deep folder ends in a library's code, which does not say what to do."""
+    monkeypatch.setattr(forkserver, "ensure_running", forkserver.ForkServer().ensure_running)
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", lambda: str(tmp_path / ("long" * 25)))
+    with pytest.raises(StorageError, match=r"AF_UNIX path too long.*set TMPDIR"):
+        launch(refuse, "nothing", PROCESSES)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
