@@ -43,15 +43,20 @@ def family(process: int) -> list[psutil.Process]:
 
 
 def workers(process: int) -> list[psutil.Process]:
-    """The processes that share an epoch, once all of them are there."""
+    """The processes that share an epoch, once all of them have begun to work: then they leave Ctrl-C to the run."""
     found = []
     for one in family(process):
         try:
-            if "multiprocessing.forkserver" in " ".join(one.cmdline()):
+            if "multiprocessing.forkserver" in " ".join(one.cmdline()) and ignores_interrupts(one):
                 found.append(one)
-        except psutil.Error:
+        except (psutil.Error, OSError):
             continue
     return found if len(found) >= LAUNCHED else []
+
+
+def ignores_interrupts(process: psutil.Process) -> bool:
+    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().split("\n") if "SigIgn" in line]
+    return bool(int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1)
 
 
 @pytest.mark.whole

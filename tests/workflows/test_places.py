@@ -19,7 +19,7 @@ from tests.workflows.conftest import PYFLYTE, ROOT, SMOKE, Outcome, Pyflyte, env
 def test_make_takes_any_path(target: str, variable: str) -> None:
     """If it fails, a path with a space is two paths, and one with a quote or a semicolon a command."""
     for path in ("my folder/it's; `here` $HOME.yaml", "plain.yaml", "$x", "~/my config.yaml"):
-        command = ["make", "-n", "-o", ".venv/.ready", target, f"{variable}={path}"]
+        command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", target, f"{variable}={path}"]
         line = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         words = subprocess.run(
             ["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True

@@ -161,7 +161,9 @@ def test_a_night_ends_with_what_was_not_delivered(run: tuple[Path, FakeHub, Path
     gain = Estimate(mean=0.1, low=0.0, high=0.2)
     moment = datetime(2026, 11, 24, 2, tzinfo=UTC)
     ended = Night(due=moment, ended=moment, who="execution f0", promoted=False, champion=None, gain=gain, reason="none")
-    night = RetrainResult(run=result, registry="s3://registry", entry=None, folder="s3://runs/f0", night=ended)
+    night = RetrainResult(
+        run=result, registry="s3://registry", champion=None, entry=None, folder="s3://runs/f0", night=ended
+    )
     told = publish(trackers=[{"name": "tensorboard", "folder": str(tmp_path / "file/in")}])
     said = str(publish_retrained(result=night, publish=told)).splitlines()
     assert [line.split()[0] for line in said[-5:]] == ["policy", "champion", "registry", "not", "repeat"]
