@@ -8,7 +8,8 @@ import pytest
 from tasks import nights, registry
 from tasks.gdsd.registry.kept import Night
 from tasks.gdsd.registry.registry import Registry
-from tests.gdsd.registry.test_registry import GAIN, NIGHT, copy, ledger, record, spoil
+from tests.gdsd.registry.conftest import GAIN, NIGHT, spoil
+from tests.gdsd.registry.test_damage import copy, ledger, record
 
 Shown = pytest.CaptureFixture[str]
 

@@ -18,7 +18,11 @@ GAIN = Estimate(mean=0.5, low=0.4, high=0.6)
 
 @pytest.fixture(scope="package")
 def s3() -> Iterator[str]:
-    """The URL of a bucket of moto's server, which checks If-None-Match as S3 does."""
+    """The URL of a bucket of moto's server, which checks If-None-Match as S3 does.
+
+    A worker may come to this package twice. Moto's buckets belong to the process and outlive their server, so each
+    server gets a bucket of its own.
+    """
     import logging
 
     import s3fs
@@ -32,8 +36,9 @@ def s3() -> Iterator[str]:
         patch.setenv("AWS_ENDPOINT_URL", f"http://{address}:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        s3fs.S3FileSystem().mkdir("policies")
-        yield "s3://policies"
+        bucket = f"policies-{uuid.uuid4().hex}"
+        s3fs.S3FileSystem().mkdir(bucket)
+        yield f"s3://{bucket}"
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
