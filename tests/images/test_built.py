@@ -112,12 +112,12 @@ def built(request: pytest.FixtureRequest) -> Iterator[Built]:
         made, exchange = "", f"--volume={folder}:/exchange"
         if engine == "docker":
             begin = ["docker", "run", "--rm", exchange, image]
-            labels = output(["docker", "image", "inspect", "--format={{json .Config.Labels}}", image])
+            labels = json.loads(output(["docker", "image", "inspect", image]))[0]["Config"]["Labels"]
         else:
             made = output(["buildah", "from", "--pull-never", image]).strip()
             begin = ["buildah", "run", exchange, made, "--"]
-            labels = output(["buildah", "inspect", "--type=image", "--format={{json .OCIv1.Config.Labels}}", image])
-        yield Built(image, begin, folder, f"/exchange/{packed.name}", json.loads(labels))
+            labels = json.loads(output(["buildah", "inspect", "--type=image", image]))["OCIv1"]["config"]["Labels"]
+        yield Built(image, begin, folder, f"/exchange/{packed.name}", labels)
         if made:
             output(["buildah", "rm", made])
 
