@@ -1,7 +1,7 @@
 """Stage `publish`: tells the configured trackers of a run, and pushes its policy to the configured hub.
 
-What keeps a delivery from arriving is a result of its task, and no error: the run is none the worse for it. Only a
-secret that a cluster has not got ends the run, since no pod starts without it.
+What keeps a delivery from arriving is a result of its task, and no error: the run is none the worse for it. So is a
+secret that a cluster has not got, unless its manager of secrets starts no pod without it.
 
 A key is never part of a configuration. On a cluster it is a secret of the group that GDSD_SECRETS names when the tasks
 are registered (by default `gdsd`). A task asks for the secret that it needs and for no other. A local run takes the key

@@ -78,7 +78,7 @@ def publish_run(run: RunResult, publish: PublishConfig) -> RunResult:
 def deliver(folder: FlyteDirectory, publish: PublishConfig) -> list[Delivery]:
     """Adds to a dynamic task what publishes a run that has ended: each delivery by itself, whatever another does.
 
-    Only where a cluster has not got a delivery's secret, it starts no pod, and the run ends there.
+    Only where a manager of secrets starts no pod without a delivery's secret, the run ends there.
     """
     told: list[Delivery] = []
     if not publish.trackers and publish.hub is None:
