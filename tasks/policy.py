@@ -17,6 +17,8 @@ from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.records import PolicyStats
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tasks.gdsd.denoiser.denoiser import Denoiser
     from tasks.gdsd.prompts.lengths import Fitted
 
@@ -49,11 +51,14 @@ def prepare_policy(
         CheckpointError: the model is not to be had, is not the pinned one, or is of no known family.
         ConfigError: the base is wanted in 4 bits, and what that needs is not installed.
         DataError: a prompt or answer does not fit the tokenizer, the completion length or the model's positions; of a
-            published model that is found out before its weights are downloaded or read.
+            published model that is found out before its weights are downloaded or read. Or the problems have more
+            different characters than an alphabet.
     """
     from tasks.gdsd.denoiser import checkpoint, devices, quantization, tiny
     from tasks.gdsd.denoiser.load import load_outline, load_source
     from tasks.gdsd.distill import warm_start
+    from tasks.gdsd.domains.alphabet import ALPHABET
+    from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
     bits = None if config.adapter is None else config.adapter.base_bits
@@ -65,7 +70,9 @@ def prepare_policy(
         denoiser = load_source(config.model, devices.device(), bits=bits)
     else:
         assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
-        denoiser = tiny.build(config.tiny, config.seed).to(devices.device())
+        from_data = config.tiny.alphabet == "from_data"
+        alphabet = lengths.alphabet(_read(asked), rooms) if from_data else ALPHABET
+        denoiser = tiny.build(config.tiny, config.seed, alphabet).to(devices.device())
         fitted = _fit(denoiser, asked, rooms)
         warm_start.warm_start(denoiser, fitted[0].table, config.warm_start, rooms[0].length, config.seed)
     if config.adapter is not None:
@@ -107,15 +114,17 @@ def take_policy(
     return _policy(folder, denoiser, asked, fitted, began, checkpoint_record.read_record(folder).parent)
 
 
+def _read(asked: Sequence[FlyteFile]) -> "list[pa.Table]":
+    from tasks.gdsd import tables
+
+    return [tables.read(Path(os.fspath(table)), tables.PROMPTS) for table in asked]
+
+
 def _fit(denoiser: "Denoiser", asked: Sequence[FlyteFile], rooms: Sequence[Room]) -> "list[Fitted]":
     """Measures the tables of problems, each for the room that it needs."""
-    from tasks.gdsd import tables
     from tasks.gdsd.prompts import lengths
 
-    return [
-        lengths.fit(denoiser, tables.read(Path(os.fspath(table)), tables.PROMPTS), room)
-        for table, room in zip(asked, rooms, strict=True)
-    ]
+    return [lengths.fit(denoiser, table, room) for table, room in zip(_read(asked), rooms, strict=True)]
 
 
 def _policy(

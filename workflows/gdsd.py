@@ -45,7 +45,7 @@ from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import DistillConfig, RolloutConfig, TrainConfig
-from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.records import EvalReport, GuardReport, PolicyStats, PromptStats, Series, Tuning
 from tasks.policy import Policy, prepare_policy
 from tasks.prompts import Prompts, prepare_guard, prepare_prompts, prepare_test
@@ -124,13 +124,18 @@ def ask(
         on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=tables.train))
         for guard in judge.guards.values()
     ]
-    room = Room(problems="train", length=evaluation.sampler.length, unusable=prompts.unusable)
+    room = Room(
+        problems="train",
+        length=evaluation.sampler.length,
+        writes_references=make(prompts.domain).reference_is_answer,
+        unusable=prompts.unusable,
+    )
     training = {"length": rollout.sampler.length, "sampler": "rollout.sampler", "least": rollout.prompts_per_round}
     rooms = [room.model_copy(update=training)]
     rooms += [room.model_copy(update={"problems": split}) for split in ("validation", "test")]
     for name, guard in judge.guards.items():
-        section = f"judge.guards.{name}"
-        rooms.append(room.model_copy(update={"problems": name, "section": section, "unusable": guard.unusable}))
+        own = {"problems": name, "section": f"judge.guards.{name}", "unusable": guard.unusable}
+        rooms.append(room.model_copy(update=own | {"writes_references": make(guard.domain).reference_is_answer}))
     return Asked(tables, guards, rooms)
 
 

@@ -42,7 +42,7 @@ class PolicyStats(Record):
     parameters: int
     prompt_tokens_mean: float
     prompt_tokens_longest: int
-    unusable: int = 0  # problems of all splits and guards left out, since their prompts are too long or cannot be read
+    unusable: int = 0  # problems of all splits and guards left out: too long, or with characters that the policy lacks
     seconds: float
     parent: str | None = None  # content digest of the earlier run's policy that it is, if it is one
     device: str | None = None  # that it was made on

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +15,9 @@ from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig, TinyModelConfi
 from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
+from tasks.gdsd.files import digest
 from tasks.gdsd.prompts.problems import make_prompts
-from tasks.policy import Policy, prepare_policy
+from tasks.policy import Policy, prepare_policy, take_policy
 from tests.gdsd.official import write_llada
 
 CPU = torch.device("cpu")
@@ -34,11 +36,21 @@ def prepare_with(
     config: PolicyConfig, folder: Path, made: dict[str, pa.Table], lengths: list[int], unusable: str = "refuse"
 ) -> Policy:
     """Prepares a policy for the problems of three splits, and of guards behind them."""
-    files = [
+    return prepare_policy.task_function(config, *given(folder, made, lengths, unusable))
+
+
+def given(
+    folder: Path, made: dict[str, pa.Table], lengths: list[int], unusable: str = "refuse"
+) -> tuple[FlyteFile, FlyteFile, FlyteFile, list[FlyteFile], list[Room]]:
+    """The problems as a task takes them; references are answers, but for those of a guard named `judged`."""
+    train, validation, test, *guards = [
         FlyteFile(str(tables.write(table, tables.PROMPTS, folder / f"{name}.parquet"))) for name, table in made.items()
     ]
-    rooms = [Room(problems=name, length=length, unusable=unusable) for name, length in zip(made, lengths, strict=True)]
-    return prepare_policy.task_function(config, *files[:3], files[3:], rooms)
+    rooms = [
+        Room(problems=name, length=length, unusable=unusable, writes_references=name != "judged")
+        for name, length in zip(made, lengths, strict=True)
+    ]
+    return train, validation, test, guards, rooms
 
 
 def prepared(config: PolicyConfig, folder: Path) -> Path:
@@ -203,17 +215,73 @@ def test_each_table_has_the_room_of_its_own_completions(tmp_path: Path, monkeypa
         prepare_with(published(model), tmp_path, made, [16, 60, 16])
 
 
-def test_a_prompt_that_the_policy_cannot_read_is_refused_or_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# Characters
+
+SPLITS = ("train", "validation", "test", "a guard", "judged")
+
+
+@pytest.mark.parametrize("what", ["prompt", "reference"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_character_that_the_policy_lacks_is_refused_before_the_warm_start_or_left_out(
+    split: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it fails, one character stops a run in its tenth round. The tiny family does not know the sharp s."""
+    """If it fails, one character stops a run in its tenth round, or a problem is asked that no answer can solve.
+
+    What an answer is only judged with, the policy need not write.
+    """
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
-    made = {name: asked(name, ["1+1"]) for name in ("train", "validation", "test")}
-    made["test"] = asked("test", ["1+1", "\u00df"])
-    with pytest.raises(DataError, match=r"1 of 2 test prompts cannot be read:\n  'test-1': .*does not know"):
-        prepare_with(PLAIN, tmp_path, made, [4, 4, 4])
-    test = prepare_with(PLAIN, tmp_path, made, [4, 4, 4], "drop").test
-    assert tables.read(Path(os.fspath(test)), tables.PROMPTS)["id"].to_pylist() == ["test-0"]
+    made = {name: asked(name, ["1+1", "1+2"]) for name in SPLITS}
+    rows = made[split].to_pylist()
+    rows[1][what] = "stra\u00dfe"
+    made[split] = pa.Table.from_pylist(rows, tables.PROMPTS)
+    lengths = [8] * len(SPLITS)
+    if split == "judged" and what == "reference":
+        assert prepare_with(PLAIN, tmp_path, made, lengths).stats.unusable == 0
+        return
+    with pytest.raises(DataError) as caught, monkeypatch.context() as patch:
+        patch.setattr("tasks.gdsd.distill.warm_start.warm_start", lambda *arguments: pytest.fail("it was trained"))
+        prepare_with(PLAIN, tmp_path, made, lengths)
+    assert str(caught.value) == (
+        f"1 of 2 {split} problems cannot be read or answered:\n  '{split}-1': the {what} has '\u00df' (U+00DF LATIN "
+        "SMALL LETTER SHARP S), near 'stra\u00dfe', which the policy's alphabet lacks\n Leave such problems out by "
+        "prompts.unusable: drop, or train a new policy by policy.tiny.alphabet: from_data."
+    )
+    policy = prepare_with(PLAIN, tmp_path, made, lengths, "drop")
+    left = [policy.train, policy.validation, policy.test, *policy.guards]
+    names = [tables.read(Path(os.fspath(table)), tables.PROMPTS)["id"].to_pylist() for table in left]
+    assert names == [[f"{name}-0"] if name == split else [f"{name}-0", f"{name}-1"] for name in SPLITS]
+
+
+OWN = PLAIN.model_copy(update={"tiny": PLAIN.tiny.model_copy(update={"alphabet": "from_data"})} if PLAIN.tiny else {})
+
+
+def test_the_alphabet_can_be_that_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a tiny policy cannot be trained on a user's own texts, or the order of rows decides what it is."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    texts = ["\u00c9t\u00e9 e\u0301", "\u6f22\n\u5b57", "na\u00efve", "\U0001f600", "{}"]
+    made = {name: asked(name, ["1", text]) for name, text in zip(SPLITS, texts, strict=True)}
+    rows = made["judged"].to_pylist()
+    rows[1]["reference"] = "assert f(X)"  # of which a policy writes nothing
+    made["judged"] = pa.Table.from_pylist(rows, tables.PROMPTS)
+    lengths = [8] * len(SPLITS)
+    first = Path(os.fspath(prepare_with(OWN, tmp_path, made, lengths).checkpoint))
+    vocabulary = checkpoint.load(first, CPU).denoiser.tokenizer.get_vocab()
+    assert set(vocabulary) - {"<end>", "<pad>", "<mask>"} == set("".join(texts) + "1")
+    turned = made | {"validation": made["validation"].take([1, 0])}
+    again = Path(os.fspath(prepare_with(OWN, tmp_path, turned, lengths).checkpoint))
+    assert digest(first) == digest(again)
+
+
+def test_new_characters_are_refused_of_a_policy_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a night whose problems have a new character ends in a traceback, or asks what nobody can read."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    made = {name: asked(name, ["\u00e9"]) for name in SPLITS[:3]}
+    base = prepare_with(OWN, tmp_path, made, [4, 4, 4]).checkpoint
+    assert take_policy.task_function(base, *given(tmp_path, made, [4, 4, 4])).stats.prompt_tokens_longest == 1
+    made["test"] = asked("test", ["\u00e9", "\u00e8"])
+    said = r"'test-1': the prompt has '\u00e8' .* train a new policy by policy.tiny.alphabet: from_data\.$"
+    with pytest.raises(DataError, match=re.compile(said, re.DOTALL)):
+        take_policy.task_function(base, *given(tmp_path, made, [4, 4, 4]))
 
 
 def asked(split: str, prompts: list[str]) -> pa.Table:

@@ -61,6 +61,7 @@ CHANGES: dict[str, object] = {
     "policy.tiny.heads": 4,
     "policy.tiny.rope_theta": 10.0,
     "policy.tiny.init_std": 0.2,
+    "policy.tiny.alphabet": "from_data",
     "policy.warm_start.steps": 41,
     "policy.warm_start.batch_size": 33,
     "policy.warm_start.learning_rate": 0.01,

@@ -10,6 +10,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.code import CodeConfig
 from tasks.gdsd.errors import DataError
 from tests.gdsd.official import write_llada
 from tests.workflows.conftest import quick_runs
@@ -93,23 +95,25 @@ def test_each_kind_of_problem_has_the_room_of_its_own_completions(tmp_path: Path
     """If it fails, longer answers of evaluations are found to have no room when the first evaluation is due."""
     config = load(run(tmp_path, "drop"))
     longer = config.evaluation.sampler.model_copy(update={"length": 24})
+    tests = config.judge.guards["other"].model_copy(update={"domain": DomainChoice(CodeConfig())})
     inputs = {
         "prompts": config.prompts,
         "policy": config.policy,
         "hardware": config.hardware,
         "rollout": config.rollout,
         "evaluation": config.evaluation.model_copy(update={"sampler": longer}),
-        "judge": config.judge,
+        "judge": config.judge.model_copy(update={"guards": config.judge.guards | {"tests": tests}}),
         "publish": config.publish,
     }
     nodes = unroll(gdsd.prepare, inputs).nodes
     (given,) = [binding for node in nodes for binding in node.inputs if binding.var == "rooms"]
-    found = [(room["problems"], room["length"], room["least"], room["unusable"]) for room in rooms(given.binding)]
-    assert found == [
-        ("train", 8, 2, "drop"),
-        ("validation", 24, 1, "drop"),
-        ("test", 24, 1, "drop"),
-        ("other", 24, 1, "drop"),
+    asked = ("problems", "length", "least", "unusable", "writes_references")
+    assert [tuple(map(room.get, asked)) for room in rooms(given.binding)] == [
+        ("train", 8, 2, "drop", True),
+        ("validation", 24, 1, "drop", True),
+        ("test", 24, 1, "drop", True),
+        ("other", 24, 1, "drop", True),
+        ("tests", 24, 1, "drop", False),  # those of code, which no policy writes
     ]
 
 

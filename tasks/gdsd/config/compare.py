@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig, give_gpus
 from tasks.gdsd.config.objective import DiffuGrpoConfig, EspoConfig, GdsdConfig, Objective, SpgConfig, Wd1Config
-from tasks.gdsd.config.policy import PolicyConfig, TinyModelConfig, WarmStartConfig, check_readable
+from tasks.gdsd.config.policy import PolicyConfig, TinyModelConfig, WarmStartConfig, check_readable, check_warm_start
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import (
     DistillConfig,
@@ -108,6 +108,7 @@ class CompareConfig(Config):
                     )
         check_supply(self.prompts, self.rollout)
         check_readable(self.policy, {"prompts": self.prompts.domain})
+        check_warm_start(self.policy, self.prompts.domain)
         return self
 
     def run(self, contestant: str, name: str, seed: int) -> TrainConfig:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.gdsd.config.model_source import ModelSource
 from tasks.gdsd.domains import DomainChoice, make
-from tasks.gdsd.domains.alphabet import ALPHABET
+from tasks.gdsd.domains.alphabet import ALPHABET, lacking
 from tasks.gdsd.strict import Config, Count, distinct
 
 AdapterTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -27,6 +27,11 @@ class TinyModelConfig(Config):
         description="base of the rotary wavelengths; short sequences learn several times faster with a small one",
     )
     init_std: float = Field(0.1, gt=0, le=1, description="standard deviation of the initial weight matrices")
+    alphabet: Literal["plain", "from_data"] = Field(
+        "plain",
+        description="characters that the policy can read and write, a token each. plain: digits, lower-case letters, "
+        "the space and +-*/()=.,:|; from_data: those of the run's prompts and references",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -102,11 +107,21 @@ class PolicyConfig(Config):
 
 
 def check_readable(policy: PolicyConfig, domains: Mapping[str, DomainChoice]) -> None:
-    """Refuses domains whose prompts the tiny family's character tokenizer does not know."""
-    for where, choice in domains.items() if policy.model is None else ():
+    """Refuses domains whose example a tiny policy of plain characters cannot read or answer."""
+    for where, choice in domains.items() if policy.tiny is not None and policy.tiny.alphabet == "plain" else ():
         domain = make(choice)
-        if unknown := sorted(set(domain.phrase(domain.example.problem)) - set(ALPHABET)):
-            raise ValueError(
-                f"{where}.domain {choice.name} has prompts with characters that the tiny family does not know, "
-                f"{unknown}; use one of plain characters, such as sudoku or countdown in the format 'bare'"
-            )
+        for what, text in {"prompt": domain.phrase(domain.example.problem), "answer": domain.example.text}.items():
+            if (said := lacking(text, ALPHABET)) is not None:
+                raise ValueError(
+                    f"{where}.domain {choice.name}: the {what} of its example has {said}, which the tiny policy's "
+                    "alphabet lacks; set policy.tiny.alphabet to from_data, or name a published model by policy.model"
+                )
+
+
+def check_warm_start(policy: PolicyConfig, choice: DomainChoice) -> None:
+    """Refuses to teach a tiny policy references that are no answers."""
+    if policy.warm_start is not None and policy.warm_start.steps and not make(choice).reference_is_answer:
+        raise ValueError(
+            f"policy.warm_start teaches the references of training problems, and those of {choice.name} are no "
+            "answers; set policy.warm_start.steps to 0"
+        )

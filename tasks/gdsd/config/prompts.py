@@ -52,13 +52,14 @@ Unusable = Literal["refuse", "drop"]
 
 
 class Room(Config):
-    """What the prompts of a table have to leave room for."""
+    """What a policy has to have room and characters for, to be asked the problems of a table."""
 
     problems: str = Field(description="which they are, in words")
     section: str = Field("prompts", description="part of the configuration that says what they are")
     sampler: str = Field("evaluation.sampler", description="part of the configuration that says the length")
     length: int = Field(ge=1, description="tokens of a completion")
-    unusable: Unusable = Field("refuse", description="prompts without room, or that the policy cannot read")
+    writes_references: bool = Field(False, description="whether the policy has to be able to write the references")
+    unusable: Unusable = Field("refuse", description="problems without room, or that the policy cannot read or write")
     least: int = Field(1, ge=1, description="problems with fewer of which nothing can be done")
 
 

@@ -13,7 +13,7 @@ from tasks.gdsd.config.compute import ComputeConfig
 from tasks.gdsd.config.evaluate import EvaluationConfig, GateConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig, give_gpus
 from tasks.gdsd.config.objective import GdsdConfig, Objective
-from tasks.gdsd.config.policy import PolicyConfig, check_readable
+from tasks.gdsd.config.policy import PolicyConfig, check_readable, check_warm_start
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.sampler import CacheConfig, ExactConfig, RolloutEngine, SamplerConfig, check_cache
@@ -130,6 +130,7 @@ class TrainConfig(Config):
         domains = {"prompts": self.prompts.domain}
         domains |= {f"judge.guards.{name}": guard.domain for name, guard in self.judge.guards.items()}
         check_readable(self.policy, domains)
+        check_warm_start(self.policy, self.prompts.domain)
         check_bits(self.policy, self.distill, "distill")
         self._check_patience()
         return self

@@ -191,6 +191,10 @@ class Denoiser(torch.nn.Module):
         """
         return self._text.encode(text)
 
+    def lacking(self, text: str) -> str | None:
+        """Says which characters of a text the policy can neither read nor write, see `Text.lacking`."""
+        return self._text.lacking(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of a completion up to its first end token."""
         return self._text.decode(ids)

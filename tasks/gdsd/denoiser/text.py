@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from tasks.gdsd.denoiser.families.base import PROMPT, Family, Special, Values
+from tasks.gdsd.domains import alphabet
 from tasks.gdsd.errors import CheckpointError, DataError
 
 
@@ -64,8 +65,10 @@ class Text:
         Raises:
             DataError: the text has a character that the tokenizer does not know, or would be read as a special token.
         """
-        if self._family.name == "tiny":
-            return self._encode_characters(text)
+        if self._family.name == "tiny":  # not by its tokenizer, which would read a special token that a text spells
+            if (said := self.lacking(text)) is not None:
+                raise DataError(f"the prompt {said}")
+            return [self._vocabulary[character] for character in text]
         prompt = text.strip() if self._family.strips_prompt else text
         ids: list[int] = []
         piece = ""  # text between special tokens is tokenised as a whole
@@ -86,20 +89,17 @@ class Text:
         if spoken := self._reserved.intersection(ids):
             tokens = self._tokenizer.convert_ids_to_tokens(sorted(spoken))
             raise DataError(
-                f"The prompt {text!r} is read as the special tokens {tokens}; a prompt may not contain them."
+                f"the prompt {text!r:.200} is read as the special tokens {tokens}; a prompt may not contain them"
             )
         return ids
 
-    def _encode_characters(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        if self.pad in ids or len(ids) != len(text):
-            known = set(self._tokenizer.get_vocab())
-            unknown = sorted({character for character in text if character not in known})
-            raise DataError(
-                f"The prompt {text!r} has characters the tiny tokenizer does not know: {unknown}. "
-                "Use digits, lower-case letters and + - * / ( ) = . , : | and the space."
-            )
-        return ids
+    def lacking(self, text: str) -> str | None:
+        """Says which characters of a text a tiny policy can neither read nor write; None where it can all of them.
+
+        Published models lack none: their tokenizers fall back to bytes.
+        """
+        said = alphabet.lacking(text, self._vocabulary) if self._family.name == "tiny" else None
+        return None if said is None else f"has {said}, which the policy's alphabet lacks"
 
     def ended(self, ids: Sequence[int]) -> bool:
         """Says whether a completion came to an end."""

@@ -13,23 +13,24 @@ from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.domains.alphabet import ALPHABET, END, MASK, PAD
 
 
-def character_tokenizer() -> PreTrainedTokenizerFast:
-    """Builds a tokenizer with one token per character of `ALPHABET` and the three special tokens.
+def character_tokenizer(alphabet: str = ALPHABET) -> PreTrainedTokenizerFast:
+    """Builds a tokenizer with one token per character of an alphabet and the three special tokens.
 
     Characters outside the alphabet are refused by `Denoiser.encode`, not mapped to an unknown token.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    vocabulary = {token: index for index, token in enumerate([END, PAD, MASK, *ALPHABET])}
+    vocabulary = {token: index for index, token in enumerate([END, PAD, MASK, *alphabet])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    # By a dot, which is any character but the end of a line, empty lines would stay together.
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, mask_token=MASK)
 
 
-def build(config: TinyModelConfig, seed: int) -> Denoiser:
-    """Builds a randomly initialised tiny denoiser; the same seed gives the same weights."""
-    tokenizer = character_tokenizer()
+def build(config: TinyModelConfig, seed: int, alphabet: str = ALPHABET) -> Denoiser:
+    """Builds a randomly initialised tiny denoiser; the same seed and alphabet give the same weights."""
+    tokenizer = character_tokenizer(alphabet)
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,

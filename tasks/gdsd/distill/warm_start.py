@@ -17,11 +17,14 @@ RISE = 20  # steps over which the learning rate rises; Adam's first steps are ot
 def warm_start(denoiser: Denoiser, train: pa.Table, config: WarmStartConfig, length: int, seed: int) -> None:
     """Trains a denoiser in place on the negative ELBO of the reference answers (LLaDA, arXiv 2502.09992, eq. 5).
 
-    Answers shorter than `length` are filled with end tokens, which the policy thus learns to emit.
+    Answers shorter than `length` are filled with end tokens, which the policy thus learns to emit. Without steps the
+    references may be anything.
 
     Raises:
         DataError: an answer is longer than a completion.
     """
+    if not config.steps:
+        return
     rows = train.select(["prompt", "reference"]).to_pylist()
     prompts = [denoiser.encode(row["prompt"]) for row in rows]
     answers = [denoiser.encode(row["reference"]) for row in rows]

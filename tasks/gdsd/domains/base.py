@@ -73,9 +73,11 @@ class Domain(ABC):
     """
 
     parts: ClassVar[Mapping[str, float]]  # the reward's parts and their default weights
-    columns: ClassVar[Sequence[str]]  # what `read` needs of a row of a data set
+    columns: ClassVar[Sequence[str]]  # what `read` takes of a row of a data set
+    optional: ClassVar[Sequence[str]] = ()  # those of them without which a row is still a problem
     example: ClassVar[Answer]  # a right answer without its tags or fence, for the documents and the tests
     generates: ClassVar[bool] = False  # whether `problems` makes problems
+    reference_is_answer: ClassVar[bool] = True  # whether a policy could write the reference; else it serves to judge
     problem_pattern: ClassVar[str] = r"(?s)^.*\S.*$"  # what every problem in a table must match
     reference_pattern: ClassVar[str] = r"(?s)^.*\S.*$"
     problem_form: ClassVar[str] = ""  # the pattern in words, for whoever has to correct a file
@@ -91,7 +93,7 @@ class Domain(ABC):
 
     @abstractmethod
     def read(self, row: Mapping[str, object]) -> Problem:
-        """Makes a problem out of a data set's row, which has the keys `columns`.
+        """Makes a problem out of a data set's row, which has the keys `columns`; only an optional one may be None.
 
         Raises:
             DataError: the row does not hold a problem of this domain.

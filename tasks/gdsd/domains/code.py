@@ -103,6 +103,7 @@ class Code(Domain):
 
     parts = {"tests": 1.0, "format": 0.0}
     columns = ("problem", "tests", "setup", "entry_point", "solution", "cases")
+    optional = columns[1:]  # a row has tests or cases
     example = Answer(
         "Write a function that adds two numbers.\n\nYour code should pass this test:\nassert add(2, 3) == 5",
         '{"entry_point":"add","prefix":"","setup":"","tests":["assert add(2, 3) == 5","assert add(-1, 1) == 0"]}',
@@ -110,6 +111,7 @@ class Code(Domain):
     )
     reference_pattern = r"(?s)^\{.*\}$"
     reference_form = "the record of tests that this project makes of a row, which is JSON"
+    reference_is_answer = False
 
     def __init__(self, config: CodeConfig = CodeConfig()) -> None:
         self.config = config

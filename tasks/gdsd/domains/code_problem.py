@@ -78,10 +78,7 @@ def read_row(row: Mapping[str, object]) -> Problem:
 
     Raises:
         DataError: the row has no tests, or does not say which function they test.
-        KeyError: there is no column `problem`.
     """
-    if "problem" not in row:
-        raise KeyError("problem")
     problem = _text(row, "problem").strip("\n")
     if not problem.strip():
         raise DataError("problem is empty; it should be the task in words, or the code to complete")

@@ -93,9 +93,11 @@ def _flaw(kind: type[Domain]) -> str | None:
     parts: object = kind.parts
     if not isinstance(parts, Mapping) or not parts or not all(map(_weighted, parts.items())):
         return f"parts must be a mapping of at least one name to its weight, not {parts!r:.60}"
-    columns: object = kind.columns
-    if not isinstance(columns, list | tuple) or not all(isinstance(column, str) for column in columns):
-        return f"columns must be a tuple of names, such as ('number',), not {columns!r:.60}"
+    for name, columns in {"columns": kind.columns, "optional": kind.optional}.items():
+        if not isinstance(columns, list | tuple) or not all(isinstance(column, str) for column in columns):
+            return f"{name} must be a tuple of names, such as ('number',), not {columns!r:.60}"
+    if strange := sorted({*kind.optional} - {*kind.columns}):
+        return f"optional has {', '.join(strange)}, but columns are {', '.join(kind.columns)}"
     example: object = kind.example
     if not isinstance(example, Answer) or not all(isinstance(text, str) for text in example):
         return f"example must be an Answer of three texts, not {example!r:.60}"

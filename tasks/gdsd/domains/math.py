@@ -90,6 +90,7 @@ class Math(Domain):
 
     parts = {"correctness": 1.0, "format": 0.0}
     columns = ("problem", "answer", "solution")
+    optional = ("answer", "solution")  # one of them is enough
     example = Answer(r"What is $\frac{1}{2} + \frac{1}{3}$?", r"\frac{5}{6}", r"\boxed{\frac{5}{6}}")
 
     def __init__(self, config: MathConfig = MathConfig()) -> None:
@@ -102,22 +103,20 @@ class Math(Domain):
 
         Raises:
             DataError: the problem is no text or empty, or there is no reference that is a text or a number.
-            KeyError: a column is missing.
         """
         problem = row["problem"]
         if not isinstance(problem, str) or not problem.strip():
             raise DataError(f"problem must be a text, not {problem!r:.60}")
-        answer = row.get("answer")
-        unsaid = answer is None or (not str(answer).strip() and "solution" in row)
-        column = "solution" if unsaid else "answer"
-        if unsaid and "answer" in row and "solution" not in row:
-            raise DataError("answer is null, and there is no column 'solution' that could have it")
-        text = "" if row[column] is None else notation.text_of(row[column], column)
+        given = {column: row.get(column) for column in self.optional}
+        column = next((column for column, value in given.items() if value is not None and str(value).strip()), None)
+        if column is None:
+            raise DataError("there is neither an answer nor a solution; map a column of the data set to one of them")
+        text = notation.text_of(given[column], column)
         reference = answers.boxed(re.sub(r"\\boxed\s+([^\s{}$]+)", r"\\boxed{\1}", text))  # older rows have `\boxed 5`
         if reference is None and column == "answer":
             reference = text.strip()
         if not reference:
-            raise DataError(f"there is no answer, nor a \\boxed{{}} in the solution {str(row.get('solution'))[-60:]!r}")
+            raise DataError(f"there is no answer, nor a \\boxed{{}} in the solution {text[-60:]!r}")
         return Problem(problem.strip(), reference)
 
     def phrase(self, problem: str) -> str:

@@ -119,6 +119,7 @@ def shape_of(config: PolicyConfig) -> tuple[Family, Shape]:
     if config.tiny is not None:
         tiny = config.tiny
         sizes = (tiny.hidden_size, tiny.intermediate_size, tiny.layers, tiny.heads, tiny.heads)
+        # Of an alphabet from the data the size is not known here; it is taken for that of the plain one.
         return TINY, Shape(len(ALPHABET) + 3, *sizes, tiny.hidden_size // tiny.heads)
     assert config.model is not None  # the configuration sees to it
     if not isinstance(config.model, HubModel):

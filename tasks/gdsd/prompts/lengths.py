@@ -1,12 +1,14 @@
-"""Whether a policy can read prompts, and whether they leave room for their completions in what it was made for."""
+"""Whether a policy knows the characters of problems, and has room for completions in what it was made for."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.domains.alphabet import of_texts
 from tasks.gdsd.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,20 @@ class Fitted(NamedTuple):
     left_out: int
 
 
+def alphabet(asked: Iterable[pa.Table], rooms: Sequence[Room]) -> str:
+    """Returns the characters of all prompts of a run, and of the references that the policy has to be able to write.
+
+    Raises:
+        DataError: there are too many.
+    """
+    columns = [
+        problems[name]
+        for problems, room in zip(asked, rooms, strict=True)
+        for name in (("prompt", "reference") if room.writes_references else ("prompt",))
+    ]
+    return of_texts(text for column in columns for text in column.to_pylist())
+
+
 def fit(denoiser: Denoiser, problems: pa.Table, room: Room) -> Fitted:
     """Measures the prompts of a table in tokens, as the policy's template phrases them; needs no weights.
 
@@ -30,44 +46,59 @@ def fit(denoiser: Denoiser, problems: pa.Table, room: Room) -> Fitted:
 
     Raises:
         DataError: a prompt and its completion do not fit the model's positions, where it would go on without a sign
-            that it reads what it was not trained for; or a prompt cannot be tokenised. Where these are left out: too
-            few problems are left.
+            that it reads what it was not trained for; or a prompt cannot be tokenised, or the reference not written.
+            Where these are left out: too few problems are left.
     """
     names = problems["id"].to_pylist()
-    counts: dict[int, int] = {}  # row -> tokens, of those that can be read
+    counts: dict[int, int] = {}  # row -> tokens, of those that the policy can read and write
     unread = []
-    for row, prompt in enumerate(problems["prompt"].to_pylist()):
+    for row, problem in enumerate(problems.select(["prompt", "reference"]).to_pylist()):
         try:
-            counts[row] = len(denoiser.encode(prompt))
+            counts[row] = _measure(denoiser, problem["prompt"], problem["reference"] if room.writes_references else "")
         except DataError as error:
             unread.append(f"\n  {names[row]!r}: {error}"[:300])
     kept = [row for row, count in counts.items() if count + room.length <= denoiser.positions]
     left_out = problems.num_rows - len(kept)
     if left_out and (room.unusable == "refuse" or len(kept) < room.least):
-        raise DataError(_refusal(denoiser.positions, names, counts, unread, len(kept), room))
+        raise DataError(_refusal(denoiser, names, counts, unread, len(kept), room))
     if left_out:
         fits = set(kept)
         first = next(name for row, name in enumerate(names) if row not in fits)
         what = f"{left_out} of {problems.num_rows} {room.problems} problems"
-        logger.info("prompts: %s left out, too long or not readable for the policy; the first: %s", what, first)
+        logger.info("prompts: %s left out, too long or not in the policy's characters; the first: %s", what, first)
     tokens = [counts[row] for row in kept]
     table = problems.take(pa.array(kept, pa.int64()))
     return Fitted(table, max(tokens, default=0), sum(tokens) / max(len(tokens), 1), left_out)
 
 
-def _refusal(positions: int, names: list[str], counts: dict[int, int], unread: list[str], kept: int, room: Room) -> str:
-    """Says what is wrong with prompts, and what can be done."""
+def _measure(denoiser: Denoiser, prompt: str, answer: str) -> int:
+    """Returns the tokens of a prompt.
+
+    Raises:
+        DataError: the prompt cannot be read, or the answer not written.
+    """
+    tokens = denoiser.encode(prompt)
+    if (said := denoiser.lacking(answer)) is not None:
+        raise DataError(f"the reference {said}")
+    return len(tokens)
+
+
+def _refusal(
+    denoiser: Denoiser, names: list[str], counts: dict[int, int], unread: list[str], kept: int, room: Room
+) -> str:
+    """Says what is wrong with problems, and what can be done."""
     said = []
     if over := len(counts) - kept:
         longest = max(counts, key=lambda row: counts[row])
         said.append(
             f"{over} of {len(names)} {room.problems} prompts are too long: the longest, {names[longest]!r}, has "
             f"{counts[longest]} tokens, and with completions of {room.length} ({room.sampler}.length) that is "
-            f"{counts[longest] + room.length}, but the model was made for {positions} (max_position_embeddings)."
+            f"{counts[longest] + room.length}, but the model was made for {denoiser.positions} "
+            "(max_position_embeddings)."
         )
     if unread:
         listing = "".join(unread[:EXAMPLES])
-        said.append(f"{len(unread)} of {len(names)} {room.problems} prompts cannot be read:{listing}\n")
+        said.append(f"{len(unread)} of {len(names)} {room.problems} problems cannot be read or answered:{listing}\n")
     if room.unusable == "refuse":
         remedies = [f"leave such problems out by {room.section}.unusable: drop"]
     else:
@@ -75,7 +106,10 @@ def _refusal(positions: int, names: list[str], counts: dict[int, int], unread: l
         remedies = ["give more problems"]
     if over:
         remedies.append(f"lower {room.section}.domain.shots or {room.sampler}.length")
-    remedies.append(f"take a model {'with more positions' if over else 'that can read them'}")
+        remedies.append("take a model with more positions")
+    if unread:
+        tiny = denoiser.family.name == "tiny"
+        remedies.append("train a new policy by policy.tiny.alphabet: from_data" if tiny else "take another model")
     first, *rest = remedies
     said.append(f"{first[0].upper()}{first[1:]}{''.join(f', {one}' for one in rest[:-1])}, or {rest[-1]}.")
     return " ".join(said)

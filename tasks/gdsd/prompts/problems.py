@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from reprlib import repr as brief
 
@@ -71,7 +71,7 @@ def _fresh(domain: Domain, config: PromptConfig, test: pa.Table) -> Iterator[Pro
     def mark(problem: str) -> frozenset[str]:
         return features(problem) or frozenset([problem])
 
-    held_out = {mark(problem) for problem in test["problem"].to_pylist() if isinstance(problem, str)}
+    held_out = {mark(problem) for problem in _texts(test)}
     return (problem for problem in domain.problems(config.train_seed) if mark(problem.problem) not in held_out)
 
 
@@ -89,10 +89,13 @@ def make_test(config: TestConfig, unusable: list[str] | None = None) -> pa.Table
 
 
 def _tabulate(domain: Domain, split: str, problems: Iterable[Problem]) -> pa.Table:
-    rows = [
-        {"id": f"{split}-{index:06d}", "prompt": domain.phrase(problem), "problem": problem, "reference": reference}
-        for index, (problem, reference) in enumerate(problems)
-    ]
+    rows = []
+    for index, (problem, reference) in enumerate(problems):
+        try:
+            texts = _phrased(domain, _as_texts({"problem": problem, "reference": reference}))
+        except DataError as error:
+            raise DataError(f"{split} problem {index} of {type(domain).__name__}.problems: {error}") from None
+        rows.append({"id": f"{split}-{index:06d}"} | texts)
     return pa.Table.from_pylist(rows, tables.PROMPTS)
 
 
@@ -139,65 +142,75 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
             f"the {split} source has the columns {listed}, but wanted are {', '.join(domain.columns)}; say by "
             f"prompts.columns which of them is which{_alike(domain.columns, source_rows.columns)}"
         )
-    needed = [name for name in names if name in (tables.PROMPTS.names if stand else ("id", *domain.columns))]
+    required = {"prompt", "problem", "reference"} if stand else {*domain.columns} - {*domain.optional}
+    if not stand and (absent := [name for name in domain.columns if name in required - names.keys()]):
+        raise DataError(
+            f"the {split} source has no column {', '.join(map(repr, absent))}; say by prompts.columns which of "
+            f"{listed} it is{_alike(absent, source_rows.columns)}"
+        )
+    looked_at = tables.PROMPTS.names if stand else ("id", *domain.columns)
+    used = {name: their for name, their in names.items() if name in looked_at}
     rows: list[Cells] = []
     faults: list[str] = []
     for index, row in enumerate(source_rows.rows):
         try:
-            cells = _cells({name: row.get(names[name]) for name in needed})
-            made = _whole(_as_it_stands(cells) if stand else _translate(domain, cells))
+            cells = _cells(row, used, required)
+            made = _as_texts(cells) if stand else _translate(domain, cells)
+            _require_whole(made["problem"])
             if config.unusable == "drop":
-                _require_usable(domain, made)
-            name = _own(made["id"]) if stand and "id" in made else _id(split, made.get("id", index))
-            rows.append({"prompt": _prompt(domain, made["problem"])} | made | {"id": name})
+                _require_usable(domain, made["problem"], made["reference"])
+            name = _own(made.get("id")) if stand and "id" in used else _id(split, cells.get("id", index))
+            rows.append(_phrased(domain, made) | {"id": name})
         except DataError as error:
             faults.append(f"row {index}: {error}"[:300])
         except Exception as error:  # of a user's own domain
-            if isinstance(error, KeyError) and (column := error.args[0]) in domain.columns and column not in needed:
-                which = f"which of {listed} it is{_alike([column], source_rows.columns)}"
-                raise DataError(
-                    f"the {split} source has no column {column!r}; say by prompts.columns {which}"
-                ) from None
             error.add_note(f"in row {index} of the {split} source")
             raise
     if config.unusable == "drop":
         unusable += [f"{split} {fault}" for fault in faults]
     else:
         _refuse(faults, f"of {len(source_rows.rows)} rows of the {split} source cannot be read")
-    # Nulls are left to the quality suite, so that these columns may have them.
+    # Ids that are missing are left to the quality suite, so that the column may have nulls.
     return pa.Table.from_pylist(rows, pa.schema([(name, tables.TEXT) for name in tables.PROMPTS.names]))
 
 
-def _cells(row: Cells) -> Cells:
-    for name, value in row.items():
+def _cells(row: Cells, used: Mapping[str, str], required: Collection[str]) -> Cells:
+    """Returns what a row has in the columns that are used, by our names.
+
+    Raises:
+        DataError: a required one is missing, or one is neither text nor number nor made of them.
+    """
+    cells = {name: row.get(their) for name, their in used.items()}
+    for name, value in cells.items():
         if (what := foreign(value)) is not None:
             raise DataError(f"{name} holds {what}")
-    return row
+    if missing := [name for name, value in cells.items() if value is None and name in required]:
+        raise DataError(f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no value")
+    return cells
 
 
-def _whole(row: Cells) -> Cells:
+def _require_whole(problem: str) -> None:
     """Refuses a problem that is what some program has written instead of it."""
-    if isinstance(problem := row["problem"], str) and (what := spoiled(problem)) is not None:
+    if (what := spoiled(problem)) is not None:
         raise DataError(f"the problem {problem!r} is {what}")
-    return row
 
 
-def _as_it_stands(row: Cells) -> Cells:
+def _as_texts(row: Mapping[str, object]) -> dict[str, str]:
+    """Returns what is text of a row that has nothing else, but for an id that is missing."""
     for name, value in row.items():
-        if value is not None and not isinstance(value, str):
+        if not isinstance(value, str) and (name != "id" or value is not None):
             raise DataError(f"{name} must be of type text, not {type(value).__name__}: {brief(value)}")
-    return row
+    return {name: value for name, value in row.items() if isinstance(value, str)}
 
 
-def _translate(domain: Domain, row: Cells) -> Cells:
-    """Returns the problem that the domain reads out of a row, and the row's id.
+def _translate(domain: Domain, row: Cells) -> dict[str, str]:
+    """Returns the problem that the domain reads out of a row; where the row lacks an optional column, it reads None.
 
     Raises:
         DataError: the row holds no problem.
-        KeyError: the source lacks this column.
     """
-    problem, reference = domain.read({name: value for name, value in row.items() if name in domain.columns})
-    return {"problem": problem, "reference": reference} | ({"id": row["id"]} if "id" in row else {})
+    problem, reference = domain.read({name: row.get(name) for name in domain.columns})
+    return _as_texts({"problem": problem, "reference": reference})
 
 
 def _alike(wanted: Iterable[str], columns: Sequence[str]) -> str:
@@ -211,10 +224,7 @@ def _alike(wanted: Iterable[str], columns: Sequence[str]) -> str:
     return f", such as prompts.columns: {{{pairs}}}, or rename it in the file, without spaces behind commas"
 
 
-def _require_usable(domain: Domain, row: Cells) -> None:
-    problem, reference = row["problem"], row["reference"]
-    if not isinstance(problem, str) or not isinstance(reference, str):
-        raise DataError("problem or reference is null")
+def _require_usable(domain: Domain, problem: str, reference: str) -> None:
     if (fault := domain.fault(problem, reference)) is not None:
         raise DataError(fault)
     for text, pattern, form in (
@@ -225,11 +235,13 @@ def _require_usable(domain: Domain, row: Cells) -> None:
             raise DataError(f"{brief(text)} is not {form or f'a text that matches {pattern}'}")
 
 
-def _prompt(domain: Domain, problem: object) -> object:
-    return domain.phrase(problem) if isinstance(problem, str) and problem.strip() else problem
+def _phrased(domain: Domain, made: dict[str, str]) -> dict[str, str]:
+    """Returns a problem with its prompt, unless it has one; the quality suite says more of a blank problem."""
+    problem = made["problem"]
+    return _as_texts({"prompt": domain.phrase(problem) if problem.strip() else problem}) | made
 
 
-def _id(split: str, own: object) -> object:
+def _id(split: str, own: object) -> str | None:
     """Data sets number the rows of each split from 0, but an id is a text of its own in all splits.
 
     A text of digits keeps its zeros: 007 and 7 are two ids.
@@ -252,9 +264,9 @@ def _id(split: str, own: object) -> object:
     return None
 
 
-def _own(name: object) -> object:
+def _own(name: str | None) -> str | None:
     """An id as it stands; a blank one is none."""
-    return None if isinstance(name, str) and not name.strip() else name
+    return name if name and name.strip() else None
 
 
 def _order(table: pa.Table, seed: int) -> list[int]:
@@ -316,7 +328,7 @@ def leave_out_trained_on(
 
 
 def _texts(table: pa.Table) -> list[str]:
-    return [str(text or "") for text in table["problem"].to_pylist()]
+    return list(table["problem"].to_pylist())
 
 
 def check_supply(made: Mapping[str, pa.Table], left_out: Sequence[str], prompts_per_round: int = 1) -> None:

@@ -48,7 +48,7 @@ def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
             "<h2>Data quality</h2>",
             f"<p>{record.prompts.checks} expectations on the prompts; {record.prompts.near_duplicates} problems were "
             f"left out, since they are nearly those of another split, and {record.prompts.unusable} unusable rows; "
-            f"{record.policy.unusable} problems leave no room for an answer or cannot be read by the policy. "
+            f"{record.policy.unusable} problems leave no room for an answer or have characters that the policy lacks. "
             f"Warnings: {html.escape(_warnings(record))}.</p>",
             "<h2>Where it came from</h2>",
             _origin(record, origin),

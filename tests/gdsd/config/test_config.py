@@ -161,7 +161,8 @@ SLIPS = [
 
 SHARED = "distill.objective: baseline 'group' cancels normalisers only between completions under the same masks"
 ELBO = "distill.objective: weights 'elbo' are those of masks of uniform size"
-UNKNOWN = "has prompts with characters that the tiny family does not know"
+CODE = {"domain": {"name": "code"}, "train_data": FILE, "test_data": FILE}
+FROM_DATA = {"policy": {"tiny": {"alphabet": "from_data"}}}
 COMBINATIONS = [
     (
         {"rollout": {"sampler": {"temperature": 0}}},
@@ -215,8 +216,17 @@ COMBINATIONS = [
         "prompts: columns names text more than once, but a column holds one thing",
     ),
     (guard(domain=WORDS), "judge.guards.words: gsm8k problems are not generated, so they need a source"),
-    (guard(domain=WORDS, test_data=FILE), f"TrainConfig: judge.guards.words.domain gsm8k {UNKNOWN}"),
-    (prompts(domain={"format": "tagged"}), f"TrainConfig: prompts.domain sudoku {UNKNOWN}"),
+    (guard(domain=WORDS, test_data=FILE), "TrainConfig: judge.guards.words.domain gsm8k: the prompt of its"),
+    (
+        prompts(domain={"format": "tagged"}),
+        "TrainConfig: prompts.domain sudoku: the prompt of its example has 'S' (U+0053 LATIN CAPITAL LETTER S), 'I' "
+        "(U+0049 LATIN CAPITAL LETTER I), 'F' (U+0046 LATIN CAPITAL LETTER F) and 6 more, near 'Solve this 4', which "
+        "the tiny policy's alphabet lacks; set policy.tiny.alphabet to from_data, or name a published model by",
+    ),
+    (
+        prompts(**CODE) | FROM_DATA,
+        "TrainConfig: policy.warm_start teaches the references of training problems, and those of code are no answers;",
+    ),
 ]
 
 
@@ -248,6 +258,18 @@ def test_a_combination_without_meaning_is_refused(stages: Stages, said: str) -> 
 def test_what_is_one_step_from_a_refusal_is_allowed(fields: dict[str, object]) -> None:
     """If it fails, the remedy that a refusal names is refused as well."""
     assert load(**objective(**fields)).distill.objective.model_dump().items() >= fields.items()
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        prompts(domain={"format": "tagged"}) | FROM_DATA,
+        prompts(**CODE) | {"policy": FROM_DATA["policy"] | {"warm_start": {"steps": 0}}},
+    ],
+)
+def test_a_tiny_policy_can_have_the_characters_of_any_domain(stages: Stages) -> None:
+    """If it fails, the remedies of the refusals above are refused as well."""
+    assert load(**stages).policy.tiny is not None
 
 
 def test_a_test_set_needs_no_training_problems() -> None:

@@ -1,12 +1,15 @@
 """The denoiser reads in both directions, ignores padding, and its tokenizer loses nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from tasks.gdsd.config.policy import TinyModelConfig
-from tasks.gdsd.denoiser import tiny
+from tasks.gdsd.denoiser import checkpoint, tiny
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.domains.alphabet import ALPHABET
+from tasks.gdsd.domains.alphabet import ALPHABET, of_texts
 from tasks.gdsd.errors import DataError
 
 
@@ -50,8 +53,43 @@ def test_text_survives_the_tokenizer(denoiser: Denoiser) -> None:
 )
 def test_unknown_characters_are_refused(denoiser: Denoiser, text: str) -> None:
     """If it fails, a prompt is silently read as padding, or a prompt can contain the mask."""
-    with pytest.raises(DataError, match="tokenizer does not know"):
+    with pytest.raises(DataError, match=r"the prompt has .* \(U\+.*, near .*, which the policy's alphabet lacks"):
         denoiser.encode(f"1{text}2")
+
+
+def test_the_plain_alphabet_has_the_tokens_that_it_always_had(denoiser: Denoiser) -> None:
+    """If it fails, the default experiment gives other numbers, and policies that were stored read other characters."""
+    assert denoiser.encode(ALPHABET) == list(range(3, 51))
+    specials = {"<end>": 0, "<pad>": 1, "<mask>": 2}
+    assert denoiser.tokenizer.get_vocab() == specials | {own: 3 + place for place, own in enumerate(ALPHABET)}
+
+
+TEXTS = (
+    "Stra\u00dfe: \u00e9 or e\u0301, \u6f22\u5b57",
+    "\n\n\t <mask><end><pad>",
+    "\U0001f44d\u200d\u2028\xa0\ufeff\r\n",
+    "",
+)
+
+
+def test_an_alphabet_of_ones_own_is_kept_with_the_policy(tmp_path: Path) -> None:
+    """If it fails, a policy of a user's own characters reads or writes others after a round, a night or elsewhere."""
+    made = tiny.build(TinyModelConfig(hidden_size=16, layers=1, heads=2), 0, of_texts(TEXTS))
+    checkpoint.save(tmp_path / "policy", checkpoint.base_state(made))
+    checkpoint.rebase(tmp_path / "policy", tmp_path / "base")
+    for denoiser in (
+        made,
+        *(checkpoint.load(tmp_path / name, torch.device("cpu")).denoiser for name in ("policy", "base")),
+    ):
+        for text in TEXTS:
+            ids = denoiser.encode(text)
+            assert len(ids) == len(text) and denoiser.decode(ids) == text and denoiser.pieces(ids) == list(text)
+        with pytest.raises(DataError, match="has 'x'"):
+            denoiser.encode("x")
+    plain = tmp_path / "policy"
+    assert AutoTokenizer.from_pretrained(plain).encode("\n\n\u00e9", add_special_tokens=False) == made.encode(
+        "\n\n\u00e9"
+    )
 
 
 def test_equal_seeds_build_equal_policies() -> None:

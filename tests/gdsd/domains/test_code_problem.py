@@ -61,12 +61,6 @@ def test_rows_that_are_no_problem_are_refused(row: Mapping[str, object], words: 
         CODE.read(row)
 
 
-def test_a_column_that_is_not_mapped_is_missing_and_not_empty() -> None:
-    """If it fails, HumanEval without `prompts.columns` is refused for a problem that is not empty."""
-    with pytest.raises(KeyError, match="problem"):
-        CODE.read({"tests": "def check(f):\n    assert f(1)", "entry_point": "f"})
-
-
 def test_a_list_written_as_json_is_a_list() -> None:
     """If it fails, a set whose tests are JSON in a text shows all of them in the prompt, or is refused."""
     tests = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]

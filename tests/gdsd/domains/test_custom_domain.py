@@ -23,6 +23,7 @@ from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
 from tasks.gdsd.reward.quality import check_rewarded
 from tests.gdsd import series
+from tests.gdsd.prompts.conftest import write
 from tests.workflows.conftest import run_in_process
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -205,6 +206,8 @@ def test_fields_that_name_no_domain_are_refused(fields: dict[str, object], said:
         ('{"places": 1.0, "length": 0.0}', '{"places": float("nan")}', "parts must be a mapping"),
         ('{"places": 1.0, "length": 0.0}', '{"places": 0.0, "length": 0.0}', "weights are all 0"),
         ('("number",)', '("number")', "columns must be a tuple of names, such as ('number',), not 'number'"),
+        ('("number",)', '("number",)\n    optional = ("hint",)', "optional has hint, but columns are number"),
+        ('("number",)', '("number",)\n    optional = "number"', "optional must be a tuple of names, such as"),
         (
             'Answer("30412", "01234", "01234")',
             '("30412", "01234", "01234")',
@@ -233,16 +236,81 @@ def test_a_package_that_cannot_be_imported_is_refused_with_the_reason(package: P
     assert "RuntimeError: no licence; the package must be importable" in refusal()
 
 
+def test_an_answer_that_the_tiny_policy_cannot_write_is_refused(package: Path) -> None:
+    """If it fails, a domain that no answer of the policy can solve is noticed after a run, by its score of 0."""
+    edit(package, 'Answer("30412", "01234", "01234")', 'Answer("30412", "01234", "X")')
+    with pytest.raises(
+        ConfigError, match=r"Sorting: the answer of its example has 'X' .* set policy.tiny.alphabet to from"
+    ):
+        TrainConfig.model_validate_json(json.dumps(yaml.safe_load(block("yaml"))))
+
+
 def test_an_error_in_a_row_names_the_row(package: Path, tmp_path: Path) -> None:
     """If it fails, a user's `read` that cannot take one row of thousands does not say which."""
     edit(package, 'number = str(row["number"])', 'number = str(int(str(row["number"])))')
     file = tmp_path / "numbers.csv"
     file.write_text("number\n30412\nmany\n")
-    sizes: dict[str, object] = {"train_size": 2, "validation_size": 1}
-    config = {"domain": {"name": "custom", "path": PATH}, "test_data": {"path": str(file)}} | sizes
     with pytest.raises(ValueError, match="invalid literal") as caught:
-        problems.make_prompts(PromptConfig.model_validate_json(json.dumps(config)))
+        read(file)
     assert caught.value.__notes__ == ["in row 1 of the test source"]
+
+
+READ = 'return Problem(number, "".join(sorted(number)))'
+
+
+def read(file: Path, **fields: object) -> pa.Table:
+    """The test problems of a file."""
+    sizes: dict[str, object] = {"train_size": 2, "validation_size": 1}
+    config = {"domain": {"name": "custom", "path": PATH}, "test_data": {"path": str(file)}} | sizes | fields
+    return problems.make_test(PromptConfig.model_validate_json(json.dumps(config)))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_only_optional_columns_may_be_missing(suffix: str, package: Path, tmp_path: Path) -> None:
+    """If it fails, the reference of a row without an answer is `None`, or a domain cannot read what some rows lack."""
+    text = block("python").replace('("number",)', '("number", "hint", "note")\n    optional = ("note",)', 1)
+    text = text.replace(READ, 'return Problem(number, f\'{row["hint"]} {row["note"]}\')')
+    (package / "sorting.py").write_text(text)
+    rows: list[dict[str, object]] = [
+        {"number": "30412", "hint": "None"},
+        {"hint": "a"},
+        {"number": "12345", "hint": None},
+    ]
+    file = tmp_path / f"numbers.{suffix}"
+    write(rows, file)
+    with pytest.raises(DataError, match=r"2 of 3 rows .*\n  row 1: number has no value\n  row 2: hint has no value"):
+        read(file)
+    write(rows[:1], file)
+    assert read(file)["reference"].to_pylist() == ["None None"]
+    write([{"number": "30412"}], file)
+    with pytest.raises(
+        DataError, match=r"the test source has no column 'hint'; say by prompts\.columns which of number it"
+    ):
+        read(file)
+
+
+def test_a_row_becomes_texts(package: Path, tmp_path: Path) -> None:
+    """If it fails, a number that a domain gives as its reference ends in a traceback of Arrow."""
+    edit(package, READ, "return Problem(number, int(number))")
+    file = tmp_path / "numbers.csv"
+    file.write_text("number\n30412\n")
+    with pytest.raises(DataError, match=r"1 of 1 rows .*\n  row 0: reference must be of type text, not int: 30412"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('yield Problem(number, "".join(sorted(number)))', "yield Problem(number, 5)", "reference .* text, not int: 5"),
+        ('return f"sort {problem}="', "None", "prompt .* text, not NoneType: None"),
+    ],
+)
+def test_what_a_domain_generates_is_texts(old: str, new: str, said: str, package: Path) -> None:
+    """If it fails, a forgotten return ends in a traceback of Arrow."""
+    edit(package, old, new)
+    config = PromptConfig(domain=custom(), train_size=2, validation_size=1, test_size=1)
+    with pytest.raises(DataError, match=rf"test problem 0 of Sorting\.problems: {said}"):
+        problems.make_prompts(config)
 
 
 # Verdicts that are not what the class declares

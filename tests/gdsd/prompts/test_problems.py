@@ -216,16 +216,6 @@ def test_an_instruction_makes_no_near_duplicates_and_hides_none(
     check_prompts(kept, config).require()
 
 
-def test_a_null_problem_is_left_to_the_quality_suite(tmp_path: Path) -> None:
-    """If it fails, a row without a problem ends in a traceback instead of its number."""
-    rows: list[Row] = [{"problem": "a b", "reference": "1"}, {"problem": None, "reference": "2"}]
-    files = split_files(tmp_path, train=rows, validation=sums(2), test=sums(2, 5))
-    config = configured(**files, near_duplicates="drop")
-    kept, _ = leave_out_near_duplicates(make_prompts(config), config)
-    with pytest.raises(QualityError, match=r"train\.problem: expect_column_values_to_not_be_null: 1 of 2 rows; row 1"):
-        check_prompts(kept, config).require()
-
-
 # Checks by the domain
 
 

@@ -101,11 +101,11 @@ def test_a_file_that_cannot_be_reached_or_has_a_wrong_name_is_refused(tmp_path: 
 
 def test_a_csv_file_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
     """If it fails, the first column of a file from a spreadsheet is missing, which begins with a byte order mark, or
-    answers such as `None` are none; an empty cell is none."""
-    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbfproblem,reference\r\na,None\r\nb,NA\r\nc,nan\r\nd,007\r\ne,\r\n")
+    answers such as `None` are none."""
+    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbfproblem,reference\r\na,None\r\nb,NA\r\nc,nan\r\nd,007\r\n")
     found = from_file(tmp_path / "p.csv")
-    assert found["problem"].to_pylist() == ["a", "b", "c", "d", "e"]
-    assert found["reference"].to_pylist() == ["None", "NA", "nan", "007", None]
+    assert found["problem"].to_pylist() == ["a", "b", "c", "d"]
+    assert found["reference"].to_pylist() == ["None", "NA", "nan", "007"]
 
 
 # Rows that the domain reads
@@ -272,6 +272,25 @@ def test_problems_as_they_stand_are_texts(tmp_path: Path) -> None:
     assert kept["problem"] == "1 + 1?"
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "names", [["question", "answer"], ["problem", "reference"], ["prompt", "problem", "reference"]], ids="-".join
+)
+def test_a_row_without_a_value_is_refused_or_left_out(names: list[str], suffix: str, tmp_path: Path) -> None:
+    """If it fails, an answer that is missing is the answer `None`, or the user does not learn in which row it is."""
+    whole: Row = dict.fromkeys(names, "9")
+    lacking: list[Row] = [{name: "1" for name in names if name != lost} for lost in names]
+    path = tmp_path / f"p.{suffix}"
+    with pytest.raises(DataError) as caught:
+        read("gsm8k", [whole, *lacking, dict.fromkeys(names)], path)
+    head, *lines, _ = str(caught.value).splitlines()
+    assert head == f"{len(names) + 1} of {len(names) + 2} rows of the test source cannot be read:"
+    assert lines[:-1] == [f"  row {row}: {name} has no value" for row, name in enumerate(names, 1)]
+    assert lines[-1] == f"  row {len(names) + 1}: {' and '.join(names)} have no value"
+    (kept,) = read("gsm8k", [whole, *lacking], path, unusable="drop")
+    assert kept["problem"] == "9"
+
+
 def test_problems_as_they_stand_may_have_other_names(tmp_path: Path) -> None:
     """If it fails, a file of finished problems must be rewritten for the names of its columns."""
     rows: list[Row] = [{"key": "a", "text": "1 + 1?", "prompt": "other", "truth": "2", "reference": "x"}]
@@ -292,7 +311,7 @@ def test_rows_that_cannot_be_read_are_counted_and_located(tmp_path: Path) -> Non
     assert remedy == "Correct them, or leave such rows out by unusable: drop, beside the file's entry."
     assert head == "6 of 12 rows of the test source cannot be read:"
     assert [line.split(":")[0].strip() for line in lines] == ["row 1", "row 4", "row 5", "row 7", "row 9"]
-    assert "not 'who knows'" in lines[0] and "question must be a text, not None" in lines[1]
+    assert "not 'who knows'" in lines[0] and lines[1] == "  row 4: question has no value"
 
 
 def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None:
@@ -307,6 +326,11 @@ def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None
     ):
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q"})
     assert read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "q", "answer": "a"})
+    said = (
+        r"no column 'problem'; say by prompts.columns which of task_id, prompt, canonical_solution, test, entry_point"
+    )
+    with pytest.raises(DataError, match=said):
+        read("code", [HUMANEVAL], tmp_path / "p.jsonl")
     (tmp_path / "p.csv").write_text("Question, answer\n1 + 1?, 2\n")
     said = r"""no column 'answer'; .* of Question, ' answer' it is, such as prompts.columns: {answer: " answer"}, or"""
     with pytest.raises(DataError, match=said):
