@@ -47,6 +47,14 @@ class SandboxError(GdsdError, RuntimeError):
     """This system lacks what confines untrusted programs: the message has what is missing and what can be done."""
 
 
+class ServiceError(GdsdError, RuntimeError):
+    """A service that scores answers refuses, or sends what is no score: the message has what and what can be done."""
+
+
+class SilentServiceError(ServiceError, PassingError):
+    """A service that scores answers does not answer, or has a fault of its own; later it may work."""
+
+
 class RegistryError(GdsdError, RuntimeError):
     """A registry of policies cannot be used, or lacks or refuses what was asked: the message has what can be done."""
 

@@ -14,6 +14,7 @@ from tasks.gdsd.domains.countdown import Countdown, CountdownConfig
 from tasks.gdsd.domains.custom import CustomConfig
 from tasks.gdsd.domains.gsm8k import Gsm8k, Gsm8kConfig
 from tasks.gdsd.domains.math import Math, MathConfig
+from tasks.gdsd.domains.service import Service, ServiceConfig
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
 from tasks.gdsd.strict import StrictJson, by_name
 
@@ -26,6 +27,7 @@ Configuration = Annotated[
     | Annotated[Gsm8kConfig, Tag("gsm8k")]
     | Annotated[MathConfig, Tag("math")]
     | Annotated[CodeConfig, Tag("code")]
+    | Annotated[ServiceConfig, Tag("service")]
     | Annotated[CustomConfig, Tag("custom")],
     by_name("sudoku"),
 ]
@@ -72,5 +74,7 @@ def make(choice: DomainChoice) -> Domain:
             return Math(config)
         case CodeConfig() as config:
             return Code(config)
+        case ServiceConfig() as config:
+            return Service(config)
         case CustomConfig() as config:
             return custom.make(config)

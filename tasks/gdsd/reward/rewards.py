@@ -53,7 +53,7 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
     """Adds verdicts and advantages to a round's rollouts, which are sorted by prompt and sample.
 
     Raises:
-        DataError: a group does not have `group_size` completions.
+        DataError: a group does not have `group_size` completions, or none of them was judged.
     """
     rows = list(zip(rollouts["prompt_id"].to_pylist(), rollouts["sample"].to_pylist(), strict=True))
     prompts = list(dict.fromkeys(prompt for prompt, _ in rows))
@@ -63,6 +63,11 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
             "completions are missing or doubled"
         )
     table = verify(rollouts, choice)
+    if rows and table["reward"].null_count == len(rows):
+        said = next((f"; of one it says: {remark:.300}" for remark in table["remark"].to_pylist() if remark), "")
+        raise DataError(
+            f"domain {choice.name!r} could judge none of {len(rows)} rollouts, so there is nothing to train on{said}"
+        )
     rewards = table["reward"].fill_null(np.nan).to_numpy().reshape(-1, group_size)
     advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
     place = table.column_names.index("remark") + 1
@@ -107,8 +112,8 @@ def summarise(
     groups = [completions[first : first + group_size] for first in range(0, len(completions), group_size)]
     at_work = [(shard.ended_unix_seconds - shard.seconds, shard.ended_unix_seconds) for shard in shards]
     return RewardStats(
-        reward_mean=float(rewards.mean()) if len(rewards) else 0.0,
-        reward_std=float(rewards.std()) if len(rewards) else 0.0,
+        reward_mean=float(rewards.mean()),
+        reward_std=float(rewards.std()),
         solved=float(np.mean(solved)) if solved else 0.0,
         judged=len(rewards) / rewarded.num_rows,
         frac_zero_std=float((abs(advantages).max(1) == 0).mean()),

@@ -223,8 +223,8 @@ def test_the_summary_by_hand() -> None:
     assert (stats.parts, stats.empty, stats.truncated) == ({"value": pytest.approx(0.5)}, 0.0, 0.0)
 
 
-def test_the_summary_of_nothing_judged() -> None:
-    """If it fails, a round without a single verdict stops the run instead of being reported."""
-    stats = rewards.summarise(rewards.reward(table({"a": ["?"] * 3}), READER, 3, False), 3, STATS, [], 0.0)
-    assert (stats.judged, stats.solved, stats.frac_zero_std) == (0.0, 0.0, 1.0)
-    assert stats.model_validate_json(stats.model_dump_json()) == stats
+def test_a_round_of_which_nothing_was_judged_stops() -> None:
+    """If it fails, a run whose verifier gives no verdict any more goes on, and trains on nothing."""
+    with pytest.raises(DataError, match=r"could judge none of 3 rollouts, so there is nothing to train on$"):
+        rewards.reward(table({"a": ["?"] * 3}), READER, 3, False)
+    assert rewards.reward(table({"a": ["?", "?", "1"]}), READER, 3, False)["reward"].to_pylist() == [None, None, 1.0]

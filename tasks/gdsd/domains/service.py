@@ -1,0 +1,111 @@
+"""A reward model or a judge behind HTTP, chosen in the configuration alone; problems are read from data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.service_client import RewardService
+from tasks.gdsd.domains.service_servers import PLACEHOLDER, OpenaiConfig, PostConfig, Server
+from tasks.gdsd.errors import DataError
+
+__all__ = ["OpenaiConfig", "PostConfig", "RewardService", "Service", "ServiceConfig"]
+
+
+class ServiceConfig(DomainConfig):
+    """Problems read from data, whose answers a server scores: a reward model, or a judge."""
+
+    name: Literal["service"] = "service"
+    server: Server = Field(description="the server that scores answers, chosen by its `name`")
+    prompt: str = Field(
+        "{problem}",
+        max_length=100_000,
+        description="what the policy is asked; {problem} stands for the problem, and all else is taken as it is",
+    )
+    solved_from: float | None = Field(
+        None,
+        description="score of the server, between its low and high, from which a problem is solved; null: none is, so "
+        "that rounds are chosen by the reward, and the gate promotes nothing",
+    )
+    varies: bool = Field(
+        False,
+        description="whether scores may differ when they are asked for again; else the check of verdicts refuses a "
+        "server whose scores do",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "{problem}" not in self.prompt:
+            raise ValueError("prompt has no {problem}, so that the policy would not see what it is asked")
+        if self.solved_from is not None and not self.server.low <= self.solved_from <= self.server.high:
+            raise ValueError(
+                f"solved_from {self.solved_from:g} is no score of the server's, which go from {self.server.low:g} to "
+                f"{self.server.high:g}; choose one of these, or set server.low and server.high"
+            )
+        return self
+
+
+class Service(Domain):
+    """Problems of any kind whose answers a server scores.
+
+    Part `score` is the server's score, scaled from its range to 0 to 1; None where it gave none.
+    """
+
+    parts = {"score": 1.0}
+    columns = ("problem", "reference")
+    example = Answer("name a colour", "blue", "blue")
+    reference_pattern = r"(?s)^.*$"
+    reference_form = "a text"
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        self.varies = config.varies
+        self.service = RewardService(config.server)
+
+    def read(self, row: Mapping[str, object]) -> Problem:
+        """Takes the problem, and the reference where there is one.
+
+        Raises:
+            DataError: one of them is no text.
+        """
+        for name in self.columns:
+            if not isinstance(value := row.get(name, ""), str):
+                raise DataError(f"{name} must be a text, not {value!r:.60}")
+        return Problem(str(row.get("problem", "")), str(row.get("reference", "")))
+
+    def phrase(self, problem: str) -> str:
+        """Returns the configured prompt with the problem in it."""
+        return self.config.prompt.replace("{problem}", problem)
+
+    def fault(self, problem: str, reference: str) -> str | None:
+        """Says what is wrong with a problem of a table, or None."""
+        if not problem.strip():
+            return "the problem is empty"
+        server = self.config.server
+        shown = isinstance(server, OpenaiConfig) and "reference" in PLACEHOLDER.findall(server.template)
+        return "there is no reference, which server.template shows to the judge" if shown and not reference else None
+
+    def verify(self, problem: str, reference: str, answer: str) -> Verdict:
+        """Asks the server for the score of one answer.
+
+        Raises:
+            ServiceError: the server cannot be used.
+        """
+        return self.verify_all([Answer(problem, reference, answer)])[0]
+
+    def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
+        """Asks the server for the scores of all answers.
+
+        Raises:
+            ServiceError: the server cannot be used.
+        """
+        threshold = None if self.config.solved_from is None else self.config.server.scaled(self.config.solved_from)
+        return [
+            Verdict(
+                parts={"score": score.value},
+                solved=None if score.value is None else threshold is not None and score.value >= threshold,
+                remark=score.remark,
+            )
+            for score in self.service.scores(items)
+        ]
