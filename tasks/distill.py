@@ -12,6 +12,7 @@ from flytekit import FlyteContextManager, current_context
 from flytekit.core.checkpointer import SyncCheckpoint
 from flytekit.exceptions.base import FlyteException
 from flytekit.extend import IgnoreOutputs
+from flytekit.types.file import FlyteFile
 
 from images.nodes import ENDPOINT, Nodes
 from tasks.flyte.console import speak
@@ -112,7 +113,9 @@ def _distill(
         found, send = _states(machines is None or machines.number == 0) if in_pod() else (None, None)
         folder, table = Path(os.fspath(policy)), Path(os.fspath(rewarded))
         trained, evidence = new_folder("policy") / "checkpoint", new_folder("evidence")
-        needs_base = config.objective.needs_reference and not checkpoint_record.read_record(folder).adapter
+        needs_base = config.objective.needs_reference and (
+            not checkpoint_record.read_record(folder).adapter or _has_trained_adapter(base)
+        )
         epoch = Epoch(
             policy=folder,
             base=Path(os.fspath(base)) if needs_base else None,
@@ -133,6 +136,14 @@ def _distill(
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     evidence.rmdir()
     return Distilled(stored(trained), stats)
+
+
+def _has_trained_adapter(base: Checkpoint) -> bool:
+    """Whether a base with an adapter is an earlier run's policy; read without the rest, which is not needed if not."""
+    from tasks.gdsd.denoiser import checkpoint_record
+
+    record = FlyteFile.from_source(f"{base.remote_source or base.path}/{checkpoint_record.RECORD}")
+    return checkpoint_record.read_record(Path(os.fspath(record)).parent).parent is not None
 
 
 def _is_stored() -> bool:

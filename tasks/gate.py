@@ -37,7 +37,7 @@ def gate(
         config,
         base.protocol.pass_at,
     )
-    logger.info("%s: %s", "promoted" if decision.promoted else "not promoted", decision.reason)
+    logger.info("%s", decision.verdict())
     return decision
 
 

@@ -40,22 +40,22 @@ class Policy(NamedTuple):
 def prepare_policy(
     config: PolicyConfig, train: Table, validation: Table, test: Table, guards: list[Table], rooms: list[Room]
 ) -> Policy:
-    """Builds a tiny policy and warm-starts it on the answers to the training problems, or takes a published model.
+    """Builds a tiny policy and warm-starts it on the answers to the training problems, or takes a model that is there.
 
-    The adapter, if any, is added to it. All problems of the run are measured with its tokenizer before.
+    The adapter, if any, is added to it, or goes on. All problems of the run are measured with its tokenizer before.
 
     Args:
         rooms: what the problems have to leave room for: those of train, validation and test, then of each guard.
 
     Raises:
         CheckpointError: the model is not to be had, is not the pinned one, or is of no known family.
-        ConfigError: the base is wanted in 4 bits, and what that needs is not installed.
+        ConfigError: the base is wanted in 4 bits, and what that needs is not installed; or the model has an adapter
+            that is not the configured one, or the configuration does not say what becomes of it.
         DataError: a prompt or answer does not fit the tokenizer, the completion length or the model's positions; of a
             published model that is found out before its weights are downloaded or read. Or the problems have more
             different characters than an alphabet.
     """
-    from tasks.gdsd.denoiser import checkpoint, devices, quantization, tiny
-    from tasks.gdsd.denoiser.load import load_outline, load_source
+    from tasks.gdsd.denoiser import checkpoint, devices, quantization, start, tiny
     from tasks.gdsd.distill import warm_start
     from tasks.gdsd.domains.alphabet import ALPHABET
     from tasks.gdsd.prompts import lengths
@@ -65,9 +65,10 @@ def prepare_policy(
     if bits is not None:
         quantization.require()
     asked = [train, validation, test, *guards]
+    parent = None
     if config.model is not None:
-        fitted = _fit(load_outline(config.model), asked, rooms)
-        denoiser = load_source(config.model, devices.device(), bits=bits)
+        fitted = _fit(start.outline(config), asked, rooms)
+        denoiser, parent = start.load(config, devices.device())
     else:
         assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
         from_data = config.tiny.alphabet == "from_data"
@@ -75,9 +76,9 @@ def prepare_policy(
         denoiser = tiny.build(config.tiny, config.seed, alphabet).to(devices.device())
         fitted = _fit(denoiser, asked, rooms)
         warm_start.warm_start(denoiser, fitted[0].table, config.warm_start, rooms[0].length, config.seed)
-    if config.adapter is not None:
-        denoiser.attach_adapter(config.adapter, config.seed)
-    state = checkpoint.base_state(denoiser)
+        if config.adapter is not None:
+            denoiser.attach_adapter(config.adapter, config.seed)
+    state = checkpoint.base_state(denoiser, parent)
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
     logger.info(
         "base policy: %s, %s parameters, of which %s will be trained",

@@ -65,7 +65,8 @@ class RetrainResult(BaseModel):
                 "",
                 f"night     of {self.night.due:%Y-%m-%d %H:%M:%S} UTC has made entry {self.entry} already, in another "
                 "run; this is what that came to",
-                f"gain      {self.night.gain.points()} points solved",
+                f"gain      {self.night.gain.points()} points solved"
+                + ("" if self.night.reward is None else f", {self.night.reward.signed()} reward"),
                 f"decision  promoted: {self.night.reason}",
                 f"run       {self.folder or 'not known'}",
             ]
@@ -178,6 +179,7 @@ def promote(registry: str, champion: Champion, run: RunResult, kickoff_time: dat
     origin = Origin(
         experiment=record.config.name,
         gain=decision.solved_difference,
+        reward=decision.reward_difference,
         reason=decision.reason,
     )
     address = str(run.folder.remote_source or run.folder.path)
@@ -248,6 +250,7 @@ def _result(
         promoted=change is not None,
         champion=champion if change is None else change.entry,
         gain=origin.gain,
+        reward=origin.reward,
         reason=origin.reason,
     )
     entry = None if change is None else change.entry

@@ -25,6 +25,7 @@ ROOMS = (
     ("run",),
     ("report",),
     ("publish", "registry", "planning"),
+    ("library",),
 )
 GROUND = "tasks.gdsd"
 SHARED = "tasks.flyte"  # by the tasks above it

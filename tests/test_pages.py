@@ -33,7 +33,7 @@ COMMANDS = ("make", "pyflyte", "python")
 YAML = re.compile(r"^```yaml *(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MODELS: Mapping[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
 FOREIGN = ("chart", "client", "kubernetes")  # of Flyte and Kubernetes themselves
-TRIED = ("docs/extending.md", "docs/domains/custom.md", "docs/domains/service.md")  # whose examples their own tests run
+TRIED = tuple(f"docs/{page}.md" for page in ("extending", "domains/custom", "domains/service", "models"))  # their own tests do
 
 
 def anchors(page: Path) -> set[str]:

@@ -23,6 +23,7 @@ A folder is a stage, or something that several stages share. Each imports only w
     denoiser, objectives                               the model; losses as pure functions
     prompts, rollout, reward, distill, evaluate        the stages of a round, in their order
     run, report, publish, registry, planning           the run as a whole, and what comes of it
+    library                                            the loop without Flyte, for scripts and notebooks
 
 Read objectives/gdsd, seeds and distill/masking first; docs/tour.md follows one completion through the rest.
 """

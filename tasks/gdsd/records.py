@@ -266,6 +266,10 @@ class Decision(Record):
     confidence: float
     guards: list[GuardReport]
 
+    def verdict(self) -> str:
+        """Says whether it is promoted, and why."""
+        return f"{'promoted' if self.promoted else 'not promoted'}: {self.reason}"
+
 
 class Series(Record):
     """One run of a comparison, evaluated every few rounds."""

@@ -52,7 +52,7 @@ ROLLOUTS = pa.schema(
 REWARDED = pa.schema(
     [*ROLLOUTS, *_verdict(), pa.field("advantage", pa.float32())]  # null where there is nothing to compare with
 )
-_ASKED = _required(prompt_id=TEXT, sample=NUMBER, prompt=TEXT, problem=TEXT, reference=TEXT)
+_ASKED = _required(prompt_id=TEXT, sample=NUMBER, prompt=TEXT, problem=TEXT, reference=TEXT, prompt_ids=NUMBERS)
 ANSWERS = pa.schema(
     [
         *_ASKED,
@@ -60,6 +60,7 @@ ANSWERS = pa.schema(
             completion=TEXT,
             ended=pa.bool_(),
             steps=NUMBER,  # denoiser calls
+            completion_ids=NUMBERS,
             tokens=TEXTS,  # the text of each, ends included
             unmasked_at=NUMBERS,  # the sampler's step that unmasked each
         ),
@@ -71,9 +72,11 @@ COMPARISON = pa.schema(  # each column is as in SAMPLES, of the base or of the t
     [
         *_ASKED,
         *_required(base_steps=NUMBER, trained_steps=NUMBER),
-        *_required(base_tokens=TEXTS, base_unmasked_at=NUMBERS, base_completion=TEXT),
+        *_required(base_completion_ids=NUMBERS, base_tokens=TEXTS, base_unmasked_at=NUMBERS, base_completion=TEXT),
         *_verdict("base_"),
-        *_required(trained_tokens=TEXTS, trained_unmasked_at=NUMBERS, trained_completion=TEXT),
+        *_required(
+            trained_completion_ids=NUMBERS, trained_tokens=TEXTS, trained_unmasked_at=NUMBERS, trained_completion=TEXT
+        ),
         *_verdict("trained_"),
     ]
 )
@@ -87,7 +90,7 @@ CURVES = pa.schema(
         problems=NUMBER,
         solved=pa.float64(),  # share
         reward=pa.float64(),
-        rollout_reward=pa.float64(),  # mean reward of the round's own rollouts
+        rollout_reward=pa.float64(),  # mean reward of the round's own rollouts, by the policy before its updates
         seconds=pa.float64(),  # of the whole run's rollouts, rewards and distillation
     )
 )

@@ -83,7 +83,7 @@ def standing(runs: Sequence[Measured], budget: float) -> dict[str, float | str]:
 
 
 def metrics(record: RunRecord) -> list[dict[str, float | None]]:
-    return [json.loads(json.dumps(row)) for row in record.metrics()]
+    return [json.loads(json.dumps(row)) for row in record.metrics() if row["kind"] == "round"]
 
 
 def curve(rows: list[dict[str, float | None]], name: str) -> tuple[list[int], list[float]]:

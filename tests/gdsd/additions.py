@@ -68,8 +68,8 @@ def family(values: dict[str, dict[str, dict[str, object]]], folder: Path) -> Non
     denoiser.attach_adapter(policy.adapter, seed=0)
     problem = {"id": "p", "prompt": "12", "problem": "12", "reference": "12"}
     config = load({}).rollout
-    rows, _ = shard.complete(denoiser, [(problem, 0, 1)], config.sampler, config.engine, 1, "")
-    assert len(rows[0]["completion_ids"]) == config.sampler.length  # type: ignore[arg-type]  # a list, as the table has it
+    (made,), _ = shard.complete(denoiser, [(problem, 0, 1)], config.sampler, config.engine, 1, "")
+    assert len(made.completion_ids) == config.sampler.length
     assert families.of_config({"model_type": "qwen2-mdlm"}).name == "qwen2_mdlm"
 
 

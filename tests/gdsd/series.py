@@ -26,8 +26,9 @@ def rollout(**values: object) -> Row:
 
 def answer(**values: object) -> Row:
     """A row of `tables.ANSWERS`, but for some values."""
-    asked: Row = {"prompt_id": "p", "sample": 0, "prompt": "p", "problem": "p", "reference": "r", "steps": 4}
-    return asked | {"completion": "c", "ended": True, "tokens": ["c"], "unmasked_at": [0]} | values
+    asked: Row = {"prompt_id": "p", "sample": 0, "prompt": "p", "problem": "p", "reference": "r", "prompt_ids": [1]}
+    made: Row = {"completion": "c", "ended": True, "steps": 4, "completion_ids": [3], "tokens": ["c"]}
+    return asked | made | {"unmasked_at": [0]} | values
 
 
 def reward(**values: object) -> RewardStats:

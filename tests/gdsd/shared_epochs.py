@@ -18,6 +18,7 @@ from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.exact_sum import adapted
 from tasks.gdsd.distill import forward, processes
 from tasks.gdsd.distill.epoch import Epoch
 from tasks.gdsd.distill.epoch import _train as train_here
@@ -38,6 +39,7 @@ class Case:
     config: DistillConfig = CONFIG
     groups: tuple[int, ...] = (0, 1, 2, 3, 4)
     adapter: bool = False
+    goes_on: bool = False  # whether the adapter at the start is part of the base
     broken: str | None = None
     epochs: int = 1
     evidence: Path = Path("/dev/null/evidence")
@@ -76,6 +78,8 @@ def start_of(case: Case) -> PolicyState:
         with torch.no_grad():
             for _, parameter in denoiser.trainable():  # away from the base, so that its scores are others
                 parameter += 0.1 * torch.randn(parameter.shape, generator=source)
+        for layer in adapted(denoiser.network).values() if case.goes_on else ():
+            layer.began = layer.factors()[0].detach().clone(), layer.factors()[1].detach().clone()
     return checkpoint.base_state(denoiser)
 
 

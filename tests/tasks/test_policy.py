@@ -8,16 +8,22 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
+from tasks.distill import distill_epoch
 from tasks.gdsd import tables
 from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig, TinyModelConfig, WarmStartConfig
 from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.files import digest
+from tasks.gdsd.files import digest as content
 from tasks.gdsd.prompts.problems import make_prompts
 from tasks.policy import Policy, prepare_policy, take_policy
+from tests.gdsd import epochs
+from tests.gdsd.checkpoints import trained
+from tests.gdsd.epochs import rewarded
 from tests.gdsd.official import write_llada
 
 CPU = torch.device("cpu")
@@ -138,6 +144,40 @@ def test_no_model_at_all_is_refused(fields: dict[str, object]) -> None:
     """If it fails, a run ends in an assertion after its prompts were prepared."""
     with pytest.raises(ConfigError, match="neither a model nor both"):
         PolicyConfig.model_validate_json(json.dumps(fields))
+
+
+# An earlier run's policy
+
+
+@pytest.mark.parametrize("way", ["configured", "champion", "fresh adapter"])
+def test_a_run_is_pulled_to_the_policy_that_it_began_with(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a run that goes on with an adapter is pulled back to the base of the run before it.
+
+    Before the first update the policy is what it began with, so there is no divergence, and after it there is. The
+    adapter that goes on is far from its base.
+    """
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    adapter = AdapterConfig(rank=2)
+    first = checkpoint.load(prepared(PLAIN.model_copy(update={"adapter": adapter}), tmp_path), CPU).denoiser
+    earlier = checkpoint.save(tmp_path / "policy", trained(first))
+    if way == "champion":
+        files = [FlyteFile(str(tmp_path / f"{name}.parquet")) for name in ("train", "validation", "test")]
+        rooms = [Room(problems="any", length=16)] * 3
+        begun = take_policy.task_function(FlyteDirectory(str(earlier)), *files, [], rooms)
+    else:
+        stored = {"configured": "continue", "fresh adapter": "merge"}[way]
+        begun = prepare(published(earlier, stored_adapter=stored, adapter=adapter.model_dump()), tmp_path)
+    policy = checkpoint.load(Path(os.fspath(begun.checkpoint)), CPU).denoiser
+    ids = torch.tensor([policy.encode("12.4=")])
+    torch.testing.assert_close(policy(ids), first(ids))
+    table = FlyteFile(str(tables.write(rewarded(policy), tables.REWARDED, tmp_path / "rewarded.parquet")))
+    config = epochs.configured({"form": "penalty", "reference_weight": 0.1}, inner_steps=2)
+    done = distill_epoch.task_function(begun.checkpoint, begun.checkpoint, table, config, epochs.GROUP, 0, 7)
+    steps = [step.kl_ref for step in done.stats.steps]
+    assert steps[0] == 0.0 and steps[1]
+    assert begun.stats.parent == (content(earlier) if way == "champion" else None), "or the report names the wrong way"
 
 
 # Prompts

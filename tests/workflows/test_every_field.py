@@ -194,6 +194,7 @@ ELSEWHERE = {
     "distill.compute.gradient_checkpointing": "tests/gdsd/distill/test_gradients.py",  # only memory and time
     "distill.compute.save_minutes": "tests/gdsd/distill/test_resume.py",  # on a cluster only
     "policy.model": "tests/tasks/test_policy.py",
+    "policy.stored_adapter": "tests/gdsd/denoiser/test_start.py",
     "distill.max_skipped": "tests/gdsd/distill/test_updates.py",
     "distill.objective.after_end": "tests/gdsd/objectives/test_every_objective.py",  # needs answers that end early
     "rollout.engine.compile": "tests/gdsd/rollout/test_compile.py",  # only time

@@ -332,9 +332,10 @@ def test_it_is_known_how_each_night_ended_and_that_none_has_ended_lately(
     kept = Registry(url).nights.all()
     assert [one.promoted for one in kept] == [True, True, False]
     assert [one.due for one in kept[:2]] == [FIRST, SECOND] and kept[2].champion == nights[2].night.champion
-    gain = nights[1].run.record.decision.solved_difference
+    found = nights[1].run.record.decision
     assert kept[0].outcome() == (
-        f"promoted, {gain.points()} points of solved test problems; champion {nights[1].night.champion[:12]}"
+        f"promoted, {found.solved_difference.points()} points of solved test problems, "
+        f"{found.reward_difference.signed()} reward; champion {nights[1].night.champion[:12]}"
     )
     assert command.main([url]) == 0 and f"night        {kept[2].outcome()}" in capsys.readouterr().out
     assert by_hand.main(["last", url]) == 0

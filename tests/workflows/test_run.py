@@ -40,7 +40,8 @@ def test_a_run_says_what_happened_and_where_everything_lies(smoke: Outcome) -> N
     assert "not promoted" in said["decision"] and "prompts" in said["seconds"]
     assert Path(said["report"]).read_text().startswith("<!doctype html>")
     rows = [json.loads(line) for line in Path(said["metrics"]).read_text().splitlines()]
-    assert [row["round"] for row in rows] == [1, 2] and all("validation/solved" in row for row in rows)
+    assert [(row["kind"], row["round"]) for row in rows[:3]] == [("base", 0), ("round", 1), ("round", 2)]
+    assert all("validation/solved" in row for row in rows[1:3]) and [row["kind"] for row in rows[3:]] == ["test"]
     samples = tables.read(Path(said["samples"].strip()), tables.COMPARISON)
     assert {"base_reward_cells", "trained_reward_cells"} <= set(samples.column_names)
     origin = Provenance.model_validate_json(Path(said["report"]).with_name("environment.json").read_text())

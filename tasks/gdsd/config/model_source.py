@@ -1,4 +1,4 @@
-"""Where a published model lies, pinned so that it cannot change unnoticed, and how to come by its files.
+"""Where a model or a policy lies, pinned so that it cannot change unnoticed, and how to come by its files.
 
 A local folder is pinned by the SHA-256 of everything that is read from it. That reads all weights, with 1.3 GB/s and
 core (measured) and shards in parallel. So an 8B model of 16 GB takes 13 s on one core and 3 s on four, and loading then
@@ -8,9 +8,12 @@ names its content.
 
 A folder may move, or lie elsewhere on another machine. Where its path does not lead to the pinned content, the folders
 in the environment variable GDSD_MODELS, listed as in PATH, are searched for a folder of the same name that has it.
+
+A folder may hold an adapter instead of a model, or beside it. Then the pin is also that of the adapter and its base.
 """
 
 import hashlib
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,15 +30,20 @@ MODELS = "GDSD_MODELS"
 # Data only: no Python, no pickles.
 WEIGHTS = "*.safetensors"
 FILES = ("*.json", WEIGHTS, "merges.txt", "vocab.txt", "*.jinja")
+OPTIMIZER = "optimizer.safetensors"  # beside a policy: another run does not read it
+BASE = "base.json"  # beside an adapter: names the pinned model under it, in the place of its weights
+ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 SETTLED_NS = 100_000_000  # file systems count in hundredths of a second: a younger file may change without a sign
 
 _known: dict[tuple[str, int, int, int, int], str] = {}  # SHA-256 of files by path, inode, size and times
 
 
 class ModelFolder(Config):
-    """A model in a local folder, pinned by its content."""
+    """A model or a policy in a local folder, pinned by its content."""
 
-    path: str = Field(min_length=1, description="folder with config.json, safetensors and tokenizer files")
+    path: str = Field(
+        min_length=1, description="folder of a published model, `policy` of a run, or an adapter that names its base"
+    )
     sha256: str = Field(
         default_factory=lambda data: _pin(data["path"]),
         pattern="^[0-9a-f]{64}$",
@@ -50,7 +58,7 @@ class ModelFolder(Config):
 
 
 class HubModel(Config):
-    """A model on the Hugging Face hub, pinned by its revision."""
+    """A model or a policy on the Hugging Face hub, pinned by its revision."""
 
     hub: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="its id, such as GSAI-ML/LLaDA-8B-Instruct")
     revision: str = Field(pattern="^[0-9a-f]{40}$", description="the commit; a branch or a tag could move")
@@ -75,10 +83,8 @@ def resolve(source: ModelFolder | HubModel, whole: bool = True) -> Path:
     if isinstance(source, HubModel):
         return _download(source, [name for name in FILES if whole or name != WEIGHTS])
     path = Path(source.path)
-    listed = os.environ.get(MODELS, "")
-    others = [Path(folder).expanduser() / path.name for folder in listed.split(os.pathsep) if folder]
     seen = []
-    for place in dict.fromkeys([path, *others]):
+    for place in _places(path):
         try:
             found = digest(place)
         except (CheckpointError, OSError) as error:
@@ -89,30 +95,78 @@ def resolve(source: ModelFolder | HubModel, whole: bool = True) -> Path:
         seen.append(f"the content of {place} has the SHA-256 {found}")
     raise CheckpointError(
         f"{path} with the SHA-256 {source.sha256} was pinned and is not to be found: {'; '.join(seen)}. Restore it, or "
-        f"set {MODELS} (it is {listed!r}) to folders like PATH, one of which has that content in a folder {path.name}. "
-        "To use another model, pin it; results of the two cannot be mixed."
+        f"set {MODELS} (it is {os.environ.get(MODELS, '')!r}) to folders like PATH, one of which has that content in a "
+        f"folder {path.name}. To use another model, pin it; results of the two cannot be mixed."
     )
+
+
+def _places(path: Path) -> list[Path]:
+    """Returns where a folder may lie: at its path, or under its name in a folder of GDSD_MODELS."""
+    listed = os.environ.get(MODELS, "").split(os.pathsep)
+    return list(dict.fromkeys([path, *(Path(folder).expanduser() / path.name for folder in listed if folder)]))
 
 
 def digest(folder: Path) -> str:
-    """Returns the SHA-256 of a model's files: of names and contents, in order of name.
+    """Returns the SHA-256 of what is read of a model or policy: of names and contents, in order of name.
+
+    An adapter's base counts too, by its own pin.
 
     Raises:
-        CheckpointError: there is no such folder, or no model in it.
+        CheckpointError: there is no such folder, or neither a model nor an adapter with a base in it.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder, so there is no model in it")
-    files = sorted(
-        item for item in folder.iterdir() if item.is_file() and any(fnmatch(item.name, kind) for kind in FILES)
-    )
-    if not any(file.name == "config.json" for file in files):
+    names = [name for item in folder.iterdir() if (name := item.name) != OPTIMIZER and _is_read(name)]
+    names = sorted([*names, *(f"{ADAPTER}/{name}" for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))])
+    files = {name: folder / name for name in names if (folder / name).is_file()}
+    if not files.keys() & {"config.json", BASE, ADAPTER_CONFIG}:
         raise CheckpointError(f"{folder} has no config.json, so there is no model in it")
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
-        contents = list(pool.map(_sha256, files))
+        contents = list(pool.map(_sha256, files.values()))
     total = hashlib.sha256()
-    for file, content in zip(files, contents, strict=True):
-        total.update(f"{file.name}\0{content}\0".encode())
+    for name, content in zip(files, contents, strict=True):
+        total.update(f"{name}\0{content}\0".encode())
+    if is_adapter(folder) and isinstance(base := base_of(folder), ModelFolder):
+        total.update(f"base\0{base.sha256}\0".encode())
     return total.hexdigest()
+
+
+def _is_read(name: str) -> bool:
+    return any(fnmatch(name, kind) for kind in FILES)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder has an adapter in the form of the peft library, and nothing of its base."""
+    return (folder / ADAPTER_CONFIG).is_file() and not any((folder / name).exists() for name in ("config.json", BASE))
+
+
+def base_of(folder: Path) -> ModelFolder | HubModel:
+    """Returns the model that an adapter's folder names as its base.
+
+    Raises:
+        CheckpointError: it names none that is pinned or to be had.
+    """
+    path = folder / ADAPTER_CONFIG
+    try:
+        found = json.loads(path.read_text())
+        name, revision = found["base_model_name_or_path"], found.get("revision")
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not say what the base is: {type(error).__name__}: {error}") from None
+    if name == "..":
+        raise CheckpointError(f"{folder} is an adapter whose base lies beside it; name {folder.parent} instead")
+    if revision is not None:
+        try:
+            return HubModel.model_validate({"hub": name, "revision": revision})
+        except ValueError as error:
+            raise CheckpointError(f"{path} names no base on the hub: {error}") from None
+    for place in _places(Path(name)) if isinstance(name, str) and name else ():
+        if place.is_absolute() and (place / "config.json").is_file():
+            return ModelFolder(path=str(place))
+    raise CheckpointError(
+        f"{path} names the base {name!r} without a revision, and there is no such folder. Write the folder's whole "
+        f"path there, or set {MODELS} to the folder that it lies in; for a model on the hub, write its commit as "
+        "`revision`"
+    )
 
 
 def _sha256(file: Path) -> str:

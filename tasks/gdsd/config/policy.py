@@ -73,13 +73,21 @@ class AdapterConfig(Config):
 class PolicyConfig(Config):
     """The base policy that training starts from: a tiny one, made and warm-started here, or a published model.
 
-    A published model's weights are bfloat16 on a GPU and float32 on the CPU.
+    A published model's weights are bfloat16 on a GPU and float32 on the CPU. A model may also be an earlier run's
+    policy, which is then trained further.
     """
 
     seed: int = Field(0, description="draws a tiny model's weights and warm start, and the adapter's weights")
     tiny: TinyModelConfig | None = Field(TinyModelConfig(), description="null where there is a `model`")
     warm_start: WarmStartConfig | None = Field(WarmStartConfig(), description="null where there is a `model`")
-    model: ModelSource | None = Field(None, description="a published model of a known family, from the hub or a folder")
+    model: ModelSource | None = Field(
+        None, description="a published model of a known family or an earlier run's policy, from the hub or a folder"
+    )
+    stored_adapter: Literal["continue", "merge"] | None = Field(
+        None,
+        description="where the model has an adapter: `continue` trains it further, and `adapter` has to be what it is; "
+        "`merge` makes it part of the weights, of which all, or a fresh `adapter`, are trained",
+    )
     adapter: AdapterConfig | None = Field(None, description="what distillation trains instead of all weights")
 
     @model_validator(mode="before")
@@ -99,9 +107,25 @@ class PolicyConfig(Config):
             raise ValueError(
                 "there is neither a model nor both of tiny and warm_start; name a model, or leave them out"
             )
-        if self.model is None and self.adapter is not None and self.adapter.base_bits is not None:
+        bits = None if self.adapter is None else self.adapter.base_bits
+        if self.model is None and bits is not None:
             raise ValueError(
                 "adapter.base_bits is for published models, and the base is a tiny one, made here; leave it out"
+            )
+        if self.model is None and self.stored_adapter is not None:
+            raise ValueError(
+                f"stored_adapter {self.stored_adapter!r} is for a model with an adapter, and there is none; name a "
+                "`model`, or leave it out"
+            )
+        if self.stored_adapter == "continue" and self.adapter is None:
+            raise ValueError(
+                "stored_adapter 'continue' trains the stored adapter, and `adapter` is left out, so all weights would "
+                "be trained; set `adapter` as it is in the configuration of the run that made it, or use 'merge'"
+            )
+        if self.stored_adapter == "merge" and bits is not None:
+            raise ValueError(
+                "stored_adapter 'merge' makes new weights, which are kept as they are, and not in adapter.base_bits 4; "
+                "leave base_bits out, or use 'continue'"
             )
         return self
 

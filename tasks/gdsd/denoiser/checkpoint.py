@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.gdsd.denoiser.checkpoint_record import OPTIMIZER, RECORD, CheckpointRecord, read_record, require_whole
+from tasks.gdsd.config.model_source import OPTIMIZER
+from tasks.gdsd.denoiser.checkpoint_record import RECORD, CheckpointRecord, read_record, require_whole
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.load import load_folder
 from tasks.gdsd.errors import CheckpointError
@@ -124,15 +125,19 @@ def versions() -> dict[str, str]:
     return {name: version(name).split("+")[0] for name in ("peft", "torch", "transformers")}
 
 
-def base_state(denoiser: Denoiser) -> PolicyState:
-    """Returns the state of a policy that no distillation has touched."""
+def base_state(denoiser: Denoiser, parent: str | None = None) -> PolicyState:
+    """Returns the state of a policy that a run begins with.
+
+    Args:
+        parent: what names the content of the earlier run's policy that it is, if it is one.
+    """
     record = CheckpointRecord(
         family=denoiser.family.name,
         round=0,
         updates=0,
         skipped_in_a_row=0,
         adapter=denoiser.has_adapter,
-        parent=None,
+        parent=parent,
         made_with=versions(),
     )
     return PolicyState(denoiser, record, {})

@@ -5,15 +5,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from tasks.gdsd.config.model_source import ModelSource
+from tasks.gdsd.config.model_source import OPTIMIZER, ModelSource
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.files import SUMS, damage
 from tasks.gdsd.strict import Config
 
-RECORD, OPTIMIZER = "gdsd.json", "optimizer.safetensors"
-BASE = "base.json"  # names the pinned model under an adapter, in the place of its weights
-
+RECORD = "gdsd.json"
 BESIDE = ("README.md", "config.yaml", "metrics.jsonl", "run.json")  # of its run, where a policy was pushed; not read
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tasks.gdsd.config.model_source import HubModel, ModelFolder
+from tasks.gdsd.config.model_source import ADAPTER, BASE, HubModel, ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import lora, weights
-from tasks.gdsd.denoiser.checkpoint_record import BASE, BaseRecord
+from tasks.gdsd.denoiser.checkpoint_record import BaseRecord
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.head import Head
 from tasks.gdsd.denoiser.networks import Network
@@ -85,6 +85,10 @@ class Denoiser(torch.nn.Module):
     def has_adapter(self) -> bool:
         return self._adapter is not None
 
+    @property
+    def adapter(self) -> AdapterConfig | None:
+        return self._adapter
+
     def attach_adapter(self, config: AdapterConfig, seed: int) -> None:
         """Freezes all weights and puts a fresh adapter on them, which adds nothing until it is trained.
 
@@ -111,6 +115,27 @@ class Denoiser(torch.nn.Module):
         config = lora.load(self.network, folder, self.family, self._source)
         self._adapter = config.model_copy(update={"base_bits": self._bits})
 
+    def refer_to(self, folder: Path) -> None:
+        """Makes an adapter's folder part of the base: `base_only` then is that policy, which the run began with.
+
+        Raises:
+            CheckpointError: see `lora.refer_to`.
+        """
+        assert self._adapter is not None  # only a policy with one has such a base
+        lora.refer_to(self.network, self._adapter, folder, self.family, self._source)
+
+    def merge_adapter(self) -> None:
+        """Makes the adapter part of the weights, each rounded once; all of them can be trained then.
+
+        They are no longer those of a pinned model.
+        """
+        from tasks.gdsd.denoiser import exact_sum  # only here, since it imports peft
+
+        assert self.has_adapter and self._bits is None  # 4 bits have no room for it
+        exact_sum.merge(self.network)
+        self.network.requires_grad_(True)
+        self._adapter = self._source = None
+
     def freeze_for_sampling(self) -> None:
         """Makes the policy as cheap to call as it can be: nothing is trained, and an adapter becomes part of the maps.
 
@@ -132,7 +157,7 @@ class Denoiser(torch.nn.Module):
 
     @contextmanager
     def base_only(self) -> Iterator[None]:
-        """Switches the adapter off: inside, the denoiser is the base policy bit for bit.
+        """Switches the adapter off: inside, the denoiser is the base policy bit for bit, see `refer_to`.
 
         Raises:
             ValueError: there is no adapter, hence no base inside this denoiser, or it is part of the maps for good.
@@ -233,7 +258,7 @@ class Denoiser(torch.nn.Module):
                 del tensors[weights.HEAD]
             weights.write(folder, tensors, self.family, shard_bytes)
         if self._adapter is not None:
-            lora.save(self.network, self._adapter, folder / lora.FOLDER, self.family, self._source)
+            lora.save(self.network, self._adapter, folder / ADAPTER, self.family, self._source)
 
     def _is_as_loaded(self) -> bool:
         """Says whether no weight of the base was written since, as far as torch counts: fused optimizers pass it by."""

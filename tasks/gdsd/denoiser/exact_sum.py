@@ -12,6 +12,7 @@ an adapter does not need.
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
+from torch.nn.functional import linear
 
 from tasks.gdsd.denoiser import quantization
 from tasks.gdsd.denoiser.networks import Network
@@ -36,7 +37,12 @@ def total(
 
 
 class AdaptedLinear(Linear):
-    """peft's adapted map, which sums as `total` does where it computes in half precision."""
+    """peft's adapted map, which sums as `total` does where it computes in half precision.
+
+    Switched off, it is what the run began with: W alone, or W and the adapter of an earlier run.
+    """
+
+    began: tuple[Tensor, Tensor] | None = None  # A and B of that adapter
 
     def forward(
         self,
@@ -44,19 +50,35 @@ class AdaptedLinear(Linear):
     ) -> Tensor:  # (..., m)
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        if self.disable_adapters or dtype not in (torch.bfloat16, torch.float16):
+        is_half = dtype in (torch.bfloat16, torch.float16)
+        if self.disable_adapters and self.began is not None:
+            base, (down, up) = self.base(), self.began
+            if not is_half:  # as peft adds up, bit for bit
+                added: Tensor = linear(linear(x.to(down.dtype), down), up) * self.scale
+                sum_: Tensor = base(x) + added
+                return sum_.to(x.dtype)
+        elif self.disable_adapters or not is_half:
             result: Tensor = super().forward(x)
             return result
-        base, down, up = self.parts()
-        return total(x.to(dtype), base, down.to(dtype), up.to(dtype))
+        else:
+            base, (down, up) = self.base(), self.factors()
+        return total(x.to(dtype), base, down.to(dtype), (up * self.scale).to(dtype))
 
-    def parts(self) -> tuple[torch.nn.Linear, Tensor, Tensor]:  # W and b, (r, n), (m, r)
-        """Returns the base, A and alpha / r B."""
+    def base(self) -> torch.nn.Linear:
+        """Returns W and b."""
         base = self.get_base_layer()
-        (adapter,) = self.lora_A
         assert isinstance(base, torch.nn.Linear)  # the only maps that are adapted
-        down = self.lora_A[adapter].get_parameter("weight")
-        return base, down, self.lora_B[adapter].get_parameter("weight") * self.scaling[adapter]
+        return base
+
+    def factors(self) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:  # (r, n), (m, r)
+        """Returns A and B."""
+        (adapter,) = self.lora_A
+        return self.lora_A[adapter].get_parameter("weight"), self.lora_B[adapter].get_parameter("weight")
+
+    @property
+    def scale(self) -> float:
+        """alpha / r."""
+        return float(next(iter(self.scaling.values())))
 
 
 class Beside(torch.nn.Module):
@@ -83,15 +105,31 @@ def settle(network: Network) -> None:
     Raises:
         ValueError: the adapter is switched off.
     """
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, AdaptedLinear)}
+    layers = adapted(network)
     if any(layer.disable_adapters for layer in layers.values()):
         raise ValueError(
             "the adapter is switched off, so what would be frozen is not the policy; leave base_only first"
         )
     for name in [*layers]:
-        base, down, up = layers.pop(name).parts()  # popped, so that its weights are gone when the next one is rounded
+        layer = layers.pop(name)  # so that its weights are gone when the next one is rounded
+        base, (down, up) = layer.base(), layer.factors()
         if base.weight.dtype in (torch.float32, torch.float64):
-            base.weight.add_(up @ down)
+            base.weight.add_(up * layer.scale @ down)
             network.set_submodule(name, base)
         else:
-            network.set_submodule(name, Beside(base, down, up))
+            network.set_submodule(name, Beside(base, down, up * layer.scale))
+
+
+@torch.no_grad()
+def merge(network: Network) -> None:
+    """Replaces the adapted maps by W + alpha / r B A, which is summed in float32 and rounded once to W's precision."""
+    for name, layer in adapted(network).items():
+        base, (down, up) = layer.base(), layer.factors()
+        base.weight.copy_(base.weight.to(up.dtype) + up * layer.scale @ down)
+        network.set_submodule(name, base)
+    vars(network).pop("peft_config")  # by which peft would take the next adapter for a second one
+
+
+def adapted(network: Network) -> dict[str, AdaptedLinear]:
+    """Returns the adapted maps by name."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, AdaptedLinear)}

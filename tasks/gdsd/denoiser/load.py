@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.utils import logging as library_logging
 
-from tasks.gdsd.config.model_source import HubModel, ModelFolder, resolve
-from tasks.gdsd.denoiser import families, lora, networks, quantization, weights
-from tasks.gdsd.denoiser.checkpoint_record import BASE, read_base
+from tasks.gdsd.config.model_source import ADAPTER, ADAPTER_CONFIG, BASE, HubModel, ModelFolder, resolve
+from tasks.gdsd.denoiser import families, networks, quantization, weights
+from tasks.gdsd.denoiser.checkpoint_record import read_base
 from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.families.base import PROMPT, Family
 from tasks.gdsd.errors import CheckpointError
@@ -52,8 +52,8 @@ def load_folder(folder: Path, family: str, device: torch.device, dtype: torch.dt
             raise CheckpointError(f"{folder / BASE} says {family!r}, but its model is {denoiser.family.name!r}")
     else:
         denoiser = _load(folder, families.named(family), device, dtype)
-    if (folder / lora.FOLDER).exists():
-        denoiser.load_adapter(folder / lora.FOLDER)
+    if (folder / ADAPTER).exists():
+        denoiser.load_adapter(folder / ADAPTER)
     return denoiser
 
 
@@ -100,8 +100,8 @@ def _load(
     source: HubModel | ModelFolder | None = None,
     bits: Literal[4] | None = None,
 ) -> Denoiser:
-    if (folder / lora.CONFIG).exists():  # other tools would follow it to weights that nothing here checks
-        raise CheckpointError(f"{folder}/{lora.CONFIG} is out of place: an adapter lies in {lora.FOLDER}/.")
+    if (folder / ADAPTER_CONFIG).exists():  # other tools would follow it to weights that nothing here checks
+        raise CheckpointError(f"{folder}/{ADAPTER_CONFIG} is out of place: an adapter lies in {ADAPTER}/.")
     values = _read_json(folder, "config.json")
     if values.get("model_type") != family.model_type:
         raise CheckpointError(

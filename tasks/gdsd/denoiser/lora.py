@@ -18,13 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.gdsd import seeds
-from tasks.gdsd.config.model_source import HubModel, ModelFolder
+from tasks.gdsd.config.model_source import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HubModel, ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig, AdapterTarget
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import CheckpointError, ConfigError
 
-FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 BESIDE = ".."  # where the base lies, seen from the adapter's folder, if no pinned model stands for it
 
 
@@ -99,9 +98,9 @@ def save(
         source: the pinned model that is the base; None where its weights lie beside the adapter's folder.
     """
     folder.mkdir()
-    (folder / CONFIG).write_text(json.dumps(_at_rest(config, family, source), indent=2, sort_keys=True) + "\n")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(_at_rest(config, family, source), indent=2, sort_keys=True) + "\n")
     tensors = {name: parameter.detach().contiguous() for name, parameter in _official(network, family).items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def load(network: Network, folder: Path, family: Family, source: HubModel | ModelFolder | None) -> AdapterConfig:
@@ -113,23 +112,63 @@ def load(network: Network, folder: Path, family: Family, source: HubModel | Mode
     Raises:
         CheckpointError: a file is missing or damaged, asks for what is not supported, or does not fit the network.
     """
-    config = _read_config(folder / CONFIG, family, source)
-    path = folder / WEIGHTS
+    config = read_config(folder, family, source)
+    inject(network, config)
+    with torch.no_grad():
+        for place, tensor in _read(network, folder, family).items():
+            place.copy_(tensor)
+    return config
+
+
+def refer_to(
+    network: Network, config: AdapterConfig, folder: Path, family: Family, source: HubModel | ModelFolder | None
+) -> None:
+    """Lets the adapter of a folder count wherever the network's own is switched off.
+
+    Args:
+        config: of the network's own, which the folder's has to be alike.
+        source: as for `load`.
+
+    Raises:
+        CheckpointError: see `load`, or the two are not alike.
+    """
+    from tasks.gdsd.denoiser.exact_sum import adapted
+
+    stored = read_config(folder, family, source).model_copy(update={"base_bits": config.base_bits})
+    if apart := differences(stored, config):
+        raise CheckpointError(f"{folder} is no adapter that the policy can have begun with: {apart}")
+    found = _read(network, folder, family)
+    for layer in adapted(network).values():
+        down, up = layer.factors()
+        layer.began = found[down].to(down.device), found[up].to(up.device)
+
+
+def differences(stored: AdapterConfig, wanted: AdapterConfig) -> str:
+    """Says in what two adapters differ, "" where they do not."""
+    have, want = (config.model_dump() | {"targets": sorted(config.targets)} for config in (stored, wanted))
+    return "; ".join(f"{name} is {have[name]} there and {want[name]} here" for name in have if have[name] != want[name])
+
+
+def _read(network: Network, folder: Path, family: Family) -> dict[torch.nn.Parameter, Tensor]:
+    """Reads an adapter's weights for the places in a network that has one.
+
+    Raises:
+        CheckpointError: they cannot be read, or do not fit.
+    """
+    path = folder / ADAPTER_WEIGHTS
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    inject(network, config)
     places = _official(network, family)
     found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     expected = {name: (place.shape, place.dtype) for name, place in places.items()}
     if found != expected:
         wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-        raise CheckpointError(f"{path} does not fit {CONFIG} and the base: {len(wrong)} tensors, first {wrong[:3]}")
-    with torch.no_grad():
-        for name, place in places.items():
-            place.copy_(tensors[name])
-    return config
+        raise CheckpointError(
+            f"{path} does not fit {ADAPTER_CONFIG} and the base: {len(wrong)} tensors, first {wrong[:3]}"
+        )
+    return {place: tensors[name] for name, place in places.items()}
 
 
 def _official(network: Network, family: Family) -> dict[str, torch.nn.Parameter]:
@@ -168,8 +207,16 @@ def _spelled(home: dict[str, object]) -> str:
     return f"{place!r}" if revision is None else f"{place!r} at {revision!r}"
 
 
-def _read_config(path: Path, family: Family, source: HubModel | ModelFolder | None) -> AdapterConfig:
-    """Reads adapter_config.json and refuses what it asks for beyond rank, alpha and targets."""
+def read_config(folder: Path, family: Family, source: HubModel | ModelFolder | None) -> AdapterConfig:
+    """Reads adapter_config.json and refuses what it asks for beyond rank, alpha and targets.
+
+    Args:
+        source: as for `load`.
+
+    Raises:
+        CheckpointError: see `load`.
+    """
+    path = folder / ADAPTER_CONFIG
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ import torch
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.compute import ComputeConfig
+from tasks.gdsd.config.model_source import ADAPTER
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices
 from tasks.gdsd.denoiser.checkpoint import PolicyState
@@ -31,7 +32,7 @@ class Epoch:
     """What an epoch reads, and where it puts what comes of it."""
 
     policy: Path
-    base: Path | None  # where the objective needs a reference that the policy does not have inside
+    base: Path | None  # where the objective needs a reference that the policy with its adapter off is not
     rewarded: Path
     config: DistillConfig
     group_size: int
@@ -77,13 +78,15 @@ def _train(epoch: Epoch) -> EpochStats:
     if epoch.speak is not None and count > 1:
         epoch.speak()
     device = devices.device()
-    base = None if epoch.base is None else _reference(epoch.base, device, epoch.config.compute)
-    # Without an adapter the weights themselves are trained. Most updates are too small for half precision: at a rate of
-    # 3e-6, 3 of 100 weights would move.
-    whole = not checkpoint_record.read_record(epoch.policy).adapter
     parent = digest(epoch.policy)
+    state, base = load(epoch.policy, device), None
+    if epoch.base is not None and not state.denoiser.has_adapter:
+        base = _reference(epoch.base, device, epoch.config.compute)
+    elif epoch.base is not None:
+        checkpoint_record.require_whole(epoch.base, moments=False)
+        state.denoiser.refer_to(epoch.base / ADAPTER)
     trained, stats = loop.distill(
-        checkpoint.load(epoch.policy, device, dtype=torch.float32 if whole else None),
+        state,
         base,
         tables.read(epoch.rewarded, tables.REWARDED),
         epoch.config,
@@ -97,6 +100,18 @@ def _train(epoch: Epoch) -> EpochStats:
     if number == 0:
         checkpoint.save(epoch.trained, trained)
     return stats
+
+
+def load(folder: Path, device: torch.device) -> PolicyState:
+    """Loads a policy to be trained.
+
+    Raises:
+        CheckpointError: see `checkpoint.load`.
+    """
+    # Without an adapter the weights themselves are trained. Most updates are too small for half precision: at a rate of
+    # 3e-6, 3 of 100 weights would move.
+    whole = not checkpoint_record.read_record(folder).adapter
+    return checkpoint.load(folder, device, dtype=torch.float32 if whole else None)
 
 
 def _keeper(epoch: Epoch, parent: str) -> Keeper | None:

@@ -32,8 +32,8 @@ def distill(
     round_index: int,
     group_size: int,
     seed: int,
-    parent: str,
-    evidence: Path,
+    parent: str | None,  # digest of the policy as it was saved; None where it was not
+    evidence: Path | None,  # None: nothing is kept of updates that are not finite
     keeper: Keeper | None = None,
 ) -> tuple[PolicyState, EpochStats]:
     """Trains a policy on a round's rewarded completions and returns its new state, which takes the place of the old.
@@ -69,7 +69,7 @@ def distill(
                 updates.settle()
                 state.optimizer = updates.moments()
         if reached.skipped_in_a_row >= config.max_skipped:
-            if accelerator.is_main_process:
+            if evidence is not None and accelerator.is_main_process:
                 _save_evidence(evidence, denoiser, batch)
             raise _not_finite(reached, config, round_index)
     stats = EpochStats(
@@ -138,7 +138,7 @@ def _train(updates: Updates, reached: Reached, keeper: Keeper | None, began: flo
     return reached
 
 
-def _record(denoiser: Denoiser, reached: Reached, round_index: int, parent: str) -> CheckpointRecord:
+def _record(denoiser: Denoiser, reached: Reached, round_index: int, parent: str | None) -> CheckpointRecord:
     return CheckpointRecord(
         family=denoiser.family,
         round=round_index + 1,

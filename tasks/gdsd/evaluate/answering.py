@@ -37,13 +37,15 @@ def answer(
             "prompt": row["prompt"],
             "problem": row["problem"],
             "reference": row["reference"],
+            "prompt_ids": request.prompt_ids,
             "completion": denoiser.decode(completion.ids),
             "ended": denoiser.ended(completion.ids),
             "steps": completion.steps,
+            "completion_ids": completion.ids,
             "tokens": denoiser.pieces(completion.ids),
             "unmasked_at": completion.unmasked_at,
         }
-        for (row, sample), completion in zip(asked, completions, strict=True)
+        for (row, sample), request, completion in zip(asked, requests, completions, strict=True)
     ]
     stats = AnswerStats(
         round=policy.record.round,

@@ -48,7 +48,7 @@ def sample(
         shard.complete(denoiser, asked, settings, engine, batch_size, f"drift: {engine.root.name}")
         for engine in (choice, EXACT)
     ]
-    return [row for rows, _ in made for row in rows], [stats for _, stats in made]
+    return [vars(rollout) for rollouts, _ in made for rollout in rollouts], [stats for _, stats in made]
 
 
 def measure(

@@ -27,7 +27,7 @@ class Memory:
     """Bytes on a device at a stage's peak."""
 
     weights: float
-    reference: float = 0.0  # a second copy, where there is no adapter to switch off
+    reference: float = 0.0  # a second copy, where there is no adapter to switch off, or an earlier run's adapter
     adapter: float = 0.0
     gradients: float = 0.0
     optimizer: float = 0.0
@@ -144,6 +144,7 @@ def of_epoch(
     sampler: SamplerConfig,
     weight: int,
     adapter: AdapterConfig | None = None,
+    goes_on: bool = False,
 ) -> Memory:
     """Returns what an epoch holds at its peak, which is one of two moments.
 
@@ -160,6 +161,7 @@ def of_epoch(
 
     Args:
         weight: bytes of a weight that is not trained.
+        goes_on: whether the adapter is an earlier run's, whose weights are the reference's too.
     """
     compute = config.compute
     weight = FLOAT if adapter is None else weight
@@ -175,9 +177,12 @@ def of_epoch(
     reading = read_micro_batch(shape, config, size, prompt, sampler, weight, within, adapter)
     gradients, activations = max((gradient * several, reading), (gradient * (1 + several), gradient), key=sum)
     has_second = config.objective.needs_reference and adapter is None
+    reference = outside * FLOAT + there * within if has_second else 0.0
+    if config.objective.needs_reference and adapter is not None and goes_on:
+        reference = shape.adapter(adapter) * FLOAT
     found = Memory(
         weights=(outside + there) * weight,
-        reference=outside * FLOAT + there * within if has_second else 0.0,
+        reference=reference,
         adapter=0.0 if adapter is None else gradient,
         gradients=gradients,
         optimizer=(2 + (config.ema_decay > 0)) * gradient,

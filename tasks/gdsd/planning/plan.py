@@ -144,7 +144,8 @@ def plan(
     share_answers = ceil(max(evaluated) / evaluation.shards) * evaluation.samples
     together = min(evaluation.batch_size, share_answers)
     answered = of_sampling(shape, together, prompt, answering, b, policy.adapter, evaluation.engine, is_gpu)
-    trained = of_epoch(shape, distill, share, rollout.group_size, prompt, sampler, b, policy.adapter)
+    goes_on = policy.stored_adapter == "continue"
+    trained = of_epoch(shape, distill, share, rollout.group_size, prompt, sampler, b, policy.adapter, goes_on)
     # The products of what is trained are in the configured precision, those of a frozen base in its own.
     lowers = distill.compute.precision == "bfloat16" or (b == HALF and policy.adapter is not None)
     return Plan(

@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.gdsd.config.model_source import HubModel
+from tasks.gdsd.config.model_source import ADAPTER_CONFIG, BASE, HubModel, ModelFolder, base_of, is_adapter
 from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig
 from tasks.gdsd.denoiser import families
+from tasks.gdsd.denoiser.checkpoint_record import read_base
 from tasks.gdsd.denoiser.families.base import Family, Values
 from tasks.gdsd.denoiser.families.tiny import TINY
 from tasks.gdsd.domains.alphabet import ALPHABET
@@ -122,19 +123,33 @@ def shape_of(config: PolicyConfig) -> tuple[Family, Shape]:
         # Of an alphabet from the data the size is not known here; it is taken for that of the plain one.
         return TINY, Shape(len(ALPHABET) + 3, *sizes, tiny.hidden_size // tiny.heads)
     assert config.model is not None  # the configuration sees to it
-    if not isinstance(config.model, HubModel):
-        return shape_of_config(_read(Path(config.model.path, "config.json")))
+    return _of_source(config.model)
+
+
+def _of_source(source: HubModel | ModelFolder) -> tuple[Family, Shape]:
+    if not isinstance(source, HubModel):
+        return _of_folder(Path(source.path))
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(config.model.hub, "config.json", revision=config.model.revision)
-    if isinstance(found, str):
-        return shape_of_config(_read(Path(found)))
-    if config.model.hub in PUBLISHED:
-        return PUBLISHED[config.model.hub]
+    for name in ("config.json", BASE, ADAPTER_CONFIG):
+        found = try_to_load_from_cache(source.hub, name, revision=source.revision)
+        if isinstance(found, str):
+            return _of_folder(Path(found).parent)
+    if source.hub in PUBLISHED:
+        return PUBLISHED[source.hub]
     raise CheckpointError(
-        f"the shape of {config.model.hub} is not known: its config.json is not in the hub's cache; download that file, "
+        f"the shape of {source.hub} is not known: its config.json is not in the hub's cache; download that file, "
         f"or plan with one of {', '.join(PUBLISHED)}"
     )
+
+
+def _of_folder(folder: Path) -> tuple[Family, Shape]:
+    """Reads the shape of a model, or of the one that an adapter's folder or an earlier run's policy names."""
+    if is_adapter(folder):
+        return _of_source(base_of(folder))
+    if (folder / BASE).is_file():
+        return _of_source(read_base(folder / BASE).source)
+    return shape_of_config(_read(folder / "config.json"))
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -15,8 +15,9 @@ from pydantic import JsonValue
 from tasks.gdsd import transient
 from tasks.gdsd.config import written
 from tasks.gdsd.config.at_home import public
+from tasks.gdsd.config.model_source import BASE, OPTIMIZER
 from tasks.gdsd.config.publish import HubConfig
-from tasks.gdsd.denoiser.checkpoint_record import BASE, BESIDE, OPTIMIZER, RECORD, read_record, require_whole
+from tasks.gdsd.denoiser.checkpoint_record import BESIDE, RECORD, read_record, require_whole
 from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.files import SUMS, digest, listed, sums
 from tasks.gdsd.report import model_card

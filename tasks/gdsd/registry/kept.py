@@ -27,6 +27,7 @@ class Origin(Record):
 
     experiment: str  # name of its configuration
     gain: Estimate  # of the share of solved test problems
+    reward: Estimate | None = None  # its gain on them; None in an entry of an earlier version
     reason: str  # of the gate
 
 
@@ -98,13 +99,15 @@ class Night(Record):
     promoted: bool
     champion: str | None  # afterwards
     gain: Estimate  # of the share of solved test problems over the champion before, or the first base
+    reward: Estimate | None = None  # its gain likewise; None in a night of an earlier version
     reason: str  # of the gate
 
     def outcome(self) -> str:
-        """Says whether its policy was promoted, and by how much it is better."""
+        """Says whether its policy was promoted, and by how much it solves more and gets more reward."""
         now = "there is no champion yet" if self.champion is None else f"champion {self.champion[:SHORT]}"
         verb = "promoted" if self.promoted else "not promoted"
-        return f"{verb}, {self.gain.points()} points of solved test problems; {now}"
+        reward = "" if self.reward is None else f", {self.reward.signed()} reward"
+        return f"{verb}, {self.gain.points()} points of solved test problems{reward}; {now}"
 
 
 def to_json(record: Record) -> bytes:

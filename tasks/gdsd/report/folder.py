@@ -31,9 +31,9 @@ def write(folder: Path, record: RunRecord, samples: pa.Table, origin: Provenance
 
 def pair_samples(base: pa.Table, trained: pa.Table) -> pa.Table:
     """Puts the two policies' answers to a problem into one row of `tables.COMPARISON`; rows correspond already."""
-    columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference")}
+    columns = {name: base[name] for name in ("prompt_id", "sample", "prompt", "problem", "reference", "prompt_ids")}
     for prefix, table in (("base", base), ("trained", trained)):
         parts = [name for name in table.column_names if name.startswith(tables.PART)]
-        kept = ("steps", "tokens", "unmasked_at", "completion", "reward", "solved", "remark", *parts)
+        kept = ("steps", "completion_ids", "tokens", "unmasked_at", "completion", "reward", "solved", "remark", *parts)
         columns |= {f"{prefix}_{name}": table[name] for name in kept}
     return pa.table(columns, tables.complete(tables.COMPARISON, columns))

@@ -164,7 +164,8 @@ def _about(record: RunRecord, policy: CheckpointRecord) -> str:
         f"This is {kind} masked diffusion language model of the family {plain(policy.family)} with "
         f"{record.policy.parameters:,} parameters, trained on {plain(record.config.prompts.domain.name)} problems by "
         f"reinforcement learning. It is the policy after round {record.trained.round} of {len(record.epochs)}, the "
-        f"best one on the validation problems, and {verdict}: {plain(decision.reason)}."
+        f"best one on the validation problems, and {verdict}: {plain(decision.reason)}. Is it better "
+        f"than its base? On the test problems: {plain(record.answer().words)}."
     )
 
 

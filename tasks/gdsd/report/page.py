@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from tasks.gdsd.config import written
 from tasks.gdsd.config.at_home import public
-from tasks.gdsd.records import Progress
+from tasks.gdsd.records import Decision, Progress
 from tasks.gdsd.report import answers, curves, outcome, training
 from tasks.gdsd.report.style import Tile, document, table_html, tiles
 from tasks.gdsd.run import health
@@ -131,16 +131,8 @@ def _when(unix_seconds: float) -> str:
 def _tiles(record: RunRecord) -> list[Tile]:
     """Whether it got better, by how much, how sure that is, and at what cost."""
     base, trained, decision, costs = record.base, record.trained, record.decision, record.stage_costs()
-    gain, devices = decision.solved_difference, sorted({cost.device for cost in costs if cost.device})
-    if decision.promoted:
-        found = "Yes: promoted"
-    elif gain.high < 0:
-        found = "No, worse: not promoted"
-    elif gain.low > record.config.judge.margin:
-        found = "A guard fails: not promoted"
-    else:
-        found = "Not shown: not promoted" if gain.low <= 0 else "Not enough: not promoted"
-    reason = f"{decision.reason[:1].upper()}{decision.reason[1:]}."
+    answer, devices = record.answer(), sorted({cost.device for cost in costs if cost.device})
+    solved, reward = decision.solved_difference, decision.reward_difference
     hours = f"{_hours(sum(cost.device_seconds for cost in costs))} device-hours of work"
     more = [f"{hours} on {', '.join(devices)}" if devices else hours]
     if (paid := money(costs)) is not None:
@@ -148,21 +140,34 @@ def _tiles(record: RunRecord) -> list[Tile]:
     if (beyond := record.overhead()) is not None:
         more.append(f"{beyond.share:.0%} of a round was overhead")
     return [
-        Tile("Did it get better?", found, reason, "good" if decision.promoted else "bad"),
+        Tile("Did it get better?", _sentence(answer.words), f"{_sentence(decision.verdict())}.", answer.tone),
         Tile(
             "By how much?",
-            f"{100 * gain.mean:+.1f} points",
+            f"{reward.mean:+.3f} reward" if answer.by_reward else f"{100 * solved.mean:+.1f} points",
             f"{100 * base.solved.mean:.1f} % of {trained.protocol.problems} test problems solved before, "
             f"{100 * trained.solved.mean:.1f} % after; reward {base.reward.mean:.3f} and {trained.reward.mean:.3f}.",
         ),
-        Tile(
-            "How sure?",
-            f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
-            f"{100 * decision.confidence:g} % interval of the gain, paired by problem. Of this one run: another seed "
-            "ends elsewhere.",
-        ),
+        Tile("How sure?", *_sure(decision, answer.by_reward)),
         Tile("At what cost?", span(sum(cost.seconds for cost in costs)), f"{'; '.join(more)}."),
     ]
+
+
+def _sure(decision: Decision, by_reward: bool) -> tuple[str, str]:
+    """Returns the interval of what the answer goes by, and in a sentence that of the other."""
+    solved, reward = decision.solved_difference, decision.reward_difference
+    found = [
+        ("solved problems", f"{100 * solved.low:+.1f} to {100 * solved.high:+.1f}"),
+        ("reward", f"{reward.low:+.3f} to {reward.high:+.3f}"),
+    ]
+    (kind, shown), (other, beside) = reversed(found) if by_reward else found
+    return shown, (
+        f"{100 * decision.confidence:g} % interval of the gain in {kind}, paired by problem; in {other} it is {beside}."
+        " Of this one run: another seed ends elsewhere."
+    )
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}"
 
 
 def span(seconds: float) -> str:

@@ -27,7 +27,7 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     items = [Answer(*item) for item in zip(*columns, strict=True)]
     verdicts = judge(make(choice), items, choice.name)
     added: dict[str, list[float | None] | list[bool | None] | list[str | None]] = {
-        "reward": [_weigh(verdict.parts, weights) for verdict in verdicts],
+        "reward": [weigh(verdict.parts, weights) for verdict in verdicts],
         "solved": [verdict.solved for verdict in verdicts],
         "remark": [verdict.remark for verdict in verdicts],
     }
@@ -38,7 +38,8 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     return answers
 
 
-def _weigh(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+def weigh(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    """Returns the reward of a verdict's parts; None where one of some weight was not judged."""
     total = 0.0
     for name, weight in weights.items():
         if weight:
@@ -55,13 +56,8 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
     Raises:
         DataError: a group does not have `group_size` completions, or none of them was judged.
     """
-    rows = list(zip(rollouts["prompt_id"].to_pylist(), rollouts["sample"].to_pylist(), strict=True))
-    prompts = list(dict.fromkeys(prompt for prompt, _ in rows))
-    if rows != [(prompt, sample) for prompt in prompts for sample in range(group_size)]:
-        raise DataError(
-            f"{len(rows)} rollouts of {len(prompts)} prompts are not groups of {group_size}, with each sample once: "
-            "completions are missing or doubled"
-        )
+    names, samples = (rollouts[name].to_pylist() for name in ("prompt_id", "sample"))
+    require_groups(list(zip(names, samples, strict=True)), group_size)
     table = verify(rollouts, choice)
     if rows and table["reward"].null_count == len(rows):
         said = next((f"; of one it says: {remark:.300}" for remark in table["remark"].to_pylist() if remark), "")
@@ -72,6 +68,23 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
     advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
     place = table.column_names.index("remark") + 1
     return table.add_column(place, tables.REWARDED.field("advantage"), pa.array(advantages, from_pandas=True))
+
+
+def require_groups(
+    rollouts: list[tuple[str, int]],  # prompt and sample of each
+    group_size: int,
+) -> None:
+    """Refuses rollouts that are not whole groups, one after the other.
+
+    Raises:
+        DataError: a group does not have each of `group_size` samples once.
+    """
+    prompts = list(dict.fromkeys(prompt for prompt, _ in rollouts))
+    if rollouts != [(prompt, sample) for prompt in prompts for sample in range(group_size)]:
+        raise DataError(
+            f"{len(rollouts)} rollouts of {len(prompts)} prompts are not groups of {group_size}, with each sample "
+            "once: completions are missing or doubled"
+        )
 
 
 def empty(judged: pa.Table) -> list[bool]:

@@ -1,7 +1,12 @@
-"""The metrics of a run's rounds, under the names of docs/metrics.md."""
+"""The metrics of a run's rounds and of what it came to, under the names of docs/metrics.md.
+
+A name with a slash is a metric's. The others say which row it is.
+"""
+
+from typing import Literal
 
 from tasks.gdsd.config.hardware import TrainHardwareConfig
-from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
+from tasks.gdsd.records import Decision, DriftStats, EpochStats, EvalReport, Progress, RewardStats
 from tasks.gdsd.run.costs import device_seconds
 from tasks.gdsd.run.overhead import RoundTime, round_times
 
@@ -22,6 +27,34 @@ def metrics(hardware: TrainHardwareConfig, rounds: Progress, began: float) -> li
     ]
 
 
+def tested(kind: Literal["base", "test"], report: EvalReport) -> Metrics:
+    """Returns a flat row of a policy on the test problems, at the round that it comes from: 0 for the base."""
+    numbers = {"test/solved": report.solved.mean, "test/reward": report.reward.mean}
+    return {"kind": kind, "round": report.round, **numbers}
+
+
+def results(base: EvalReport, trained: EvalReport, decision: Decision, seconds: float) -> dict[str, float]:
+    """Returns what a run came to on the test problems.
+
+    Args:
+        seconds: of all its work.
+    """
+    gain = decision.solved_difference
+    return {
+        "test/base_solved": base.solved.mean,
+        "test/trained_solved": trained.solved.mean,
+        "test/gain": gain.mean,
+        "test/gain_low": gain.low,
+        "test/gain_high": gain.high,
+        "test/base_reward": base.reward.mean,
+        "test/trained_reward": trained.reward.mean,
+        "test/round": float(trained.round),
+        "test/promoted": float(decision.promoted),
+        "time/total_s": seconds,
+        **{f"guard/{guard.name}": guard.difference.mean for guard in decision.guards},
+    }
+
+
 def _row(
     hardware: TrainHardwareConfig,
     reward: RewardStats,
@@ -40,7 +73,9 @@ def _row(
     )
     gpu_seconds, cpu_seconds = device_seconds(hardware, alone)
     row: Metrics = {
+        "kind": "round",
         "round": epoch.round,
+        "rollouts_after": epoch.round - 1,
         "reward/mean": reward.reward_mean,
         "reward/std": reward.reward_std,
         "reward/solved": reward.solved,

@@ -16,8 +16,9 @@ from tasks.gdsd.records import (
     Record,
     RewardStats,
 )
+from tasks.gdsd.run.answer import Answer, answer
 from tasks.gdsd.run.costs import StageCost, stage_costs
-from tasks.gdsd.run.metrics import Metrics, metrics
+from tasks.gdsd.run.metrics import Metrics, metrics, results, tested
 from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead, round_times
 
 
@@ -40,6 +41,10 @@ class RunRecord(Record):
         """Returns every evaluation of the run: on validation and test problems, and of the guards."""
         guards = [report for guard in self.decision.guards for report in (guard.base, guard.trained)]
         return [self.base, *self.validations, self.trained, *guards]
+
+    def answer(self) -> Answer:
+        """Says whether the trained policy is better than the base."""
+        return answer(self.base, self.trained, self.decision)
 
     def pass_at(self) -> list[tuple[int, Estimate, Estimate, Estimate]]:
         """Returns (k, base, trained, their difference) for each k above 1, which the solved share is not."""
@@ -112,14 +117,18 @@ class RunRecord(Record):
         )
 
     def metrics(self) -> list[Metrics]:
-        """Returns one flat row per round, under the metric names of the documentation."""
-        return metrics(self.config.hardware, self.progress(), self.began_unix_seconds)
+        """Returns flat rows under the metric names of the documentation: the base, each round, the trained policy."""
+        rounds = metrics(self.config.hardware, self.progress(), self.began_unix_seconds)
+        return [tested("base", self.base), *rounds, {**tested("test", self.trained), **self.results()}]
+
+    def results(self) -> dict[str, float]:
+        """Returns what base and trained policy reach on the test problems, and at what cost."""
+        return results(self.base, self.trained, self.decision, sum(self.stage_seconds().values()))
 
     def summary(self, folder: str) -> str:
         """Returns the last lines of a run: what happened, at what cost, and where everything lies."""
         from tasks.gdsd.run import health  # not for `--help`, since it imports numpy
 
-        verdict = "promoted" if self.decision.promoted else "not promoted"
         times = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.stage_seconds().items())
         return "\n".join(
             [
@@ -128,7 +137,9 @@ class RunRecord(Record):
                 f"trained   {self.trained.solved.percent()} solved, reward {self.trained.reward.mean:.3f}"
                 f" (round {self.trained.round} of {len(self.epochs)}, the best on validation)",
                 *([f"stopped   {why}"] if (why := self.stopped()) is not None else []),
-                f"gain      {self.decision.solved_difference.points()} points solved{self.base.protocol.by_engine()}",
+                f"answer    {self.answer().words}",
+                f"gain      {self.decision.solved_difference.points()} points solved, "
+                f"{self.decision.reward_difference.signed()} reward{self.base.protocol.by_engine()}",
                 *(f"{f'pass@{k}':<9} {gain.points()} points" for k, _, _, gain in self.pass_at()),
                 *([f"engine    {found}"] if (found := self.drift()) is not None else []),
                 *(
@@ -136,7 +147,7 @@ class RunRecord(Record):
                     f"solved, {100 * guard.tolerance:g} tolerated"
                     for guard in self.decision.guards
                 ),
-                f"decision  {verdict}: {self.decision.reason}",
+                f"decision  {self.decision.verdict()}",
                 *(f"concern   {' '.join(concern.said())}" for concern in health.concerns(self.progress())),
                 f"seconds   {times}",
                 *([f"overhead  {beyond}"] if (beyond := self.overhead()) is not None else []),

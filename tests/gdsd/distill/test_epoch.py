@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.gdsd import tables
+from tasks.gdsd.config.model_source import OPTIMIZER
 from tasks.gdsd.config.train import DistillConfig
-from tasks.gdsd.denoiser import checkpoint, checkpoint_record
+from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser import weights as files
 from tasks.gdsd.denoiser.checkpoint import PolicyState
 from tasks.gdsd.denoiser.denoiser import Denoiser
@@ -99,7 +100,7 @@ def test_what_full_training_saves_says_its_precision(key: str, tmp_path: Path, o
     for folder, dtype in ((policy, torch.bfloat16), (trained, torch.float32)):
         assert {tensor.dtype for tensor in load_file(folder / files.WHOLE).values()} == {dtype}
         assert json.loads((folder / "config.json").read_text())[key] == str(dtype).removeprefix("torch.")
-    assert {tensor.dtype for tensor in load_file(trained / checkpoint_record.OPTIMIZER).values()} == {torch.float32}
+    assert {tensor.dtype for tensor in load_file(trained / OPTIMIZER).values()} == {torch.float32}
     assert checkpoint.load(trained, CPU).denoiser.network.lm_head.weight.dtype == torch.bfloat16  # to sample from
 
 
@@ -107,5 +108,5 @@ def test_moments_are_loaded_only_where_they_are_wanted(tmp_path: Path) -> None:
     """If it fails, rollouts hold the optimizer's moments, twice the weights, or stop at a file that they ignore."""
     trained, _ = train(tmp_path, published("dream", tmp_path))
     assert checkpoint.load(trained, CPU).optimizer
-    (trained / checkpoint_record.OPTIMIZER).unlink()
+    (trained / OPTIMIZER).unlink()
     assert checkpoint.load(trained, CPU, moments=False).optimizer == {}

@@ -59,6 +59,7 @@ SAME = {
     "fsdp": Case(computed(**FSDP)),
     "fsdp group": Case(computed(GROUP_BASELINE, **FSDP, micro_batch_tokens=500)),
     "fsdp adapter again": Case(computed(PULLED, **FSDP, gradient_checkpointing=True), adapter=True, epochs=2),
+    "fsdp adapter goes on": Case(computed(PULLED, **FSDP), adapter=True, goes_on=True, epochs=2),
     "fsdp one group": Case(computed(**FSDP), groups=(1,)),
     "fsdp clipped": Case(computed(configured(max_grad_norm=0.01), **FSDP)),
 }

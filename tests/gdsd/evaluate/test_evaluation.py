@@ -141,6 +141,8 @@ def test_samples_say_what_was_asked_and_answered_and_in_how_many_steps(
             **{name: problem[name] for name in ("prompt", "problem", "reference")},
         }
         assert row["steps"] == 8 and isinstance(row["completion"], str)
+        assert row["prompt_ids"] == denoiser.encode(row["prompt"])
+        assert len(row["completion_ids"]) == 32 and denoiser.pieces(row["completion_ids"]) == row["tokens"]
         assert row["reward"] == row["reward_cells"] and row["solved"] is False and row["reward_format"] == 0.0
 
 

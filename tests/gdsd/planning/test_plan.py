@@ -12,7 +12,7 @@ from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig, PolicyConfig, TinyModelConfig
 from tasks.gdsd.config.sampler import DualCacheConfig, ExactConfig, PrefixCacheConfig, SamplerConfig
 from tasks.gdsd.config.train import DistillConfig, TrainConfig
-from tasks.gdsd.denoiser import families, networks, tiny
+from tasks.gdsd.denoiser import checkpoint, families, networks, tiny
 from tasks.gdsd.denoiser.exact_sum import Beside
 from tasks.gdsd.denoiser.head import BLOCK_BYTES
 from tasks.gdsd.denoiser.load import load_folder, load_source
@@ -67,6 +67,28 @@ def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: list[str],
     found, shape = shapes.shape_of(source)
     assert found.name == family
     assert shape.adapter(config) == sum(parameter.numel() for _, parameter in denoiser.trainable())
+
+
+def test_a_policy_that_goes_on_is_planned_by_its_base(tmp_path: Path) -> None:
+    """If it fails, training further is planned for another model, or without the weights that it is pulled towards."""
+    WRITERS["llada"](tmp_path / "model")
+    denoiser = load_source(ModelFolder(path=str(tmp_path / "model")), CPU)
+    adapter = AdapterConfig(rank=3)
+    denoiser.attach_adapter(adapter, seed=0)
+    folder = checkpoint.save(tmp_path / "policy", checkpoint.base_state(denoiser))
+    plain, further = (
+        TrainConfig.model_validate_json(json.dumps({"policy": policy | {"adapter": adapter.model_dump()}}))
+        for policy in (
+            {"model": {"path": str(tmp_path / "model")}},
+            {"model": {"path": str(folder)}, "stored_adapter": "continue"},
+        )
+    )
+    family, shape = shapes.shape_of(plain.policy)
+    alone = json.dumps({"model": {"path": str(folder / "adapter")}, "adapter": {}})
+    for policy in (further.policy, PolicyConfig.model_validate_json(alone)):
+        assert shapes.shape_of(policy) == (family, shape)
+    begun = plans.plan(further, shape, family).distill.reference - plans.plan(plain, shape, family).distill.reference
+    assert begun == 4 * shape.adapter(adapter)
 
 
 @pytest.mark.parametrize(

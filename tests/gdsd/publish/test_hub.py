@@ -16,7 +16,7 @@ import torch
 
 from tasks.gdsd import report, transient
 from tasks.gdsd.config import written
-from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.model_source import OPTIMIZER, ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig, TinyModelConfig
 from tasks.gdsd.config.publish import HubConfig, PublishConfig
 from tasks.gdsd.config.train import TrainConfig
@@ -90,7 +90,7 @@ def test_a_policy_on_the_hub_is_one_to_load(
     assert {key for path, key in there.asked if "/api/repos" in path or "org/policy" in path} == {f"Bearer {TOKEN}"}
     assert {key for path, key in there.asked if path.startswith("PUT /large/")} == {None}
     assert said == f"{there.url}/org/policy/commit/{1:040x}" and there.private == {"org/policy": True}
-    policy = {path.name for path in (run / "policy").iterdir()} - {checkpoint_record.OPTIMIZER}
+    policy = {path.name for path in (run / "policy").iterdir()} - {OPTIMIZER}
     assert {*files} == policy | {".gitattributes", *checkpoint_record.BESIDE}
     fetched = checkpoint.load(fetch(there, tmp_path / "fetched"), CPU, moments=False).denoiser
     ours = checkpoint.load(run / "policy", CPU, moments=False).denoiser

@@ -43,7 +43,7 @@ def so_far(config: TrainConfig, rounds: Progress, began: float) -> TrackedRun:
     """
     rows = []
     for row, epoch in zip(metrics(config.hardware, rounds, began), rounds.epochs, strict=True):
-        found = {name: value for name, value in row.items() if value is not None and name != "round"}
+        found = {name: value for name, value in row.items() if value is not None and "/" in name}
         numbers = {name: float(value) for name, value in found.items() if not isinstance(value, str)}
         words = {name: value for name, value in found.items() if isinstance(value, str)}
         rows.append(Row(round=epoch.round, unix_seconds=epoch.ended_unix_seconds, numbers=numbers, words=words))
@@ -62,26 +62,8 @@ def so_far(config: TrainConfig, rounds: Progress, began: float) -> TrackedRun:
 def ended(record: RunRecord) -> TrackedRun:
     """Returns what a tracker is told of a run that has ended."""
     run = so_far(record.config, record.progress(), record.began_unix_seconds)
-    return run.model_copy(update={"results": _results(record), "verdict": record.decision.reason})
-
-
-def _results(record: RunRecord) -> dict[str, float]:
-    """What base and trained policy reach on the test problems, and at what cost."""
-    base, trained, decision = record.base, record.trained, record.decision
-    gain = decision.solved_difference
-    return {
-        "test/base_solved": base.solved.mean,
-        "test/trained_solved": trained.solved.mean,
-        "test/gain": gain.mean,
-        "test/gain_low": gain.low,
-        "test/gain_high": gain.high,
-        "test/base_reward": base.reward.mean,
-        "test/trained_reward": trained.reward.mean,
-        "test/round": float(trained.round),
-        "test/promoted": float(decision.promoted),
-        "time/total_s": sum(record.stage_seconds().values()),
-        **{f"guard/{guard.name}": guard.difference.mean for guard in decision.guards},
-    }
+    verdict = f"{record.answer().words}; {record.decision.verdict()}"
+    return run.model_copy(update={"results": record.results(), "verdict": verdict})
 
 
 def _flat(place: str, value: object) -> Iterator[tuple[str, str | int | float | bool | None]]:

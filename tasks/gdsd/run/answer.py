@@ -1,0 +1,64 @@
+"""The answer to "did it get better?": of the solved problems and of the reward, each by the interval of its gain.
+
+It says what was measured. Whether the policy is promoted is the gate's decision, which judges what it is set to judge.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.gdsd.records import Decision, Estimate, EvalReport
+
+Way = Literal["up", "down", "unclear"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of the solved problems and of the reward."""
+
+    solved: Way
+    reward: Way
+    guarded: bool  # whether every guard holds
+    words: str
+
+    @property
+    def by_reward(self) -> bool:
+        """Whether only the reward says something."""
+        return self.solved == "unclear" and self.reward != "unclear"
+
+    @property
+    def tone(self) -> Literal["good", "bad", ""]:
+        """Whether it got better, worse, or both or neither of them."""
+        ways = {self.solved, self.reward} - {"unclear"}
+        if ways == {"up"} and self.guarded:
+            return "good"
+        return "bad" if ways == {"down"} else ""
+
+
+def answer(base: EvalReport, trained: EvalReport, decision: Decision) -> Answer:
+    """Returns what the test problems say of a trained policy and its base."""
+    solved, reward = _way(decision.solved_difference), _way(decision.reward_difference)
+    points, value = 100 * decision.solved_difference.mean, decision.reward_difference.mean
+    none = "; nothing is solved yet" if base.solved.mean == trained.solved.mean == 0 else ""
+    match solved, reward:
+        case "up", "up":
+            words = f"better by {points:+.1f} points solved and {value:+.3f} reward"
+        case "up", "unclear":
+            words = f"better by {points:+.1f} points solved; in reward not shown"
+        case "unclear", "up":
+            words = f"better by {value:+.3f} reward{none or '; in solved problems not shown'}"
+        case "down", "down":
+            words = f"worse by {-points:.1f} points solved and {-value:.3f} reward"
+        case "down", "unclear":
+            words = f"worse by {-points:.1f} points solved; in reward not shown"
+        case "unclear", "down":
+            words = f"worse by {-value:.3f} reward{none or '; in solved problems not shown'}"
+        case "unclear", "unclear":
+            words = f"not shown{none}"
+        case _:
+            words = f"{points:+.1f} points solved, but {value:+.3f} reward"
+    failing = ", ".join(guard.name for guard in decision.guards if not guard.held)
+    return Answer(solved, reward, not failing, f"{words}; fails the guard {failing}" if failing else words)
+
+
+def _way(difference: Estimate) -> Way:
+    return "up" if difference.low > 0 else "down" if difference.high < 0 else "unclear"
