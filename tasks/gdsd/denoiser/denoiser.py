@@ -85,10 +85,6 @@ class Denoiser(torch.nn.Module):
     def has_adapter(self) -> bool:
         return self._adapter is not None
 
-    @property
-    def adapter(self) -> AdapterConfig | None:
-        return self._adapter
-
     def attach_adapter(self, config: AdapterConfig, seed: int) -> None:
         """Freezes all weights and puts a fresh adapter on them, which adds nothing until it is trained.
 

@@ -33,7 +33,7 @@ class Start(NamedTuple):
     parent: str | None  # pin of the earlier run's policy that it is; None where it is the base of its adapter
 
 
-class Found(NamedTuple):
+class _Held(NamedTuple):
     """What a pinned folder holds."""
 
     folder: Path
@@ -68,12 +68,12 @@ def load(config: PolicyConfig, device: torch.device) -> Start:
     """
     assert config.model is not None  # the configuration sees to it
     found, _ = _find(config.model, config, whole=True)
+    if (found.folder / RECORD).is_file():
+        require_whole(found.folder, moments=False)
     bits = None if config.adapter is None else config.adapter.base_bits
     if found.adapter is None:
         denoiser = load_source(found.model, device, bits=bits)
     else:
-        if (found.folder / RECORD).is_file():
-            require_whole(found.folder, moments=False)
         # Where all weights are trained, they are float32: nothing of a merged adapter is rounded away.
         dtype = torch.float32 if config.adapter is None else None
         if found.base is None:
@@ -89,31 +89,9 @@ def load(config: PolicyConfig, device: torch.device) -> Start:
     return Start(denoiser, None)
 
 
-def find(source: HubModel | ModelFolder, whole: bool) -> Found:
-    """Returns what a pinned folder holds.
-
-    Args:
-        whole: whether weights have to be downloaded as well.
-
-    Raises:
-        CheckpointError: it is not to be had, is not the pinned one, or is damaged.
-    """
-    folder = resolve(source, whole)
-    if is_adapter(folder):
-        return Found(folder, base_of(folder), folder, None)
-    adapter = folder / ADAPTER
-    base = read_base(folder / BASE) if (folder / BASE).exists() else None
-    return Found(
-        folder,
-        source if base is None else base.source,
-        adapter if (adapter / ADAPTER_CONFIG).is_file() else None,
-        None if base is None else base.bits,
-    )
-
-
-def _find(source: HubModel | ModelFolder, config: PolicyConfig, whole: bool) -> tuple[Found, Denoiser]:
+def _find(source: HubModel | ModelFolder, config: PolicyConfig, whole: bool) -> tuple[_Held, Denoiser]:
     """Returns what is there, and the model without weights, if what is asked of the two can be."""
-    found, then = find(source, whole), config.stored_adapter
+    found, then = _look(source, whole), config.stored_adapter
     denoiser = load_outline(found.model)
     if found.adapter is None and then is not None:
         raise ConfigError(f"policy.stored_adapter is {then!r}, but {found.folder} has no adapter; leave it out")
@@ -138,6 +116,28 @@ def _find(source: HubModel | ModelFolder, config: PolicyConfig, whole: bool) -> 
                 f"{apart}. Make them equal, or use 'merge' to train a fresh one"
             )
     return found, denoiser
+
+
+def _look(source: HubModel | ModelFolder, whole: bool) -> _Held:
+    """Returns what a pinned folder holds.
+
+    Args:
+        whole: whether weights have to be downloaded as well.
+
+    Raises:
+        CheckpointError: it is not to be had, is not the pinned one, or is damaged.
+    """
+    folder = resolve(source, whole)
+    if is_adapter(folder):
+        return _Held(folder, base_of(folder), folder, None)
+    adapter = folder / ADAPTER
+    base = read_base(folder / BASE) if (folder / BASE).exists() else None
+    return _Held(
+        folder,
+        source if base is None else base.source,
+        adapter if (adapter / ADAPTER_CONFIG).is_file() else None,
+        None if base is None else base.bits,
+    )
 
 
 def _pin(source: HubModel | ModelFolder) -> str:
