@@ -12,6 +12,8 @@ INDEXES = $(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-ind
 	$(if $(filter-out undefined,$(origin TORCH_GPU_INDEX)),--torch-gpu-index '$(TORCH_GPU_INDEX)')
 # A variable as one word of a shell's line, whatever characters a path has; a leading ~/ is the home still.
 quoted = $(subst '~/,~/','$(subst ','\'',$(value $(1)))')
+# SET=FIELD=VALUE, or several of them, as options; a value of several words is for pyflyte itself.
+changes = $(foreach change,$(value SET),--set $(call quoted,change))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -37,15 +39,15 @@ install: ## create .venv with what training needs, and with EXTRAS of pyproject.
 	$(PYTHON) .ci/install.py $(VENV) $(EXTRAS)
 	@touch $(READY)
 
-train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml
-	$(BIN)/pyflyte run workflows/gdsd.py train --config $(call quoted,CONFIG)
+train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml, with other values by SET=rollout.group_size=8
+	$(BIN)/pyflyte run workflows/gdsd.py train --config $(call quoted,CONFIG) $(changes)
 
 evaluate: $(READY) ## evaluate the checkpoint folder POLICY
 	$(if $(value POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
 	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(call quoted,POLICY)
 
-describe: $(READY) ## say what CONFIG will need of a device, before anything is spent
-	$(BIN)/python -m tasks.describe $(call quoted,CONFIG)
+describe: $(READY) ## say what CONFIG will need of a device, before anything is spent, with SET as for train
+	$(BIN)/python -m tasks.describe $(call quoted,CONFIG) $(changes)
 
 champion: $(READY) ## show the champion and history of the registry REGISTRY
 	$(if $(value REGISTRY),,$(error name the registry: make champion REGISTRY=...))

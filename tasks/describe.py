@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.flyte.store_options import storage_options
 from tasks.gdsd import files
-from tasks.gdsd.config import written
+from tasks.gdsd.config import loading, written
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.train import TrainConfig
@@ -48,17 +48,22 @@ def measure_cpu(width: int) -> Device:
     return Device("this machine's CPU", int(line.split()[1]) / 2**20, peak, peak, reached_by_cpu(width), is_gpu=False)
 
 
-def read(path: str) -> tuple[TrainConfig | CompareConfig, Family, Shape]:
+def read(path: str, changed: Sequence[str] = ()) -> tuple[TrainConfig | CompareConfig, Family, Shape]:
     """Returns the experiment or comparison of a file, and family and shape of its model.
+
+    Args:
+        changed: fields with the values that they have instead, such as `rollout.group_size=8`.
 
     Raises:
         OSError: the file cannot be read.
-        GdsdError: it is no YAML or JSON, is refused, or the model is not known.
+        GdsdError: it is no YAML or JSON, it or a changed field is refused, or the model is not known.
     """
-    text = written.read(path)
-    values = json.loads(text)
-    compares = isinstance(values, dict) and len(COMPARED & values.keys()) > len(TRAINED & values.keys())
-    config = (CompareConfig if compares else TrainConfig).model_validate_json(text)
+    names = json.loads(written.read(path)).keys()
+    config: TrainConfig | CompareConfig
+    if len(COMPARED & names) > len(TRAINED & names):
+        config = loading.load(CompareConfig, path, changed)
+    else:
+        config = loading.load(TrainConfig, path, changed)
     return config, *shape_of(config.policy)
 
 
@@ -185,12 +190,19 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("config", help="the experiment, as a YAML or JSON file")
     parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change one field of it, as `pyflyte run` does",
+    )
+    parser.add_argument(
         "--device", choices=[*DEVICES, "cpu"], help="default: hardware.distill.kind; h100 where that says just gpu"
     )
     parser.add_argument("--prompt-tokens", type=int, help="tokens of a prompt; default: estimated from the domain")
     given = parser.parse_args(arguments)
     try:
-        config, family, shape = read(given.config)
+        config, family, shape = read(given.config, given.set)
     except (OSError, GdsdError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,14 +10,13 @@ flytekit gives a failure node the inputs of its workflow by name and type, and `
 import html
 import logging
 import re
-import shlex
 from datetime import UTC, datetime
-from pathlib import Path
 
 from flytekit import Deck, current_context
 from flytekit.types.error import FlyteError
 from pydantic import BaseModel, ConfigDict
 
+from tasks.flyte import commands
 from tasks.flyte.console import speak
 from tasks.flyte.kickoff import as_option
 from tasks.flyte.local import in_pod, keep, new_folder
@@ -27,6 +26,7 @@ from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import GdsdError, StaleError
+from tasks.gdsd.files import absolute
 from tasks.gdsd.strict import Config
 
 logger = logging.getLogger(__name__)
@@ -64,20 +64,20 @@ class Failure(BaseModel):
 @cpu_task(hours=0.5, cached=False, deck=True)
 def record_train_failure(config: TrainConfig, err: FlyteError | None = None) -> None:
     """Keeps what failed in `train`."""
-    _record(err, "workflows/gdsd.py train", config, config.name, {})
+    _record(err, "workflows/gdsd.py", "train", config, config.name, {})
 
 
 @cpu_task(hours=0.5, cached=False, deck=True)
 def record_compare_failure(config: CompareConfig, err: FlyteError | None = None) -> None:
     """Keeps what failed in `compare`."""
-    _record(err, "workflows/gdsd.py compare", config, config.name, {})
+    _record(err, "workflows/gdsd.py", "compare", config, config.name, {})
 
 
 @cpu_task(hours=0.5, cached=False, deck=True)
 def record_evaluate_failure(policy: Checkpoint, config: EvaluateConfig, err: FlyteError | None = None) -> None:
     """Keeps what failed in `evaluate`."""
-    given = {"policy": str(policy.remote_source or policy.path)}
-    _record(err, "workflows/gdsd.py evaluate", config, None, given)
+    given = {"policy": absolute(str(policy.remote_source or policy.path))}
+    _record(err, "workflows/gdsd.py", "evaluate", config, None, given)
 
 
 @cpu_task(hours=0.5, cached=False, deck=True)
@@ -86,8 +86,8 @@ def record_retrain_failure(
 ) -> None:
     """Keeps what failed in `retrain`; a policy that is stale stays so, and another night goes on from the champion."""
     is_stale = err is not None and StaleError.REMEDY in err.message
-    given = {"registry": registry, "kickoff_time": "now" if is_stale else as_option(kickoff_time)}
-    _record(err, "workflows/retrain.py retrain", config, config.name, given)
+    given = {"registry": absolute(registry), "kickoff_time": "now" if is_stale else as_option(kickoff_time)}
+    _record(err, "workflows/retrain.py", "retrain", config, config.name, given)
 
 
 @cpu_task(hours=0.5, cached=False, deck=True)
@@ -95,19 +95,24 @@ def record_evaluate_champion_failure(
     config: EvaluateConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
 ) -> None:
     """Keeps what failed in `evaluate_champion`."""
-    given = {"registry": registry, "kickoff_time": as_option(kickoff_time)}
-    _record(err, "workflows/retrain.py evaluate_champion", config, None, given)
+    given = {"registry": absolute(registry), "kickoff_time": as_option(kickoff_time)}
+    _record(err, "workflows/retrain.py", "evaluate_champion", config, None, given)
 
 
 def _record(
-    err: FlyteError | None, workflow: str, config: Config, experiment: str | None, given: dict[str, str]
+    err: FlyteError | None, file: str, workflow: str, config: Config, experiment: str | None, given: dict[str, str]
 ) -> None:
     """Writes the record; where even that fails, says so and no more, since the run's own error is what matters."""
     speak()  # a pod loads this module alone
     try:
-        folder = new_folder(f"failed-{experiment or workflow.split()[-1]}")
+        folder = new_folder(f"failed-{experiment or workflow}")
         (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
-        failure = _describe(err, workflow, experiment, given, folder)
+        # On a cluster the file lies beside the record, in a store.
+        options = given | {"config": CONFIG if in_pod() else str(folder / CONFIG)}
+        go_on = commands.run(
+            file, workflow, *(word for name, value in options.items() for word in (f"--{name}", value))
+        )
+        failure = _describe(err, workflow, experiment, go_on)
         (folder / RECORD).write_text(failure.model_dump_json(indent=2) + "\n", "utf-8")
         address = keep(folder)
         where = failure.task or failure.node
@@ -120,20 +125,12 @@ def _record(
         logger.exception("the failure of %s could not be recorded", workflow)
 
 
-def _describe(
-    err: FlyteError | None, workflow: str, experiment: str | None, given: dict[str, str], folder: Path
-) -> Failure:
+def _describe(err: FlyteError | None, workflow: str, experiment: str | None, go_on: str) -> Failure:
     message = err.message if err is not None else "Flyte gave no reason; see the execution"
     running = current_context().execution_id if in_pod() else None
     tasks = [one or other for one, other in _INSIDE.findall(message)]
-    options = [word for name, value in given.items() for word in (f"--{name}", value)]
-    if running is None:
-        go_on = ["pyflyte", "run", *workflow.split(), *options, "--config", str(folder / CONFIG)]
-    else:  # the file lies beside the record, in a store
-        there = ["--remote", "-p", running.project, "-d", running.domain]
-        go_on = ["pyflyte", "run", *there, *workflow.split(), *options, "--config", CONFIG]
     return Failure(
-        workflow=workflow.split()[-1],
+        workflow=workflow,
         experiment=experiment,
         # Locally flytekit names the failure node itself.
         node=err.failed_node_id if err is not None and running is not None else None,
@@ -141,5 +138,5 @@ def _describe(
         message=message,
         execution=None if running is None else f"{running.project}:{running.domain}:{running.name}",
         time=datetime.now(UTC),
-        go_on=shlex.join(go_on),
+        go_on=go_on,
     )

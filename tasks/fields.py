@@ -24,12 +24,13 @@ HEAD = """# Every field of every configuration
 
 `make fields` makes this page from the models. A test compares it with them.
 
-A configuration is a YAML or JSON file, or JSON on the command line (`--config`). What it leaves out has the default of
-this page. An unknown key, another type or a value out of range is refused when the configuration is loaded. So are
-combinations that make no sense. They are not listed here, and the message says what to change. A link in the column
-"type" leads to a section whose fields are nested under the field's key. The line that begins with "In" says where the
-fields of a section belong. It names only `train` where `evaluate` or `compare` has the same place. The workflows
-`retrain` and `evaluate_champion` take what `train` and `evaluate` take.
+A configuration is a YAML or JSON file, or JSON on the command line (`--config`). `--set` changes [single
+fields](running.md#how-do-i-change-one-field). What a configuration leaves out has the default of this page. An unknown
+key, another type or a value out of range is refused when the configuration is loaded. So are combinations that make no
+sense. They are not listed here, and the message says what to change. A link in the column "type" leads to a section
+whose fields are nested under the field's key. The line that begins with "In" says where the fields of a section belong.
+It names only `train` where `evaluate` or `compare` has the same place. The workflows `retrain` and `evaluate_champion`
+take what `train` and `evaluate` take.
 """
 WORDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

@@ -152,6 +152,7 @@ def _policy(
         prompt_tokens_longest=fitted[0].longest,
         unusable=sum(fit.left_out for fit in fitted),
         seconds=time.monotonic() - began,
+        ended_unix_seconds=time.time(),
         parent=parent,
         device=devices.name(denoiser.device),
     )

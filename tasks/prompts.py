@@ -66,6 +66,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
         checks=len(report.findings),
         warnings=[f"{finding.where}: {finding.expectation}" for finding in report.warnings],
         seconds=time.monotonic() - began,
+        ended_unix_seconds=time.time(),
     )
     logger.info("prompts: %d to train, %d to validate, %d to test", stats.train, stats.validation, stats.test)
     _tell(unusable, near)

@@ -13,7 +13,7 @@ import logging
 import netrc
 import os
 import re
-import shlex
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +24,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
+from tasks.flyte import commands
 from tasks.flyte.console import others_silent, seen_by_a_person, speak
 from tasks.flyte.local import in_pod
 from tasks.flyte.stage import cpu_task
@@ -187,11 +188,18 @@ def _track(
         name = MLFLOW  # which its library would take from the environment anyway
 
     def tell() -> str:
+        from tasks.gdsd.report import elsewhere
+
         place = config.folder if not isinstance(config, MlflowConfig) else None
         options = storage_options(place) if place is not None else {}
         told = TrackedRun.model_validate_json(Path(os.fspath(run)).read_bytes())
-        page = None if report is None else Path(os.fspath(report))
-        return trackers.track(config, told, page, None if name is None else _key(name), options)
+        key = None if name is None else _key(name)
+        if report is None:
+            return trackers.track(config, told, None, key, options)
+        with tempfile.TemporaryDirectory(prefix="page-") as place:
+            page = Path(place, "report.html")
+            page.write_text(elsewhere(Path(os.fspath(report)).read_text("utf-8")), "utf-8")
+            return trackers.track(config, told, page, key, options)
 
     repeat = None if folder is None else _command(folder, PublishConfig(trackers=[config]))
     return _deliver(trackers.told(config), tell, repeat)
@@ -278,9 +286,6 @@ def _sentence(error: Exception) -> str:
 
 def _command(folder: str, publish: PublishConfig) -> str:
     """Returns the command that publishes a run again."""
-    running = current_context().execution_id
-    remote = ["--remote", "-p", running.project, "-d", running.domain] if in_pod() and running is not None else []
     # The name of a kind is its default, without which it would be none.
     what = json.dumps(publish.model_dump(mode="json", exclude_none=True))
-    arguments = ["workflows/publish.py", "publish", "--folder", folder, "--publish", what]
-    return shlex.join(["pyflyte", "run", *remote, *arguments])
+    return commands.run("workflows/publish.py", "publish", "--folder", files.absolute(folder), "--publish", what)

@@ -11,6 +11,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
 
+from tasks.flyte import commands
 from tasks.flyte.local import in_pod, new_folder
 from tasks.flyte.sources import ROOT, source_digest
 from tasks.flyte.stage import cpu_task
@@ -126,12 +127,14 @@ def report_run(
         tables.read(Path(os.fspath(trained_samples)), tables.SAMPLES),
     )
     shutil.copytree(Path(os.fspath(best)), folder / "policy")
+    stored = "config.yaml" if in_pod() else str(folder / "config.yaml")
     origin = provenance.record(
         ROOT,
         sources_sha256=source_digest("workflows.gdsd"),
         execution=_execution(),
         base_sha256=record.epochs[0].parent,
         policy_sha256=digest(folder / "policy"),
+        command=commands.run("workflows/gdsd.py", "train", "--config", stored),
     )
     page = report.write(folder, record, samples, origin)
     card = model_card.write(record, checkpoint_record.read_record(folder / "policy"), origin)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 from croniter import croniter
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from images import CPU, GPU
 from tasks.gdsd import files
-from tasks.gdsd.config import written
+from tasks.gdsd.config import loading
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.prompts import PromptFile
@@ -118,25 +119,26 @@ def _configured(model: type[Configuration], variable: str, variables: Mapping[st
     try:
         if not file:
             raise ConfigError("it names no file; name one, or leave the variable unset for the default")
-        config = model.model_validate_json(written.read(file))
+        config = loading.load(model, file)
         for place, part in _parts(config):
             if isinstance(part, PromptFile):
-                _require_in_pods(place, part)
+                _require_in_pods(place, part, Path(file).absolute().parent)
             elif isinstance(part, PublishConfig):
                 require_shared_places(part)
     except OSError as error:
-        raise ConfigError(
-            f"{variable}={file} cannot be read ({error.strerror}); name a file, or leave the variable unset for the "
-            "default"
-        ) from None
+        raise ConfigError(f"{variable}={file} cannot be read: {error.strerror}") from None
     except ConfigError as error:
         words, *lines = (line.strip() for line in str(error).splitlines())
         raise ConfigError(f"{variable}={file}: {words} {'; '.join(lines)}".rstrip()) from None
     return config, file
 
 
-def _require_in_pods(place: str, source: PromptFile) -> None:
-    """Refuses a file of this machine, and an address that is none; what is not here may be on a volume of the pods."""
+def _require_in_pods(place: str, source: PromptFile, folder: Path) -> None:
+    """Refuses a file of this machine, and an address that is none; what is not here may be on a volume of the pods.
+
+    Args:
+        folder: of the configuration, below which a path was relative to it, or is as good as that.
+    """
     if files.is_shared(source.path):
         return
     path = source.path.rpartition("::")[2].removeprefix("file://").removeprefix("local://")
@@ -145,7 +147,7 @@ def _require_in_pods(place: str, source: PromptFile) -> None:
             f"{place}.path {source.path!r} is no address that pods can read; name one such as "
             "s3://BUCKET/problems.parquet"
         )
-    if os.path.exists(path) or not os.path.isabs(path):
+    if os.path.exists(path) or Path(path).is_relative_to(folder):
         raise ConfigError(
             f"{place}.path {source.path!r} is a file of this machine, which pods do not have; upload it, and name its "
             "address, such as s3://BUCKET/problems.parquet"

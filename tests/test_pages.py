@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from flytekit.clis.sdk_in_container.pyflyte import main as pyflyte
 from pydantic import ValidationError
 
 from tasks import fields
+from tasks.gdsd.config import loading
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
@@ -33,7 +34,8 @@ COMMANDS = ("make", "pyflyte", "python")
 YAML = re.compile(r"^```yaml *(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MODELS: Mapping[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
 FOREIGN = ("chart", "client", "kubernetes")  # of Flyte and Kubernetes themselves
-TRIED = tuple(f"docs/{page}.md" for page in ("extending", "domains/custom", "domains/service", "models"))  # their own tests do
+# Their examples are run by tests of their own.
+TRIED = tuple(f"docs/{page}.md" for page in ("extending", "domains/custom", "domains/service", "models"))
 
 
 def anchors(page: Path) -> set[str]:
@@ -107,24 +109,26 @@ def of_workflow(words: list[str]) -> str | None:
         return f"there is no {name}"
     workflow = found.workflow if isinstance(found, LaunchPlan) else found
     inputs = workflow.python_interface.inputs
-    if wrong := [word for word in given[::2] if word.removeprefix("--") not in inputs]:
+    options = list(zip(given[::2], given[1::2], strict=True))
+    changed = [written for option, written in options if option == "--set"]
+    values = {option: written for option, written in options if option != "--set"}
+    if wrong := [word for word in values if word.removeprefix("--") not in inputs]:
         return f"{name} takes no {wrong[0]}"
-    values = dict(zip(given[::2], given[1::2], strict=True))
     for option, written in values.items():
         model, config = inputs[option.removeprefix("--")], written.removeprefix("PATH/")
         if not (isinstance(model, type) and issubclass(model, Config)):
             continue
         if config.endswith(".yaml"):  # where it is none of ours, it is one that the page makes
             config = (ROOT / config).read_text() if config.startswith("configs/") else "{}"
-        if (said := refused(model, config)) is not None:
+        if (said := refused(model, config, changed)) is not None:
             return said
     return None
 
 
-def refused(model: type[Config], written: str) -> str | None:
-    """Says why a model refuses a configuration, or None."""
+def refused(model: type[Config], written: str, changed: Sequence[str] = ()) -> str | None:
+    """Says why a model refuses a configuration, with some fields changed, or None."""
     try:
-        model.model_validate_json(json.dumps(yaml.safe_load(written)))
+        loading.given(model, json.dumps(yaml.safe_load(written)), changed)
     except (ConfigError, ValidationError) as error:
         return str(error)
     return None

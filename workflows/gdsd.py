@@ -26,6 +26,7 @@
 The stage `drift` takes part only where an approximate engine makes the rollouts.
 """
 
+import time
 from typing import NamedTuple
 
 from flytekit import workflow
@@ -65,6 +66,7 @@ class Beginning(NamedTuple):
     prompts: PromptStats
     base: Checkpoint
     policy: PolicyStats
+    began_unix_seconds: float  # when the run did
 
 
 class Contest(NamedTuple):
@@ -83,6 +85,7 @@ class Asked(NamedTuple):
     tables: Prompts
     guards: list[Table]
     rooms: list[Room]  # of train, validation, test and each guard
+    began_unix_seconds: float
 
 
 @unroll()
@@ -101,14 +104,14 @@ def prepare(
     """
     require_publishing(publish)
     asked = ask(prompts, hardware, rollout, evaluation, judge)
-    train, validation, test, stats = asked.tables
+    train, validation, test, _ = asked.tables
     base = on(
         hardware.policy,
         prepare_policy(
             config=policy, train=train, validation=validation, test=test, guards=asked.guards, rooms=asked.rooms
         ),
     )
-    return begin(stats, base)
+    return begin(asked, base)
 
 
 def ask(
@@ -118,7 +121,8 @@ def ask(
     evaluation: EvaluationConfig,
     judge: GateConfig,
 ) -> Asked:
-    """Adds to a dynamic task what makes all problems of a run."""
+    """Adds to a dynamic task what makes all problems of a run, which begins with that."""
+    began = time.time()
     tables = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=rollout.prompts_per_round))
     guards = [
         on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=tables.train))
@@ -136,12 +140,21 @@ def ask(
     for name, guard in judge.guards.items():
         own = {"problems": name, "section": f"judge.guards.{name}", "unusable": guard.unusable}
         rooms.append(room.model_copy(update=own | {"writes_references": make(guard.domain).reference_is_answer}))
-    return Asked(tables, guards, rooms)
+    return Asked(tables, guards, rooms, began)
 
 
-def begin(stats: PromptStats, base: Policy) -> Beginning:
-    """Returns what a run begins with: the base, and the problems that it can be asked."""
-    return Beginning(base.train, base.validation, base.test, base.guards, stats, base.checkpoint, base.stats)
+def begin(asked: Asked, base: Policy) -> Beginning:
+    """Returns what a run begins with: the base, and those of the problems that it can be asked."""
+    return Beginning(
+        base.train,
+        base.validation,
+        base.test,
+        base.guards,
+        asked.tables.stats,
+        base.checkpoint,
+        base.stats,
+        asked.began_unix_seconds,
+    )
 
 
 @unroll()
@@ -257,7 +270,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         trained_samples=after.samples,
         decision=decision,
         best=best,
-        began_unix_seconds=rounds.began_unix_seconds,
+        began_unix_seconds=begun.began_unix_seconds,
     )
 
 

@@ -87,13 +87,13 @@ def train_champion(champion: Champion, config: TrainConfig, registry: str, kicko
         return promote_again(registry=registry, entry=champion.made)
     require_publishing(config.publish)
     asked = ask(config.prompts, config.hardware, config.rollout, config.evaluation, config.judge)
-    train, validation, test, stats = asked.tables
+    train, validation, test, _ = asked.tables
     problems = {"train": train, "validation": validation, "test": test, "guards": asked.guards, "rooms": asked.rooms}
     if champion.policy is None:
         base = prepare_policy(config=config.policy, **problems)
     else:
         base = take_policy(policy=FlyteDirectory(champion.policy), **problems)
-    run = learn(config, begin(stats, on(config.hardware.policy, base)))
+    run = learn(config, begin(asked, on(config.hardware.policy, base)))
     return promote(registry=registry, champion=champion, run=run, kickoff_time=kickoff_time)
 
 

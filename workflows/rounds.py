@@ -67,7 +67,6 @@ class Rounds(NamedTuple):
     best: Checkpoint  # the best one before the last validation
     progress: list[ProgressFile]
     validation: list[EvalReport]  # the last one
-    began_unix_seconds: float
 
 
 def assess(
@@ -324,4 +323,4 @@ def run_rounds(config: TrainConfig, distill: DistillConfig, train: Table, proble
     at = Standing(base, base, config.rollout.engine.without_limits(), [], [])
     legs = list(cut(config.rounds, config.validate_every))
     at = chain(config, at, legs, train, problems, base, began)
-    return Rounds(at.policy, at.best, at.progress, at.validation, began)
+    return Rounds(at.policy, at.best, at.progress, at.validation)

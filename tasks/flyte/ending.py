@@ -26,6 +26,7 @@ def end_well() -> None:
     folders.gather([Path(flyte_tmp_dir), Path(Config.local_sandbox_path)])
     if runs_here():
         folders.use()
-        interrupts.handle(folders.leave, "interrupted; the same command goes on with what is missing")
-    else:  # a cluster may go on by itself
-        interrupts.handle(folders.leave, "interrupted")
+        words = "stopped; the same command goes on from here, with what is finished taken from the cache"
+        interrupts.handle(folders.leave, words)
+    else:
+        interrupts.handle(folders.leave, "stopped; what a cluster has begun goes on there")

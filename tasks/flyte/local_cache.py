@@ -15,7 +15,7 @@ from flytekit.core.local_cache import CACHE_LOCATION, LocalTaskCache
 from flytekit.models.literals import Literal, LiteralMap
 from google.protobuf.message import DecodeError
 
-from tasks.flyte import folders
+from tasks.flyte import folders, hits
 from tasks.flyte.inputs import in_words
 from tasks.gdsd.errors import StorageError
 
@@ -43,6 +43,8 @@ def check_results() -> None:
         if missing:
             logger.warning("a cached result of %s is gone (%s); computing it again", name, missing[0])
             return None
+        if found is not None:
+            hits.take(name, inputs)
         return found
 
     def set_(name: str, version: str, inputs: LiteralMap, ignored: tuple[str, ...], value: LiteralMap) -> None:

@@ -12,6 +12,7 @@ from flytekit import Cache, Secret, dynamic, task
 from images import CPU, GPU, IMAGES, Role
 from images.nodes import Nodes
 from tasks.flyte import registration
+from tasks.flyte.hits import told
 from tasks.flyte.retry import retried
 from tasks.flyte.sources import SourceVersion
 
@@ -75,7 +76,7 @@ def _task(
 
     def decorate(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
         found: Callable[Inputs, Output] = task(
-            retried(work),
+            retried(told(work)),
             task_config=nodes,
             container_image=role.image,
             environment=dict(environment) or None,

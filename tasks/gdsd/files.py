@@ -1,6 +1,7 @@
 """Files: opens any URI that fsspec knows, and makes and checks digests of their content."""
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +39,20 @@ def open_file(path: str) -> "OpenFile":
 
     links = [link for link in path.split("::") if "://" in link]
     return fsspec.open(path, "rb", **{link.split("://", 1)[0]: dict(_options(link)) for link in links})
+
+
+def absolute(path: str, folder: str | Path = "") -> str:
+    """Returns a path that is the same from everywhere; an address stays as it is.
+
+    Of a chain, such as zip://problems.csv::data.zip, the last link says where the data lies.
+
+    Args:
+        folder: what the path is relative to; by default, the working directory.
+    """
+    links, chained, place = path.rpartition("::")
+    if "://" in place:
+        return path
+    return f"{links}{chained}{Path(folder, os.path.expanduser(place)).absolute()}"
 
 
 def is_shared(uri: str) -> bool:

@@ -34,6 +34,7 @@ class PromptStats(Record):
     checks: int
     warnings: list[str]
     seconds: float
+    ended_unix_seconds: float = 0.0  # when the work was done; 0 in records from before it was kept
 
 
 class PolicyStats(Record):
@@ -44,6 +45,7 @@ class PolicyStats(Record):
     prompt_tokens_longest: int
     unusable: int = 0  # problems of all splits and guards left out: too long, or with characters that the policy lacks
     seconds: float
+    ended_unix_seconds: float = 0.0  # when the work was done; 0 in records from before it was kept
     parent: str | None = None  # content digest of the earlier run's policy that it is, if it is one
     device: str | None = None  # that it was made on
 
@@ -210,6 +212,7 @@ class EvalReport(Record):
     tokens: int
     seconds: float
     scoring_seconds: float = 0.0  # of `seconds`, those in which the answers were judged
+    ended_unix_seconds: float = 0.0  # when that was done; 0 in records from before it was kept
     device: str | None = None  # that they were made on
 
 
@@ -238,6 +241,17 @@ class Progress(Record):
     def read(cls, files: Sequence[os.PathLike[str]]) -> "Progress":
         """Reads what a run has recorded, which is in one file of `write`, or nothing yet."""
         return cls.model_validate_json(gzip.decompress(Path(files[-1]).read_bytes())) if files else cls()
+
+    def since(self, moment: float) -> "Progress":
+        """Returns what was worked from a moment on, in seconds since 1970."""
+        rewards = [reward for reward in self.rewards if reward.rollout_began_unix_seconds >= moment]
+        first = len(self.rewards) - len(rewards)
+        return Progress(
+            drifts=self.drifts[first:],
+            rewards=rewards,
+            epochs=[epoch for epoch in self.epochs if epoch.ended_unix_seconds >= moment],
+            validations=[report for report in self.validations if report.ended_unix_seconds >= moment],
+        )
 
     def write(self, file: Path) -> None:
         """Writes what a run has recorded, packed; equal records have equal files."""

@@ -3,16 +3,29 @@
 import difflib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    RootModel,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
+from tasks.gdsd import files
 from tasks.gdsd.errors import ConfigError, GdsdError, RepeatedKeyError
 
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+FOLDER = "folder"  # of pydantic's context: what relative paths are relative to
 Item = TypeVar("Item")
 SHOWN = 200  # characters of a value that an error shows
 PLACES = 3  # that an error names for a key; of a key with more of them it is not known which was meant
@@ -34,12 +47,48 @@ KINDS = {
 NOTHING = ("none", "null", "nil", "~", "")
 
 
+@dataclass(frozen=True)
+class Located:
+    """Marks a text as a path or URI, which is made absolute: it is relative to the file that names it.
+
+    Where no file does, it is relative to the working directory.
+    """
+
+    before: str = ""  # the beginning of those texts that are paths from there on
+
+    def absolute(self, text: str, folder: str | Path = "") -> str:
+        """Returns the text for all folders; by default, it is relative to the working directory."""
+        if not text.startswith(self.before):
+            return text
+        return self.before + files.absolute(text.removeprefix(self.before), folder)
+
+    def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Lets pydantic make it absolute once it is known to be a text."""
+        return core_schema.with_info_after_validator_function(self._validated, handler(source))
+
+    def _validated(self, text: str, info: ValidationInfo) -> str:
+        return self.absolute(text, (info.context or {}).get(FOLDER, ""))
+
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Place = Annotated[str, Field(min_length=1), Located()]
+
+
 class StrictJson(BaseModel):
     """Reads JSON strictly, and says what is wrong in a person's words."""
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: object) -> Self:
         """Reads a configuration strictly, whatever the caller asks for.
+
+        Raises:
+            ConfigError: naming each refused field.
+        """
+        return cls.read(json_data, Path())
+
+    @classmethod
+    def read(cls, json_data: str | bytes | bytearray, folder: Path) -> Self:
+        """Reads a configuration whose paths are relative to a folder.
 
         Whole floats count as integers: some senders of JSON write 3 as 3.0.
 
@@ -48,7 +97,7 @@ class StrictJson(BaseModel):
         """
         try:
             plain = json.dumps(json.loads(json_data, parse_float=_whole_if_possible, object_pairs_hook=once))
-            return super().model_validate_json(plain, strict=True)
+            return super().model_validate_json(plain, strict=True, context={FOLDER: folder})
         except ValidationError as error:
             raise ConfigError(explain(cls, error)) from None
         except json.JSONDecodeError as error:

@@ -119,7 +119,21 @@ def test_a_local_run_keeps_what_failed(tmp_path: Path, monkeypatch: pytest.Monke
     (kept,) = tmp_path.glob("failed-here-*/failure.json")
     record = Failure.model_validate_json(kept.read_text())
     assert record.task == "tests.tasks.test_failure.breaks" and record.node is None and record.execution is None
-    assert shlex.split(record.go_on)[-2:] == ["--config", str(kept.with_name("config.json"))]
+    words = shlex.split(record.go_on)
+    assert Path(words[-4]).is_absolute() and Path(words[-4]).is_file() and words[-3] == "train"
+    assert words[-2:] == ["--config", str(kept.with_name("config.json"))]
+
+
+def test_a_local_command_to_go_on_names_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, it works only where the run was started."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my policy").mkdir()
+    failure.record_evaluate_failure(policy=FlyteDirectory("my policy"), config=EvaluateConfig(), err=None)
+    failure.record_retrain_failure(config=TrainConfig(), registry="registry", kickoff_time=MOMENT, err=None)
+    found = {Failure.model_validate_json(kept.read_text()) for kept in tmp_path.glob("data/failed-*/failure.json")}
+    words = {one.workflow: shlex.split(one.go_on) for one in found}
+    assert str(tmp_path / "my policy") in words["evaluate"] and str(tmp_path / "registry") in words["retrain"]
 
 
 @pytest.mark.parametrize("where", ["local", "pod"])

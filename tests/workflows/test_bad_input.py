@@ -24,7 +24,7 @@ from tests.workflows.conftest import ROOT, SMOKE, Pyflyte, run_in_process
         ('{"rollout": {"group_size": 1}}', ["rollout.group_size", "got 1", ">= 2"]),
         ('{"rollout": {"sampler": {"length": 15, "block_length": 4}}}', ["rollout.sampler", "15", "multiple", "16"]),
         ('{"distill": {"objective": {"guidence": 1}}}', ["distill.objective.guidence", "did you mean 'guidance'"]),
-        ("nowhere.yaml", ["'nowhere.yaml' is neither a file that is there nor JSON"]),
+        ("nowhere.yaml", ["no such file: 'nowhere.yaml' in"]),
         ('{"prompts": {"train_data": {"path": "nowhere.parquet"}}}', ["nowhere.parquet", "cannot be read"]),
     ],
 )

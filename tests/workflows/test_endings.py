@@ -97,7 +97,7 @@ def test_a_run_ends_with_all_its_processes(place: Path) -> None:
         said = log.read_text()
         assert "Traceback" not in said and ("base policy" in said) == (number == 0), said
         killed = status == -signal.SIGKILL
-        assert said.count("interrupted; the same command goes on") == (not killed), said
+        assert said.count("stopped; the same command goes on from here") == (not killed), said
         left = [path for path in (place / "tmp").iterdir() if not path.name.startswith("torchinductor_uid_")]
         assert bool(left) == killed, left
 

@@ -28,6 +28,16 @@ def test_make_takes_any_path(target: str, variable: str) -> None:
         assert len(shlex.split(line)) == len(words.split("\0")) - 1
 
 
+def test_make_takes_changed_fields() -> None:
+    """If it fails, `make train SET=...` trains without the change, or its braces are the shell's."""
+    for target in ("train", "describe"):
+        changes = "rollout.group_size=8 prompts.domain={name:countdown} name='a'"
+        command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", target, f"SET={changes}"]
+        line = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        options = [word for change in changes.split() for word in ("--set", change)]
+        assert shlex.split(line)[-6:] == options
+
+
 def half(folder: Path) -> None:
     """A cache whose second half a full disk did not take."""
     with Cache(str(folder)) as cache:

@@ -7,6 +7,7 @@ import pytest
 from flytekit.types.directory import FlyteDirectory
 
 from tasks import publish as stage
+from tasks.flyte import commands
 from tests.gdsd.fake_hub import FakeHub, use
 from tests.gdsd.publish.test_hub import run_folder
 from tests.workflows.conftest import Pyflyte
@@ -73,7 +74,8 @@ def test_the_login_of_weights_and_biases_is_a_key(tmp_path: Path, monkeypatch: p
 
 def test_a_pod_takes_its_token_from_the_secret_alone(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a cluster cannot push, or does so with a key that happens to lie about."""
-    monkeypatch.setattr(stage, "in_pod", lambda: True)
+    for module in (stage, commands):
+        monkeypatch.setattr(module, "in_pod", lambda: True)
     given = {"run": FlyteDirectory(str(made)), "folder": "s3://run", "publish": publish(hub={"repo": "org/pod"})}
     found = stage.push_policy.task_function(**given)
     assert found.address is None and "no secret 'hf_token' in the group 'gdsd'" in str(found.problem)

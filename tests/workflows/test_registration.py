@@ -169,8 +169,8 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
         ),
         ({"GDSD_NOTIFY": None, "GDSD_MAIL_SERVER": "smtp://relay:25"}, "GDSD_NOTIFY names nobody to write to"),
         ({"GDSD_RETRAIN_CONFIG": ""}, "GDSD_RETRAIN_CONFIG=: it names no file"),
-        ({"GDSD_RETRAIN_CONFIG": "nowhere"}, "GDSD_RETRAIN_CONFIG={} cannot be read (No such file or directory)"),
-        ({"GDSD_WEEKLY_CONFIG": "/"}, "GDSD_WEEKLY_CONFIG=/ cannot be read (Is a directory)"),
+        ({"GDSD_RETRAIN_CONFIG": "nowhere"}, "GDSD_RETRAIN_CONFIG={}: no such file: '{}'"),
+        ({"GDSD_WEEKLY_CONFIG": "/"}, "GDSD_WEEKLY_CONFIG=/: '/' is a folder; name a file in it"),
         ({"GDSD_RETRAIN_CONFIG": "two mistakes"}, "units; rounds: got 0; "),
         ({"GDSD_RETRAIN_CONFIG": "broken"}, "GDSD_RETRAIN_CONFIG={}: TrainConfig refused: rounds: got 0;"),
         ({"GDSD_WEEKLY_CONFIG": "broken"}, "GDSD_WEEKLY_CONFIG={}: EvaluateConfig refused: rounds: unknown key;"),
@@ -180,7 +180,7 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
         ({"GDSD_RETRAIN_CONFIG": "local, pinned"}, "is a file of this machine, which pods do not have"),
         (
             {"GDSD_WEEKLY_CONFIG": "relative"},
-            "GDSD_WEEKLY_CONFIG={}: prompts.test_data.path 'problems.jsonl' is a file",
+            "problems.jsonl' is a file of this machine, which pods do not have",
         ),
         ({"GDSD_RETRAIN_CONFIG": "local alias"}, "is a file of this machine, which pods do not have"),
         (
@@ -192,7 +192,7 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
         ({"GDSD_RETRAIN_CONFIG": "no sum"}, "GDSD_RETRAIN_CONFIG={}: prompt file 'http://127.0.0.1:9/problems.jsonl' "),
         (
             {"GDSD_RETRAIN_CONFIG": "events here"},
-            "GDSD_RETRAIN_CONFIG={}: publish.trackers: tensorboard would write to 'events', which is lost with the pod",
+            "events', which is lost with the pod",
         ),
         ({"GDSD_RETRAIN_CONFIG": "database here"}, "mlflow would write to 'sqlite:////data/runs.db', which is lost"),
         ({"GDSD_RETRAIN_CONFIG": "guard"}, "GDSD_RETRAIN_CONFIG={}: judge.guards.other.test_data.path '"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -54,8 +55,13 @@ def test_the_same_command_again_is_served_from_the_cache(smoke: Outcome, pyflyte
     """A second run that computes anything again costs a person the whole training."""
     again = pyflyte("run", "workflows/gdsd.py", "train", "--config", SMOKE, home=home)
     assert again.code == 0, again.text
-    assert "rollouts" not in again.text and "evaluation" not in again.text and again.rounds_computed() == []
+    assert "rollouts" not in again.text and "evaluation after" not in again.text and again.rounds_computed() == []
     assert again.numbers() == smoke.numbers()
+    # What was taken from the cache is said in a line, and is no time of this run.
+    assert again.text.count("from the cache: ") == 1 and "from the cache" not in smoke.text
+    assert "from the cache: prompts, policy, 4 evaluations, rounds 1 to 2\n" in again.text
+    (seconds,) = [line for line in again.text.splitlines() if line.startswith("seconds ")]
+    assert re.fullmatch(r"seconds   none; [0-9]+\.[0-9] came from the cache", seconds)
 
 
 def test_other_hardware_computes_nothing_again(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:
@@ -64,7 +70,7 @@ def test_other_hardware_computes_nothing_again(smoke: Outcome, pyflyte: Pyflyte,
     hardware = {"prompts": {"cpu": 8}, "policy": other, "rollout": other, "distill": other, "evaluation": other}
     moved = pyflyte("run", "workflows/gdsd.py", "train", "--config", variant(tmp_path, hardware=hardware), home=home)
     assert moved.code == 0, moved.text
-    assert "rollouts" not in moved.text and "evaluation" not in moved.text and moved.rounds_computed() == []
+    assert "rollouts" not in moved.text and "evaluation after" not in moved.text and moved.rounds_computed() == []
     assert moved.numbers() == smoke.numbers()
 
 
@@ -73,6 +79,10 @@ def test_more_rounds_compute_only_those(smoke: Outcome, pyflyte: Pyflyte, home: 
     longer = pyflyte("run", "workflows/gdsd.py", "train", "--config", variant(tmp_path, rounds=3), home=home)
     assert longer.code == 0, longer.text
     assert longer.rounds_computed() == [3]
+    (seconds,) = [line for line in longer.text.splitlines() if line.startswith("seconds ")]
+    assert (
+        "rollout" in seconds and "distill" in seconds and "prompts" not in seconds and "came from the cache" in seconds
+    )
 
 
 def test_shards_and_batches_change_no_number(smoke: Outcome, pyflyte: Pyflyte, home: Path, tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag
 
 from tasks.gdsd.errors import CheckpointError, ConfigError
-from tasks.gdsd.strict import Config, local_or_hub
+from tasks.gdsd.strict import Config, Place, local_or_hub
 
 MODELS = "GDSD_MODELS"
 # Data only: no Python, no pickles.
@@ -41,20 +41,15 @@ _known: dict[tuple[str, int, int, int, int], str] = {}  # SHA-256 of files by pa
 class ModelFolder(Config):
     """A model or a policy in a local folder, pinned by its content."""
 
-    path: str = Field(
-        min_length=1, description="folder of a published model, `policy` of a run, or an adapter that names its base"
+    path: Place = Field(
+        description="folder of a published model, `policy` of a run, or an adapter that names its base; relative to "
+        "the configuration's file"
     )
     sha256: str = Field(
         default_factory=lambda data: _pin(data["path"]),
         pattern="^[0-9a-f]{64}$",
         description="SHA-256 of its content; computed when the configuration is loaded, if not given",
     )
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str) -> str:
-        """A checkpoint that names the folder is read from other directories too."""
-        return str(Path(path).expanduser().absolute())
 
 
 class HubModel(Config):

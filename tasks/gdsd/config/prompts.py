@@ -9,13 +9,15 @@ from tasks.gdsd import files
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
-from tasks.gdsd.strict import Config, Count, local_or_hub
+from tasks.gdsd.strict import Config, Count, Place, local_or_hub
 
 
 class PromptFile(Config):
     """A prompt file, pinned by its content so that an edited file is never answered from the cache."""
 
-    path: str = Field(min_length=1, description="Parquet, JSON lines or CSV; a path or any fsspec URI")
+    path: Place = Field(
+        description="Parquet, JSON lines or CSV; a path, relative to the configuration's file, or any fsspec URI"
+    )
     sha256: str = Field(
         default_factory=lambda data: _pin(data["path"]),
         pattern="^[0-9a-f]{64}$",

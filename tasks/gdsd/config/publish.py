@@ -6,15 +6,18 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.gdsd.strict import Config, distinct
+from tasks.gdsd.strict import Config, Located, Place, distinct
+
+SQLITE = "sqlite:///"  # before a file
 
 
 class TensorBoardConfig(Config):
     """Event files that TensorBoard reads: a folder for each run."""
 
     name: Literal["tensorboard"] = "tensorboard"
-    folder: str = Field(
-        min_length=1, description="path or URL of the folder of all runs, which `tensorboard --logdir` is given"
+    folder: Place = Field(
+        description="path, relative to the configuration's file, or URL of the folder of all runs, which "
+        "`tensorboard --logdir` is given"
     )
 
 
@@ -29,8 +32,10 @@ class WandbConfig(Config):
     mode: Literal["online", "offline"] = Field(
         "online", description="offline writes files for `wandb sync` and needs no key"
     )
-    folder: str | None = Field(
-        None, min_length=1, description="path or URL of the folder of such files; with mode offline only"
+    folder: Place | None = Field(
+        None,
+        description="path, relative to the configuration's file, or URL of the folder of such files; with mode offline "
+        "only",
     )
 
     @model_validator(mode="after")
@@ -48,9 +53,9 @@ class MlflowConfig(Config):
     """A run on an MLflow server, or in a database of MLflow's."""
 
     name: Literal["mlflow"] = "mlflow"
-    uri: str = Field(
+    uri: Annotated[str, Located(SQLITE)] = Field(
         pattern=r"^(https?://[^\s/]+|sqlite:///\S+)",
-        description="the tracking server, or sqlite:///FILE on one's own machine",
+        description="the tracking server, or sqlite:///FILE on one's own machine, relative to the configuration's file",
     )
     experiment: str = Field(
         "gdsd", min_length=1, max_length=200, description="the experiment of the run; made if it is not there"

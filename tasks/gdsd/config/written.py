@@ -4,9 +4,11 @@ Of YAML's rules these are the ones that all programs share: `1e-4` is a number, 
 key is a text. `yes`, `010` and `None`, on which programs or readers differ, are refused, and so is `${NAME}`.
 """
 
+import difflib
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -96,33 +98,61 @@ def _refusal(problem: str, node: Node) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-def given(text: str) -> str:
-    """Returns as JSON what a command was given: the name of a file, or JSON itself.
-
-    Raises:
-        OSError: the file cannot be read.
-        ConfigError: there is no such file, or it is refused.
-    """
-    if os.path.isfile(text):
-        return read(text)
-    try:
-        value = json.loads(text, object_pairs_hook=once)
-        _require_filled(value, "the configuration")
-        return json.dumps(value)
-    except ConfigError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{text!r:.200} is neither a file that is there nor JSON: {error}") from None
-
-
 def read(path: str | Path) -> str:
     """Returns the configuration of a file as JSON.
 
     Raises:
         OSError: the file cannot be read.
-        ConfigError: it is refused.
+        ConfigError: there is no such file, or it is refused.
     """
+    require_file(path)
     return parse(Path(path).read_bytes(), str(path))
+
+
+def require_file(path: str | Path) -> None:
+    """Refuses the name of a file that is not there, and says which one may be meant.
+
+    Raises:
+        ConfigError: there is no such file, or it is a folder.
+    """
+    name = str(path)
+    if os.path.isdir(name):
+        raise ConfigError(f"{name!r:.200} is a folder; name a file in it")
+    if os.path.exists(name):
+        return
+    folder, last = os.path.split(name)
+    there: list[str] = []
+    with suppress(OSError, ValueError):  # no such folder, or no name that a folder can have
+        there = os.listdir(folder or ".")
+    near = difflib.get_close_matches(last, there, n=1)
+    hint = f"; did you mean {os.path.join(folder, near[0])!r}?" if near else ""
+    where = "" if os.path.isabs(name) else f" in {os.getcwd()}"
+    raise ConfigError(f"no such file: {name!r:.200}{where}{hint}")
+
+
+def inline(text: str) -> str:
+    """Returns the configuration that a command is given itself, as JSON.
+
+    Raises:
+        ConfigError: it is no JSON, or has a key twice, or waits for what nothing fills in.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=once)
+        require_filled(found, "the configuration")
+        return json.dumps(found)
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{text!r:.200} is no JSON: {error}") from None
+
+
+def value(text: str, name: str) -> JsonValue:
+    """Returns a value alone, of YAML or JSON, as it would be read in a file.
+
+    Raises:
+        ConfigError: it is neither, or can be read in two ways.
+    """
+    return _read(text.encode(errors="surrogateescape"), name)
 
 
 def parse(data: bytes, name: str) -> str:
@@ -131,34 +161,43 @@ def parse(data: bytes, name: str) -> str:
     Raises:
         ConfigError: it is neither YAML nor JSON, or something else than one mapping, or can be read in two ways.
     """
+    found = _read(data, name)
+    if not isinstance(found, dict):
+        shown = "nothing" if found is None else f"{json.dumps(found):.60}"
+        raise ConfigError(
+            f"{name} holds {shown}, but a configuration is a mapping such as `rounds: 3`, with a space behind the colon"
+        )
+    require_filled(found, name)
+    return json.dumps(found)
+
+
+def _read(data: bytes, name: str) -> JsonValue:
+    """Reads a document of YAML or JSON, and says in which line it cannot be read."""
     try:
-        written = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
-        value = _value(written, name)
-        text = json.dumps(value)
+        text = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
+        found: JsonValue = json.loads(json.dumps(_value(text, name)))
+        return found
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}, line {line}: this is not UTF-8 ({error.reason}); save it as UTF-8") from None
     except RepeatedKeyError as error:
-        lines = [str(number) for number, line in enumerate(written.splitlines(), 1) if f'"{error.key}"' in line]
+        lines = [str(number) for number, line in enumerate(text.splitlines(), 1) if f'"{error.key}"' in line]
         raise ConfigError(f"{name}{', lines ' if lines else ''}{', '.join(lines)}: {error}") from None
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{name}{_explain(error)}") from None
     except ReaderError as error:
-        line = written.count("\n", 0, error.position) + 1
+        line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{name}, line {line}: YAML has no character U+{error.character:04X}; remove it") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        found = "nothing" if value is None else f"{text:.60}"
-        raise ConfigError(
-            f"{name} holds {found}, but a configuration is a mapping such as `rounds: 3`, with a space behind the colon"
-        )
-    _require_filled(value, name)
-    return text
 
 
-def _require_filled(value: object, where: str) -> None:
-    """Refuses what stands for another value: nothing fills it in, but a user's own domain, of its options."""
+def require_filled(value: object, where: str) -> None:
+    """Refuses what stands for another value: nothing fills it in, but a user's own domain, of its options.
+
+    Raises:
+        ConfigError: there is such a value.
+    """
     waiting = [(value, "")]
     while waiting:
         part, path = waiting.pop()

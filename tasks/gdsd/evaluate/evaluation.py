@@ -3,6 +3,7 @@
 import hashlib
 import json
 import statistics
+import time
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -59,6 +60,7 @@ def report(
         tokens=sum(shard.tokens for shard in shards),
         seconds=sum(shard.seconds for shard in shards) + seconds,
         scoring_seconds=seconds,
+        ended_unix_seconds=time.time(),
         device=", ".join(sorted({shard.device for shard in shards if shard.device})) or None,
     )
 

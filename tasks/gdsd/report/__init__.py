@@ -5,6 +5,6 @@ Read `page` first, which is the report of a run. `style` has the look of a page 
 """
 
 from tasks.gdsd.report.folder import pair_samples, write
-from tasks.gdsd.report.page import ended_page, progress_page, render
+from tasks.gdsd.report.page import elsewhere, ended_page, progress_page, render
 
-__all__ = ["ended_page", "pair_samples", "progress_page", "render", "write"]
+__all__ = ["elsewhere", "ended_page", "pair_samples", "progress_page", "render", "write"]

@@ -329,7 +329,8 @@ def _origin(record: RunRecord, policy: CheckpointRecord, origin: Provenance) -> 
             f"Code: {code}.",
             f"Made with {versions}.",
             f"Work: {seconds:.0f} s over all machines, without starts and transfers.",
-            "To repeat it: `pyflyte run workflows/gdsd.py train --config config.yaml`."
+            "To repeat it, in a checkout of the code with the `config.yaml` beside this card: "
+            "`pyflyte run workflows/gdsd.py train --config config.yaml`."
             if record.policy.parent is None
             else "To repeat it: `retrain` with the same configuration and `--kickoff_time`, from that policy.",
         )

@@ -1,6 +1,7 @@
 """The report of a run: first what a reader decides by, then how it came about. Also the page of a run that goes on."""
 
 import html
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -17,6 +18,8 @@ from tasks.gdsd.run.provenance import MAIN, Provenance
 from tasks.gdsd.run.run_record import RunRecord
 
 RELOAD = 30  # seconds after which the page of a run that goes on is loaded anew
+ELSEWHERE = "pyflyte run workflows/gdsd.py train --config config.yaml"  # repeats a run, in a checkout with its file
+_HERE = re.compile('<pre data-elsewhere="([^"]*)">[^<]*</pre>')
 
 
 def render(record: RunRecord, samples: pa.Table, origin: Provenance) -> str:
@@ -244,7 +247,7 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
     if source is not None and not source.clean:
         checkout += ", with changes that are not committed"
     rows = [
-        ["rounds began", _when(record.began_unix_seconds)],
+        ["began", _when(record.began_unix_seconds)],
         ["sources, SHA-256", origin.sources_sha256],
         ["git commit", checkout],
         ["base, SHA-256", origin.base_sha256 or "not recorded"],
@@ -268,9 +271,17 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
             "champion is that policy.</p>"
         )
     else:
-        command = origin.command if source is None else f"git checkout {source.commit}\n{origin.command}"
-        repeat = (
-            "<p>To repeat it, with the <code>config.yaml</code> of this run's folder:</p>"
-            f"<pre>{html.escape(command)}</pre>"
+        sources = (
+            "" if source is None else f", with the sources of <code>git checkout {html.escape(source.commit)}</code>"
         )
+        where = (
+            "" if execution is None else ", in a checkout and with the <code>config.yaml</code> of this run's folder"
+        )
+        here = f' data-elsewhere="{html.escape(ELSEWHERE)}"' if execution is None else ""
+        repeat = f"<p>To repeat it{sources}{where}:</p><pre{here}>{html.escape(origin.command)}</pre>"
     return table_html("What the run was made of", [], rows) + repeat
+
+
+def elsewhere(page: str) -> str:
+    """Returns a page for those who read it on another machine: its command names no folder of this one."""
+    return _HERE.sub(r"<pre>\1</pre>", page)

@@ -57,7 +57,8 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
         DataError: a group does not have `group_size` completions, or none of them was judged.
     """
     names, samples = (rollouts[name].to_pylist() for name in ("prompt_id", "sample"))
-    require_groups(list(zip(names, samples, strict=True)), group_size)
+    rows = list(zip(names, samples, strict=True))
+    require_groups(rows, group_size)
     table = verify(rollouts, choice)
     if rows and table["reward"].null_count == len(rows):
         said = next((f"; of one it says: {remark:.300}" for remark in table["remark"].to_pylist() if remark), "")

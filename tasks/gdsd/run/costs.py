@@ -1,5 +1,6 @@
 """What a run cost: device-seconds by stage, and money where the configuration knows a price."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,16 +39,21 @@ def stage_costs(
     policy: PolicyStats,
     rounds: Progress,
     evaluations: Sequence[EvalReport],
+    since: float = -math.inf,
 ) -> list[StageCost]:
     """Returns the costs of a run's stages, in the order of the pipeline; those that it does not have are left out.
 
     Args:
         evaluations: all of the run: on validation and test problems, and of the guards.
+        since: work that ended before is left out; in seconds since 1970.
     """
+    prompted, made = (0.0 if stats.ended_unix_seconds < since else stats.seconds for stats in (prompts, policy))
     found = [
-        StageCost("prompts", prompts.seconds, CPU, price=hardware.prompts.price),
-        StageCost("policy", policy.seconds, policy.device, price=hardware.policy.price),
-        *_round_costs(hardware, rounds, evaluations),
+        StageCost("prompts", prompted, CPU, price=hardware.prompts.price),
+        StageCost("policy", made, policy.device, price=hardware.policy.price),
+        *_round_costs(
+            hardware, rounds.since(since), [each for each in evaluations if each.ended_unix_seconds >= since]
+        ),
     ]
     return [cost for cost in found if cost.seconds > 0]
 

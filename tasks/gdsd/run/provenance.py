@@ -41,19 +41,24 @@ class Provenance(Record):
     execution: Execution | None  # None in a local run
     base_sha256: str | None  # of the checkpoint that the first round began with
     policy_sha256: str  # of the published one
-    command: str  # that repeats the run, from the folder of the sources
+    command: str  # that repeats the run: from any folder of the machine, or in a checkout, if it was on a cluster
 
 
 def record(
-    root: Path, sources_sha256: str, execution: Execution | None, base_sha256: str | None, policy_sha256: str
+    root: Path,
+    sources_sha256: str,
+    execution: Execution | None,
+    base_sha256: str | None,
+    policy_sha256: str,
+    command: str,
 ) -> Provenance:
     """Returns the provenance of a run whose report this process writes.
 
     Args:
         root: the folder of the sources.
+        command: which repeats the run.
     """
     packages = {found.name: found.version for found in distributions()}
-    remote = "" if execution is None else f" --remote -p {execution.project} -d {execution.domain}"
     return Provenance(
         sources_sha256=sources_sha256,
         source=source_state(root),
@@ -64,7 +69,7 @@ def record(
         execution=execution,
         base_sha256=base_sha256,
         policy_sha256=policy_sha256,
-        command=f"pyflyte run{remote} workflows/gdsd.py train --config config.yaml",
+        command=command,
     )
 
 

@@ -1,5 +1,6 @@
 """Everything a training run says of itself: metrics by name, time by stage, and the last lines on the console."""
 
+import math
 from collections import Counter
 
 from tasks.gdsd.config.train import TrainConfig
@@ -21,6 +22,8 @@ from tasks.gdsd.run.costs import StageCost, stage_costs
 from tasks.gdsd.run.metrics import Metrics, metrics, results, tested
 from tasks.gdsd.run.overhead import Overhead, RoundTime, overhead, round_times
 
+SHOWN = 0.05  # of seconds, which are written with one digit
+
 
 class RunRecord(Record):
     """The record of a run, from which its report is made."""
@@ -35,7 +38,7 @@ class RunRecord(Record):
     base: EvalReport  # on the test problems
     trained: EvalReport  # the best round, on the test problems
     decision: Decision
-    began_unix_seconds: float  # when the rounds began; what was made before came from the cache
+    began_unix_seconds: float  # when the run did; what was made before came from the cache
 
     def evaluations(self) -> list[EvalReport]:
         """Returns every evaluation of the run: on validation and test problems, and of the guards."""
@@ -59,13 +62,24 @@ class RunRecord(Record):
         found += [("answers", report.warnings) for report in self.evaluations()]
         return dict(Counter(f"{stage}: {name}" for stage, names in found for name in names))
 
-    def stage_seconds(self) -> dict[str, float]:
-        """Returns the time spent in each stage, in the order of the pipeline."""
+    def stage_seconds(self, since: float = -math.inf) -> dict[str, float]:
+        """Returns the time spent in each stage, in the order of the pipeline.
+
+        Args:
+            since: work that ended before is left out; in seconds since 1970.
+        """
         found: dict[str, float] = {}
-        for cost in self.stage_costs():
+        for cost in self.stage_costs(since):
             stage = cost.stage.partition(":")[0]
             found[stage] = found.get(stage, 0.0) + cost.seconds
         return found
+
+    def worked(self) -> str:
+        """Says what time this run itself spent in each stage, and what its results from the cache once took."""
+        own = self.stage_seconds(self.began_unix_seconds)
+        cached = sum(self.stage_seconds().values()) - sum(own.values())
+        said = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in own.items()) or "none"
+        return said if cached < SHOWN else f"{said}; {cached:.1f} came from the cache"
 
     def progress(self) -> Progress:
         """Returns what the rounds recorded."""
@@ -81,9 +95,10 @@ class RunRecord(Record):
             f"{best.round} (patience {self.config.patience})"
         )
 
-    def stage_costs(self) -> list[StageCost]:
-        """Returns what each stage cost, in the order of the pipeline."""
-        return stage_costs(self.config.hardware, self.prompts, self.policy, self.progress(), self.evaluations())
+    def stage_costs(self, since: float = -math.inf) -> list[StageCost]:
+        """Returns what each stage cost, in the order of the pipeline, without work that ended before `since`."""
+        hardware, evaluations = self.config.hardware, self.evaluations()
+        return stage_costs(hardware, self.prompts, self.policy, self.progress(), evaluations, since)
 
     def round_times(self) -> list[RoundTime | None]:
         """Returns how long each round took, None where it was not timed."""
@@ -129,7 +144,6 @@ class RunRecord(Record):
         """Returns the last lines of a run: what happened, at what cost, and where everything lies."""
         from tasks.gdsd.run import health  # not for `--help`, since it imports numpy
 
-        times = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.stage_seconds().items())
         return "\n".join(
             [
                 "",
@@ -149,7 +163,7 @@ class RunRecord(Record):
                 ),
                 f"decision  {self.decision.verdict()}",
                 *(f"concern   {' '.join(concern.said())}" for concern in health.concerns(self.progress())),
-                f"seconds   {times}",
+                f"seconds   {self.worked()}",
                 *([f"overhead  {beyond}"] if (beyond := self.overhead()) is not None else []),
                 f"report    {folder}/report.html",
                 f"metrics   {folder}/metrics.jsonl",

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from tasks.gdsd.config import written
-from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -140,26 +139,6 @@ def test_what_has_two_readings_or_none_is_refused(name: str, text: str, said: st
     with pytest.raises(ConfigError) as caught:
         written.parse(text.encode(errors="surrogateescape"), name)
     assert said in str(caught.value)
-
-
-def test_a_command_takes_a_file_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, `--config` takes only one of both, or a mistyped name ends in a message about JSON."""
-    monkeypatch.chdir(tmp_path)
-    Path("a.yaml").write_text("rounds: 1e1")
-    Path("a.json").write_text('\ufeff{"rounds": 3}', "utf-8")
-    found = [json.loads(written.given(text)) for text in ("a.yaml", "a.json", '{"rounds": 4}')]
-    assert found == [{"rounds": 10.0}, {"rounds": 3}, {"rounds": 4}]
-    assert TrainConfig.model_validate_json(written.given("a.yaml")).rounds == 10
-    with pytest.raises(ConfigError, match=r"'b\.yaml' is neither a file that is there nor JSON"):
-        written.given("b.yaml")
-    with pytest.raises(ConfigError, match=r"the configuration: name has '\$\{RUN\}', which nothing fills in"):
-        written.given('{"name": "${RUN}"}')
-    assert written.given('{"options": {"template": "${question}"}}')  # those of a user's own domain
-    for text in ('{"rounds": 3, "rounds": 4}', '{"distill": {"inner_steps": 1, "inner_steps": 2}}'):
-        with pytest.raises(ConfigError, match="stands twice in one mapping"):
-            written.given(text)
-        with pytest.raises(ConfigError, match="stands twice in one mapping"):
-            TrainConfig.model_validate_json(text)
 
 
 def test_what_a_run_writes_is_read_again() -> None:

@@ -58,3 +58,31 @@ def test_money_follows_from_prices() -> None:
     run = on_gpus()
     assert money(run.stage_costs()) is None and "configured prices" not in rendered(run, pairs())
     assert sum(cost.seconds for cost in run.stage_costs()) == pytest.approx(sum(run.stage_seconds().values()))
+
+
+@pytest.mark.parametrize(
+    ("began", "said"),
+    [
+        (990.0, "prompts 0.2, policy 3.0, rollout 4.0, reward 1.0, distill 3.0, evaluate 3.0"),
+        (1000.0, "policy 3.0, rollout 4.0, reward 1.0, distill 3.0, evaluate 3.0; 0.2 came from the cache"),
+        (1004.0, "rollout 2.0, reward 0.5, distill 3.0, evaluate 2.0; 6.8 came from the cache"),
+        (1017.0, "evaluate 1.0; 13.2 came from the cache"),
+        (1040.0, "none; 14.2 came from the cache"),
+    ],
+)
+def test_a_run_counts_its_own_work(began: float, said: str) -> None:
+    """If it fails, a run that took all from the cache says that it worked for an hour.
+
+    The rounds' rollouts begin at 1001 and 1008, their updates end at 1006 and 1016.
+    """
+    run, ended = record(began_unix_seconds=began), "ended_unix_seconds"
+    run = run.model_copy(
+        update={
+            "prompts": run.prompts.model_copy(update={ended: 999.0}),
+            "policy": run.policy.model_copy(update={ended: 1000.0}),
+            "base": run.base.model_copy(update={ended: 1000.5}),
+            "validations": [report.model_copy(update={ended: 1016.5}) for report in run.validations],
+            "trained": run.trained.model_copy(update={ended: 1020.0}),
+        }
+    )
+    assert run.worked() == said and f"seconds   {said}" in run.summary("folder").splitlines()

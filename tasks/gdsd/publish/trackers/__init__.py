@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from tasks.gdsd.config.publish import MlflowConfig, TensorBoardConfig, Tracker, WandbConfig
+from tasks.gdsd.config.publish import SQLITE, MlflowConfig, TensorBoardConfig, Tracker, WandbConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.publish.trackers import mlflow, tensorboard, wandb
 from tasks.gdsd.publish.trackers.base import TrackedRun
@@ -57,7 +57,7 @@ def require(configs: Sequence[Tracker]) -> None:
         packages: dict[str, str] = {config.name: config.name}  # as pip names them, by what is imported
         if isinstance(config, MlflowConfig):
             packages = {"mlflow": "mlflow-skinny"}
-            if config.uri.startswith(mlflow.SQLITE):
+            if config.uri.startswith(SQLITE):
                 packages |= {"sqlalchemy": "sqlalchemy", "alembic": "alembic"}
         if missing := " ".join(package for module, package in packages.items() if not find_spec(module)):
             raise ConfigError(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tasks.gdsd.config.publish import MlflowConfig
+from tasks.gdsd.config.publish import SQLITE, MlflowConfig
 from tasks.gdsd.errors import PublishError, UnreachableError
 from tasks.gdsd.publish.trackers.base import TrackedRun
 from tasks.gdsd.publish.trackers.environment import variables
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 RUN = "gdsd.run"  # the tag
 TOKEN = "MLFLOW_TRACKING_TOKEN"
-SQLITE = "sqlite:///"
 EACH = "reward/mean"  # a metric that each round has
 PARAMS = 100  # what the server takes at once, beside 1000 metrics, which no round has
 QUIET = {
@@ -57,7 +56,7 @@ def _experiment(client: "MlflowClient", config: MlflowConfig) -> str:
         return str(found.experiment_id)
     place = None
     if uri.startswith(SQLITE):  # else the working folder
-        place = (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlflow-artifacts").as_uri()
+        place = (Path(uri.removeprefix(SQLITE)).parent / "mlflow-artifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=place))
 
 

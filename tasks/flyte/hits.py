@@ -1,0 +1,61 @@
+"""What a local run takes from the cache: it is said in one line, before the run computes what was missing, or ends."""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from flytekit.models.literals import LiteralMap
+
+logger = logging.getLogger(__name__)
+
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
+
+# A task: what is taken, where its result is. What is made on the way there, or only sums up, is not named.
+TAKEN = {
+    "prepare_prompts": "prompts",
+    "prepare_test": "prompts",
+    "prepare_guard": "prompts",
+    "prepare_policy": "policy",
+    "take_policy": "policy",
+    "distill_epoch": "round",
+    "verify_answers": "evaluation",
+}
+
+_taken: dict[str, list[int]] = {}  # in the order in which it was taken: the rounds of each, counted from 1, or zeros
+
+
+def take(name: str, inputs: LiteralMap) -> None:
+    """Notes that the result of a task is taken from the cache.
+
+    Args:
+        name: of the task, with its module.
+    """
+    what = TAKEN.get(name.rpartition(".")[2])
+    if what is not None:
+        number = inputs.literals["round"].scalar.primitive.integer + 1 if what == "round" else 0
+        _taken.setdefault(what, []).append(number)
+
+
+def told(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+    """Lets a task say first what was taken from the cache before it."""
+
+    @wraps(work)
+    def tell(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
+        if _taken:
+            logger.info("from the cache: %s", ", ".join(_words(what, numbers) for what, numbers in _taken.items()))
+            _taken.clear()
+        return work(*args, **kwargs)
+
+    return tell
+
+
+def _words(what: str, numbers: list[int]) -> str:
+    if what not in ("round", "evaluation"):
+        return what
+    if len(numbers) == 1:
+        return f"{what} {numbers[0]}" if what == "round" else f"1 {what}"
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"{what}s {numbers[0]} to {numbers[-1]}"
+    return f"{len(numbers)} {what}s"  # also rounds, if they are of the many runs of a comparison

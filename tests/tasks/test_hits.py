@@ -1,0 +1,64 @@
+"""What a run says that it takes from the cache."""
+
+import logging
+
+import pytest
+from flytekit import FlyteContextManager, PythonFunctionTask
+from flytekit.core.type_engine import TypeEngine
+from flytekit.models.literals import LiteralMap
+
+from tasks import distill, evaluate, policy, prompts
+from tasks.flyte import hits
+
+NOTHING = LiteralMap({})
+
+
+def of_round(index: int) -> LiteralMap:
+    """The inputs of a round, counted from 0."""
+    context = FlyteContextManager.current_context()
+    return LiteralMap({"round": TypeEngine.to_literal(context, index, int, TypeEngine.to_literal_type(int))})
+
+
+@hits.told
+def compute(number: int) -> int:
+    """A stage that was missing."""
+    return number + 1
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        ([("tasks.policy.prepare_policy", None), ("tasks.distill.distill_epoch", 4)], "policy, round 5"),
+        ([("tasks.distill.distill_epoch", index) for index in range(37)], "rounds 1 to 37"),
+        ([("tasks.distill.distill_epoch", index) for index in (0, 1, 0, 1)], "4 rounds"),
+        ([("tasks.evaluate.verify_answers", None)], "1 evaluation"),
+        ([("tasks.evaluate.verify_answers", None)] * 3, "3 evaluations"),
+        ([("tasks.prompts.prepare_prompts", None), ("tasks.prompts.prepare_guard", None)], "prompts"),
+        ([("tasks.rollout.map_generate_rollouts_1-arraynode", 3), ("elsewhere", None)], None),
+        ([], None),
+    ],
+)
+def test_a_run_says_once_what_it_takes(
+    taken: list[tuple[str, int | None]],
+    said: str | None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If it fails, nobody knows whether a run goes on or begins anew, or each cached task is a line."""
+    caplog.set_level(logging.INFO, logger=hits.__name__)
+    monkeypatch.setattr(logging.getLogger("tasks"), "propagate", True)
+    for name, index in taken:
+        hits.take(name, NOTHING if index is None else of_round(index))
+    assert compute(1) == 2 and compute(2) == 3
+    assert caplog.messages == ([] if said is None else [f"from the cache: {said}"])
+
+
+def test_every_name_is_a_task() -> None:
+    """If it fails, a renamed task is taken from the cache without a word."""
+    found = {
+        name
+        for module in (prompts, policy, distill, evaluate)
+        for name, value in vars(module).items()
+        if isinstance(value, PythonFunctionTask)
+    }
+    assert set(hits.TAKEN) <= found
