@@ -140,12 +140,12 @@ def require_champion(registry: str) -> Found:
         RegistryError: there is none, or it is damaged, or the registry cannot be written to.
     """
     opened = open_registry(registry)
-    opened.require_writable()
     entry = opened.champion()
     if entry is None:
         raise RegistryError(
             f"{opened.url} has no champion to evaluate; the first run of retrain that the gate lets by is"
         )
+    opened.require_writable()  # which would make a registry where there is none
     opened.verify(entry)
     return Found(entry, FlyteDirectory(opened.policy(entry)))
 

@@ -18,7 +18,7 @@ from images import CPU, GPU
 from tasks.gdsd import files
 from tasks.gdsd.config import loading
 from tasks.gdsd.config.evaluate import EvaluateConfig
-from tasks.gdsd.config.model_source import ModelFolder
+from tasks.gdsd.config.model_source import MODELS, ModelFolder
 from tasks.gdsd.config.prompts import PromptFile
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import TrainConfig
@@ -104,6 +104,11 @@ def read(variables: Mapping[str, str]) -> tuple[Plan, Plan] | None:
     )
 
 
+def registers() -> bool:
+    """Whether the running command hands the launch plans to a cluster."""
+    return not {"register", "package", "serialize", "--remote", "-r"}.isdisjoint(sys.argv[1:])
+
+
 def announced(plans: tuple[Plan, Plan] | None) -> str | None:
     """Returns what the running command should say of the plans; None where it does not register them."""
     words = sys.argv[1:]
@@ -123,6 +128,11 @@ def _configured(model: type[Configuration], variable: str, variables: Mapping[st
         for place, part in _parts(config):
             if isinstance(part, PromptFile):
                 _require_in_pods(place, part, Path(file).absolute().parent)
+            elif isinstance(part, ModelFolder) and Path(part.path).is_relative_to(Path(file).absolute().parent):
+                raise ConfigError(
+                    f"{place}.path {part.path!r} is a folder beside the configuration, which pods do not have; name "
+                    "one on a volume that they mount, or a model of the hub"
+                )
             elif isinstance(part, PublishConfig):
                 require_shared_places(part)
     except OSError as error:
@@ -159,9 +169,15 @@ def _files(config: Config) -> list[str]:
     found = []
     for _, part in _parts(config):
         if isinstance(part, PromptFile | ModelFolder):
-            place = "" if files.is_shared(part.path) else ", on a volume of the pods"
+            place = "" if files.is_shared(part.path) else f", {_whose(part)}"
             found.append(f"{part.path} (sha256 {part.sha256[:SHORT]}{place})")
     return found
+
+
+def _whose(part: PromptFile | ModelFolder) -> str:
+    if os.path.isdir(part.path):
+        return f"of this machine; pods need it at the same path, or below one of {MODELS}"
+    return "on a volume of the pods"
 
 
 def _parts(value: object, place: str = "") -> Iterator[tuple[str, object]]:

@@ -107,15 +107,15 @@ def publish_retrained(result: RetrainResult, publish: PublishConfig) -> RetrainR
 
 
 @workflow(on_failure=failure.record_retrain_failure)
-def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> RetrainResult:
+def retrain(registry: str, kickoff_time: datetime, config: TrainConfig = TrainConfig()) -> RetrainResult:
     """Trains the champion further on fresh problems, and makes the result the champion if the gate says yes.
 
     Args:
-        config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; its policy is
-            the base where there is no champion
         registry: path or URL of the registry of promoted policies; the first promotion makes it
         kickoff_time: when the run was due; its seeds follow from it, and a night whose policy is in the registry
             already ends with that
+        config: the experiment, as a YAML or JSON file or inline JSON, with the fields of docs/fields.md; its policy is
+            the base where there is no champion
     """
     champion = find_champion(registry=registry, experiment=config.name, kickoff_time=kickoff_time)
     fresh = draw_seeds(config=config, kickoff_time=kickoff_time)
@@ -127,13 +127,15 @@ def retrain(config: TrainConfig, registry: str, kickoff_time: datetime) -> Retra
 
 
 @workflow(on_failure=failure.record_evaluate_champion_failure)
-def evaluate_champion(config: EvaluateConfig, registry: str, kickoff_time: datetime) -> ChampionReport:
+def evaluate_champion(
+    registry: str, kickoff_time: datetime, config: EvaluateConfig = EvaluateConfig()
+) -> ChampionReport:
     """Evaluates the champion on the test problems of a prompt configuration, and keeps the reports in the registry.
 
     Args:
-        config: problems and protocol, as a YAML or JSON file or inline JSON
         registry: path or URL of the registry of promoted policies
         kickoff_time: when the run was due; names the reports
+        config: problems and protocol, as a YAML or JSON file or inline JSON
     """
     champion = require_champion(registry=registry)
     evaluated = evaluate_lengths(policy=champion.policy, config=config)
@@ -159,8 +161,14 @@ def _plan(plan: Plan, workflow: PythonFunctionWorkflow) -> LaunchPlan:
     )
 
 
-with in_words():
+PLANS, FAULT = None, ConfigError(schedule.NO_PLANS)
+try:
     PLANS = schedule.read(os.environ)
+except ConfigError as error:
+    FAULT = error  # of no interest to a run that is not of the schedule
+    if schedule.registers():
+        with in_words():
+            raise
 if PLANS is not None:
     registration.enter({plan.name: plan.inputs() for plan in PLANS})
     nightly_retrain, weekly_evaluation = (
@@ -174,5 +182,5 @@ def __getattr__(name: str) -> NoReturn:
     """Says why there is no launch plan, to whoever asks for one."""
     if name in schedule.NAMES:
         with in_words():
-            raise ConfigError(schedule.NO_PLANS)
+            raise FAULT
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,6 +20,7 @@ from tasks.gdsd.strict import StrictJson
 
 RUN = "flytekit.clis.sdk_in_container.run"
 FILE, CHANGE = "--inputs-file", "--set"  # options, and what click's context has of them
+NONE = click.Option(["--none"]).default  # what says in click that there is no default
 
 
 def read_strictly() -> None:
@@ -46,6 +47,9 @@ def read_strictly() -> None:
         """A workflow as a command."""
 
         def __init__(self, name: str, params: list[click.Parameter], help: str, callback: object = None) -> None:
+            for each in params:
+                if each.required and each.default is None:
+                    each.default = NONE  # click takes flytekit's None for a value, and misses nothing
             configurations = [each for each in params if isinstance(each.type, Given) and each.type.configuration()]
             if len(configurations) == 1:
                 params.append(_change(configurations[0]))

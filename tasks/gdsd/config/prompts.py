@@ -1,15 +1,18 @@
 """Where problems come from: a domain that makes them, or files and data sets, pinned by their content."""
 
 import hashlib
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.gdsd import files
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.strict import Config, Count, Place, local_or_hub
+
+PASSWORD = re.compile(r"://[^/@]*:[^/]*@")  # of a user of an address, or of a link of a chain
 
 
 class PromptFile(Config):
@@ -23,6 +26,16 @@ class PromptFile(Config):
         pattern="^[0-9a-f]{64}$",
         description="SHA-256 of the file; read from the file when the configuration is loaded, if not given",
     )
+
+    @field_validator("path")
+    @classmethod
+    def _check(cls, path: str) -> str:
+        if PASSWORD.search(path):  # which is not shown
+            raise ValueError(
+                "path has a password, which would be in every record of the run; leave it out, and give access by the "
+                "environment, as the library of the store asks for it"
+            )
+        return path
 
 
 class HubDataset(Config):

@@ -62,6 +62,10 @@ class Store:
     """
 
     def __init__(self, url: str, options: Mapping[str, object] | None = None):
+        if not url.strip():
+            raise RegistryError(
+                "the registry's address is empty; name a folder, or a place such as s3://BUCKET/registry"
+            )
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         if protocol not in EXCLUSIVE:
             raise RegistryError(
