@@ -5,16 +5,16 @@ What would fail in a pod at night is refused here, by the name of its variable a
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from croniter import croniter
-from pydantic import BaseModel
 
 from images import CPU, GPU
+from tasks.flyte.own_code import ship_own
 from tasks.gdsd import files
 from tasks.gdsd.config import loading
 from tasks.gdsd.config.evaluate import EvaluateConfig
@@ -25,7 +25,7 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError, RegistryError
 from tasks.gdsd.registry.kept import SHORT
 from tasks.gdsd.registry.store import require_shared
-from tasks.gdsd.strict import Config
+from tasks.gdsd.strict import Config, models
 from tasks.mail import NOTIFY, SERVER, Post, read_post
 from tasks.publish import require_shared_places
 
@@ -125,7 +125,8 @@ def _configured(model: type[Configuration], variable: str, variables: Mapping[st
         if not file:
             raise ConfigError("it names no file; name one, or leave the variable unset for the default")
         config = loading.load(model, file)
-        for place, part in _parts(config):
+        ship_own(config)
+        for place, part in models(config):
             if isinstance(part, PromptFile):
                 _require_in_pods(place, part, Path(file).absolute().parent)
             elif isinstance(part, ModelFolder) and Path(part.path).is_relative_to(Path(file).absolute().parent):
@@ -167,7 +168,7 @@ def _require_in_pods(place: str, source: PromptFile, folder: Path) -> None:
 def _files(config: Config) -> list[str]:
     """What a run reads beside its configuration, as it is pinned."""
     found = []
-    for _, part in _parts(config):
+    for _, part in models(config):
         if isinstance(part, PromptFile | ModelFolder):
             place = "" if files.is_shared(part.path) else f", {_whose(part)}"
             found.append(f"{part.path} (sha256 {part.sha256[:SHORT]}{place})")
@@ -178,16 +179,3 @@ def _whose(part: PromptFile | ModelFolder) -> str:
     if os.path.isdir(part.path):
         return f"of this machine; pods need it at the same path, or below one of {MODELS}"
     return "on a volume of the pods"
-
-
-def _parts(value: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """Every model in a configuration, with its dotted path."""
-    if isinstance(value, BaseModel):
-        yield place, value
-        inside = {name: getattr(value, name) for name in type(value).model_fields}
-    elif isinstance(value, dict):
-        inside = value
-    else:
-        return
-    for name, part in inside.items():
-        yield from _parts(part, f"{place}.{name}".lstrip("."))

@@ -11,6 +11,7 @@ FLOORS = ("images", "tasks", "workflows")
 # From the ground up: what lies in one place of the list imports only what lies in the places before it.
 ROOMS = (
     ("errors", "seeds", "strict", "files", "tables", "transient"),
+    ("modules",),
     ("sandbox",),
     ("domains",),
     ("config",),

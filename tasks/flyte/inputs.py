@@ -13,7 +13,7 @@ from pathlib import Path
 import rich_click as click
 from click.core import ParameterSource
 
-from tasks.flyte.console import seen_by_a_person
+from tasks.flyte.console import runs_here, seen_by_a_person
 from tasks.gdsd.config import loading, written
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.strict import StrictJson
@@ -80,7 +80,12 @@ def _configured(kind: type[StrictJson], text: str, param: click.Parameter, ctx: 
     is_default = ctx.get_parameter_source(str(param.name)) == ParameterSource.DEFAULT
     if changed and is_default and text == kind().model_dump_json():
         text = "{}"  # where all fields are written, the fields of one kind would be those of another, if that is chosen
-    return loading.given(kind, text, changed, ctx.meta.get(FILE, ""))
+    found = loading.given(kind, text, changed, ctx.meta.get(FILE, ""))
+    if not runs_here():
+        from tasks.flyte.own_code import ship_own
+
+        ship_own(found)
+    return found
 
 
 def _change(configuration: click.Parameter) -> click.Option:

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from flytekit.core.cache import VersionParameters
 
+from tasks.gdsd.modules import syntax
+
 ROOT = Path(__file__).resolve().parents[2]
 # Their numerics and verdicts are part of a result.
 LIBRARIES = ("accelerate", "peft", "sympy", "torch", "transformers")
@@ -76,10 +78,15 @@ def ship(modules: frozenset[str]) -> None:
     for name in modules:
         path = _path(name)
         if path is not None and name not in sys.modules:
-            announced = ModuleType(name)
-            announced.__file__ = str(path)
-            sys.modules[f"{name} (source)"] = announced
+            announce(name, path)
     NOTES.keep()
+
+
+def announce(name: str, path: Path) -> None:
+    """Makes a file travel as that of a module would."""
+    announced = ModuleType(name)
+    announced.__file__ = str(path)
+    sys.modules[f"{name} (source)"] = announced
 
 
 @cache
@@ -108,7 +115,8 @@ class _Notes:
 
     def __init__(self) -> None:
         self._file = Path(__file__).parent / f"__pycache__/sources.{sys.implementation.cache_tag}.json"
-        self._own = _signs(Path(__file__))  # by which another version of this file knows that the notes are not its own
+        # By which another version of what reads them knows that the notes are not its own.
+        self._own = [*_signs(Path(__file__)), *_signs(Path(str(syntax.__file__)))]
         self._new = False
         self._notes: dict[str, list[object]] = {}
         with suppress(OSError, ValueError):
@@ -146,35 +154,18 @@ def _read(name: str) -> _Module:
 
 def _parse(path: Path) -> _Module:
     tree = ast.parse(path.read_bytes())
-    named: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            if node.level or node.module is None:
-                raise ImportError(f"{path} has a relative import, which cache versions do not follow; make it absolute")
-            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef):
             node.decorator_list = [item for item in node.decorator_list if not _is_task(item)]
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
-            node.body = [item for item in node.body if not _is_text(item)]
-    ours = sorted(name for name in named if name.split(".")[0] == "tasks")
-    return _Module(ours, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    ours = sorted(name for name in syntax.imported(tree, package) if name.split(".")[0] == "tasks")
+    return _Module(ours, syntax.meaning(tree))
 
 
 def _imports(name: str) -> set[str]:
     """The modules under `tasks/` that one module imports, with the packages around them."""
     inside = {item for item in _read(name).imports if _path(item) is not None}
     return inside | {item.rsplit(".", depth)[0] for item in inside for depth in range(1, item.count(".") + 1)}
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    """Whether a statement is a docstring, of a function, class or field."""
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
 
 
 def _is_task(decorator: ast.expr) -> bool:

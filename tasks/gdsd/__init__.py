@@ -19,7 +19,7 @@ Shape letters, everywhere:
 A folder is a stage, or something that several stages share. Each imports only what stands before it:
 
     strict, errors, seeds, files, tables, transient    refusals, random numbers by address, files, schemas
-    sandbox, domains, config, records                  hostile programs, problems, configurations, what is reported
+    modules, sandbox, domains, config, records         code, hostile programs, problems, configurations, reports
     denoiser, objectives                               the model; losses as pure functions
     prompts, rollout, reward, distill, evaluate        the stages of a round, in their order
     run, report, publish, registry, planning           the run as a whole, and what comes of it

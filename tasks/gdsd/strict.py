@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -280,6 +280,22 @@ def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list
         if field is not None:
             kinds = submodels(field.annotation) or kinds
     return path, parents[0]
+
+
+def models(value: object, place: str = "") -> Iterator[tuple[str, BaseModel]]:
+    """Yields every model in a configuration, with its dotted path."""
+    if isinstance(value, RootModel):
+        yield from models(value.root, place)
+        return
+    if isinstance(value, BaseModel):
+        yield place, value
+        inside = {name: getattr(value, name) for name in type(value).model_fields}
+    elif isinstance(value, dict):
+        inside = value
+    else:
+        return
+    for name, part in inside.items():
+        yield from models(part, f"{place}.{name}".lstrip("."))
 
 
 def submodels(annotation: object) -> list[type[BaseModel]]:

@@ -1,6 +1,8 @@
-"""Cache versions follow the sources that a result depends on, and those sources travel."""
+"""Cache versions follow the sources that a result depends on, and those sources travel, a person's own too."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +13,33 @@ import pytest
 from tasks.flyte import sources
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/domains/custom.md").read_text()
 PRINT_VERSIONS = """
 import importlib, sys
 for name in sys.argv[1:]:
     module, task = name.split(".")
     print(name, getattr(importlib.import_module(f"tasks.{module}"), task).metadata.cache_version)
+"""
+UPLOAD = """
+import json, sys
+from flytekit.tools.script_mode import list_imported_modules_as_files
+from tasks.flyte import own_code, sources
+from tasks.gdsd.config import loading
+from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.errors import ConfigError
+config = loading.load(PromptConfig, sys.argv[1])
+try:
+    own_code.ship_own(config)
+except ConfigError as error:
+    sys.exit(str(error))
+files = list_imported_modules_as_files(str(sources.ROOT), list(sys.modules.values()))
+print(json.dumps({"config": config.model_dump_json(), "files": files}))
+"""
+POD = """
+import sys
+from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.domains import make
+print(make(PromptConfig.model_validate_json(sys.argv[1]).domain).verify("10", "01", "01"))
 """
 
 
@@ -105,3 +129,65 @@ def test_everything_the_workflow_reaches_is_announced_for_upload() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["[]", "False"]
+
+
+def reward(folder: Path) -> Path:
+    """Writes the documented reward, which now imports a module late and reads a file, and its configuration."""
+    package = folder / "my_package"
+    package.mkdir(parents=True)
+    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (package / "sorting.py").write_text(example)
+    edit(package / "sorting.py", "    generates = True", '    generates = True\n    files = ("data/words.txt",)')
+    edit(
+        package / "sorting.py",
+        "        whole = len",
+        "        from .late import words\n\n        words()\n        whole = len",
+    )
+    (package / "late.py").write_text(
+        "import pathlib\n\n\ndef words():\n    return pathlib.Path(__file__).with_name('data')"
+    )
+    edit(package / "late.py", "with_name('data')", "with_name('data').joinpath('words.txt').read_text()")
+    (package / "data").mkdir()
+    (package / "data/words.txt").write_text("one\n")
+    config = folder / "sorting.yaml"
+    config.write_text("domain: {name: custom, path: 'my_package.sorting:Sorting'}\n")
+    return config
+
+
+def upload(config: Path, project: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What `pyflyte run --remote` makes of a configuration before it asks a cluster."""
+    env = os.environ | {"PYTHONPATH": str(project)}
+    return subprocess.run([sys.executable, "-c", UPLOAD, config], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def test_a_reward_travels_with_all_that_it_reaches(project: Path, tmp_path: Path) -> None:
+    """If it fails, a reward that works here is not there in a pod, after the images and the problems were made."""
+    config = reward(project / "my experiments/first")
+    done = upload(config, project, tmp_path.parent)
+    found = json.loads(done.stdout)
+    assert "not noticed" not in done.stderr
+    pod = tmp_path / "pod"
+    for file in map(Path, found["files"]):
+        (pod / file.relative_to(project)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, pod / file.relative_to(project))
+    assert json.loads(found["config"])["domain"]["folder"] == "project:my experiments/first"
+    assert len(set(found["files"])) == len(found["files"])
+    project.joinpath("my experiments").rename(project / "elsewhere")
+    judged = subprocess.run([sys.executable, "-c", POD, found["config"]], cwd=pod, capture_output=True, text=True)
+    assert "solved=True" in judged.stdout, judged.stderr
+
+
+def test_a_reward_that_would_not_travel_is_refused(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """If it fails, a pod says that there is no such module, and the person sees that there is one."""
+    outside = tmp_path_factory.mktemp("outside")
+    refused = upload(reward(outside), project, outside).stderr
+    assert (
+        f"domain: 'my_package.sorting' lies in {outside}, and pods get nothing but the project's folder "
+        f"{project}; move it there, or install it in the image"
+    ) in refused
+    config = reward(project / "experiments")
+    (project / "shared").mkdir()
+    (project / "shared/beside.py").write_text("")
+    edit(config.with_name("my_package") / "late.py", "import pathlib", "import beside\nimport pathlib")
+    refused = upload(config, project, project / "shared").stderr
+    assert f"domain: 'beside' lies in {project}/shared, and pods look only in {project}/experiments and in" in refused

@@ -11,6 +11,7 @@ from tasks import nights
 from tasks.gdsd.errors import ConfigError
 from tasks.mail import Post, read_post
 from tasks.schedule import read
+from tests.gdsd.domains.test_custom_domain import block
 from tests.workflows.conftest import PYFLYTE, ROOT, Outcome, environment
 
 URL = "s3://ours/registry"
@@ -58,8 +59,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "server": "publish: {trackers: [{name: mlflow, uri: 'https://mlflow.example.org'}]}\n",
         "chain": f"prompts: {{train_data: {{path: 'simplecache::s3://ours/p.jsonl', sha256: '{sum_of_it}'}}}}\n",
         "volume": f"prompts: {{train_data: {{path: /models/problems.jsonl, sha256: '{sum_of_it}'}}}}\n",
+        "reward": "prompts: {domain: {name: custom, path: 'own_reward:Sorting'}}\n",
         "store": f"name: ours\nprompts: {{train_data: {{path: 's3://ours/problems.jsonl', sha256: '{sum_of_it}'}}}}\n",
     }
+    (folder / "own_reward.py").write_text(block("python"))
     for name, text in written.items():
         (folder / f"{name}.yaml").write_text(text)
     return {name: str(folder / f"{name}.yaml") for name in written} | {"nowhere": str(folder / "nowhere.yaml")}
@@ -101,6 +104,11 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
             REGISTER,
             {"GDSD_REGISTRY": URL, "GDSD_RETRAIN_CONFIG": files["broken"]},
             f"ConfigError: GDSD_RETRAIN_CONFIG={files['broken']}: TrainConfig refused: rounds: got 0;",
+        ),
+        (
+            ("run", "--remote", "workflows/gdsd.py", "train", "--config", files["reward"]),
+            {},
+            f"ConfigError: prompts.domain: 'own_reward' lies in {Path(files['reward']).parent}, and pods get nothing",
         ),
     ):
         outcome = run(tmp_path, *words, **variables)
@@ -195,6 +203,7 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
             "events', which is lost with the pod",
         ),
         ({"GDSD_RETRAIN_CONFIG": "database here"}, "mlflow would write to 'sqlite:////data/runs.db', which is lost"),
+        ({"GDSD_RETRAIN_CONFIG": "reward"}, "GDSD_RETRAIN_CONFIG={}: prompts.domain: 'own_reward' lies in "),
         ({"GDSD_RETRAIN_CONFIG": "guard"}, "GDSD_RETRAIN_CONFIG={}: judge.guards.other.test_data.path '"),
     ],
 )

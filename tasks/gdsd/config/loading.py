@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.gdsd.config import changes, written
+from tasks.gdsd.modules import own
 from tasks.gdsd.strict import StrictJson
 
 Loaded = TypeVar("Loaded", bound=StrictJson)
 
 
 def load(kind: type[Loaded], file: str | Path, changed: Sequence[str] = ()) -> Loaded:
-    """Returns the configuration of a file. Paths in it are relative to the file's folder.
+    """Returns the configuration of a file, beside which paths in it and modules that it names are looked for.
 
     Args:
         changed: fields with the values that they have instead, such as `rollout.group_size=8`.
@@ -41,4 +42,5 @@ def given(kind: type[Loaded], text: str, changed: Sequence[str] = (), folder: st
 
 
 def _load(kind: type[Loaded], text: str, changed: Sequence[str], folder: Path) -> Loaded:
+    own.configured_in(folder)
     return kind.read(changes.apply(kind, text, changed) if changed else text, folder)

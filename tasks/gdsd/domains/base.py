@@ -82,6 +82,8 @@ class Domain(ABC):
     reference_pattern: ClassVar[str] = r"(?s)^.*\S.*$"
     problem_form: ClassVar[str] = ""  # the pattern in words, for whoever has to correct a file
     reference_form: ClassVar[str] = ""
+    # Of a domain of one's own: files below its module's folder that it reads. An edit of one counts like one of code.
+    files: ClassVar[Sequence[str]] = ()
 
     def problems(self, seed: int) -> Iterator[Problem]:
         """Yields distinct problems, deterministic by the seed.

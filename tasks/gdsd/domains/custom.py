@@ -1,25 +1,34 @@
 """A user's own domain: a class in a module of theirs, named in the configuration by its dotted path."""
 
-import hashlib
 import importlib
-import importlib.util
+import logging
 import math
+import os
 import re
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig
 from tasks.gdsd.errors import ConfigError
+from tasks.gdsd.modules import own
+from tasks.gdsd.modules.own import Code
+
+IN_PROJECT = "project:"  # before a path in the project's folder, which lies elsewhere in a pod
+logger = logging.getLogger(__name__)
+_loaded: dict[str, tuple[str | None, str]] = {}  # module -> folder and digest of the code that was imported
 
 
 class CustomConfig(DomainConfig):
     """A subclass of `Domain` that is not part of this project.
 
     The module is imported when the configuration is loaded: it is the user's code, like the workflow itself. Results
-    are cached by its file's content; what that file imports is not followed.
+    are cached by what it means, with all modules of the user's own that it imports and the files that `files` names.
     """
 
     name: Literal["custom"] = "custom"
@@ -28,36 +37,78 @@ class CustomConfig(DomainConfig):
         description="`my_package.my_domain:MyDomain`; the class is called with options",
     )
     options: dict[str, bool | int | float | str] = Field({}, description="keyword arguments of the class")
+    folder: str | None = Field(
+        default_factory=lambda data: _found(data["path"]),
+        pattern=f"^(/|{IN_PROJECT})",
+        description="folder from which the module is imported: an absolute path, or `project:` and a path in the "
+        "project's folder, as pods have it; null for an installed one. Found when the configuration is loaded, if not "
+        "given",
+    )
     sha256: str = Field(
-        default_factory=lambda data: _pin(data["path"]),
+        default_factory=lambda data: reached(data["path"], data["folder"]).sha256,
         pattern="^[0-9a-f]{64}$",
-        description="SHA-256 of the module's file; read from the file when the configuration is loaded, if not given",
+        description="digest of the module's code, of the modules of one's own that it imports and of its `files`; made "
+        "when the configuration is loaded, if not given",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (found := _pin(self.path)) != self.sha256:
+        code = reached(self.path, self.folder)
+        if code.sha256 != self.sha256:
+            changed = ", ".join([*code.modules, *code.data])
             raise ValueError(
-                f"the file of {self.path!r} has sha256 {found}, but {self.sha256} was pinned; restore it or pin anew"
+                f"the code of {self.path!r} ({changed}) has sha256 {code.sha256}, but {self.sha256} was pinned; "
+                "restore it, or remove `sha256` to take the code as it is"
             )
+        if code.unknown:
+            _warn(f"domain {self.path!r}: a change of these is not noticed: {'; '.join(code.unknown)}")
         return self
 
 
-def _pin(path: str) -> str:
-    """Returns the SHA-256 of a module's file, which is not imported for it."""
+def reached(path: str, folder: str | None) -> Code:
+    """Returns the code of one's own that a class needs whose path and folder a configuration has.
+
+    Raises:
+        ConfigError: there is no such module, or Python finds another one of its name before.
+    """
     module = path.partition(":")[0]
+    place = None if folder is None else own.PROJECT / folder.removeprefix(IN_PROJECT)
+    own.look_around(place)
     try:
-        spec = importlib.util.find_spec(module)
-    except Exception as error:  # this imports the packages around the module, which may raise anything
+        code = own.follow(module)
+    except ModuleNotFoundError as error:
         raise ConfigError(
-            f"domain {path!r}: {_said(error)}; the package must be importable where pyflyte runs"
-        ) from error
-    if spec is None or spec.origin is None or not spec.has_location:
+            f"domain {path!r}: {error}{_hidden(module)}; it must lie beside the configuration, where pyflyte was "
+            "started or on PYTHONPATH, and on a cluster in the project's folder or in the image"
+        ) from None
+    if place is not None and code.folder != Path(os.path.realpath(place)):
         raise ConfigError(
-            f"domain {path!r}: there is no module {module!r}; it must be importable where pyflyte runs, and on a "
-            "cluster lie in the project's folder or in the image"
+            f"domain {path!r}: {module!r} should lie in {place}, but is found in {code.folder or 'what is installed'}; "
+            "give it a name of its own, or correct `folder`"
         )
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return code
+
+
+def _found(path: str) -> str | None:
+    """Returns the folder of a class's module as a configuration has it."""
+    folder = reached(path, None).folder
+    if folder is None:
+        return None
+    return f"{IN_PROJECT}{folder.relative_to(own.PROJECT)}" if folder.is_relative_to(own.PROJECT) else str(folder)
+
+
+def _hidden(module: str) -> str:
+    """Says that a file of one's own is not the module that Python finds by its name, or nothing."""
+    if (other := own.hidden(module)) is None:
+        return ""
+    top = module.partition(".")[0]
+    return f" ({other} is hidden by another {top!r}, which Python finds before; give yours another name)"
+
+
+@cache
+def _warn(words: str) -> None:
+    """Says something once."""
+    logger.warning(words)
 
 
 def _said(error: Exception) -> str:
@@ -71,16 +122,16 @@ def make(config: CustomConfig) -> Domain:
         ConfigError: there is no such class, it is incomplete, or it refuses the options.
     """
     module, _, name = config.path.partition(":")
-    try:
-        kind = vars(importlib.import_module(module)).get(name)
-    except Exception as error:  # the user's code may raise anything
-        raise ConfigError(f"domain {config.path!r} cannot be imported: {_said(error)}") from error
+    code = reached(config.path, config.folder)
+    kind = vars(_imported(config, code)).get(name)
     if not (isinstance(kind, type) and issubclass(kind, Domain)):
-        raise ConfigError(f"domain {config.path!r}: {name!r} is no subclass of tasks.gdsd.domains.base.Domain")
+        raise ConfigError(
+            f"domain {config.path!r}: {name!r} is no subclass of tasks.gdsd.domains.base.Domain{_hidden(module)}"
+        )
     declared = ("parts", "columns", "example")
     if missing := [attribute for attribute in declared if not any(attribute in vars(base) for base in kind.__mro__)]:
         raise ConfigError(f"domain {config.path!r} does not set {', '.join(missing)}; see docs/domains/custom.md")
-    if (flaw := _flaw(kind)) is not None:
+    if (flaw := _flaw(kind, code)) is not None:
         raise ConfigError(f"domain {config.path!r}: {flaw}; see docs/domains/custom.md")
     try:
         return kind(**config.options)
@@ -88,7 +139,26 @@ def make(config: CustomConfig) -> Domain:
         raise ConfigError(f"domain {config.path!r} refuses the options {config.options}: {_said(error)}") from error
 
 
-def _flaw(kind: type[Domain]) -> str | None:
+def _imported(config: CustomConfig, code: Code) -> ModuleType:
+    """Imports the module; anew if other code was imported by its name before, as in a notebook after an edit."""
+    module, stands = config.path.partition(":")[0], (config.folder, config.sha256)
+    if _loaded.setdefault(module, stands) != stands:
+        for name in code.modules:
+            sys.modules.pop(name, None)
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # the user's code may raise anything
+        raise ConfigError(f"domain {config.path!r} cannot be imported: {_said(error)}") from error
+    _loaded[module] = stands
+    if not code.modules[module].samefile(str(found.__file__)):
+        raise ConfigError(
+            f"domain {config.path!r} is {code.modules[module]}, but {found.__file__} was imported by its name before; "
+            "start Python anew"
+        )
+    return found
+
+
+def _flaw(kind: type[Domain], code: Code) -> str | None:
     """Says which attribute of a class is not what it has to be, or None."""
     parts: object = kind.parts
     if not isinstance(parts, Mapping) or not parts or not all(map(_weighted, parts.items())):
@@ -106,6 +176,20 @@ def _flaw(kind: type[Domain]) -> str | None:
             re.compile(pattern)
         except (re.error, TypeError) as error:
             return f"{name}_pattern must be a regular expression, not {pattern!r:.60} ({error})"
+    return next(filter(None, (_unread(base, code) for base in kind.__mro__ if base.__module__ in code.modules)), None)
+
+
+def _unread(kind: type, code: Code) -> str | None:
+    """Says which of the files that a class lists itself was not found in its source, or None."""
+    listed: object = vars(kind).get(own.LISTED, ())
+    if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+        return f"{own.LISTED} must be a tuple of names, such as ('words.txt',), not {listed!r:.60}"
+    for name in listed:
+        if not any(path.as_posix().endswith(f"/{name}") for path in code.data.values()):
+            return (
+                f"{own.LISTED} has {name!r:.60}, which is not written out as a text in the class, or is no file below "
+                f"{code.modules[kind.__module__].parent}"
+            )
     return None
 
 

@@ -45,3 +45,9 @@ def test_of_a_path_the_last_name_is_told(path: str) -> None:
         {"prompts": [{"train_data": {"path": path, "sha256": "0"}}], "publish": {"hub": {}, "licence": "mit"}}
     )
     assert told == {"prompts": [{"train_data": {"path": "mine.jsonl", "sha256": "0"}}], "publish": {"licence": "mit"}}
+
+
+def test_of_a_reward_the_folder_is_not_told() -> None:
+    """If it fails, a published configuration names the home of who made it, or its reward is not found elsewhere."""
+    domain = {"name": "custom", "path": "my_package.sorting:Sorting", "folder": "/home/me/rewards", "sha256": "0"}
+    assert public({"domain": domain}) == {"domain": {name: domain[name] for name in ("name", "path", "sha256")}}

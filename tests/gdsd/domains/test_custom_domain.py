@@ -1,9 +1,9 @@
 """A domain of a user's own: the documented example as it stands, and what is refused."""
 
-import hashlib
 import importlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from tasks.gdsd import tables
+from tasks.gdsd.config import loading
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError
+from tasks.gdsd.modules import own
 from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
@@ -50,6 +52,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "sorting.py").write_text(block("python"))
+    monkeypatch.setattr(own, "_folders", [])
+    monkeypatch.setattr(own, "_configuration", None)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit within a second keeps the time of the file
     forget()
@@ -124,8 +128,10 @@ def test_the_example_trains(package: Path, monkeypatch: pytest.MonkeyPatch) -> N
     config["rollout"] |= {"prompts_per_round": 4, "group_size": 2}
     config |= {"rounds": 1, "policy": {"warm_start": {"steps": 2, "batch_size": 8}}}
     home = package.parent
-    monkeypatch.setenv("PYTHONPATH", str(home))
-    done = run_in_process("run", "workflows/gdsd.py", "train", "--config", json.dumps(config), home=home / "home")
+    (home / "sorting.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    workflows = ROOT / "workflows/gdsd.py"
+    done = run_in_process("run", workflows, "train", "--config", "sorting.yaml", home=home / "home", cwd=home)
     assert done.code == 0, done.text
     report = next(line.split(None, 1)[1] for line in done.text.splitlines() if line.startswith("report "))
     assert PATH in (Path(report).parent / "run.json").read_text()
@@ -134,17 +140,96 @@ def test_the_example_trains(package: Path, monkeypatch: pytest.MonkeyPatch) -> N
 # The pin
 
 
-def test_an_edited_module_is_refused_where_it_was_pinned(package: Path) -> None:
-    """If it fails, the cache answers for a verifier that has changed since."""
+def test_edited_code_is_refused_where_it_was_pinned(package: Path) -> None:
+    """If it fails, the cache answers for a verifier that has changed since, or a notebook goes on with the old one."""
+    edit(package, "import random\n", "import random\n\nfrom my_package.order import ordered\n")
+    edit(package, 'Problem(number, "".join(sorted(number)))', "Problem(number, ordered(number))")
+    words = package / "order.py"
+    words.write_text('def ordered(number):\n    return "".join(sorted(number))\n')
     first = custom()
-    file = package / "sorting.py"
-    assert json.loads(first.model_dump_json())["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert DomainChoice.model_validate_json(first.model_dump_json()) == first
-    file.write_text(file.read_text() + "\n# edited\n")
-    with pytest.raises(ConfigError, match=r"the file of 'my_package.sorting:Sorting' has sha256 .*; restore it or pin"):
+    words.write_text('def ordered(number):\n    return "".join(sorted(number, reverse=True))\n')
+    with pytest.raises(
+        ConfigError,
+        match=r"the code of 'my_package.sorting:Sorting' \(my_package.sorting, my_package, my_package.order",
+    ) as caught:
         DomainChoice.model_validate_json(first.model_dump_json())
     again = custom()
-    assert again != first and again.model_dump_json() != first.model_dump_json()
+    sums = [json.loads(choice.model_dump_json())["sha256"] for choice in (first, again)]
+    assert f"has sha256 {sums[1]}, but {sums[0]} was pinned; restore it, or remove `sha256`" in str(caught.value)
+    assert next(make(again).problems(0)).reference == "".join(
+        sorted(next(make(again).problems(0)).problem, reverse=True)
+    )
+
+
+def test_a_stored_configuration_finds_its_reward_from_anywhere(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a run can be repeated only from the folder in which it was started."""
+    stored = custom().model_dump_json()
+    assert json.loads(stored)["folder"] == str(package.parent)
+    sys.path.remove(str(package.parent))
+    forget()
+    assert make(DomainChoice.model_validate_json(stored)).verify("10", "01", "01").solved
+    other = package.parent / "other/my_package"
+    shutil.copytree(package, other)
+    monkeypatch.syspath_prepend(other.parent)
+    with pytest.raises(ConfigError, match=rf"'my_package.sorting' should lie in {package.parent}, but is found in "):
+        DomainChoice.model_validate_json(stored)
+    assert json.loads(custom(folder=str(other.parent)).model_dump_json())["folder"] == str(other.parent)
+
+
+def test_a_reward_lies_beside_its_configuration_or_where_the_command_starts(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a person has to set PYTHONPATH before anything works."""
+    sys.path.remove(str(package.parent))
+    missing = (
+        r"there is no module 'my_package.sorting'; it must lie beside the configuration, where pyflyte was started"
+    )
+    with pytest.raises(ConfigError, match=missing):
+        custom()
+    file = package.parent / "sorting.yaml"
+    file.write_text(block("yaml"))
+    choice = loading.load(TrainConfig, file).prompts.domain
+    assert choice.name == PATH
+    forget()
+    sys.path.remove(str(package.parent))
+    monkeypatch.setattr(own, "_folders", [])
+    monkeypatch.setattr(own, "_configuration", None)
+    monkeypatch.chdir(package.parent)
+    assert custom(options={"digits": 5}, weights={"places": 0.9, "length": 0.1}) == choice
+
+
+def test_a_folder_named_as_one_of_the_project_is_told_so(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, who keeps a reward in tasks/ is told that a file which is there is not there."""
+    home = package.parent
+    package.rename(home / "tasks")
+    (home / "random.py").write_text(block("python"))
+    sys.path.remove(str(home))
+    monkeypatch.chdir(home)
+    for path, file in (("tasks.sorting:Sorting", "tasks/sorting.py"), ("random:Sorting", "random.py")):
+        said = f"{home / file} is hidden by another {path.split('.')[0].split(':')[0]!r}, which Python finds before"
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            custom(path)
+
+
+def test_files_that_a_reward_reads_are_part_of_it(package: Path) -> None:
+    """If it fails, an edited list of words is answered from the cache, or is not there on a cluster."""
+    edit(package, "    generates = True", "    files = ('words.txt',)\n    generates = True")
+    assert "files has 'words.txt', which is not written out as a text in the class, or is no file below" in refusal()
+    (package / "words.txt").write_text("one\n")
+    first = custom()
+    (package / "words.txt").write_text("two\n")
+    assert custom() != first
+    edit(package, "    generates = True", "    files = 'words.txt'\n    generates = True")
+    assert "files must be a tuple of names, such as ('words.txt',), not 'words.txt'" in refusal()
+
+
+def test_what_is_not_followed_is_said_once(package: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, an upgrade of a library that a reward uses is ignored, and nobody hears of it."""
+    edit(package, "import random\n", "import random\n\nimport yaml\n")
+    assert custom() == custom()
+    (line,) = caplog.messages
+    assert line == f"domain {PATH!r}: a change of these is not noticed: yaml (installed)"
 
 
 # What is refused
@@ -158,8 +243,9 @@ def refusal(path: str = PATH, **fields: object) -> str:
 
 def edit(package: Path, old: str, new: str) -> None:
     """Changes the example."""
-    assert old in block("python")
-    (package / "sorting.py").write_text(block("python").replace(old, new, 1))
+    file = package / "sorting.py"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
@@ -167,15 +253,17 @@ def edit(package: Path, old: str, new: str) -> None:
     [
         (
             {"path": "my_package.nothing:Sorting"},
-            "there is no module 'my_package.nothing'; it must be importable where",
+            "there is no module 'my_package.nothing'; it must lie beside the configuration",
         ),
         (
             {"path": "no_such_package.sorting:Sorting"},
-            "No module named 'no_such_package'; the package must be importable",
+            "there is no module 'no_such_package.sorting'; it must lie",
         ),
         ({"path": "my_package.sorting:Sort"}, "'Sort' is no subclass of tasks.gdsd.domains.base.Domain"),
         ({"path": "my_package.sorting:Verdict"}, "'Verdict' is no subclass of"),
         ({"path": "sys:Sorting"}, "there is no module 'sys'"),
+        ({"folder": "rewards"}, "domain.folder: got 'rewards'; string should match pattern"),
+        ({"folder": "project:rewards"}, "'my_package.sorting' should lie in "),
         ({"path": "my_package/sorting.py:Sorting"}, "domain.path: got 'my_package/sorting.py:Sorting'; string should"),
         (
             {"path": "tasks.gdsd.domains.base:Domain"},
@@ -233,7 +321,7 @@ def test_a_package_that_cannot_be_imported_is_refused_with_the_reason(package: P
     """If it fails, a mistake beside the module ends in a traceback of Python's import."""
     (package / "__init__.py").write_text("raise RuntimeError('no licence')\n")
     forget()
-    assert "RuntimeError: no licence; the package must be importable" in refusal()
+    assert f"domain {PATH!r} cannot be imported: RuntimeError: no licence" in refusal()
 
 
 def test_an_answer_that_the_tiny_policy_cannot_write_is_refused(package: Path) -> None:

@@ -1,0 +1,201 @@
+"""A person's own code: where its modules are looked for, and all of it that one of them reaches.
+
+A module is looked for where Python looks anyway, then beside the configuration, then where the command was started.
+These folders stand last on `sys.path`, which worker processes get too, so nothing in them hides another module.
+"""
+
+import ast
+import hashlib
+import os
+import sys
+from functools import cache
+from importlib.machinery import all_suffixes
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from tasks.gdsd import files
+from tasks.gdsd.modules import syntax
+
+PROJECT = Path(__file__).resolve().parents[3]
+OURS = frozenset({"tasks", "workflows", "images"})  # which the versions of tasks follow
+PACKAGES = frozenset({"site-packages", "dist-packages"})
+LISTED = "files"  # the attribute of a class that names what it reads beside its module
+
+Signs = tuple[int, int]  # nanoseconds of the last change, bytes
+
+
+class Code(NamedTuple):
+    """A module of a person's own, with all of their own that it reaches."""
+
+    folder: Path | None  # from which the module is imported; None where it is installed
+    modules: dict[str, Path]  # the module, those that it imports and the packages around them, by their names
+    data: dict[str, Path]  # what their classes list as `files`, by its path below the folder on `sys.path`
+    unknown: list[str]  # what it uses that is not among them, in words
+    sha256: str  # of what the modules mean and the data hold, wherever they lie
+
+
+class _Source(NamedTuple):
+    imports: set[str]
+    meaning: str
+    listed: list[str]  # files that its classes name
+    unknown: list[tuple[int, str]]  # lines that import or read what only the running code knows
+
+
+_configuration: Path | None = None
+_folders: list[str] = []  # of people's own, as they stand on `sys.path`
+
+
+def configured_in(folder: Path) -> None:
+    """Says for all of this process in which folder the configuration lies that is read now."""
+    global _configuration
+    _configuration = folder
+
+
+def look_around(first: Path | None = None) -> None:
+    """Lets Python find modules in a folder, if one is named, beside the configuration and in the working folder."""
+    others = [place for place in sys.path if place not in _folders]
+    named = [os.path.realpath(folder) for folder in (first, _configuration) if folder is not None]
+    _folders[:] = [place for place in dict.fromkeys([*named, *_folders, os.getcwd()]) if place not in others]
+    sys.path[:] = [*others, *_folders]
+
+
+def follow(module: str) -> Code:
+    """Finds out which code of a person's own a module reaches; nothing is imported for it.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+    """
+    start = find(module)
+    if start is None:
+        raise ModuleNotFoundError(f"there is no module {module!r}")
+    found = _reach(module)
+    data = {
+        file.relative_to(base(name, path)).as_posix(): file
+        for name, (path, source) in found.items()
+        for file in (path.parent / listed for listed in source.listed)
+        if file.is_file()
+    }
+    total = hashlib.sha256()
+    for name, (_, source) in sorted(found.items()):
+        total.update(f"{name}\0{source.meaning}\0".encode())
+    for name, file in sorted(data.items()):
+        total.update(f"{name}\0{_digest(file, _signs(file))}\0".encode())
+    folder = None if _is_standard(module) or _is_installed(start) else base(module, start)
+    modules = {name: path for name, (path, _) in found.items()}
+    return Code(folder, modules, data, _unknown(module, found), total.hexdigest())
+
+
+def find(module: str) -> Path | None:
+    """Returns the file that Python would import as a module; None if there is none, or if it is built in."""
+    top, *inner = module.split(".")
+    spec = next(filter(None, (finder.find_spec(top, None) for finder in sys.meta_path)), None)
+    if spec is None:
+        return None
+    if inner:
+        path = next(filter(None, (_file(place, inner) for place in spec.submodule_search_locations or ())), None)
+    else:
+        path = Path(spec.origin) if spec.has_location and spec.origin is not None else None
+    if path is None or not path.is_file():
+        return None
+    folder = base(module, path)
+    return Path(os.path.realpath(folder)) / path.relative_to(folder)
+
+
+def hidden(module: str) -> Path | None:
+    """Returns a file of a person's own that would be a module if Python did not find something else before."""
+    if not (others := [file for folder in _folders if (file := _file(folder, module.split("."))) is not None]):
+        return None
+    taken = find(module)
+    return next((other for other in others if taken is None or not other.samefile(taken)), None)
+
+
+def base(module: str, path: Path) -> Path:
+    """Returns the folder on `sys.path` from which a module is imported that lies in a file."""
+    return path.parents[module.count(".") + (path.stem == "__init__")]
+
+
+def _reach(module: str) -> dict[str, tuple[Path, _Source]]:
+    """Reads a module, and all that it imports which is neither Python's, nor installed, nor this project's."""
+    found: dict[str, tuple[Path, _Source]] = {}
+    waiting, seen = [module], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        is_same = _top(name) == _top(module)
+        if not is_same and (_is_standard(name) or _top(name) in OURS):
+            continue
+        path = find(name)
+        if path is not None and (is_same or not _is_installed(path)):
+            found[name] = path, _read(name, path, _signs(path))
+            waiting += found[name][1].imports
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])  # the package around it, which is imported first
+    return found
+
+
+def _unknown(module: str, found: dict[str, tuple[Path, _Source]]) -> list[str]:
+    """Says what is used that is not followed, and which of it a person may take for what is."""
+    is_listed = any(source.listed for _, source in found.values())
+    said = [
+        f"what line {line} of {path} {does}"
+        for _, (path, source) in sorted(found.items())
+        for line, does in source.unknown
+        if not (is_listed and does == syntax.READS)
+    ]
+    used = sorted({module}.union(*(source.imports for _, source in found.values())))
+    for name in used:
+        if (other := hidden(name)) is not None and (_top(name) not in OURS or find(name) is None):
+            said.append(f"{other}, which is not used, since Python finds another {_top(name)!r} before")
+    tops = sorted({_top(name) for name in used if name not in found})
+    return said + [f"{top} (installed)" for top in tops if (path := find(top)) is not None and _is_installed(path)]
+
+
+@cache
+def _read(module: str, path: Path, signs: Signs) -> _Source:
+    try:
+        tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else None
+    except (SyntaxError, ValueError):  # its import will say so
+        tree = None
+    if tree is None:
+        return _Source(set(), files.digest(path), [], [])
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+    listed = sorted(name for name in syntax.listed(tree, LISTED) if _is_below(name))
+    return _Source(syntax.imported(tree, package), syntax.meaning(tree), listed, list(syntax.unknown(tree)))
+
+
+@cache
+def _digest(path: Path, signs: Signs) -> str:
+    return files.digest(path)
+
+
+def _signs(path: Path) -> Signs:
+    """By which a change of a file is noticed without reading it."""
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+def _file(folder: str | Path, names: list[str]) -> Path | None:
+    """The file of a module in a folder, as Python would choose it."""
+    place = os.path.join(folder, *names)
+    found = [f"{place}/__init__.py", *(place + suffix for suffix in all_suffixes())]
+    return next(map(Path, filter(os.path.isfile, found)), None)
+
+
+def _is_below(name: str) -> bool:
+    """Whether the name of a file leads to no other folder than those below the one in which it is looked for."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_standard(module: str) -> bool:
+    return _top(module) in sys.stdlib_module_names
+
+
+def _is_installed(path: Path) -> bool:
+    return not PACKAGES.isdisjoint(path.parts)
