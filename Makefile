@@ -17,7 +17,7 @@ changes = $(foreach change,$(value SET),--set $(call quoted,change))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train evaluate describe champion fields test test-all test-cluster lint format bench register lock images clean clean-runs
+.PHONY: help install train check evaluate describe champion fields test test-all test-cluster lint format bench register lock images clean clean-runs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ install: ## create .venv with what training needs, and with EXTRAS of pyproject.
 
 train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml, with other values by SET=rollout.group_size=8
 	$(BIN)/pyflyte run workflows/gdsd.py train --config $(call quoted,CONFIG) $(changes)
+
+check: $(READY) ## show what the rewards of CONFIG say of answers to some of its problems, before anything is trained, with SET as for train
+	$(BIN)/pyflyte run workflows/gdsd.py check --config $(call quoted,CONFIG) $(changes)
 
 evaluate: $(READY) ## evaluate the checkpoint folder POLICY
 	$(if $(value POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))

@@ -44,5 +44,5 @@ def reward_rollouts(
     report.require()
     file = tables.write(table, tables.REWARDED, new_folder("rewarded") / "rewarded.parquet")
     warnings = [f"{finding.where}: {finding.expectation}" for finding in report.warnings]
-    stats = rewards.summarise(table, group_size, [shard.stats for shard in shards], warnings, seconds)
+    stats = rewards.summarise(table, domain, group_size, [shard.stats for shard in shards], warnings, seconds)
     return Rewarded(FlyteFile(str(file)), stats)

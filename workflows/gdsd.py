@@ -2,12 +2,15 @@
 
     pyflyte run workflows/gdsd.py train                                        # the default experiment, on this machine
     pyflyte run workflows/gdsd.py train --config configs/tiny_sudoku.yaml      # any experiment
+    pyflyte run workflows/gdsd.py check --config configs/tiny_sudoku.yaml      # what its rewards say, before it trains
     pyflyte run workflows/gdsd.py compare                                      # GDSD and its rivals, over seeds
     pyflyte run --remote workflows/gdsd.py train --config configs/smoke.yaml   # the same on a cluster
 
 | stage    | task                                      | on  | cached by, beside its sources                  |
 |----------|-------------------------------------------|-----|------------------------------------------------|
 | prompts  | `prepare_prompts`                         | CPU | its config                                     |
+| check    | `check_rewards`                           | CPU | problems, their domains                        |
+|          | `show_verdicts`                           | CPU | not cached                                     |
 | policy   | `prepare_policy`                          | GPU | its config, problems, completion lengths       |
 | drift    | `sample_both`                             | GPU | policy, problems, sampler, engine, seed        |
 |          | `measure_drift`                           | CPU | completions, engine, limits                    |
@@ -32,6 +35,7 @@ from typing import NamedTuple
 from flytekit import workflow
 
 from tasks import failure
+from tasks.check import CheckResult, check_rewards, sections, show_verdicts
 from tasks.compare import CompareResult, choose_learning_rate, record_series, report_comparison
 from tasks.evaluate import Evaluated, select_best
 from tasks.flyte.hardware import on
@@ -41,7 +45,7 @@ from tasks.flyte.types import Checkpoint, Table
 from tasks.gate import gate, gate_guard
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig, EvaluationConfig, GateConfig
-from tasks.gdsd.config.hardware import TrainHardwareConfig
+from tasks.gdsd.config.hardware import HardwareConfig, TrainHardwareConfig
 from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.config.publish import PublishConfig
@@ -121,13 +125,16 @@ def ask(
     evaluation: EvaluationConfig,
     judge: GateConfig,
 ) -> Asked:
-    """Adds to a dynamic task what makes all problems of a run, which begins with that."""
+    """Adds to a dynamic task what makes all problems of a run, which begins with that, and checks verdicts on them."""
     began = time.time()
-    tables = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=rollout.prompts_per_round))
-    guards = [
-        on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=tables.train))
-        for guard in judge.guards.values()
-    ]
+    tables, guards = make_problems(prompts, hardware, rollout, judge)
+    train, validation, test, made = tables
+    stats = on(
+        hardware.scoring,
+        check_rewards(
+            problems=[train, validation, test, *guards], sections=sections(prompts, rollout, judge), stats=made
+        ),
+    )
     room = Room(
         problems="train",
         length=evaluation.sampler.length,
@@ -140,7 +147,19 @@ def ask(
     for name, guard in judge.guards.items():
         own = {"problems": name, "section": f"judge.guards.{name}", "unusable": guard.unusable}
         rooms.append(room.model_copy(update=own | {"writes_references": make(guard.domain).reference_is_answer}))
-    return Asked(tables, guards, rooms, began)
+    return Asked(Prompts(train, validation, test, stats), guards, rooms, began)
+
+
+def make_problems(
+    prompts: PromptConfig, hardware: HardwareConfig, rollout: RolloutConfig, judge: GateConfig
+) -> tuple[Prompts, list[Table]]:
+    """Adds to a dynamic task what makes all problems of a run: its own and those of its guards."""
+    tables = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=rollout.prompts_per_round))
+    guards = [
+        on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=tables.train))
+        for guard in judge.guards.values()
+    ]
+    return tables, guards
 
 
 def begin(asked: Asked, base: Policy) -> Beginning:
@@ -154,6 +173,18 @@ def begin(asked: Asked, base: Policy) -> Beginning:
         base.checkpoint,
         base.stats,
         asked.began_unix_seconds,
+    )
+
+
+@unroll()
+def check_domains(config: TrainConfig) -> CheckResult:
+    """Makes the problems of a run, and looks at the verdicts on answers to them, where the run would judge answers."""
+    (train, validation, test, _), guards = make_problems(config.prompts, config.hardware, config.rollout, config.judge)
+    return on(
+        config.hardware.scoring,
+        show_verdicts(
+            problems=[train, validation, test, *guards], sections=sections(config.prompts, config.rollout, config.judge)
+        ),
     )
 
 
@@ -205,6 +236,16 @@ def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], con
             )
         )
     return found
+
+
+@workflow
+def check(config: TrainConfig = TrainConfig()) -> CheckResult:
+    """Shows what an experiment's domains say of right, empty, senseless, over-long and repeated answers.
+
+    Args:
+        config: the experiment, as for `train`
+    """
+    return check_domains(config=config)
 
 
 @workflow(on_failure=failure.record_train_failure)

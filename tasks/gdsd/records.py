@@ -32,8 +32,9 @@ class PromptStats(Record):
     near_duplicates: int  # problems left out for being nearly those of another split
     unusable: int  # rows of the sources left out, since they make no usable problem or the same as another
     checks: int
-    warnings: list[str]
+    warnings: list[str]  # what looks wrong with the problems, or with the verdicts on some answers to them
     seconds: float
+    check_seconds: float = 0.0  # in which these verdicts were asked for, not counted in `seconds`
     ended_unix_seconds: float = 0.0  # when the work was done; 0 in records from before it was kept
 
 

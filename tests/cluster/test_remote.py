@@ -38,6 +38,7 @@ COMPARE = SMALL | {
 EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"]}, "evaluation": SMALL["evaluation"]}
 STAGES = {
     "prepare_prompts",
+    "check_rewards",
     "prepare_policy",
     "generate_rollouts",
     "reward_rollouts",

@@ -46,6 +46,8 @@ class Expected(NamedTuple):
 
 TASKS = {
     "prepare_prompts": Expected("config prompts_per_round", "stats test train validation"),
+    "check_rewards": Expected("problems sections stats", hours=2),
+    "show_verdicts": Expected("problems sections", hours=2, cached=False),
     "prepare_policy": Expected(
         "config guards rooms test train validation",
         "checkpoint guards stats test train validation",
@@ -120,6 +122,7 @@ ENTITIES = {
 }
 DYNAMIC = (
     "prepare",
+    "check_domains",
     "evaluate_policy",
     "evaluate_lengths",
     "check_guards",

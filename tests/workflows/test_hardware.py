@@ -131,7 +131,7 @@ STAGES = {
     "prompts": {"prepare_prompts", "prepare_guard"},
     "policy": {"prepare_policy"},
     "rollout": {"generate_rollouts"},
-    "scoring": {"reward_rollouts", "verify_answers"},
+    "scoring": {"check_rewards", "reward_rollouts", "verify_answers"},
     "distill": {"distill_epoch"},
     "evaluation": {"answer_problems"},
 }
@@ -151,6 +151,14 @@ def test_each_stage_has_a_machine_of_its_own(folder: Path) -> None:
             assert amounts(asked) == {ResourcesIdl.CPU: (cores, cores), ResourcesIdl.MEMORY: (memory, memory)}
             assert spot is place["spot"], task
     assert set(tasks) == {"gate_guard", "report_progress"}
+
+
+def test_a_check_judges_where_a_run_would(folder: Path) -> None:
+    """If it fails, `check` says of a reward that runs answers, or that needs memory, what holds on another machine."""
+    config = configured(hardware={"prompts": {"cpu": 21}, "scoring": {"cpu": 22}}, judge={"guards": {"other": {}}})
+    tasks = by_task(unroll(gdsd.check_domains, {"config": config}).nodes)
+    cores = {task: amounts(asked)[ResourcesIdl.CPU][0] for task, (asked, _) in tasks.items()}
+    assert cores == {"prepare_prompts": "21", "prepare_guard": "21", "show_verdicts": "22"}
 
 
 def test_an_evaluation_has_machines_of_its_own(folder: Path) -> None:

@@ -14,7 +14,13 @@ from tests.workflows.conftest import PYFLYTE, ROOT, SMOKE, Outcome, Pyflyte, env
 
 @pytest.mark.parametrize(
     ("target", "variable"),
-    [("train", "CONFIG"), ("describe", "CONFIG"), ("evaluate", "POLICY"), ("champion", "REGISTRY")],
+    [
+        ("train", "CONFIG"),
+        ("check", "CONFIG"),
+        ("describe", "CONFIG"),
+        ("evaluate", "POLICY"),
+        ("champion", "REGISTRY"),
+    ],
 )
 def test_make_takes_any_path(target: str, variable: str) -> None:
     """If it fails, a path with a space is two paths, and one with a quote or a semicolon a command."""

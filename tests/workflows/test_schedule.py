@@ -167,9 +167,10 @@ def test_a_champion_enters_by_the_address_of_its_content(champion: Champion, bas
     config = TrainConfig(hardware=hardware, judge=GateConfig(guards={"other": GuardConfig(test_size=4)}))
     spec = unroll(retrain.train_champion, night(champion, config))
     names = {node.task_node.reference_id.name.rsplit(".", 1)[-1]: node for node in spec.nodes}
-    assert {"prepare_prompts", "prepare_guard", "prepare_policy", "take_policy"} & set(names) == {
+    assert {"prepare_prompts", "prepare_guard", "check_rewards", "prepare_policy", "take_policy"} & set(names) == {
         "prepare_prompts",
         "prepare_guard",
+        "check_rewards",
         base,
     }
     placed = names[base].task_node.overrides

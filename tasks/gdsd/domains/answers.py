@@ -85,6 +85,11 @@ def well_formed(text: str) -> bool:
     return not (before.strip() or between.strip() or after.strip())
 
 
+def answered(result: str) -> str:
+    """Returns a text that is well formed and has a result, without any reasoning."""
+    return f"<reasoning></reasoning>\n{OPEN}{result}{CLOSE}"
+
+
 class Box(NamedTuple):
     """A `\\boxed{...}` in a text: where it starts and ends, and its content."""
 

@@ -84,6 +84,8 @@ class Domain(ABC):
     reference_form: ClassVar[str] = ""
     # Of a domain of one's own: files below its module's folder that it reads. An edit of one counts like one of code.
     files: ClassVar[Sequence[str]] = ()
+    fills_length: bool = False  # whether answers fill a completion, so that one without an end is not cut off
+    varies: bool = False  # whether verdicts may differ when they are asked for again, as those of a judge that samples
 
     def problems(self, seed: int) -> Iterator[Problem]:
         """Yields distinct problems, deterministic by the seed.
@@ -127,6 +129,13 @@ class Domain(ABC):
         except (Exception, SystemExit) as error:
             error.add_note(f"on the answer {item.text!r:.60} to {item.problem!r:.60}")
             raise
+
+    def solution(self, problem: str, reference: str) -> str | None:
+        """Returns a right answer with its tags or fence, as a policy should write it; None where that is not known.
+
+        By it the check of a domain's verdicts sees that a right answer is solved; no policy is trained on it.
+        """
+        return None
 
     def draw(self, problem: str, reference: str, answer: str | None) -> Grid | None:
         """Says how the report draws an answer, or the reference where `answer` is None; None: as text alone.

@@ -167,6 +167,10 @@ class Countdown(Domain):
         parts = {"correctness": float(solved), "format": float(formed)}
         return Verdict(parts=parts, solved=solved, remark=_remark(numbers, target, found))
 
+    def solution(self, problem: str, reference: str) -> str:
+        """Returns the expression of the reference, in the form that the prompt asks for."""
+        return answers.answered(reference) if self.config.format == "tagged" else reference
+
     def shingles(self, problem: str) -> frozenset[str]:
         """Two problems are alike only if they have the same numbers, in any order, and the same target."""
         return frozenset([canonical(problem)])

@@ -125,6 +125,10 @@ class Gsm8k(Domain):
             parts={"correctness": float(solved), "format": float(answers.well_formed(answer))}, solved=solved
         )
 
+    def solution(self, problem: str, reference: str) -> str:
+        """Returns the number inside its tags."""
+        return answers.answered(reference)
+
 
 def number(text: str) -> Fraction | None:
     """Reads a text that is one number in ASCII digits, in any way of writing that `notation.plain` and `NUMBER` know.

@@ -97,6 +97,7 @@ class Sudoku(Domain):
 
     def __init__(self, config: SudokuConfig = SudokuConfig()) -> None:
         self.config = config
+        self.fills_length = config.format == "bare"  # a grid alone needs no end
         self.shots = list(islice(self._draw(f"sudoku:shots:{config.shots}", frozenset()), config.shots))
 
     def problems(self, seed: int) -> Iterator[Problem]:
@@ -175,6 +176,10 @@ class Sudoku(Domain):
         formed = answers.well_formed(answer) if tagged else len(answer) == CELLS and not answer.strip(DIGITS)
         parts = {"cells": share, "clues": _kept(problem, grid) if placed else 0.0, "format": float(formed)}
         return Verdict(parts=parts, solved=solved)
+
+    def solution(self, problem: str, reference: str) -> str:
+        """Returns the grid of the reference, in the form that the prompt asks for."""
+        return answers.answered(reference) if self.config.format == "tagged" else reference
 
     def draw(self, problem: str, reference: str, answer: str | None) -> Grid | None:
         """Draws the reference, or the cells of an answer; None where there are none, or not 16 in a bare answer.

@@ -55,7 +55,7 @@ def report(
         parts=rewards.part_means(samples),
         judged=judged / samples.num_rows,
         empty=statistics.fmean(rewards.empty(samples)),
-        truncated=statistics.fmean(rewards.truncated(samples)),
+        truncated=statistics.fmean(rewards.truncated(samples, choice)),
         warnings=warnings,
         tokens=sum(shard.tokens for shard in shards),
         seconds=sum(shard.seconds for shard in shards) + seconds,

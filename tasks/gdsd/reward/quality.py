@@ -30,7 +30,7 @@ def check_rewarded(table: pa.Table, group_size: int, choice: DomainChoice) -> Qu
         from great_expectations.expectations.row_conditions import Column
 
     advantage = table["advantage"].to_pandas()
-    frame = _verdict_frame(table)
+    frame = _verdict_frame(table, choice)
     prompt_id = frame["prompt_id"]
     frame = frame.assign(
         judged_in_group=frame["reward"].groupby(prompt_id).transform("count"),
@@ -52,7 +52,7 @@ def check_rewarded(table: pa.Table, group_size: int, choice: DomainChoice) -> Qu
 
 def check_samples(table: pa.Table, problems: int, samples: int, choice: DomainChoice) -> QualityReport:
     """Checks an evaluation's judged answers, which have the columns of `tables.SAMPLES`: all there, sane verdicts."""
-    frame = _verdict_frame(table).assign(steps=table["steps"].to_pandas())
+    frame = _verdict_frame(table, choice).assign(steps=table["steps"].to_pandas())
     checks = [
         *_verdict_checks(choice, samples, problems * samples),
         expect("expect_column_values_to_be_between", column="steps", min_value=1),
@@ -66,7 +66,7 @@ def _report(
     return QualityReport(name, expectations.validate(name, frame, table.column_names, checks), remedy)
 
 
-def _verdict_frame(table: pa.Table) -> "pd.DataFrame":
+def _verdict_frame(table: pa.Table, choice: DomainChoice) -> "pd.DataFrame":
     import pandas as pd
 
     parts = [name for name in table.column_names if name.startswith(PART)]
@@ -76,7 +76,7 @@ def _verdict_frame(table: pa.Table) -> "pd.DataFrame":
             "sample": table["sample"].to_pandas(),
             **{name: _without_nan(table[name]) for name in ("reward", *parts)},
             "has_text": [1.0 - float(empty) for empty in rewards.empty(table)],
-            "has_room": [1.0 - float(truncated) for truncated in rewards.truncated(table)],
+            "has_room": [1.0 - float(truncated) for truncated in rewards.truncated(table, choice)],
         }
     )
 

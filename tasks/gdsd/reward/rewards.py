@@ -93,8 +93,13 @@ def empty(judged: pa.Table) -> list[bool]:
     return [not text.strip() for text in judged["completion"].to_pylist()]
 
 
-def truncated(judged: pa.Table) -> list[bool]:
-    """Says of each completion whether it ran out of tokens: no end token, and not the form that was asked for."""
+def truncated(judged: pa.Table, choice: DomainChoice) -> list[bool]:
+    """Says of each completion whether it ran out of tokens: no end token, and not the form that was asked for.
+
+    Where answers fill the length, none does.
+    """
+    if make(choice).fills_length:
+        return [False] * judged.num_rows
     ended, form = judged["ended"].to_pylist(), tables.PART + "format"
     formed = judged[form].to_pylist() if form in judged.column_names else [None] * len(ended)
     return [not own and not right for own, right in zip(ended, formed, strict=True)]
@@ -116,7 +121,12 @@ def union(intervals: Sequence[tuple[float, float]]) -> float:
 
 
 def summarise(
-    rewarded: pa.Table, group_size: int, shards: Sequence[RolloutStats], warnings: list[str], seconds: float
+    rewarded: pa.Table,
+    choice: DomainChoice,
+    group_size: int,
+    shards: Sequence[RolloutStats],
+    warnings: list[str],
+    seconds: float,
 ) -> RewardStats:
     """Describes a round's rewards; groups without a verdict count as groups without spread."""
     rewards = rewarded["reward"].drop_null().to_numpy()
@@ -133,7 +143,7 @@ def summarise(
         frac_zero_std=float((abs(advantages).max(1) == 0).mean()),
         parts=part_means(rewarded),
         empty=float(np.mean(empty(rewarded))),
-        truncated=float(np.mean(truncated(rewarded))),
+        truncated=float(np.mean(truncated(rewarded, choice))),
         distinct=sum(len(set(group)) for group in groups) / len(completions),
         warnings=warnings,
         completions=sum(shard.completions for shard in shards),

@@ -47,10 +47,11 @@ def stage_costs(
         evaluations: all of the run: on validation and test problems, and of the guards.
         since: work that ended before is left out; in seconds since 1970.
     """
-    prompted, made = (0.0 if stats.ended_unix_seconds < since else stats.seconds for stats in (prompts, policy))
+    asked, made = (stats.ended_unix_seconds >= since for stats in (prompts, policy))
     found = [
-        StageCost("prompts", prompted, CPU, price=hardware.prompts.price),
-        StageCost("policy", made, policy.device, price=hardware.policy.price),
+        StageCost("prompts", prompts.seconds * asked, CPU, price=hardware.prompts.price),
+        StageCost("check", prompts.check_seconds * asked, CPU, price=hardware.scoring.price),
+        StageCost("policy", policy.seconds * made, policy.device, price=hardware.policy.price),
         *_round_costs(
             hardware, rounds.since(since), [each for each in evaluations if each.ended_unix_seconds >= since]
         ),

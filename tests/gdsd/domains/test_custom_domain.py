@@ -120,6 +120,23 @@ def test_the_example_is_a_sound_domain(package: Path) -> None:
         list(make(custom(options={"digits": 2})).problems(0))
 
 
+def test_the_example_is_checked(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, who follows the page does not see what it shows, or the check complains of a sound domain."""
+    config = yaml.safe_load(block("yaml"))
+    config["prompts"] |= {"train_size": 256}  # which changes none of the first problems
+    home = package.parent
+    monkeypatch.setenv("PYTHONPATH", str(home))
+    done = run_in_process("run", "workflows/gdsd.py", "check", "--config", json.dumps(config), home=home / "home")
+    assert done.code == 0 and "no warnings" in done.text, done.text
+    lines = [line.rstrip() for line in done.text.splitlines()]
+    (shown,) = re.findall(r"^```\n(problem .*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert shown in "\n".join(lines) + "\n", done.text
+    for split, number in (("train", 10), ("validation", 10), ("test", 10)):
+        assert f"{PATH}: {number} problems of {split}" in lines
+    assert sum(line.startswith("  right") for line in lines) == 10 + 3, "each problem of training, and each table"
+    assert not list((home / "home/.flyte/gdsd").glob("policy-*")), "nothing is trained"
+
+
 @pytest.mark.whole
 def test_the_example_trains(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, a domain outside the project works in a notebook, but not in the pipeline."""

@@ -81,6 +81,27 @@ def test_the_examples_of_the_domains_are_right(name: str) -> None:
     assert any(judge.verify(*example._replace(text=form.format(example.text))).solved for form in forms)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sudoku", "{}"),
+        ("sudoku", '{"format": "tagged"}'),
+        ("countdown", "{}"),
+        ("countdown", '{"format": "tagged"}'),
+        ("gsm8k", "{}"),
+        ("math", "{}"),
+    ],
+)
+def test_a_domain_knows_a_right_answer(name: str, options: str) -> None:
+    """If it fails, the check of a sound domain refuses a run, or cannot see that no right answer is solved."""
+    judge = domain(name, options)
+    problem, reference, _ = judge.example
+    solution = judge.solution(problem, reference)
+    assert solution is not None
+    verdict = judge.verify(problem, reference, solution)
+    assert verdict.solved is True and set(verdict.parts.values()) == {1.0}
+
+
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
 def test_the_prompt_shows_well_formed_examples(name: str) -> None:
     """If it fails, the prompt teaches a form or a result that would score nothing."""

@@ -15,7 +15,8 @@ from tests.gdsd.prompts.conftest import failed
 from tests.gdsd.series import Row, answer, rollout
 
 GROUP = 4
-CHOICE = DomainChoice(SudokuConfig())
+CHOICE = DomainChoice(SudokuConfig(format="tagged"))
+BARE = DomainChoice(SudokuConfig())  # whose grids fill a completion
 COLUMNS = ["reward_cells", "reward_clues", "reward_format"]
 OUTSIDE = (1.5, -0.1, float("nan"), float("inf"))
 
@@ -162,6 +163,13 @@ def test_a_table_without_the_column_of_a_part_is_refused() -> None:
     assert failed(report.failures) == {("rollouts", "column_values_to_be_between", "reward_cells")}
     with pytest.raises(QualityError, match=r"(?s)could not be evaluated.*Nothing was trained on these rollouts"):
         report.require()
+
+
+def test_answers_that_fill_a_completion_were_not_cut_off() -> None:
+    """If this fails, the default experiment is told to raise a length that its answers have by nature."""
+    cut = {"ended": False, "reward_format": 0.0}
+    assert check(rewarded(changed(rewarded_rows(), range(24), **cut)), BARE).warnings == []
+    assert check_samples(samples_of(changed(sample_rows(), range(10), **cut)), 5, 2, BARE).warnings == []
 
 
 # Samples of an evaluation

@@ -160,19 +160,28 @@ def test_verdicts_that_are_not_those_declared_are_refused(kind: type[Domain], sa
         rewards.verify(table({"a": ["1", "0"]}), choice(kind))
 
 
+class Filling(Reader):
+    """A domain whose answers fill a completion."""
+
+    fills_length = True
+
+
 def test_what_ran_out_of_tokens_is_told_from_what_was_answered() -> None:
     """If it fails, a domain whose answers fill all tokens always warns, or one whose answers are cut off never does.
 
-    Sudoku's grids need no end token: truncated is only the one that has none and is no grid.
+    A tagged answer needs no end token: truncated is only the one that has none and is not well formed.
     """
-    rows = table({"a": [RIGHT, NONE, NONE, " "]}).to_pylist()
+    tagged = DomainChoice(SudokuConfig(format="tagged"))
+    rows = table({"a": [f"<reasoning></reasoning><answer>{RIGHT}</answer>", NONE, NONE, " "]}).to_pylist()
     for row, ended in zip(rows, [False, False, True, False], strict=True):
         row["ended"] = ended
     answers = pa.Table.from_pylist(rows, tables.ROLLOUTS)
-    judged = rewards.verify(answers, SUDOKU)
-    assert rewards.truncated(judged) == [False, True, False, True]
-    assert rewards.truncated(answers) == [True, True, False, True]  # where no part judges the form
+    judged = rewards.verify(answers, tagged)
+    assert rewards.truncated(judged, tagged) == [False, True, False, True]
+    assert rewards.truncated(answers, READER) == [True, True, False, True]  # where no part judges the form
     assert rewards.empty(judged) == [False, False, False, True]
+    for filling in (SUDOKU, choice(Filling)):  # whose bare grids are 16 characters, and no longer
+        assert rewards.truncated(judged, filling) == [False] * 4
 
 
 # Groups that are not whole: shards of whole prompts, and rows of them
@@ -211,7 +220,7 @@ def test_the_summary_by_hand() -> None:
     groups has no spread.
     """
     rewarded = rewards.reward(table({"a": ["1", "?", "0"], "b": ["0.5"] * 3}), READER, 3, False)
-    stats = rewards.summarise(rewarded, 3, STATS, ["late"], 0.25)
+    stats = rewards.summarise(rewarded, READER, 3, STATS, ["late"], 0.25)
     assert stats.judged == pytest.approx(5 / 6)
     assert stats.solved == pytest.approx(1 / 5), "what could not be judged is not wrong"
     assert stats.reward_mean == pytest.approx(0.5)

@@ -40,6 +40,14 @@ def test_device_seconds_of_a_round() -> None:
     assert record(epochs=epochs).metrics()[0]["cost/cpu_s"] == 0.5 + 1
 
 
+def test_the_check_of_verdicts_is_paid_where_verdicts_are() -> None:
+    """If it fails, a judge that is asked before the first round is free in the report, or has another price."""
+    run = record(config=on_gpus(scoring={"price": 36.0}).config)
+    run = run.model_copy(update={"prompts": run.prompts.model_copy(update={"check_seconds": 5.0})})
+    (check,) = [cost for cost in run.stage_costs() if cost.stage == "check"]
+    assert (check.seconds, check.device, check.money) == (5.0, "cpu", pytest.approx(0.05))
+
+
 def test_money_follows_from_prices() -> None:
     """If it fails, the report names a price that nobody paid.
 

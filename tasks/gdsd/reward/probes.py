@@ -1,0 +1,284 @@
+"""A domain's verdicts on answers of which much is known beforehand: what is wrong with a reward before anything trains.
+
+A reward that nobody could train on has a fault, whose words name a problem and an answer. What only looks wrong is a
+warning.
+"""
+
+import io
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Literal, NamedTuple, get_args
+
+import pyarrow as pa
+
+from tasks.gdsd.domains import Answer, Domain, DomainChoice, Verdict, make
+from tasks.gdsd.errors import DataError
+from tasks.gdsd.prompts.expectations import shorten
+from tasks.gdsd.reward.rewards import weigh
+from tasks.gdsd.reward.verdicts import judge
+
+Kind = Literal["right", "empty", "junk", "over-long", "repeated"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+WRONG: tuple[Kind, ...] = ("empty", "junk", "over-long")
+# It has every form in which some domain looks for an answer, so that what reads answers, or runs them, is at work.
+JUNK = "?! \x00 \U0001d518 {#,; <answer> \\boxed{#,; )]} </answer>\n```python\n)( import\n```\n"
+OVER_LONG = "all work and no play " * 1000  # 21,000 characters, more than any completion of a recipe
+ROUNDING = 0.01  # by which a part may differ when it is asked for again; networks round by where in a batch a text is
+ROUND_SECONDS = 120.0  # of a round's verdicts, from which a reward is called slow
+
+
+class Probe(NamedTuple):
+    """An answer, and what the domain says of it."""
+
+    kind: Kind
+    answer: Answer
+    verdict: Verdict
+    reward: float | None
+
+
+class Warned(NamedTuple):
+    """Something that looks wrong."""
+
+    name: str  # in a few words, for lists
+    said: str
+
+
+class Probed(NamedTuple):
+    """What the check of some problems found."""
+
+    problems: str  # which they are: train, validation, test or a guard
+    domain: str
+    prompts: dict[str, str]  # by the problems' ids
+    probes: dict[Kind, list[Probe]]  # each kind has one for each problem, in the order of the prompts
+    seconds: dict[Kind, float]  # per verdict
+    fault: str | None = None  # for which nothing may be trained
+    warnings: Sequence[Warned] = ()
+
+    def require(self) -> None:
+        """Refuses a reward with a fault.
+
+        Raises:
+            DataError: it has one.
+        """
+        if self.fault is not None:
+            raise DataError(self.fault)
+
+
+def probe(
+    name: str,
+    choice: DomainChoice,
+    problems: pa.Table,  # of `tables.PROMPTS`
+    *,
+    number: int,
+    completions: int | None = None,
+    kinds: Sequence[Kind] = KINDS,
+) -> Probed:
+    """Asks for verdicts on answers of each kind to some of the problems, and again in another order.
+
+    Args:
+        name: which problems these are, in words.
+        choice: their domain.
+        problems: all of them.
+        number: how many of them, spread over the table, are looked at.
+        completions: of a round; None where it is not known, and then no verdict is called slow.
+        kinds: of answers. A right one is left out where the domain does not know any.
+
+    Raises:
+        DataError: the domain raised an error, or its verdicts are not what it declares.
+        SandboxError: answers have to be run, and this system cannot do so.
+    """
+    domain = make(choice)
+    rows = problems.take(pa.array(spread(problems.num_rows, number), pa.int64())).to_pylist()
+    asked = _answers(domain, choice.name, rows, kinds)
+    found = Probed(name, choice.name, {row["id"]: row["prompt"] for row in rows}, {}, {})
+    if not asked:
+        return found
+    printed, weights = io.StringIO(), choice.weights
+    with redirect_stdout(printed), redirect_stderr(printed):
+        for kind, answers in asked.items():
+            began = time.perf_counter()
+            verdicts = judge(domain, answers, choice.name)
+            found.seconds[kind] = (time.perf_counter() - began) / len(answers)
+            found.probes[kind] = [
+                Probe(kind, answer, verdict, weigh(verdict.parts, weights))
+                for answer, verdict in zip(answers, verdicts, strict=True)
+            ]
+        # By a domain made anew and the other way round, which differs for what draws, counts or remembers.
+        backwards = [answer for answers in asked.values() for answer in answers][::-1]
+        again = judge(make(choice), backwards, choice.name)[::-1]
+    return found._replace(
+        fault=_untrainable(found) or (None if domain.varies else _unsteady(found, again)),
+        warnings=[*_warnings(found), *_costs(found, completions), *_noise(printed.getvalue(), found)],
+    )
+
+
+def spread(rows: int, number: int) -> list[int]:
+    """Returns at most so many rows of a table, the first and others at equal distances."""
+    return [row * rows // min(rows, number) for row in range(min(rows, number))]
+
+
+def _answers(
+    domain: Domain, name: str, rows: Sequence[Mapping[str, str]], kinds: Sequence[Kind]
+) -> dict[Kind, list[Answer]]:
+    """Returns the answers of each kind, one to each problem; no kind of which a problem has none."""
+    found: dict[Kind, list[Answer]] = {}
+    for row in rows:
+        right = _solution(domain, name, row["problem"], row["reference"])
+        texts: dict[Kind, str | None] = {
+            "right": right,
+            "empty": "",
+            "junk": JUNK,
+            "over-long": OVER_LONG,
+            "repeated": "\n".join(2 * [row["prompt"] if right is None else right]),
+        }
+        for kind in kinds:
+            if (text := texts[kind]) is not None:
+                found.setdefault(kind, []).append(Answer(row["problem"], row["reference"], text))
+    return {kind: answers for kind, answers in found.items() if len(answers) == len(rows)}
+
+
+def _solution(domain: Domain, name: str, problem: str, reference: str) -> str | None:
+    """Returns the right answer that a domain names, which may be a user's own code."""
+    try:
+        found: object = domain.solution(problem, reference)
+    except (Exception, SystemExit) as error:
+        raise DataError(
+            f"domain {name!r}: solution raised {type(error).__name__}: {error!s:.200} on the problem {problem!r:.60}; "
+            "it must return a right answer, or None where none is known"
+        ) from error
+    if found is not None and not isinstance(found, str):
+        raise DataError(
+            f"domain {name!r}: solution gave {found!r:.60} on the problem {problem!r:.60}; wanted is a text, or None "
+            "where no right answer is known"
+        )
+    return found
+
+
+def _untrainable(found: Probed) -> str | None:
+    """Says why no policy could be trained on the verdicts, or be judged by them; None where one could."""
+    every = [probe for probes in found.probes.values() for probe in probes]
+    if not any(_judged(probe) for probe in every):
+        return _fault(
+            found,
+            f"judges none of {len(every)} answers",
+            every[0],
+            "for some answers at least a verdict with solved True or False and a number for each part that has weight, "
+            "since an evaluation leaves out all others",
+        )
+    right = [probe for probe in found.probes.get("right", []) if _judged(probe)]
+    if right and not any(probe.verdict.solved for probe in right):
+        return _fault(
+            found,
+            f"takes none of {len(right)} right answers for one",
+            right[0],
+            "solved=True for what `solution` returns; correct `verify`, or `solution`",
+        )
+    return None
+
+
+def _unsteady(found: Probed, again: Sequence[Verdict]) -> str | None:
+    """Names an answer that got another verdict when it was judged again; no verdict is not another one."""
+    every = [probe for probes in found.probes.values() for probe in probes]
+    for first, second in zip(every, again, strict=True):
+        if _differs(first.verdict, second):
+            return _fault(
+                found,
+                "has two verdicts on one answer",
+                first,
+                "the same one, since results are kept and policies compared by it; draw nothing at random and remember "
+                "no answers, or set `varies = True` where a judge cannot help it",
+                f", and when asked again {_said(second)}",
+            )
+    return None
+
+
+def _differs(first: Verdict, second: Verdict) -> bool:
+    pairs: list[tuple[float | None, float | None]] = [(first.solved, second.solved)]
+    pairs += [(value, second.parts[part]) for part, value in first.parts.items()]
+    return any(one is not None and other is not None and abs(one - other) > ROUNDING for one, other in pairs)
+
+
+def _fault(found: Probed, what: str, probe: Probe, wanted: str, more: str = "") -> str:
+    answer = probe.answer
+    return (
+        f"domain {found.domain!r} {what}, such as {answer.text!r:.60} to the problem {answer.problem!r:.60} "
+        f"({found.problems}): it says {_said(probe.verdict)}{more}; wanted is {wanted}"
+    )
+
+
+def _said(verdict: Verdict) -> str:
+    parts = (f"{part} {'None' if value is None else f'{value:.3g}'}" for part, value in verdict.parts.items())
+    remark = f" ({verdict.remark!r:.200})" if verdict.remark else ""
+    return f"solved {verdict.solved}, {', '.join(parts)}{remark}"
+
+
+def _judged(probe: Probe) -> bool:
+    """Whether an evaluation could count an answer."""
+    return probe.reward is not None and probe.verdict.solved is not None
+
+
+def _warnings(found: Probed) -> Iterator[Warned]:
+    """Yields what of the verdicts looks wrong."""
+    right = [probe for probe in found.probes.get("right", []) if _judged(probe)]
+    if 0 < len(unsolved := [probe for probe in right if not probe.verdict.solved]) < len(right):  # all are a fault
+        text, problem = unsolved[0].answer.text, unsolved[0].answer.problem
+        yield Warned(
+            "right answers not solved",
+            f"{len(unsolved)} of {len(right)} right answers are not solved, such as {text!r:.60} to {problem!r:.60}",
+        )
+    for kind in WRONG:
+        if solved := [probe for probe in found.probes.get(kind, []) if probe.verdict.solved]:
+            total, problem = len(found.probes[kind]), solved[0].answer.problem
+            yield Warned(
+                f"{kind} answers solved",
+                f"{len(solved)} of {total} answers that are {kind} are solved, such as that to {problem!r:.60}",
+            )
+    means = {
+        kind: statistics.fmean(rewards)
+        for kind, probes in found.probes.items()
+        if (rewards := [probe.reward for probe in probes if probe.reward is not None])
+    }
+    groups = zip(*found.probes.values(), strict=True)  # the answers to each problem
+    alike = all(len({probe.reward for probe in group} - {None}) < 2 for group in groups)
+    # Where no right answer is known, all of these may well be worth nothing.
+    if len(means) > 1 and alike and ("right" in means or any(means.values())):
+        yield Warned(
+            "reward always the same",
+            f"all answers to a problem have one reward, {next(iter(means.values())):.3g} in the mean, whatever they "
+            "are; such a group teaches nothing",
+        )
+    elif "right" in means:
+        for kind in WRONG:
+            if kind in means and means[kind] >= means["right"]:
+                yield Warned(
+                    f"{kind} answers as good as right ones",
+                    f"an answer that is {kind} has a reward of {means[kind]:.3g} in the mean, and a right one "
+                    f"{means['right']:.3g}; training goes where the reward is",
+                )
+
+
+def _costs(found: Probed, completions: int | None) -> Iterator[Warned]:
+    """Says what a round's verdicts would cost, where that is much."""
+    # Not by what was asked first, which may have loaded or started things, nor by what is longer than a policy writes.
+    counted = [found.seconds[kind] for kind in ("junk", "repeated") if kind in found.seconds]
+    if completions is None or not counted or (cost := max(counted) * completions) <= ROUND_SECONDS:
+        return
+    yield Warned(
+        "slow verdicts",
+        f"a verdict takes {max(counted):.2g} s, so that the {completions} of a round take {cost / 60:.1f} minutes; "
+        f"above {ROUND_SECONDS:.0f} s a round look whether it is worth it: `verify_all` gets all answers at once and "
+        "can work on several at a time",
+    )
+
+
+def _noise(printed: str, found: Probed) -> Iterator[Warned]:
+    """Says what a domain prints, which each round would write again for each answer."""
+    if printed.strip() and len(found.probes) > 1:  # or it is said of other problems of the domain already
+        verdicts = 2 * sum(map(len, found.probes.values()))
+        yield Warned(
+            "prints",
+            f"it prints while it verifies, {len(printed)} characters for {verdicts} answers, beginning with "
+            f"{shorten(printed.strip().splitlines()[0], 60)!r}; use a logger, or the verdict's `remark`",
+        )
