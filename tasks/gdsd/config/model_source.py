@@ -151,8 +151,8 @@ def base_of(folder: Path) -> ModelFolder | HubModel:
         raise CheckpointError(f"{folder} is an adapter whose base lies beside it; name {folder.parent} instead")
     if revision is not None:
         try:
-            return HubModel.model_validate({"hub": name, "revision": revision})
-        except ValueError as error:
+            return HubModel.model_validate_json(json.dumps({"hub": name, "revision": revision}))
+        except ConfigError as error:
             raise CheckpointError(f"{path} names no base on the hub: {error}") from None
     for place in _places(Path(name)) if isinstance(name, str) and name else ():
         if place.is_absolute() and (place / "config.json").is_file():

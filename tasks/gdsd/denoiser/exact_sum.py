@@ -51,18 +51,15 @@ class AdaptedLinear(Linear):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         is_half = dtype in (torch.bfloat16, torch.float16)
-        if self.disable_adapters and self.began is not None:
-            base, (down, up) = self.base(), self.began
-            if not is_half:  # as peft adds up, bit for bit
-                added: Tensor = linear(linear(x.to(down.dtype), down), up) * self.scale
-                sum_: Tensor = base(x) + added
-                return sum_.to(x.dtype)
-        elif self.disable_adapters or not is_half:
+        began = self.began if self.disable_adapters else None
+        if began is None and (self.disable_adapters or not is_half):
             result: Tensor = super().forward(x)
             return result
-        else:
-            base, (down, up) = self.base(), self.factors()
-        return total(x.to(dtype), base, down.to(dtype), (up * self.scale).to(dtype))
+        base, (down, up) = self.base(), began or self.factors()
+        if is_half:
+            return total(x.to(dtype), base, down.to(dtype), (up * self.scale).to(dtype))
+        summed: Tensor = base(x) + linear(linear(x.to(down.dtype), down), up) * self.scale  # in the order of peft
+        return summed.to(x.dtype)
 
     def base(self) -> torch.nn.Linear:
         """Returns W and b."""
