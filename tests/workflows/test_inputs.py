@@ -55,6 +55,19 @@ def test_a_command_changes_fields(get: Get, tmp_path: Path) -> None:
     assert changed(get(RETRAIN, "retrain", *when, "--config", "{}", "--set", "seed=3")) == {"seed": 3}
 
 
+def test_a_missing_input_is_named(get: Get) -> None:
+    """If it fails, who forgets one reads 65 lines of traceback."""
+    when = ("--kickoff_time", "now")
+    for words, missing in (
+        ((GDSD, "evaluate"), "--policy"),
+        ((RETRAIN, "retrain", *when), "--registry"),
+        ((RETRAIN, "evaluate_champion", "--registry", "x"), "--kickoff_time"),
+    ):
+        found = get(*words)
+        assert isinstance(found, Outcome) and f"Missing option '{missing}'" in found.words(), found
+    assert changed(get(RETRAIN, "evaluate_champion", "--registry", "x", *when)) == {}, "it has a configuration"
+
+
 def test_a_cluster_gets_the_changed_fields(get: Get) -> None:
     """If it fails, `--remote` runs the experiment without the change."""
     given = get("--remote", "-p", "p", "-d", "d", GDSD, "train", "--config", SMOKE, "--set", "rounds=7")

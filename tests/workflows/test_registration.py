@@ -57,6 +57,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "two mistakes": "seed: a\nrounds: 0\n",
         "events": "publish: {trackers: [{name: tensorboard, folder: 's3://ours/events'}, {name: wandb, project: p}]}\n",
         "server": "publish: {trackers: [{name: mlflow, uri: 'https://mlflow.example.org'}]}\n",
+        "model here": f"policy: {{model: {{path: models/llada, sha256: '{sum_of_it}'}}}}\n",
+        "password": f"prompts: {{train_data: {{path: 'https://ann:secret@ours/p.jsonl', sha256: '{sum_of_it}'}}}}\n",
+        "model": f"policy: {{model: {{path: /models/llada, sha256: '{sum_of_it}'}}}}\n",
         "chain": f"prompts: {{train_data: {{path: 'simplecache::s3://ours/p.jsonl', sha256: '{sum_of_it}'}}}}\n",
         "volume": f"prompts: {{train_data: {{path: /models/problems.jsonl, sha256: '{sum_of_it}'}}}}\n",
         "reward": "prompts: {domain: {name: custom, path: 'own_reward:Sorting'}}\n",
@@ -91,8 +94,11 @@ def test_a_registration_says_what_will_run(files: dict[str, str], tmp_path: Path
         "evaluation, of the default, since GDSD_WEEKLY_CONFIG is not set",
     ):
         assert row in said.words(), row
-    quiet = run(tmp_path, "run", "workflows/retrain.py", "retrain", "--help", GDSD_REGISTRY=URL)
-    assert quiet.code == 0 and URL not in quiet.text, "this registers no launch plan"
+    for registry in (URL, "registry"):
+        quiet = run(tmp_path, "run", "workflows/retrain.py", "retrain", "--help", GDSD_REGISTRY=registry)
+        assert quiet.code == 0 and "GDSD_REGISTRY" not in quiet.text and URL not in quiet.text, (
+            "this registers no launch plan"
+        )
 
 
 def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: Path) -> None:
@@ -204,6 +210,11 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
         ),
         ({"GDSD_RETRAIN_CONFIG": "database here"}, "mlflow would write to 'sqlite:////data/runs.db', which is lost"),
         ({"GDSD_RETRAIN_CONFIG": "reward"}, "GDSD_RETRAIN_CONFIG={}: prompts.domain: 'own_reward' lies in "),
+        (
+            {"GDSD_RETRAIN_CONFIG": "model here"},
+            "models/llada' is a folder beside the configuration, which pods do not",
+        ),
+        ({"GDSD_RETRAIN_CONFIG": "password"}, "prompts.train_data.path: this has a password, which would be in every"),
         ({"GDSD_RETRAIN_CONFIG": "guard"}, "GDSD_RETRAIN_CONFIG={}: judge.guards.other.test_data.path '"),
     ],
 )
@@ -248,7 +259,7 @@ def test_what_pods_can_use_is_taken(files: dict[str, str]) -> None:
         "gs://ours",
         "abfs://ours@account.dfs.core.windows.net/registry",
     ):
-        for name in ("store", "volume", "chain", "events", "server"):
+        for name in ("store", "volume", "chain", "events", "server", "model"):
             plans = read({"GDSD_REGISTRY": registry, "GDSD_RETRAIN_CONFIG": files[name]})
             assert plans is not None and [plan.registry for plan in plans] == [registry, registry]
             on_volume = "/models/problems.jsonl (sha256 000000000000, on a volume of the pods)"

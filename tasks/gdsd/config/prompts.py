@@ -32,7 +32,7 @@ class PromptFile(Config):
     def _check(cls, path: str) -> str:
         if PASSWORD.search(path):  # which is not shown
             raise ValueError(
-                "path has a password, which would be in every record of the run; leave it out, and give access by the "
+                "this has a password, which would be in every record of the run; leave it out, and give access by the "
                 "environment, as the library of the store asks for it"
             )
         return path

@@ -260,6 +260,8 @@ def test_a_place_that_cannot_be_written_as_promised_is_refused_before_training(
     for name in ("http://example.org/registry", "zip://registry.zip", "s4://bucket"):
         with pytest.raises(RegistryError, match="two writers at once"):
             Registry(name)
+    with pytest.raises(RegistryError, match="is empty"):
+        Registry("")  # which is the working folder to a store
     with pytest.raises(RegistryError, match="cannot be written to"):
         Registry("s3://polices/registry").require_writable()
     link, write = MagicMock(side_effect=PermissionError(1, "Operation not permitted")), MemoryFileSystem.pipe_file
