@@ -147,3 +147,17 @@ def test_it_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_field_may_be_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a plan is that of the file, and not of what will be run."""
+    smoke = str(ROOT / "configs/smoke.yaml")
+    found = []
+    for options in ([], ["--set", "rollout.group_size=8", "--set", "name=larger"]):
+        assert describe.main([smoke, "--device", "h100", *options]) == 0
+        found.append(capsys.readouterr().out)
+    assert "smoke: tiny" in found[0] and "larger: tiny" in found[1] and found[0] != found[1]
+    assert describe.main([smoke, "--set", "rollout.group_sise=8"]) == 1
+    assert "did you mean 'group_size'?" in capsys.readouterr().err
+    assert describe.main([smoke.replace("smoke", "smole")]) == 1
+    assert "did you mean" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """What a run says that it takes from the cache."""
 
-import logging
-
 import pytest
 from flytekit import FlyteContextManager, PythonFunctionTask
 from flytekit.core.type_engine import TypeEngine
@@ -41,16 +39,15 @@ def compute(number: int) -> int:
 def test_a_run_says_once_what_it_takes(
     taken: list[tuple[str, int | None]],
     said: str | None,
-    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If it fails, nobody knows whether a run goes on or begins anew, or each cached task is a line."""
-    caplog.set_level(logging.INFO, logger=hits.__name__)
-    monkeypatch.setattr(logging.getLogger("tasks"), "propagate", True)
+    lines: list[str] = []
+    monkeypatch.setattr(hits.logger, "info", lambda line, *words: lines.append(line % words))
     for name, index in taken:
         hits.take(name, NOTHING if index is None else of_round(index))
     assert compute(1) == 2 and compute(2) == 3
-    assert caplog.messages == ([] if said is None else [f"from the cache: {said}"])
+    assert lines == ([] if said is None else [f"from the cache: {said}"])
 
 
 def test_every_name_is_a_task() -> None:

@@ -144,13 +144,18 @@ def test_the_deck_of_bad_prompts_shows_what_is_bad(pyflyte_here: Pyflyte, tmp_pa
 def test_a_good_prompt_file_trains_and_an_edited_one_is_not_served_from_the_cache(
     pyflyte: Pyflyte, tmp_path: Path
 ) -> None:
-    """The file is pinned by content: the same path with other problems is another experiment."""
+    """The file is pinned by content: the same path with other problems is another experiment.
+
+    It lies beside the configuration, and neither where the command is typed.
+    """
     config = yaml.safe_load(SMOKE.read_text()) | {"rounds": 1}
-    config["prompts"]["train_data"] = {"path": str(tmp_path / "train.jsonl")}
+    config["prompts"]["train_data"] = {"path": "train.jsonl"}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
     numbers = []
     for count in (20, 30):
         (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
-        outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", json.dumps(config), home=tmp_path / "home")
+        outcome = pyflyte("run", "workflows/gdsd.py", "train", "--config", file, home=tmp_path / "home")
         assert outcome.code == 0, outcome.text
         assert f"prompts: {count} to train" in outcome.text
         numbers.append(outcome.numbers())
