@@ -46,6 +46,7 @@ class Graded(Domain):
         self.of = make(DomainChoice.model_validate_json(of))
         self.parts = {**self.of.parts, "checksum": 1.0}
         self.columns, self.example, self.generates = self.of.columns, self.of.example, self.of.generates
+        self.optional, self.reference_is_answer = self.of.optional, self.of.reference_is_answer
 
     def problems(self, seed: int) -> Iterator[Problem]:
         return self.of.problems(seed)

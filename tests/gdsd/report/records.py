@@ -180,7 +180,7 @@ def hostile() -> tuple[RunRecord, pa.Table]:
     table = pa.Table.from_pylist([row | dict.fromkeys(names, HOSTILE) for row in table.to_pylist()], PARTS)
     file = PromptFile.model_construct(path=HOSTILE, sha256="0" * 64)
     prompts = PromptConfig.model_construct(train_data=file)
-    domain = DomainChoice.model_construct(root=CustomConfig.model_construct(path=HOSTILE, sha256="0" * 64))
+    domain = DomainChoice.model_construct(root=CustomConfig.model_construct(path=HOSTILE, folder=None, sha256="0" * 64))
     trained, parts = evaluated(2, 7), {"parts": {HOSTILE: 0.5}, "warnings": [HOSTILE]}
     trained = trained.model_copy(update=parts | {"protocol": trained.protocol.model_copy(update={"domain": domain})})
     guards = [guard("g", False).model_copy(update={"name": HOSTILE, "base": trained})]

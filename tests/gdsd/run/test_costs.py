@@ -32,12 +32,12 @@ def test_device_seconds_of_a_round() -> None:
     A round has 2 s of rollouts and 0.5 s of verdicts; updates take 1 s, then 2 s, of 2 GPUs each. The second one's
     validation has 0.75 s of answers and 0.25 s of verdicts.
     """
-    first, second = on_gpus().metrics()
+    _, first, second, _ = on_gpus().metrics()
     assert (first["cost/gpu_s"], first["cost/cpu_s"]) == (2 + 2 * 1, 0.5)
     assert (second["cost/gpu_s"], second["cost/cpu_s"]) == (2 + 2 * 2 + 0.75, 0.5 + 0.25)
     # Processes without GPUs share a machine.
     epochs = [epoch.model_copy(update={"device": "cpu", "processes": 2}) for epoch in record().epochs]
-    assert record(epochs=epochs).metrics()[0]["cost/cpu_s"] == 0.5 + 1
+    assert record(epochs=epochs).metrics()[1]["cost/cpu_s"] == 0.5 + 1
 
 
 def test_the_check_of_verdicts_is_paid_where_verdicts_are() -> None:
