@@ -1,8 +1,8 @@
 """Nights and a week of the schedule, registered and activated as docs/schedule.md says, with the registry on S3.
 
 The launch plans are started as cron starts them: by name, with nothing but the time. No time passes in the stand-in, so
-cron itself is not tried. A writer of the registry is killed, a night is repeated under another version, and a file of
-the registry is lost.
+cron itself is not tried. A writer of the registry is killed, a night is repeated under another version, a rollback
+comes beside a night, and a record of the log is damaged.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 import random
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ NIGHTLY = {
     "judge": {"resamples": 100, "confidence": 0.8},
 }
 # The days draw seeds and problems. On the first two a policy gains 25 points and more, which the gate finds clear.
-FIRST, SECOND, THIRD = (datetime(2026, 11, day, 2, tzinfo=UTC) for day in (22, 23, 24))
+FIRST, SECOND, THIRD, FOURTH, FIFTH = (datetime(2026, 11, day, 2, tzinfo=UTC) for day in (22, 23, 24, 25, 26))
 MONDAY = datetime(2026, 11, 30, 14, tzinfo=UTC)
 
 Write = Callable[[str, dict[str, Any]], Path]
@@ -70,6 +70,8 @@ class Schedule:
     later: Execution  # a night after them, with a gate that says no
     again: Execution  # the first night that promoted, once more
     week: Execution  # beside it
+    start: Callable[..., None]  # starts a launch plan: the execution's name, the plan's, the time, other inputs
+    strict: TrainConfig  # with a gate that says no
     registry: Registry
     active: dict[str, str]  # the version of each launch plan that cron would start
 
@@ -118,7 +120,7 @@ def kill_writer(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str]]) -> Schedule:
+def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str]]) -> Iterator[Schedule]:
     """Registers and activates the launch plans, and lets time pass."""
     from flytekit.configuration import Config
     from flytekit.remote import FlyteRemote
@@ -164,7 +166,7 @@ def schedule(cluster: Cluster, written: Write, problems: dict[str, dict[str, str
         later, week = cluster.ended("night-3"), cluster.ended("week")
         register(NEXT)
         start("again", "nightly_retrain", FIRST if first[0].phase == "SUCCEEDED" else SECOND)
-        return Schedule(first, later, cluster.ended("again"), week, open_registry(REGISTRY), active)
+        yield Schedule(first, later, cluster.ended("again"), week, start, strict, open_registry(REGISTRY), active)
 
 
 def test_what_was_registered_is_what_cron_starts(schedule: Schedule) -> None:
@@ -227,18 +229,32 @@ def test_the_week_scores_the_champion(cluster: Cluster, schedule: Schedule) -> N
     assert reached(week["result"]["reports"][0]) == reached(cluster.record(schedule.won, "run.json")["trained"])
 
 
-def test_one_command_makes_another_entry_the_champion(cluster: Cluster, schedule: Schedule) -> None:
-    """If it fails, a bad champion stays until somebody writes a program."""
-    champion = schedule.registry.champion()
-    (other,) = set(schedule.registry.entries()) - {champion}
+def test_a_rollback_beside_a_night_holds_and_the_next_night_starts_from_it(
+    cluster: Cluster, schedule: Schedule
+) -> None:
+    """If it fails, a bad champion stays until somebody writes a program, or comes back at two in the morning."""
+    registry, files = schedule.registry, cluster.files
+    champion = registry.champion()
+    (other,) = set(registry.entries()) - {champion}
+    schedule.start("beside", "nightly_retrain", FOURTH, config=schedule.strict)
+    night = cluster.backend.executions["beside"]
+    until(lambda: tries(night, "take_policy"), "a night that has its base")
     cluster.call("python", "-m", "tasks.registry", REGISTRY, "rollback", other[:12], "--reason", "a trial")
-    assert schedule.registry.champion() == other
+    assert not night.ended.is_set() and registry.champion() == other
     said = cluster.call("python", "-m", "tasks.registry", REGISTRY)
     assert f"champion  {other}" in said and champion[:12] in said and "a trial" in said and "evaluated" in said
-    # Whoever deletes the rollback's record does not undo it.
-    files, record = cluster.files, f"{REGISTRY}/log/00000002.json"
+    # Whoever damages the rollback's record does not undo it, for nights and people.
+    record = f"{REGISTRY}/log/00000002.json"
     written = files.cat_file(record)
-    files.rm_file(record)
-    assert schedule.registry.champion() == other
+    files.pipe_file(record, written[:40])
+    schedule.start("after", "nightly_retrain", FIFTH, config=schedule.strict)
+    beside, after = cluster.ended("beside"), cluster.ended("after")
+    assert beside.phase == "SUCCEEDED", f"{beside.error}\n{logs(beside)}"
+    won, base = (cluster.record(execution, "run.json") for execution in (schedule.won, beside))
+    assert reached(base["base"]) == reached(won["trained"])
+    assert output(beside)["night"]["champion"] == other and not output(beside)["night"]["promoted"]
+    assert after.phase == "SUCCEEDED", f"{after.error}\n{logs(after)}"
+    trained = json.loads(files.cat_file(f"{REGISTRY}/entries/{other}/trained.json"))
+    assert reached(cluster.record(after, "run.json")["base"]) == reached(trained)
     assert f"{record} is whole again" in cluster.call("python", "-m", "tasks.registry", REGISTRY, "mend")
     assert files.cat_file(record) == written
