@@ -254,7 +254,7 @@ def test_a_rollback_beside_a_night_holds_and_the_next_night_starts_from_it(
     assert reached(base["base"]) == reached(won["trained"])
     assert output(beside)["night"]["champion"] == other and not output(beside)["night"]["promoted"]
     assert after.phase == "SUCCEEDED", f"{after.error}\n{logs(after)}"
-    trained = json.loads(files.cat_file(f"{REGISTRY}/entries/{other}/trained.json"))
+    trained = registry.entry(other).evidence["trained"]
     assert reached(cluster.record(after, "run.json")["base"]) == reached(trained)
     assert f"{record} is whole again" in cluster.call("python", "-m", "tasks.registry", REGISTRY, "mend")
     assert files.cat_file(record) == written
