@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT / "constraints.txt"
 TOOL_PINS = ROOT / "tests" / "constraints.txt"
-QUIET = ROOT / "images" / "quiet.pth"
+READ_AT_START = (ROOT / "images" / "quiet.pth", ROOT / ".ci" / "pyflyte.pth")  # of each Python there
 # The settings of pip that decide what comes from where, and the variables by which uv is told the same.
 VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -101,7 +101,8 @@ def install(folder: Path, wanted: Sequence[str]) -> int:
         print("uv could not install this. Now pip tries, which takes minutes.", file=sys.stderr)
         status = subprocess.call([*pip, "install", "--quiet", *wanted])
     for packages in folder.glob("lib/python*/site-packages"):
-        shutil.copy(QUIET, packages)
+        for file in READ_AT_START:
+            shutil.copy(file, packages)
     if not status or changes(folder) == before:  # such as where a version does not exist
         unfinished.unlink()
     return status

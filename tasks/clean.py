@@ -2,7 +2,8 @@
 
     python -m tasks.clean
 
-It names each folder, and leaves what a person has put beside them. What is still wanted is computed again.
+It names each folder, and leaves what a person has put beside them or has renamed. What is still wanted is computed
+again.
 """
 
 import sys
@@ -32,6 +33,8 @@ def main() -> int:
         kept = True
     if kept:
         return 1
+    for folder in folders.alike(folders.home()):
+        print(f"left {folder}, since no run of this version has made a folder of this name there")
     print(f"removed {count} of runs that have ended" if count else f"nothing of a run is in {folders.home()}")
     return 0
 

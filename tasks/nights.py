@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from tasks.flyte.ending import end_command_well
 from tasks.gdsd.errors import ConfigError, GdsdError, RegistryError
-from tasks.gdsd.registry.condition import require_whole
+from tasks.gdsd.registry.condition import damage
 from tasks.gdsd.registry.registry import Registry
+from tasks.gdsd.registry.store import in_words
 from tasks.promote import open_registry
 from tasks.schedule import NAMES, NIGHTLY_PLAN
 
@@ -97,18 +99,24 @@ def main(arguments: Sequence[str]) -> int:
     ended.add_argument("registry", help="path or URL of the registry")
     ended.add_argument("--hours", type=_hours, default=26, help="that may pass between two; default: %(default)s")
     given = parser.parse_args(arguments)
+    wrong = []
     try:
         if given.command == "start":
-            print(start(given.plan, given.project, given.domain, given.config))
+            said = start(given.plan, given.project, given.domain, given.config)
         else:
-            registry = open_registry(given.registry)
-            print(last(registry, given.hours, datetime.now(UTC)))
-            require_whole(registry)
+            with in_words(given.registry):
+                registry = open_registry(given.registry)
+                said = last(registry, given.hours, datetime.now(UTC))
+                wrong = damage(registry)
     except GdsdError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    print(said)
+    for sentence in wrong:
+        print(sentence, file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
+    end_command_well()
     sys.exit(main(sys.argv[1:]))

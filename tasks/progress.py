@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flytekit import Deck
 
+from tasks.flyte import folders
 from tasks.flyte.console import speak
-from tasks.flyte.folders import home
 from tasks.flyte.local import in_pod, new_folder
 from tasks.flyte.pace import Pace
 from tasks.flyte.stage import cpu_task
@@ -106,7 +106,7 @@ def lead_to(report: Path, name: str, run: Progress) -> None:
 def _page(name: str, run: Progress) -> Path:
     from tasks.gdsd.run import progress
 
-    return home() / progress.folder(name, run) / "progress.html"
+    return folders.home() / progress.folder(name, run) / "progress.html"
 
 
 def _write(file: Path, page: str) -> bool:
@@ -116,7 +116,7 @@ def _write(file: Path, page: str) -> bool:
     """
     new = file.with_suffix(f".{uuid.uuid4().hex}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        folders.named(file.parent.name)
         try:
             new.write_text(page, "utf-8")
             os.replace(new, file)

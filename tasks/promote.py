@@ -22,6 +22,7 @@ from tasks.flyte.types import Checkpoint
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.records import Delivery
+from tasks.gdsd.registry.condition import require_known
 from tasks.gdsd.registry.kept import SHORT, Change, Night, Origin
 from tasks.gdsd.registry.registry import Registry
 from tasks.gdsd.registry.store import require_shared
@@ -111,7 +112,8 @@ def find_champion(registry: str, experiment: str, kickoff_time: datetime) -> Cha
     """Looks up the champion and reads it through once, and whether this night has an entry already.
 
     Raises:
-        RegistryError: the registry cannot be written to, as the end of a run has to, or the champion is damaged.
+        RegistryError: the registry cannot be written to, as the end of a run has to, or the champion is damaged or not
+            known.
     """
     opened, moment = open_registry(registry), due(kickoff_time)
     opened.require_writable()
@@ -122,6 +124,7 @@ def find_champion(registry: str, experiment: str, kickoff_time: datetime) -> Cha
     if (made := opened.of_night(experiment, moment)) is not None:
         logger.info("night: %s of %s has made entry %s of %s already", experiment, moment, made[:SHORT], opened.url)
         return Champion(entry=entry, policy=None, made=made)
+    require_known(opened)
     if entry is None:
         logger.info("champion: none yet in %s; the configuration's policy is the base", opened.url)
         return Champion(entry=None, policy=None)
@@ -137,9 +140,10 @@ def require_champion(registry: str) -> Found:
     Its checkpoint is given by the entry's address, which stands for its content.
 
     Raises:
-        RegistryError: there is none, or it is damaged, or the registry cannot be written to.
+        RegistryError: there is none, or it is damaged or not known, or the registry cannot be written to.
     """
     opened = open_registry(registry)
+    require_known(opened)
     entry = opened.champion()
     if entry is None:
         raise RegistryError(

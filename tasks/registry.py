@@ -8,15 +8,18 @@ python -m tasks.registry s3://bucket/registry mend
 
 import argparse
 import getpass
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tasks.flyte.ending import end_command_well
 from tasks.gdsd.errors import RegistryError
-from tasks.gdsd.registry.condition import require_whole
+from tasks.gdsd.registry.condition import damage, require_known
 from tasks.gdsd.registry.kept import SHORT, Change
 from tasks.gdsd.registry.registry import Registry
+from tasks.gdsd.registry.store import in_words
 from tasks.promote import open_registry
 
 
@@ -25,16 +28,12 @@ def describe(registry: Registry) -> str:
     places, entries = registry.log.places(), registry.entries()
     champions = {place.change.entry for place in places if place.change is not None}
     lines = [f"registry  {registry.url}"]
-    if not places:
-        lines.append("champion  none yet; the first policy that the gate promotes will be")
-    elif (head := places[-1].change) is None:
+    try:
+        require_known(registry)
+    except RegistryError:
         lines.append("champion  not known, since the last record of the log is lost or in doubt")
     else:
-        lines += [
-            f"champion  {head.entry}",
-            f"since     {_minute(head.when)}",
-            f"policy    {registry.policy(head.entry)}",
-        ]
+        lines += _champion(registry, registry.log.head())
     lines += [
         "",
         *(f"{'':16}  lost         {place.damage}" if place.change is None else _line(place.change) for place in places),
@@ -48,6 +47,16 @@ def describe(registry: Registry) -> str:
     if never := [entry for entry in entries if entry not in champions]:
         lines += ["", f"never champion: {', '.join(entry[:SHORT] for entry in never)}"]
     return "\n".join(lines)
+
+
+def _champion(registry: Registry, head: Change | None) -> list[str]:
+    if head is None:
+        return ["champion  none yet; the first policy that the gate promotes will be"]
+    return [
+        f"champion  {head.entry}",
+        f"since     {_minute(head.when)}",
+        f"policy    {registry.policy(head.entry)}",
+    ]
 
 
 def _line(change: Change) -> str:
@@ -79,14 +88,17 @@ def main(arguments: Sequence[str]) -> int:
     commands.add_parser("mend", help="write records of the log that were lost or damaged again, from their copies")
     given = parser.parse_args(arguments)
     try:
-        registry = _open(given.registry)
-        print(_run(registry, given))
-        if given.command in (None, "mend"):
-            require_whole(registry)
+        with in_words(given.registry):
+            registry = _open(given.registry)
+            said = _run(registry, given)
+            wrong = damage(registry) if given.command in (None, "mend") else []
     except RegistryError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    print(said)
+    for sentence in wrong:
+        print(sentence, file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def _open(url: str) -> Registry:
@@ -101,18 +113,29 @@ def _open(url: str) -> Registry:
 
 def _run(registry: Registry, given: argparse.Namespace) -> str:
     if given.command == "rollback":
-        change = registry.roll_back(registry.find(given.entry), who=getpass.getuser(), why=given.reason)
+        change = registry.roll_back(registry.find(given.entry), who=_who(), why=given.reason)
         return _line(change)
     if given.command == "fetch":
+        if given.entry is None:
+            require_known(registry)
         entry = registry.champion() if given.entry is None else registry.find(given.entry)
         if entry is None:
             raise RegistryError(f"{registry.url} has no champion yet")
         return f"{registry.fetch(entry, given.folder)} is {entry}"
     if given.command == "mend":
+        registry.require_writable()
         written = [f"{address} is whole again" for address in registry.log.mend()]
         return "\n".join([*written, f"{len(written)} file{' was' if len(written) == 1 else 's were'} written again"])
     return describe(registry)
 
 
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except KeyError:  # in a container, whose user may have no name
+        return f"user {os.getuid()}"
+
+
 if __name__ == "__main__":
+    end_command_well()
     sys.exit(main(sys.argv[1:]))

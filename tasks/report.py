@@ -54,9 +54,13 @@ class RunResult(BaseModel):
 
 
 def read_record(folder: FlyteDirectory) -> RunRecord:
-    """Reads the record in a run's folder, and nothing else of what lies there."""
+    """Reads the record in a run's folder, and nothing else of what lies there.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
     file = FlyteFile.from_source(f"{folder.remote_source or folder.path}/run.json")
-    return RunRecord.model_validate_json(Path(os.fspath(file)).read_bytes())
+    return RunRecord.load(Path(os.fspath(file)))
 
 
 class EvalResult(BaseModel):

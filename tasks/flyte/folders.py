@@ -1,4 +1,4 @@
-"""Which folders on this machine are a local run's own: by their names in `home()`, by a mark in the temporary folder.
+"""Which folders on this machine are a local run's own: by a list in `home()`, and by a mark in the temporary folder.
 
 Nothing here needs a library, so that `make clean-runs` works without the environment.
 """
@@ -8,7 +8,9 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,7 +22,10 @@ from tasks.gdsd.errors import StorageError
 
 MARK = ".gdsd-run"  # a file that is locked for as long as the run lives
 PREFIX = "gdsd-"
+HOUR_S = 3600
+LIST = ".made"  # a folder in `home()`, with an empty file for each folder there that a run has made, of the same name
 _STAMP = re.compile(r".+-[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+_OF_FLYTEKIT = re.compile("flyte-?[a-z0-9_]{8}")
 _held: list[Path] = []  # temporary folders of this process
 
 
@@ -30,22 +35,35 @@ def home() -> Path:
 
 
 def new(name: str) -> Path:
-    """Returns a new empty folder in `home()`, with a name by which `clean` knows it as a run's.
+    """Returns a new empty folder in `home()`, which `clean` knows as a run's.
 
     Raises:
         StorageError: it cannot be made.
     """
-    place = home()
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        use()
-        folder = place / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir()
+        return named(f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}")
     except OSError as error:
         raise StorageError(
-            f"{place}, where runs keep their data, takes no folder ({error.strerror}); set GDSD_HOME to a folder that "
+            f"{home()}, where runs keep their data, takes no folder ({error.strerror}); set GDSD_HOME to a folder that "
             "does"
         ) from error
+
+
+def named(name: str) -> Path:
+    """Returns a run's folder in `home()`, which is made and put on the list if it is not there.
+
+    The list stands beside the folders, so that results have no file that is not theirs. A folder that a person has
+    renamed or copied is not on it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = home() / name
+    if not folder.is_dir():
+        (home() / LIST).mkdir(parents=True, exist_ok=True)
+        use()
+        (home() / LIST / name).touch()  # before the folder, which would be nobody's if this process were killed
+        folder.mkdir(exist_ok=True)  # another run may have the same page
     return folder
 
 
@@ -78,12 +96,29 @@ def clean(place: Path) -> Iterator[Path]:
                 f"{place} cannot be locked ({error.strerror}), so a run may be going on there; when none is, remove "
                 "the folders by hand"
             ) from error
-        for folder in sorted(path for path in place.iterdir() if path.is_dir() and not path.is_symlink()):
-            if _STAMP.fullmatch(folder.name):
+        for line in sorted((place / LIST).glob("*")):
+            folder = place / line.name
+            if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
                 yield folder
+            line.unlink()
     finally:
         os.close(held)
+
+
+def alike(place: Path) -> list[Path]:
+    """Returns the folders in `place` with names like those of runs that are not on the list.
+
+    A person has renamed or copied them, or an earlier version has made them, which kept no list.
+    """
+    return sorted(
+        path
+        for path in place.glob("*")
+        if _STAMP.fullmatch(path.name)
+        and path.is_dir()
+        and not path.is_symlink()
+        and not (place / LIST / path.name).exists()
+    )
 
 
 def gather(others: Iterable[Path]) -> None:
@@ -134,8 +169,12 @@ def remove(folder: Path) -> bool:
 
 
 def left_behind(place: Path) -> list[Path]:
-    """Returns the temporary folders in `place` that are marked, by this user, and whose process has ended."""
-    return [mark.parent for pattern in (PREFIX, "flyte") for mark in place.glob(f"{pattern}*/{MARK}") if _is_free(mark)]
+    """Returns the temporary folders in `place` that are marked, by this user, and whose process has ended.
+
+    Those that flytekit makes are without a mark where their process was ended while it loaded flytekit. They are empty.
+    """
+    marked = [mark.parent for name in (PREFIX, "flyte") for mark in place.glob(f"{name}*/{MARK}") if _is_free(mark)]
+    return [*marked, *filter(_is_forgotten, place.glob("flyte*"))]
 
 
 def _mark(folder: Path) -> None:
@@ -143,6 +182,21 @@ def _mark(folder: Path) -> None:
     new = folder / f"{MARK}.new"
     fcntl.flock(os.open(new, os.O_CREAT | os.O_WRONLY, 0o600), fcntl.LOCK_EX)
     os.replace(new, folder / MARK)  # so that no mark is ever seen unlocked while its process lives
+
+
+def _is_forgotten(folder: Path) -> bool:
+    """Whether flytekit has made a folder for this user, an hour ago or more, and nothing has come into it since."""
+    try:
+        seen = folder.lstat()
+        return (
+            _OF_FLYTEKIT.fullmatch(folder.name) is not None
+            and stat.S_ISDIR(seen.st_mode)
+            and seen.st_uid == os.geteuid()
+            and time.time() - seen.st_mtime > HOUR_S
+            and all(path.is_dir() and not path.is_symlink() for path in folder.rglob("*"))
+        )
+    except OSError:
+        return False
 
 
 def _is_free(mark: Path) -> bool:

@@ -7,20 +7,40 @@ before devices were kept have None.
 
 import gzip
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.gdsd.config.sampler import EvaluationEngine, ExactConfig, SamplerConfig
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.errors import DataError
 
 
 class Record(BaseModel):
     """Base of all records."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Reads a record as a run has left it, packed if the file's name ends so.
+
+        Raises:
+            DataError: it is missing, damaged, or of another version.
+        """
+        try:
+            data = file.read_bytes()
+            return cls.model_validate_json(gzip.decompress(data) if file.suffix == ".gz" else data)
+        except (OSError, EOFError, zlib.error, ValidationError) as error:
+            found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise DataError(
+                f"{file} cannot be read: {found}. It was cut off or damaged on its way, or another version has written "
+                f"it; copy it again, or remove {file.parent} and run again what made it"
+            ) from error
 
 
 class PromptStats(Record):
@@ -240,8 +260,12 @@ class Progress(Record):
 
     @classmethod
     def read(cls, files: Sequence[os.PathLike[str]]) -> "Progress":
-        """Reads what a run has recorded, which is in one file of `write`, or nothing yet."""
-        return cls.model_validate_json(gzip.decompress(Path(files[-1]).read_bytes())) if files else cls()
+        """Reads what a run has recorded, which is in one file of `write`, or nothing yet.
+
+        Raises:
+            DataError: see `load`.
+        """
+        return cls.load(Path(files[-1])) if files else cls()
 
     def since(self, moment: float) -> "Progress":
         """Returns what was worked from a moment on, in seconds since 1970."""

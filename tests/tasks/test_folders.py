@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,12 @@ def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkey
     monkeypatch.setenv("TMPDIR", str(temporary))
     assert make_clean()[0] == 0  # where no run has been yet
     monkeypatch.setattr(folders, "use", lambda: None)  # as if another process, which has ended, had made these
-    made = [folders.new(name) for name in ("run-tiny_sudoku", "policy", "failed-train", "compare-a-b", "progress-x")]
+    made = [folders.new(name) for name in ("run-tiny_sudoku", "policy", "failed-train", "compare-a-b")]
+    made.append(folders.named("progress-x-20260101-120000-0123abcd"))
     own = ["samples-final.csv", "policy-notes/text", "run-mine/policy", "progress-mine/notes", "registry/log"]
+    # Renamed or copied, or of an earlier version.
+    alike = [f"{name}-20261130-120000-0123abcd/mine" for name in ("keep-run-smoke", "best run-smoke", "run-smoke")]
+    own += alike
     for file in (made[1] / "checkpoint" / "weights", *(home / name for name in own)):
         file.parent.mkdir(exist_ok=True)
         file.touch()
@@ -87,10 +92,15 @@ def test_cleaning_removes_what_runs_made_and_nothing_else(tmp_path: Path, monkey
         live.wait()
     status, said = make_clean()
     removed = [*made, ended_folders[2], killed_folders[2], *live_folders]
-    assert status == 0 and all(str(path) in said for path in removed) and "mine" not in said
-    assert sorted(temporary.iterdir()) == sorted(others)
+    assert status == 0 and all(f"\n{path}\n" in f"\n{said}" for path in removed) and "mine" not in said
+    assert [line.split(",")[0] for line in said.splitlines() if line.startswith("left ")] == [
+        f"left {(home / name).parent}" for name in sorted(alike)
+    ]
+    assert sorted(temporary.iterdir()) == sorted(others) and not os.listdir(home / folders.LIST)
     kept = {name.split("/")[0] for name in own} | {"run-elsewhere-20260101-120000-0123abcd"}
-    assert {path.name for path in home.iterdir()} == kept and all((home / name).exists() for name in own)
+    assert {path.name for path in home.iterdir()} == kept | {folders.LIST} and all(
+        (home / name).exists() for name in own
+    )
 
 
 def test_nothing_is_removed_where_nothing_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +156,26 @@ def test_a_run_removes_what_killed_ones_have_left(tmp_path: Path, monkeypatch: p
     again, _ = run()
     assert again.wait() == 0
     assert os.listdir(temporary) == ["flyte-link"] and (outside / folders.MARK).exists()
+
+
+def test_folders_that_a_start_was_cut_off_in_go_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, each run that is stopped in its first seconds leaves folders for ever, or another program loses its.
+
+    flytekit makes two when it is imported, before anything can mark them.
+    """
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    forgotten = ["flyte-z5ogz7n_/sandbox/local_flytekit/engine_dir", "flytekycetjsu/user_space"]
+    young = "flyte-abcdefg1/sandbox"
+    others = ["flyte-of-another-program/sandbox", "flyteabcdefg2/user_space/file", "flyteabcdefg3/link"]
+    for name in (*forgotten, young, *others):
+        (tmp_path / name).mkdir(parents=True)
+    for name in others[1:]:
+        (tmp_path / name).rmdir()
+    (tmp_path / others[1]).touch()
+    (tmp_path / others[2]).symlink_to(tmp_path)
+    old = time.time() - folders.HOUR_S - 60
+    for name in (*forgotten, *others):
+        os.utime(tmp_path / name.split("/")[0], (old, old))
+    assert clean.main() == 0
+    assert sorted(os.listdir(tmp_path)) == sorted(name.split("/")[0] for name in (young, *others))

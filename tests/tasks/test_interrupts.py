@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,3 +115,23 @@ def test_what_is_ignored_stays_ignored() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0 and done.stdout == "on\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(("command", "ignored"), [("pyflyte", False), ("pyflyte", True), ("pytest", False)])
+def test_pyflyte_is_stopped_in_a_word_while_it_loads(command: str, ignored: bool, name: str, tmp_path: Path) -> None:
+    """If it fails, Ctrl-C in a run's first seconds is a page of flytekit's code, or another command is changed."""
+    shutil.copy(ROOT / ".ci/pyflyte.pth", tmp_path)
+    before = f"signal.signal(signal.{name}, signal.SIG_IGN)" if ignored else "None"
+    program = (
+        f"import os, signal, site, sys; sys.argv[0] = '/bin/{command}'; {before}; site.addsitedir({str(tmp_path)!r})\n"
+        f"try: os.kill(os.getpid(), signal.{name})\nfinally: print('cleaned')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    number = getattr(signal, name)
+    if ignored:
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", "cleaned\n")
+    elif command == "pyflyte":
+        assert (done.returncode, done.stderr, done.stdout) == (128 + number, "stopped\n", "cleaned\n")
+    else:
+        assert done.returncode == -number and "stopped" not in done.stderr

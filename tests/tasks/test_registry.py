@@ -1,5 +1,9 @@
 """The commands that an operator uses on a registry whose log somebody has damaged."""
 
+import os
+import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,9 +12,11 @@ import pytest
 from tasks import nights, registry
 from tasks.gdsd.registry.kept import Night
 from tasks.gdsd.registry.registry import Registry
+from tasks.gdsd.registry.store import Store
 from tests.gdsd.registry.conftest import GAIN, NIGHT, spoil
 from tests.gdsd.registry.test_damage import copy, ledger, record
 
+ROOT = Path(__file__).resolve().parents[2]
 Shown = pytest.CaptureFixture[str]
 
 
@@ -76,3 +82,97 @@ def test_a_champion_that_was_deleted_is_an_alarm(kept: Registry, capsys: Shown) 
         assert run([kept.url]) == 1
         said = capsys.readouterr()
         assert said.out and f"{champion}/entry.json is missing; bring the file back" in said.err
+
+
+def test_a_log_that_is_gone_is_no_new_registry(kept: Registry, capsys: Shown) -> None:
+    """If it fails, an operator reads "none yet" above the nights that have promoted."""
+    shutil.rmtree(Path(kept.url, "log"))
+    for folder in Path(kept.url).glob("entries/*/log"):
+        shutil.rmtree(folder)
+    assert registry.main([kept.url]) == 1 and nights.main(["last", kept.url]) == 1
+    said = capsys.readouterr()
+    assert "champion  not known" in said.out and "promoted, " in said.out
+    assert said.err.count("bring the records back from a backup of the store") == said.err.count("\n") > 0
+    assert registry.main([kept.url, "fetch", "policy"]) == 1 and "is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file/policy", "/proc/policy"])
+def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(
+    place: str, kept: Registry, tmp_path: Path, capsys: Shown
+) -> None:
+    """If it fails, a full disk or a mistyped path ends in a screen of code."""
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / place)
+    assert registry.main([kept.url, "fetch", folder]) == 1
+    said = capsys.readouterr().err
+    assert f"cannot be copied to {folder} (" in said and "name a new folder where you may write" in said
+
+
+def test_mend_says_before_it_writes_that_it_may_not(kept: Registry, capsys: Shown) -> None:
+    """If it fails, a registry that may only be read is half mended, or the answer is a screen of code."""
+    spoil(kept, record(1), "deleted")
+    partial = Path(kept.url, "partial")
+    shutil.rmtree(partial)
+    partial.touch()
+    assert registry.main([kept.url, "mend"]) == 1
+    assert f"{kept.url} cannot be written to" in capsys.readouterr().err
+
+
+def test_what_a_store_raises_is_a_sentence(
+    kept: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Shown
+) -> None:
+    """If it fails, an outage or a lost right is a hundred lines in a mail of cron. A fault of our own still is."""
+    commands = (
+        (registry, []),
+        (registry, ["mend"]),
+        (registry, ["fetch", str(tmp_path / "policy")]),
+        (registry, ["rollback", "a", "--reason", "slow"]),
+    )
+
+    def fail(error: Exception) -> None:
+        def files(store: Store, folder: str) -> list[str]:
+            raise error
+
+        monkeypatch.setattr(Store, "files", files)
+
+    class SlowDown(Exception):
+        """Of some library."""
+
+    for error in (SlowDown("try\nlater"), PermissionError("try later")):
+        fail(error)
+        for command, words in (*commands, (nights, None)):
+            assert command.main(["last", kept.url] if words is None else [kept.url, *words]) == 1
+            said = capsys.readouterr().err
+            assert said.startswith(f"{kept.url!r} cannot be read or written ({type(error).__name__}: try later); check")
+            assert said.count("\n") == 1
+    fail(KeyError("a"))
+    with pytest.raises(KeyError):
+        registry.main([kept.url])
+
+
+def test_an_operator_without_a_name_has_a_number(
+    kept: Registry, monkeypatch: pytest.MonkeyPatch, capsys: Shown
+) -> None:
+    """If it fails, nothing can be rolled back from a container whose user is not in its list."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    second = kept.history()[1].entry
+    assert registry.main([kept.url, "rollback", second, "--reason", "slow"]) == 0
+    assert f"by user {os.getuid()}: slow" in capsys.readouterr().out
+
+
+def test_the_commands_leave_no_temporary_files(kept: Registry, tmp_path: Path) -> None:
+    """If it fails, each line of a crontab leaves two folders for ever."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    words = (["tasks.registry", kept.url], ["tasks.nights", "last", kept.url])
+    commands = [
+        subprocess.Popen([sys.executable, "-m", *one], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        for one in words
+    ]
+    assert [one.wait() for one in commands] == [0, 0]
+    assert os.listdir(temporary) == []

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,15 +43,23 @@ def family(process: int) -> list[psutil.Process]:
         return []
 
 
+def server(process: int) -> list[psutil.Process]:
+    """The server of the processes that share an epoch, as soon as it is there: it loads for seconds."""
+    found = []
+    for one in family(process):
+        with suppress(psutil.Error):
+            if "multiprocessing.forkserver" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
+
+
 def workers(process: int) -> list[psutil.Process]:
     """The processes that share an epoch, once all of them have begun to work: then they leave Ctrl-C to the run."""
     found = []
-    for one in family(process):
-        try:
-            if "multiprocessing.forkserver" in " ".join(one.cmdline()) and ignores_interrupts(one):
+    for one in server(process):
+        with suppress(psutil.Error, OSError):
+            if ignores_interrupts(one):
                 found.append(one)
-        except (psutil.Error, OSError):
-            continue
     return found if len(found) >= LAUNCHED else []
 
 
@@ -63,8 +72,8 @@ def ignores_interrupts(process: psutil.Process) -> bool:
 def test_a_run_ends_with_all_its_processes(place: Path) -> None:
     """If it fails, a run that is told to end does not, or ends in a traceback, or leaves processes or files behind.
 
-    SIGKILL cannot be caught, and Ctrl-C goes to all processes of a terminal. The second run goes on where the first has
-    ended: in the updates of the first round.
+    SIGKILL cannot be caught, and Ctrl-C goes to all processes of a terminal. The first run ends while its processes are
+    being started. The others go on where it has ended: in the updates of the first round.
     """
     config = yaml.safe_load(SMOKE.read_text())
     config["distill"] = {"inner_steps": 1000, "compute": {"processes": 2}}
@@ -74,17 +83,18 @@ def test_a_run_ends_with_all_its_processes(place: Path) -> None:
     # make ends by the signal after its command has.
     by_make = ["make", "-o", ".venv/.ready", "train", f"CONFIG={file}"]
     ways = [
-        (command, lambda run: run.send_signal(signal.SIGKILL), -signal.SIGKILL),
-        (by_make, lambda run: os.killpg(run.pid, signal.SIGINT), -signal.SIGINT),
+        (command, server, lambda run: run.send_signal(signal.SIGKILL), -signal.SIGKILL),
+        (command, workers, lambda run: run.send_signal(signal.SIGKILL), -signal.SIGKILL),
+        (by_make, workers, lambda run: os.killpg(run.pid, signal.SIGINT), -signal.SIGINT),
     ]
-    for number, (words, end, status) in enumerate(ways):
+    for number, (words, begun, end, status) in enumerate(ways):
         log = place / f"{number}.log"
         with log.open("w") as output:
             run = subprocess.Popen(
                 words, cwd=ROOT, env=environment(place), stdout=output, stderr=output, start_new_session=True
             )
         try:
-            until(lambda run=run: bool(workers(run.pid)) or run.poll() is not None, "no epoch began")
+            until(lambda run=run, begun=begun: bool(begun(run.pid)) or run.poll() is not None, "no epoch began")
             assert run.poll() is None, log.read_text()
             started = family(run.pid)
             end(run)
@@ -97,7 +107,7 @@ def test_a_run_ends_with_all_its_processes(place: Path) -> None:
         said = log.read_text()
         assert "Traceback" not in said and ("base policy" in said) == (number == 0), said
         killed = status == -signal.SIGKILL
-        assert said.count("stopped; the same command goes on from here") == (not killed), said
+        assert said.count("interrupted; the same command goes on from here") == (not killed), said
         left = [path for path in (place / "tmp").iterdir() if not path.name.startswith("torchinductor_uid_")]
         assert bool(left) == killed, left
 

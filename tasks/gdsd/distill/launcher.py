@@ -28,7 +28,7 @@ from tasks.gdsd.errors import ConfigError, StorageError
 from tasks.gdsd.sandbox import lifeline
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that ask a process to end
-PRELOADED = "tasks.gdsd.distill.epoch"
+PRELOADED = ("tasks.gdsd.distill.tied", "tasks.gdsd.distill.epoch")
 
 # It warns of each process that it ends; why that is so is said elsewhere.
 logging.getLogger(DefaultLogsSpecs.__module__).setLevel(logging.ERROR)
@@ -108,7 +108,7 @@ def _settings(processes: int, machines: Machines | None, folder: Path, signals: 
     # With them that is left alone, since a library that only asks for a GPU on import spoils it for the copies.
     method = "spawn" if torch.cuda.device_count() else "forkserver"
     if method == "forkserver":
-        multiprocessing.set_forkserver_preload(["__main__", PRELOADED])
+        multiprocessing.set_forkserver_preload(["__main__", *PRELOADED])
         # It keeps what is blocked here. A terminal sends Ctrl-C to it too, which would otherwise show its imports.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

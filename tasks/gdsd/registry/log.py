@@ -40,7 +40,7 @@ class Log:
 
     def __init__(self, store: Store):
         self._store = store
-        self._command = f"python -m tasks.registry {shlex.quote(store.url)}"
+        self.command = f"python -m tasks.registry {shlex.quote(store.url)}"
 
     def places(self) -> list[Place]:
         """Returns every place, the oldest first."""
@@ -66,7 +66,7 @@ class Log:
         """
         if end is not None and end.change is None:
             raise RegistryError(
-                f"the champion is not known: {end.damage}, or say which entry it is by {self._command} rollback ENTRY "
+                f"the champion is not known: {end.damage}, or say which entry it is by {self.command} rollback ENTRY "
                 "--reason WHY"
             )
         return None if end is None else end.change
@@ -153,11 +153,11 @@ class Log:
         if found is not None:
             wrong = (
                 f"{self._store.address(name)} and {self._store.address(copy or '')} differ, and nothing says which is "
-                f"right; remove the wrong one, and {self._command} mend writes it again"
+                f"right; remove the wrong one, and {self.command} mend writes it again"
             )
             return None, b"", wrong
         if copied is not None:
-            return *copied, f"{wrong}; its copy is whole, from which {self._command} mend writes it again"
+            return *copied, f"{wrong}; its copy is whole, from which {self.command} mend writes it again"
         return None, b"", f"{wrong}, and has no whole copy; bring it back from a backup of the store"
 
     def _read(self, name: str, sequence: int, digest: str | None) -> tuple[Change, bytes]:

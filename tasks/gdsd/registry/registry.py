@@ -255,26 +255,43 @@ class Registry:
             for _ in self._pieces(entry, name, file):
                 pass
 
+    def require_files(self, entry: str) -> None:
+        """Makes sure that an entry's policy has all its files, which are not read.
+
+        Raises:
+            RegistryError: one is missing, or the entry is not whole.
+        """
+        files = self.entry(entry).files
+        there = set(self._store.files(f"entries/{entry}/policy"))
+        for name in files:
+            if f"entries/{entry}/policy/{name}" not in there:
+                raise self._missing(entry, name)
+
     def fetch(self, entry: str, folder: Path) -> Path:
         """Copies an entry's policy into a new local folder, which is there only when it is whole.
 
         Raises:
-            RegistryError: the folder exists, or a file is missing or not what it was.
+            RegistryError: the folder exists or cannot be written, or a file is missing or not what it was.
         """
-        if folder.exists():
-            raise RegistryError(f"{folder} exists; name a folder that does not")
         files = self.entry(entry).files
         partial = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
         try:
+            if folder.exists():
+                raise RegistryError(f"{folder} exists; name a folder that does not")
             for name, file in files.items():
                 path = partial / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as target:
                     target.writelines(self._pieces(entry, name, file))
             os.rename(partial, folder)
-        except BaseException:
+        except OSError as error:
+            size = sum(file.bytes for file in files.values())
+            raise RegistryError(
+                f"{entry[:SHORT]} of {self.url} cannot be copied to {folder} ({type(error).__name__}: {error}); name a "
+                f"new folder where you may write, on a disk with room for its {size:,} bytes"
+            ) from error
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            raise
         return folder
 
     def _pieces(self, entry: str, name: str, file: FileRecord) -> Iterator[bytes]:
@@ -287,14 +304,16 @@ class Registry:
                 size += len(piece)
                 yield piece
         except FileNotFoundError:
-            raise RegistryError(
-                f"{self._store.address(place)} is missing, although its entry names it; {_remedy(self, entry)}"
-            ) from None
+            raise self._missing(entry, name) from None
         if digest.hexdigest() != file.sha256:
             raise RegistryError(
                 f"{self._store.address(place)} is not what it was: {size} bytes instead of {file.bytes}, digest "
                 f"{digest.hexdigest()[:SHORT]} instead of {file.sha256[:SHORT]}; {_remedy(self, entry)}"
             )
+
+    def _missing(self, entry: str, name: str) -> RegistryError:
+        address = self._store.address(f"entries/{entry}/policy/{name}")
+        return RegistryError(f"{address} is missing, although its entry names it; {_remedy(self, entry)}")
 
 
 def _name(entry: str | None) -> str:

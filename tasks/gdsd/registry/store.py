@@ -11,13 +11,14 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tasks.gdsd.errors import RegistryError
+from tasks.gdsd.errors import GdsdError, RegistryError
 
 EXCLUSIVE = ("abfs", "abfss", "file", "gs", "memory", "s3")  # where creation can be so
 SHARED = ("abfs", "abfss", "gs", "s3")  # of these, where all machines find the same
@@ -48,6 +49,26 @@ def require_shared(url: str) -> None:
             f"{_shown(url)} is no address in an object store: behind {protocol}:// come a bucket and folders, such as "
             "BUCKET/registry, of letters, digits and . _ - = + @ : ~"
         )
+
+
+@contextmanager
+def in_words(url: str) -> Iterator[None]:
+    """Says in a sentence what keeps a person's command from a store. Who can try again wants the error itself.
+
+    Raises:
+        RegistryError: in place of what the store's library raises.
+    """
+    try:
+        yield
+    except GdsdError:
+        raise
+    except Exception as error:  # each library raises what it likes
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+            raise  # a fault of our own
+        raise RegistryError(
+            f"{_shown(url)} cannot be read or written ({type(error).__name__}: {' '.join(str(error).split())}); check "
+            "the address, the connection and your rights there"
+        ) from error
 
 
 class Store:

@@ -1,10 +1,15 @@
 """Epochs that several processes share: real ones, on the CPU with gloo, against the same epoch in one process."""
 
 import logging
+import os
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -34,6 +39,7 @@ from tests.gdsd.shared_epochs import (
 )
 from tests.gdsd.shared_machines import break_last, patience, refuse, refuse_late
 
+ROOT = Path(__file__).resolve().parents[3]
 PROCESSES = 2
 
 
@@ -251,6 +257,31 @@ def test_processes_wait_for_one_that_is_busy_with_a_store() -> None:
     Twelve bytes for each of 8B weights at 30 MB/s take 53 minutes.
     """
     assert launch(patience, "seconds", PROCESSES) == "seconds 3600"
+
+
+def test_a_server_of_processes_ends_with_a_run_that_is_killed_while_it_loads(tmp_path: Path) -> None:
+    """If it fails, a run that is killed at its first epoch leaves a process that goes on to load half a gigabyte."""
+    program = tmp_path / "program.py"
+    main = "if __name__ == '__main__':\n    from tasks.gdsd.distill.launcher import launch\n    launch(print, 0, 2)\n"
+    program.write_text(main)
+    run = psutil.Popen([sys.executable, program], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    server = None
+    try:
+        while server is None:
+            assert run.poll() is None
+            time.sleep(0.01)
+            server = next((one for one in run.children() if "forkserver import main" in str(one.cmdline())), None)
+        run.kill()
+        run.wait()
+        with suppress(psutil.NoSuchProcess):
+            while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+                assert not any("torch" in place.path for place in server.memory_maps())
+                time.sleep(0.01)
+    finally:
+        for process in (run, server):
+            with suppress(psutil.NoSuchProcess):
+                if process is not None:
+                    process.kill()
 
 
 def test_a_temporary_folder_with_a_long_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -60,12 +60,17 @@ def make_policy(folder: Path, content: str) -> Path:
 
 
 def add(
-    registry: Registry, folder: Path, parent: str | None = None, experiment: str = "sudoku", run: str = "runs/first"
+    registry: Registry,
+    folder: Path,
+    parent: str | None = None,
+    experiment: str = "sudoku",
+    run: str = "runs/first",
+    made: datetime = NIGHT,
 ) -> str:
     return registry.add(
         folder,
         parent=parent,
-        made=NIGHT,
+        made=made,
         origin=Origin(experiment=experiment, gain=GAIN, reason="better"),
         run=run,
         versions={"torch": "2"},

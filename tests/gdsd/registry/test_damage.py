@@ -2,15 +2,16 @@
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tasks.gdsd.errors import RegistryError
-from tasks.gdsd.registry.condition import damage
-from tasks.gdsd.registry.kept import Change
+from tasks.gdsd.registry.condition import damage, require_known
+from tasks.gdsd.registry.kept import Change, Night
 from tasks.gdsd.registry.registry import Registry
-from tests.gdsd.registry.conftest import add, make_policy, place, promote, spoil, written
+from tests.gdsd.registry.conftest import GAIN, NIGHT, add, make_policy, place, promote, spoil, written
 
 
 def ledger(registry: Registry, folder: Path) -> list[Change]:
@@ -192,3 +193,48 @@ def test_a_champion_whose_entry_is_gone_is_missed(what: str, tmp_path: Path) -> 
     place(registry, second, "entry.json").write_bytes(b"{}")
     (sentence,) = damage(registry)
     assert f"{second}/entry.json has the digest" in sentence, "a champion again is watched again"
+
+
+@pytest.mark.parametrize("lost", ["all", "last"])
+@pytest.mark.parametrize("witness", ["night", "child"])
+def test_a_log_that_was_deleted_with_its_copies_is_missed(witness: str, lost: str, tmp_path: Path) -> None:
+    """If it fails, the registry reads as an empty or an older one, and the next night starts from the wrong base."""
+    registry = Registry(str(tmp_path / "registry"))
+    first, second = (promote(registry, tmp_path / name, name) for name in "ab")
+    ended = registry.history()[-1].when
+    if witness == "night":
+        told = {"experiment": "sudoku", "who": "execution f0", "gain": GAIN, "reason": "better"}
+        for due, champion in ((NIGHT, first), (NIGHT + timedelta(days=1), second)):
+            registry.nights.keep(Night(due=due, ended=ended, promoted=True, champion=champion, **told))
+        said = f"no record of {registry.url}/log names {{}} as the champion, although the night of "
+    else:
+        due = ended + timedelta(seconds=1)
+        child = add(registry, make_policy(tmp_path / "child", "child"), second, made=due)
+        said = f"no record of {registry.url}/log names {{}} as the champion, although entry {{}} was trained from it"
+    assert damage(registry) == []
+    require_known(registry)
+    for change in registry.history() if lost == "all" else registry.history()[-1:]:
+        for name in (record(change.sequence), copy(change)):
+            spoil(registry, name, "deleted")
+    missed = {"all": [first, second], "last": [second]}[lost]
+    found = damage(registry)
+    assert len(found) == len(missed)
+    by = {first: second, second: child} if witness == "child" else {}
+    for entry, sentence in zip(missed, found, strict=True):
+        assert sentence.startswith(said.format(entry[:12], by.get(entry, "")[:12]))
+    with pytest.raises(RegistryError, match=r"^the champion is not known: no record .* rollback ENTRY --reason WHY$"):
+        require_known(registry)
+    registry.roll_back(second, who="ann", why="by the mail of the night")
+    if witness == "night":
+        assert damage(registry) == [], "whoever rolls back knows of it"
+    require_known(registry)
+
+
+def test_a_champion_without_one_of_its_files_is_missed(url: str, tmp_path: Path) -> None:
+    """If it fails, a champion that nobody can load looks well until the next night fails."""
+    registry = Registry(url)
+    champion = promote(registry, tmp_path / "a", "a")
+    assert damage(registry) == []
+    spoil(registry, f"entries/{champion}/policy/model.safetensors", "deleted")
+    (sentence,) = damage(registry)
+    assert sentence.startswith(f"{registry.policy(champion)}/model.safetensors is missing, although its entry names it")

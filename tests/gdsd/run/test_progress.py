@@ -1,9 +1,14 @@
 """What is said of a run while it goes on."""
 
+import gzip
+from pathlib import Path
+
 import pytest
 
+from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import Progress
 from tasks.gdsd.run.progress import duration, round_line, times
+from tests.gdsd.checkpoints import damage
 from tests.gdsd.series import epoch, reward, run
 
 
@@ -32,3 +37,21 @@ def test_the_page_says_what_the_stages_take_and_what_is_left() -> None:
 def test_a_time_is_short(seconds: float, said: str) -> None:
     """If it fails, what is left is told in hundreds of minutes."""
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "garbage", "packed garbage", "other"])
+def test_a_damaged_record_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    """If it fails, half a file ends each run that goes on in a page of another library's code, with no way out."""
+    file = tmp_path / "recorded" / "progress.json.gz"
+    file.parent.mkdir()
+    run([{}] * 3).write(file)
+    assert Progress.read([file]) == run([{}] * 3)
+    if kind in ("packed garbage", "other"):
+        file.write_bytes(gzip.compress(b"{" if kind == "packed garbage" else b'{"rounds": 3}'))
+    else:
+        damage(file, kind)
+    with pytest.raises(DataError) as refused:
+        Progress.read([file])
+    said = str(refused.value)
+    assert said.startswith(f"{file} cannot be read: ") and "\n" not in said
+    assert said.endswith(f"or remove {file.parent} and run again what made it")
