@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.registry.kept import SHORT
-from tasks.gdsd.registry.registry import Registry
+from tasks.gdsd.registry.registry import Registry, require_files
 
 
 class Unrecorded(NamedTuple):
@@ -34,7 +34,7 @@ def damage(registry: Registry) -> list[str]:
         champions[change.entry] = None
     for entry in champions:
         try:
-            registry.require_files(entry)
+            require_files(registry, entry)
         except RegistryError as error:
             found.append(str(error))
     return found

@@ -255,18 +255,6 @@ class Registry:
             for _ in self._pieces(entry, name, file):
                 pass
 
-    def require_files(self, entry: str) -> None:
-        """Makes sure that an entry's policy has all its files, which are not read.
-
-        Raises:
-            RegistryError: one is missing, or the entry is not whole.
-        """
-        files = self.entry(entry).files
-        there = set(self._store.files(f"entries/{entry}/policy"))
-        for name in files:
-            if f"entries/{entry}/policy/{name}" not in there:
-                raise self._missing(entry, name)
-
     def fetch(self, entry: str, folder: Path) -> Path:
         """Copies an entry's policy into a new local folder, which is there only when it is whole.
 
@@ -304,16 +292,24 @@ class Registry:
                 size += len(piece)
                 yield piece
         except FileNotFoundError:
-            raise self._missing(entry, name) from None
+            raise _missing(self, entry, name) from None
         if digest.hexdigest() != file.sha256:
             raise RegistryError(
                 f"{self._store.address(place)} is not what it was: {size} bytes instead of {file.bytes}, digest "
                 f"{digest.hexdigest()[:SHORT]} instead of {file.sha256[:SHORT]}; {_remedy(self, entry)}"
             )
 
-    def _missing(self, entry: str, name: str) -> RegistryError:
-        address = self._store.address(f"entries/{entry}/policy/{name}")
-        return RegistryError(f"{address} is missing, although its entry names it; {_remedy(self, entry)}")
+
+def require_files(registry: Registry, entry: str) -> None:
+    """Makes sure that an entry's policy has all its files, which are not read.
+
+    Raises:
+        RegistryError: one is missing, or the entry is not whole.
+    """
+    there = set(registry._store.files(f"entries/{entry}/policy"))
+    for name in registry.entry(entry).files:
+        if f"entries/{entry}/policy/{name}" not in there:
+            raise _missing(registry, entry, name)
 
 
 def _name(entry: str | None) -> str:
@@ -323,6 +319,11 @@ def _name(entry: str | None) -> str:
 def _record(path: Path) -> FileRecord:
     with path.open("rb") as file:
         return FileRecord(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+def _missing(registry: Registry, entry: str, name: str) -> RegistryError:
+    address = registry._store.address(f"entries/{entry}/policy/{name}")
+    return RegistryError(f"{address} is missing, although its entry names it; {_remedy(registry, entry)}")
 
 
 def _remedy(registry: Registry, damaged: str) -> str:
