@@ -4,12 +4,13 @@ import atexit
 import os
 import select
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
+
+from tasks.gdsd.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS = 3.0  # for what is under way to end in good order
@@ -37,7 +38,7 @@ def handle(leave: Callable[[], None], line: str) -> None:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         handle_by(_leave_to_the_thread)
         said.wait(1)
-        sys.exit(128 + number)  # unlike a KeyboardInterrupt nothing on the way reports it
+        raise Interrupted(128 + number)  # unlike a KeyboardInterrupt nothing on the way reports it
 
     def handle_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
         for one in signals:

@@ -13,6 +13,10 @@ class PassingError(Exception):
     """Says of an error, beside its other base, that it may go away by itself: another attempt may succeed."""
 
 
+class Interrupted(SystemExit):
+    """A signal ends this process: whoever takes SystemExit for the `exit()` of a user's own code lets this one pass."""
+
+
 class ConfigError(GdsdError, ValueError):
     """A configuration was refused: the message has the dotted path, the value, what is allowed and the nearest name."""
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.drawing import Cell, Grid
+from tasks.gdsd.errors import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ def draw(
             raise TypeError(f"draw must return a Grid or None, not {grid!r:.60}")
         caption = "The reference, cell by cell" if answer is None else "The answer, cell by cell"
         return _table(grid, caption, _Order(answer or "", tokens, unmasked_at))
+    except Interrupted:
+        raise
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error!s:.200}".encode(errors="backslashreplace").decode()
         logger.warning("domain %r could not draw an answer, so the report has it as text: %s", choice.name, said)

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 import pyarrow as pa
 
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, Verdict, make
-from tasks.gdsd.errors import DataError
+from tasks.gdsd.errors import DataError, Interrupted
 from tasks.gdsd.prompts.expectations import shorten
 from tasks.gdsd.reward.rewards import weigh
 from tasks.gdsd.reward.verdicts import judge
@@ -143,6 +143,8 @@ def _solution(domain: Domain, name: str, problem: str, reference: str) -> str | 
     """Returns the right answer that a domain names, which may be a user's own code."""
     try:
         found: object = domain.solution(problem, reference)
+    except Interrupted:
+        raise
     except (Exception, SystemExit) as error:
         raise DataError(
             f"domain {name!r}: solution raised {type(error).__name__}: {error!s:.200} on the problem {problem!r:.60}; "

@@ -8,7 +8,7 @@ from numbers import Real
 import numpy as np
 
 from tasks.gdsd.domains import Answer, Domain, Verdict
-from tasks.gdsd.errors import DataError, SandboxError, ServiceError
+from tasks.gdsd.errors import DataError, Interrupted, SandboxError, ServiceError
 
 REMARK = 1000  # characters of a remark at most; what is longer is cut
 SLACK = 1e-6  # by which rounding may carry a part out of its range
@@ -23,7 +23,7 @@ def judge(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]
     """
     try:
         found = domain.verify_all(answers)
-    except (SandboxError, ServiceError):  # no answer's fault
+    except (SandboxError, ServiceError, Interrupted):  # no answer's fault
         raise
     except (Exception, SystemExit) as error:  # a user's own code may raise anything, and `exit()` would end the run
         said = _said(error, inspect.getfile(type(domain)))

@@ -18,7 +18,7 @@ from tasks.gdsd.config import loading
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
-from tasks.gdsd.errors import ConfigError, DataError
+from tasks.gdsd.errors import ConfigError, DataError, Interrupted
 from tasks.gdsd.modules import own
 from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
@@ -479,6 +479,12 @@ def test_what_is_no_verdict_is_refused(verdict: str, said: str, package: Path) -
     """If it fails, a forgotten part counts as 0, percent are trained on, or a slip ends in a traceback of Arrow."""
     with pytest.raises(DataError, match=f"domain 'my_package.sorting:Sorting' {said}"):
         judge(package, verdict)
+
+
+def test_a_signal_is_no_fault_of_the_reward(package: Path) -> None:
+    """If it fails, Ctrl-C while a slow reward is asked ends as an error of its file, and leaves a failed run."""
+    with pytest.raises(Interrupted):
+        judge(package, "from tasks.gdsd.errors import Interrupted; raise Interrupted(130)")
 
 
 def test_verdicts_for_all_must_be_one_for_each(package: Path) -> None:
