@@ -11,6 +11,7 @@ import html
 import logging
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 from flytekit import Deck, current_context
 from flytekit.types.error import FlyteError
@@ -31,6 +32,7 @@ from tasks.gdsd.strict import Config
 
 logger = logging.getLogger(__name__)
 RECORD, CONFIG = "failure.json", "config.json"
+MOMENT = "kickoff_time"
 # Where a local run failed: flytekit names the task and each dynamic task around it, the innermost last, and
 # `tasks.flyte.retry` the task of an error of the project.
 _INSIDE = re.compile(r"Error encountered while executing '([^']+)'|\A\w+ in (\w+): ")
@@ -86,7 +88,7 @@ def record_retrain_failure(
 ) -> None:
     """Keeps what failed in `retrain`; a policy that is stale stays so, and another night goes on from the champion."""
     is_stale = err is not None and StaleError.REMEDY in err.message
-    given = {"registry": absolute(registry), "kickoff_time": "now" if is_stale else as_option(kickoff_time)}
+    given = {"registry": absolute(registry), MOMENT: "now" if is_stale else as_option(kickoff_time)}
     _record(err, "workflows/retrain.py", "retrain", config, config.name, given)
 
 
@@ -95,7 +97,7 @@ def record_evaluate_champion_failure(
     config: EvaluateConfig, registry: str, kickoff_time: datetime, err: FlyteError | None = None
 ) -> None:
     """Keeps what failed in `evaluate_champion`."""
-    given = {"registry": absolute(registry), "kickoff_time": as_option(kickoff_time)}
+    given = {"registry": absolute(registry), MOMENT: as_option(kickoff_time)}
     _record(err, "workflows/retrain.py", "evaluate_champion", config, None, given)
 
 
@@ -107,12 +109,7 @@ def _record(
     try:
         folder = new_folder(f"failed-{experiment or workflow}")
         (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
-        # On a cluster the file lies beside the record, in a store.
-        options = given | {"config": CONFIG if in_pod() else str(folder / CONFIG)}
-        go_on = commands.run(
-            file, workflow, *(word for name, value in options.items() for word in (f"--{name}", value))
-        )
-        failure = _describe(err, workflow, experiment, go_on)
+        failure = _describe(err, workflow, experiment, _go_on(file, workflow, given, folder))
         (folder / RECORD).write_text(failure.model_dump_json(indent=2) + "\n", "utf-8")
         address = keep(folder)
         where = failure.task or failure.node
@@ -123,6 +120,22 @@ def _record(
         logger.error("the failure of %s could not be recorded: %s", workflow, error)
     except Exception:
         logger.exception("the failure of %s could not be recorded", workflow)
+
+
+def _go_on(file: str, workflow: str, given: dict[str, str], folder: Path) -> str:
+    """Returns the command that starts a run again.
+
+    It is the person's own where that is known, since they may have corrected data or code that the configuration in
+    the folder pins. For a moment such as `now` it has the one that the run began with, which is in the cache's keys.
+    """
+    moment = {name: value for name, value in given.items() if name == MOMENT}
+    # On a cluster the file lies beside the record, in a store.
+    options = given | {"config": CONFIG if in_pod() else str(folder / CONFIG)}
+    return commands.again(file, workflow, *_words(moment)) or commands.run(file, workflow, *_words(options))
+
+
+def _words(options: dict[str, str]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def _describe(err: FlyteError | None, workflow: str, experiment: str | None, go_on: str) -> Failure:

@@ -13,6 +13,7 @@ from pathlib import Path
 import rich_click as click
 from click.core import ParameterSource
 
+from tasks.flyte import commands
 from tasks.flyte.console import runs_here, seen_by_a_person
 from tasks.gdsd.config import loading, written
 from tasks.gdsd.errors import GdsdError
@@ -56,6 +57,7 @@ def read_strictly() -> None:
             super().__init__(name=name, params=params, help=help, callback=callback)
 
         def parse_args(self, ctx: click.Context, args: list[str]) -> object:
+            commands.keep(ctx, args)
             with in_words():
                 return super().parse_args(ctx, _with_file(ctx, args))
 

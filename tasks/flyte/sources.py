@@ -24,8 +24,19 @@ from tasks.gdsd.modules import syntax
 ROOT = Path(__file__).resolve().parents[2]
 # Their numerics and verdicts are part of a result.
 LIBRARIES = ("accelerate", "peft", "sympy", "torch", "transformers")
-# Where a task runs, by what version, and how often it is tried, is no part of what it gives.
-PLACES = frozenset({"tasks.gdsd.config.hardware", "tasks.flyte.registration", "tasks.flyte.stage"})
+# Where a task runs and keeps its files, by what version, how often it is tried, and what is said meanwhile, is no part
+# of what it gives.
+PLACES = frozenset(
+    {
+        "tasks.gdsd.config.hardware",
+        "tasks.flyte.console",
+        "tasks.flyte.folders",
+        "tasks.flyte.hits",
+        "tasks.flyte.registration",
+        "tasks.flyte.retry",
+        "tasks.flyte.stage",
+    }
+)
 DECORATORS = ("cpu_task", "gpu_task", "unroll")
 
 

@@ -94,7 +94,7 @@ def test_notes_of_an_earlier_process_hide_no_edit(project: Path) -> None:
     assert versions(project, "distill.distill_epoch") == {"distill.distill_epoch": after["distill.distill_epoch"]}
 
 
-def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
+def test_comments_docstrings_resources_and_log_lines_do_not_count(project: Path) -> None:
     """Otherwise correcting a spelling mistake, or asking for more memory, costs a training run."""
     before = versions(project, "distill.distill_epoch")
     edit(project / "tasks/gdsd/distill/loop.py", '"""The update loop', '"""# The loop of updates')
@@ -102,6 +102,10 @@ def test_comments_docstrings_and_resources_do_not_count(project: Path) -> None:
     edit(project / "tasks/distill.py", "hours=6", "hours=5")
     edit(project / "images/__init__.py", '"16Gi"', '"24Gi"')
     edit(project / "tasks/gdsd/config/hardware.py", '"h100": 8', '"h100": 4')
+    edit(project / "tasks/flyte/hits.py", "from the cache: %s", "taken from the cache: %s")
+    edit(project / "tasks/flyte/console.py", "%H:%M:%S", "%H:%M")
+    edit(project / "tasks/flyte/folders.py", "HOUR_S = 3600", "HOUR_S = 7200")
+    edit(project / "tasks/flyte/retry.py", "this may go away", "it may go away")
     (project / "README.md").write_text("edited")
     assert versions(project, "distill.distill_epoch") == before
 

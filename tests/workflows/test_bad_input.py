@@ -1,6 +1,9 @@
 """Bad input through the command line: refused before any training, with a message that says what, where and why."""
 
 import json
+import re
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import yaml
 from flytekit.core.data_persistence import flyte_tmp_dir
 
 from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.modules import own
 from tasks.gdsd.prompts.problems import make_prompts
 from tests.workflows.conftest import ROOT, SMOKE, Pyflyte, run_in_process
 
@@ -138,6 +142,36 @@ def test_the_deck_of_bad_prompts_shows_what_is_bad(pyflyte_here: Pyflyte, tmp_pa
     assert all(word in text for word in words), outcome.text
     decks = [path.read_text() for path in Path(flyte_tmp_dir).rglob("deck.html")]
     assert any(words[0] in deck and "train-000001" in deck for deck in decks)
+
+
+def test_a_corrected_reward_or_file_goes_on_by_the_command_of_the_failure(
+    pyflyte_here: Pyflyte, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, what people pin by no word of theirs keeps them from going on after their own mistake."""
+    monkeypatch.setattr(own, "_folders", [])
+    monkeypatch.setattr(own, "_configuration", None)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit within a second keeps the time of the file
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    home = tmp_path / "my task"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    (reward,) = re.findall("^```python\n(.*?)^```$", (ROOT / "docs/domains/custom.md").read_text(), re.DOTALL | re.M)
+    domain = {"name": "custom", "path": "sorting_reward:Sorting"}
+    prompts = {"domain": domain, "test_data": {"path": "test.jsonl"}}
+    Path("config.yaml").write_text(yaml.safe_dump({"prompts": prompts}))
+    Path("test.jsonl").write_text('{"number": "31"}\n')
+    Path("sorting_reward.py").write_text(reward)
+    # An address that no registry has fails at once, and late enough.
+    where = ("--registry", "http://a b", "--kickoff_time", "2026-11-24T02:00:00", "--config", "config.yaml")
+    began = pyflyte_here("run", ROOT / "workflows/retrain.py", "evaluate_champion", *where)
+    assert began.code != 0 and "two writers at once" in began.words(), began.text
+    (kept,) = (tmp_path / "data").glob("failed-*/failure.json")
+    words = shlex.split(json.loads(kept.read_text())["go_on"])
+    assert words[:3] == ["cd", str(home), "&&"]
+    Path("sorting_reward.py").write_text(reward.replace("right / len", "right**2 / len"))
+    Path("test.jsonl").write_text('{"number": "21"}\n')
+    again = pyflyte_here(*words[4:])
+    assert again.code != 0 and "two writers at once" in again.words(), again.text
 
 
 @pytest.mark.whole

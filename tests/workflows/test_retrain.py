@@ -319,8 +319,10 @@ def test_the_command_to_go_on_is_one_that_pyflyte_takes(
     assert began.code != 0 and "two writers at once" in began.words()
     for kept in (1, 2):
         commands = [json.loads(path.read_text())["go_on"] for path in tmp_path.glob("data/failed-*/failure.json")]
-        assert len(commands) == kept and all("--kickoff_time 2026-11-24T02:00:00 " in command for command in commands)
-        again = pyflyte_here(*shlex.split(commands[0])[1:])
+        assert len(commands) == kept and all(one.endswith(" --kickoff_time 2026-11-24T02:00:00") for one in commands)
+        words = shlex.split(commands[0])
+        assert words[:3] == ["cd", os.getcwd(), "&&"] and words.count("--kickoff_time") == 2, "it does not grow"
+        again = pyflyte_here(*words[4:])
         assert again.code != 0 and "two writers at once" in again.words(), "it goes as far as the run before"
 
 

@@ -2,8 +2,8 @@
 
 What comes out is the configuration of a file in which the field has been edited. Where the file leaves out the section
 of the field, the rest of the section keeps its default. A kind that is chosen by another `name` begins with its own
-defaults, since the fields that were there belong to the other kind. Paths are relative to the working directory, as in
-any other option.
+defaults, since the fields that were there belong to the other kind. What pins the content of another path is left out.
+Paths are relative to the working directory, as in any other option.
 """
 
 import json
@@ -19,6 +19,9 @@ from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.strict import Located
 
 NAME = "name"  # the field by which a kind is chosen, such as a domain
+PATH = "path"  # the field that names what is pinned by its content
+PINS = ("sha256", "folder")  # beside it: the digest, and where a domain's module was found
+DROP = (NAME, PATH)  # fields that drop others beside them, in the order in which they are changed
 HOW = "write the path of a field, '=' and its value, such as rollout.group_size=8"
 PLACE = re.compile("[0-9]{1,6}")  # in a list
 
@@ -37,20 +40,27 @@ def apply(model: type[BaseModel], text: str, changed: Sequence[str]) -> str:
         ConfigError: one is none of these, leads through a value that has no fields, or stands twice.
     """
     values: JsonValue = json.loads(text)
-    known: set[str] = set()
+    new: dict[str, JsonValue] = {}
     for change in changed:
         path, equals, value = change.partition("=")
         path = path.strip()
         if not equals or not all(path.split(".")):
             raise ConfigError(f"--set {change!r:.200}: {HOW}")
-        if path in known:
+        if path in new:
             raise ConfigError(f"--set: {path} is set twice; set it once")
         if not value.strip():
             raise ConfigError(f"--set {change!r:.200}: there is no value; write null for none, or '\"\"' for no text")
-        known.add(path)
-        values = _changed(values, _types(model), path.split("."), written.value(value, f"--set {path}"), "")
+        new[path] = written.value(value, f"--set {path}")
+    for path in sorted(new, key=_order):
+        values = _changed(values, _types(model), path.split("."), new[path], "")
     written.require_filled(values, "--set")
     return json.dumps(values)
+
+
+def _order(path: str) -> tuple[int, int]:
+    """Sorts changes so that none drops what another one sets, in whatever order they were given."""
+    parts = path.split(".")
+    return len(parts), DROP.index(parts[-1]) if parts[-1] in DROP else len(DROP)
 
 
 def _changed(found: JsonValue, types: Types, path: list[str], value: JsonValue, above: str) -> JsonValue:
@@ -62,6 +72,8 @@ def _changed(found: JsonValue, types: Types, path: list[str], value: JsonValue, 
     if isinstance(found, dict):
         if not rest and part == NAME and _is_another(types, found, value):
             found = {}
+        if not rest and part == PATH and _models(types) and found.get(PATH) != _from_here(inner, value):
+            found = {name: item for name, item in found.items() if name not in PINS}
         old = found.get(part)
         if rest and old is None:
             old = _default(_chosen(types, found), part)

@@ -21,7 +21,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.strict import Config, Place, local_or_hub
@@ -50,6 +50,17 @@ class ModelFolder(Config):
         pattern="^[0-9a-f]{64}$",
         description="SHA-256 of its content; computed when the configuration is loaded, if not given",
     )
+
+    @field_validator("path")
+    @classmethod
+    def _check(cls, path: str) -> str:
+        if "://" in path:
+            raise ValueError(
+                f"got {path!r:.200}; a model is read from a folder, and not from an address. Download it and name the "
+                f"folder, which pods find on a volume that {MODELS} names; or push it to the hub, and name it by `hub` "
+                "and `revision`"
+            )
+        return path
 
 
 class HubModel(Config):

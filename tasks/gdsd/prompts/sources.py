@@ -65,7 +65,8 @@ def _load_file(file: PromptFile, wanted: Collection[str]) -> Rows:
         found = files.digest(copy)
         if found != file.sha256:
             raise DataError(
-                f"prompt file {file.path!r} has sha256 {found}, but {file.sha256} was pinned; restore it or pin anew"
+                f"prompt file {file.path!r} has sha256 {found}, but {file.sha256} was pinned; "
+                "restore it, or run a configuration without its `sha256` to take the file as it is"
             )
         try:
             return formats.read(copy, wanted)

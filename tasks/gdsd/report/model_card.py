@@ -19,7 +19,7 @@ from tasks.gdsd.domains import make
 from tasks.gdsd.records import EvalReport
 from tasks.gdsd.report import outcome
 from tasks.gdsd.report.style import table_markdown
-from tasks.gdsd.run.provenance import Provenance
+from tasks.gdsd.run.provenance import IN_CHECKOUT, Provenance
 from tasks.gdsd.run.run_record import RunRecord
 
 PAPER = "[arXiv 2605.29398](https://arxiv.org/abs/2605.29398)"
@@ -329,8 +329,7 @@ def _origin(record: RunRecord, policy: CheckpointRecord, origin: Provenance) -> 
             f"Code: {code}.",
             f"Made with {versions}.",
             f"Work: {seconds:.0f} s over all machines, without starts and transfers.",
-            "To repeat it, in a checkout of the code with the `config.yaml` beside this card: "
-            "`pyflyte run workflows/gdsd.py train --config config.yaml`."
+            f"To repeat it, in a checkout of the code with the `config.yaml` beside this card: `{IN_CHECKOUT}`."
             if record.policy.parent is None
             else "To repeat it: `retrain` with the same configuration and `--kickoff_time`, from that policy.",
         )

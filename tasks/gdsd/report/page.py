@@ -14,11 +14,10 @@ from tasks.gdsd.report import answers, curves, outcome, training
 from tasks.gdsd.report.style import Tile, document, table_html, tiles
 from tasks.gdsd.run import health
 from tasks.gdsd.run.costs import HOUR, money
-from tasks.gdsd.run.provenance import MAIN, Provenance
+from tasks.gdsd.run.provenance import IN_CHECKOUT, MAIN, Provenance
 from tasks.gdsd.run.run_record import RunRecord
 
 RELOAD = 30  # seconds after which the page of a run that goes on is loaded anew
-ELSEWHERE = "pyflyte run workflows/gdsd.py train --config config.yaml"  # repeats a run, in a checkout with its file
 _HERE = re.compile('<pre data-elsewhere="([^"]*)">[^<]*</pre>')
 
 
@@ -277,7 +276,7 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
         where = (
             "" if execution is None else ", in a checkout and with the <code>config.yaml</code> of this run's folder"
         )
-        here = f' data-elsewhere="{html.escape(ELSEWHERE)}"' if execution is None else ""
+        here = f' data-elsewhere="{html.escape(IN_CHECKOUT)}"' if execution is None else ""
         repeat = f"<p>To repeat it{sources}{where}:</p><pre{here}>{html.escape(origin.command)}</pre>"
     return table_html("What the run was made of", [], rows) + repeat
 

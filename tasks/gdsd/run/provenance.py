@@ -10,6 +10,8 @@ from tasks.gdsd.records import Record
 
 # Those that a reader asks for first; the record has all.
 MAIN = ("torch", "transformers", "peft", "accelerate", "flytekit", "numpy", "pyarrow", "pydantic")
+# Repeats a run on any machine, in a checkout and with the file of the run's folder.
+IN_CHECKOUT = "pyflyte run workflows/gdsd.py train --config config.yaml"
 
 
 class SourceState(Record):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gdsd.config import loading
+from tasks.gdsd.config import changes, loading
 from tasks.gdsd.config.compare import CompareConfig
 from tasks.gdsd.config.evaluate import EvaluateConfig
+from tasks.gdsd.config.prompts import PromptFile
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.strict import StrictJson
@@ -43,6 +44,19 @@ CHANGED: list[tuple[type[StrictJson], object, list[str], object]] = [
         {"prompts": {"domain": {"max_empty": 5}}},
     ),
     (TrainConfig, {"seed": 3}, ["name=other"], {"seed": 3, "name": "other"}),
+    # The order of the changes does not matter.
+    (
+        TrainConfig,
+        {"prompts": {"domain": {"max_empty": 5}}},
+        ["prompts.domain.min_numbers=2", "prompts.domain.name=countdown"],
+        {"prompts": {"domain": {"name": "countdown", "min_numbers": 2}}},
+    ),
+    (
+        TrainConfig,
+        {},
+        ["rollout.group_size=8", "rollout={prompts_per_round: 8, group_size: 4}"],
+        {"rollout": {"prompts_per_round": 8, "group_size": 8}},
+    ),
     # Lists, by places.
     (
         TrainConfig,
@@ -136,6 +150,7 @@ def test_paths_of_a_change_are_relative_to_the_working_directory(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "configs/config.yaml"
     source = f"{{path: data.csv, sha256: '{SUM}'}}"
+    (tmp_path / "other.csv").write_text("id,prompt\n")
     file.write_text(f"prompts: {{test_data: {source}}}\njudge: {{guards: {{other: {{test_data: {source}}}}}}}\n")
     changed = [
         f"prompts.train_data={source}",
@@ -155,6 +170,33 @@ def test_paths_of_a_change_are_relative_to_the_working_directory(
     assert guard is not None and guard.path == f"{tmp_path}/configs/data.csv"
     events, database = json.loads(found.publish.model_dump_json())["trackers"]
     assert events["folder"] == f"{tmp_path}/events" and database["uri"] == f"sqlite:///{tmp_path}/runs.db"
+
+
+def test_what_pins_another_path_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a stored configuration runs on no other data, model or reward, or on one that is not pinned."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"number\n{name}\n")
+        (tmp_path / f"model_{name}").mkdir()
+        (tmp_path / f"model_{name}/config.json").write_text(f'"{name}"')
+    monkeypatch.chdir(tmp_path)
+    paths = {"prompts.test_data.path": "{}.csv", "prompts.train_data.path": "{}.csv", "policy.model.path": "model_{}"}
+
+    def set_to(name: str) -> list[str]:
+        return [f"{field}={path.format(name)}" for field, path in paths.items()]
+
+    stored = loading.given(TrainConfig, "{}", set_to("a")).model_dump_json()
+    assert loading.given(TrainConfig, stored, set_to("b")) == loading.given(TrainConfig, "{}", set_to("b"))
+    # What is as it was keeps its pin, and so does what is given one.
+    (tmp_path / "a.csv").write_text("edited")
+    assert loading.given(TrainConfig, stored, set_to("a")).model_dump_json() == stored
+    pinned = [f"prompts.test_data.sha256='{SUM}'", "prompts.test_data.path=nowhere.csv"]
+    (source, *_) = loading.given(TrainConfig, stored, pinned).prompts.sources[::-1]
+    assert isinstance(source, PromptFile) and source.sha256 == SUM
+    domain = {"name": "custom", "path": "a:A", "folder": "/nowhere", "sha256": SUM, "options": {"folder": "x"}}
+    given = json.dumps({"prompts": {"domain": domain}})
+    changed = ["prompts.domain.options.path=y", "prompts.domain.path=b:B"]
+    found = json.loads(changes.apply(TrainConfig, given, changed))["prompts"]["domain"]
+    assert found == {"name": "custom", "path": "b:B", "options": {"folder": "x", "path": "y"}}
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -40,6 +40,14 @@ def model(tmp_path: Path) -> Path:
 # Pins
 
 
+@pytest.mark.parametrize("pin", [{}, {"sha256": "0" * 64}])
+def test_an_address_is_no_folder(pin: dict[str, str]) -> None:
+    """If it fails, who goes on from a cluster's policy is told to give its sha256, which does not help them either."""
+    given = json.dumps({"model": {"path": "s3://bucket/run/policy"} | pin})
+    with pytest.raises(ConfigError, match=r"got 's3://bucket/run/policy'; .*Download it.*GDSD_MODELS.*push it"):
+        Chosen.model_validate_json(given)
+
+
 def test_a_pin_sees_every_file_that_is_read(model: Path) -> None:
     """If it fails, another model answers under the same name: other weights, another shape, another tokenizer."""
     pin = digest(model)

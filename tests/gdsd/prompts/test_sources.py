@@ -81,7 +81,7 @@ def test_a_file_that_changed_after_pinning_is_refused(tmp_path: Path) -> None:
     pinned = PromptFile(path=str(path))
     assert from_file(path, pinned.sha256).num_rows == 30
     write(puzzles(seed=1), path)
-    with pytest.raises(DataError, match=f"{pinned.sha256} was pinned; restore it or pin anew"):
+    with pytest.raises(DataError, match=f"{pinned.sha256} was pinned; restore it, or run"):
         from_file(path, pinned.sha256)
 
 
