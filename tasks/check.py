@@ -17,7 +17,7 @@ from tasks.gdsd.config.evaluate import GateConfig
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import RolloutConfig
 from tasks.gdsd.domains import DomainChoice
-from tasks.gdsd.records import PromptStats
+from tasks.gdsd.records import CheckStats
 
 if TYPE_CHECKING:
     from tasks.gdsd.reward.probes import Probed
@@ -54,13 +54,12 @@ def sections(prompts: PromptConfig, rollout: RolloutConfig, judge: GateConfig) -
 
 
 @cpu_task(hours=2, deck=True)
-def check_rewards(problems: list[Table], sections: list[Section], stats: PromptStats) -> PromptStats:
-    """Asks the domains of a run for verdicts on a few answers, and adds to its record what looks wrong with them.
+def check_rewards(problems: list[Table], sections: list[Section]) -> CheckStats:
+    """Asks the domains of a run for verdicts on a few answers, and returns what looks wrong with them.
 
     Args:
         problems: tables of problems.
         sections: what is asked of each of them.
-        stats: what is known of the problems.
 
     Raises:
         DataError: a domain raised an error, its verdicts are not what it declares, or nobody could train on them.
@@ -73,8 +72,7 @@ def check_rewards(problems: list[Table], sections: list[Section], stats: PromptS
         for warned in probed.warnings:
             logger.warning("%s, %s: %s", probed.domain, probed.problems, warned.said)
     names = [f"{probed.problems} verdicts: {warned.name}" for probed in found for warned in probed.warnings]
-    seconds = time.monotonic() - began
-    return stats.model_copy(update={"warnings": [*stats.warnings, *names], "check_seconds": seconds})
+    return CheckStats(warnings=names, seconds=time.monotonic() - began, ended_unix_seconds=time.time())
 
 
 @cpu_task(hours=2, cached=False, deck=True)

@@ -55,30 +55,19 @@ def prepare_policy(
             published model that is found out before its weights are downloaded or read. Or the problems have more
             different characters than an alphabet.
     """
-    from tasks.gdsd.denoiser import checkpoint, devices, quantization, start, tiny
-    from tasks.gdsd.distill import warm_start
-    from tasks.gdsd.domains.alphabet import ALPHABET
-    from tasks.gdsd.prompts import lengths
+    from tasks.gdsd.denoiser import checkpoint, devices, quantization
+    from tasks.gdsd.distill import beginning
 
     began = time.monotonic()
     bits = None if config.adapter is None else config.adapter.base_bits
     if bits is not None:
         quantization.require()
     asked = [train, validation, test, *guards]
-    parent = None
-    if config.model is not None:
-        fitted = _fit(start.outline(config), asked, rooms)
-        denoiser, parent = start.load(config, devices.device())
-    else:
-        assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
-        from_data = config.tiny.alphabet == "from_data"
-        alphabet = lengths.alphabet(_read(asked), rooms) if from_data else ALPHABET
-        denoiser = tiny.build(config.tiny, config.seed, alphabet).to(devices.device())
-        fitted = _fit(denoiser, asked, rooms)
-        warm_start.warm_start(denoiser, fitted[0].table, config.warm_start, rooms[0].length, config.seed)
-        if config.adapter is not None:
-            denoiser.attach_adapter(config.adapter, config.seed)
-    state = checkpoint.base_state(denoiser, parent)
+    problems = _read(asked)
+    outlined = beginning.outline(config, problems, rooms)
+    fitted = _fit(outlined, problems, rooms)
+    state = beginning.complete(config, outlined, fitted[0].table, rooms[0].length, devices.device())
+    denoiser = state.denoiser
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
     logger.info(
         "base policy: %s, %s parameters, of which %s will be trained",
@@ -108,7 +97,7 @@ def take_policy(
     folder = checkpoint.rebase(Path(os.fspath(policy)), new_folder("policy") / "checkpoint")
     denoiser = checkpoint.load(folder, devices.device(), moments=False).denoiser
     asked = [train, validation, test, *guards]
-    fitted = _fit(denoiser, asked, rooms)
+    fitted = _fit(denoiser, _read(asked), rooms)
     logger.info(
         "base policy: the champion, %s, %s parameters", denoiser.family.name, f"{quantization.weights(denoiser):,}"
     )
@@ -121,11 +110,11 @@ def _read(asked: Sequence[FlyteFile]) -> "list[pa.Table]":
     return [tables.read(Path(os.fspath(table)), tables.PROMPTS) for table in asked]
 
 
-def _fit(denoiser: "Denoiser", asked: Sequence[FlyteFile], rooms: Sequence[Room]) -> "list[Fitted]":
+def _fit(denoiser: "Denoiser", problems: "Sequence[pa.Table]", rooms: Sequence[Room]) -> "list[Fitted]":
     """Measures the tables of problems, each for the room that it needs."""
     from tasks.gdsd.prompts import lengths
 
-    return [lengths.fit(denoiser, table, room) for table, room in zip(_read(asked), rooms, strict=True)]
+    return [lengths.fit(denoiser, table, room) for table, room in zip(problems, rooms, strict=True)]
 
 
 def _policy(

@@ -18,7 +18,7 @@ from tasks.flyte.stage import cpu_task
 from tasks.flyte.types import Checkpoint, ProgressFile, Table
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
-from tasks.gdsd.records import Decision, Delivery, EvalReport, PolicyStats, Progress, PromptStats
+from tasks.gdsd.records import CheckStats, Decision, Delivery, EvalReport, PolicyStats, Progress, PromptStats
 from tasks.gdsd.run.provenance import Execution
 from tasks.gdsd.run.run_record import RunRecord
 from tasks.progress import lead_to
@@ -94,6 +94,7 @@ class EvalResult(BaseModel):
 def report_run(
     config: TrainConfig,
     prompts: PromptStats,
+    check: CheckStats,
     policy: PolicyStats,
     progress: list[ProgressFile],
     validation: list[EvalReport],
@@ -115,6 +116,7 @@ def report_run(
     record = RunRecord(
         config=config,
         prompts=prompts,
+        check=check,
         policy=policy,
         drifts=run.drifts,
         rewards=run.rewards,

@@ -40,7 +40,7 @@ from tasks.compare import CompareResult, choose_learning_rate, record_series, re
 from tasks.evaluate import Evaluated, select_best
 from tasks.flyte.hardware import on
 from tasks.flyte.sources import reach, ship
-from tasks.flyte.stage import unroll
+from tasks.flyte.stage import in_order, unroll
 from tasks.flyte.types import Checkpoint, Table
 from tasks.gate import gate, gate_guard
 from tasks.gdsd.config.compare import CompareConfig
@@ -51,7 +51,7 @@ from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import DistillConfig, RolloutConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
-from tasks.gdsd.records import EvalReport, GuardReport, PolicyStats, PromptStats, Series, Tuning
+from tasks.gdsd.records import CheckStats, EvalReport, GuardReport, PolicyStats, PromptStats, Series, Tuning
 from tasks.policy import Policy, prepare_policy
 from tasks.prompts import Prompts, prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import require_publishing
@@ -68,6 +68,7 @@ class Beginning(NamedTuple):
     test: Table
     guards: list[Table]
     prompts: PromptStats
+    check: CheckStats
     base: Checkpoint
     policy: PolicyStats
     began_unix_seconds: float  # when the run did
@@ -88,6 +89,7 @@ class Asked(NamedTuple):
 
     tables: Prompts
     guards: list[Table]
+    check: CheckStats
     rooms: list[Room]  # of train, validation, test and each guard
     began_unix_seconds: float
 
@@ -128,12 +130,10 @@ def ask(
     """Adds to a dynamic task what makes all problems of a run, which begins with that, and checks verdicts on them."""
     began = time.time()
     tables, guards = make_problems(prompts, hardware, rollout, judge)
-    train, validation, test, made = tables
-    stats = on(
+    train, validation, test, _ = tables
+    check = on(
         hardware.scoring,
-        check_rewards(
-            problems=[train, validation, test, *guards], sections=sections(prompts, rollout, judge), stats=made
-        ),
+        check_rewards(problems=[train, validation, test, *guards], sections=sections(prompts, rollout, judge)),
     )
     room = Room(
         problems="train",
@@ -147,7 +147,7 @@ def ask(
     for name, guard in judge.guards.items():
         own = {"problems": name, "section": f"judge.guards.{name}", "unusable": guard.unusable}
         rooms.append(room.model_copy(update=own | {"writes_references": make(guard.domain).reference_is_answer}))
-    return Asked(Prompts(train, validation, test, stats), guards, rooms, began)
+    return Asked(tables, guards, check, rooms, began)
 
 
 def make_problems(
@@ -163,13 +163,18 @@ def make_problems(
 
 
 def begin(asked: Asked, base: Policy) -> Beginning:
-    """Returns what a run begins with: the base, and those of the problems that it can be asked."""
+    """Returns what a run begins with: the base, and those of the problems that it can be asked.
+
+    The base is made when the rewards were checked, so that nothing is trained on what nobody could train on.
+    """
+    in_order(asked.check, base.checkpoint)
     return Beginning(
         base.train,
         base.validation,
         base.test,
         base.guards,
         asked.tables.stats,
+        asked.check,
         base.checkpoint,
         base.stats,
         asked.began_unix_seconds,
@@ -302,6 +307,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
     return report_run(
         config=config,
         prompts=begun.prompts,
+        check=begun.check,
         policy=begun.policy,
         progress=rounds.progress,
         validation=rounds.validation,

@@ -5,7 +5,7 @@ What all tasks share is said here once: image, resources, cache, retries. A stag
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, Self, TypeVar, cast
 
 from flytekit import Cache, Secret, dynamic, task
 
@@ -24,6 +24,12 @@ class Decorator(Protocol):
     """Makes a task of a function; what calls it sees the function's own types."""
 
     def __call__(self, work: Callable[Inputs, Output], /) -> Callable[Inputs, Output]: ...
+
+
+class _Promise(Protocol):
+    """A result of a task inside a dynamic task, whatever its annotation says."""
+
+    def __rshift__(self, other: Self, /) -> object: ...
 
 
 def cpu_task(
@@ -118,3 +124,15 @@ def unroll(environment: Mapping[str, str] = IMAGES) -> Decorator:
         return found
 
     return decorate
+
+
+def in_order(first: object, then: object) -> None:
+    """Lets a task that a dynamic task calls wait for another whose results it does not read.
+
+    A local run has the order in which they are called.
+
+    Args:
+        first: a result of the task that comes first.
+        then: a result of the task that waits for it.
+    """
+    _ = cast(_Promise, first) >> cast(_Promise, then)

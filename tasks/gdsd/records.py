@@ -52,10 +52,17 @@ class PromptStats(Record):
     near_duplicates: int  # problems left out for being nearly those of another split
     unusable: int  # rows of the sources left out, since they make no usable problem or the same as another
     checks: int
-    warnings: list[str]  # what looks wrong with the problems, or with the verdicts on some answers to them
+    warnings: list[str]
     seconds: float
-    check_seconds: float = 0.0  # in which these verdicts were asked for, not counted in `seconds`
     ended_unix_seconds: float = 0.0  # when the work was done; 0 in records from before it was kept
+
+
+class CheckStats(Record):
+    """What verdicts on a few answers showed of the rewards before anything was trained, and what they cost."""
+
+    warnings: list[str] = []
+    seconds: float = 0.0
+    ended_unix_seconds: float = 0.0  # when the work was done
 
 
 class PolicyStats(Record):
@@ -67,7 +74,7 @@ class PolicyStats(Record):
     unusable: int = 0  # problems of all splits and guards left out: too long, or with characters that the policy lacks
     seconds: float
     ended_unix_seconds: float = 0.0  # when the work was done; 0 in records from before it was kept
-    parent: str | None = None  # content digest of the earlier run's policy that it is, if it is one
+    parent: str | None = None  # content digest of the champion that it is; None where the configuration names the base
     device: str | None = None  # that it was made on
 
 

@@ -18,7 +18,7 @@ from flytekit.tools.translator import get_serializable
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
-from tasks.gdsd.config.evaluate import EvaluationConfig
+from tasks.gdsd.config.evaluate import EvaluationConfig, GateConfig, GuardConfig
 from tasks.gdsd.config.hardware import TrainHardwareConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice
@@ -46,7 +46,7 @@ class Expected(NamedTuple):
 
 TASKS = {
     "prepare_prompts": Expected("config prompts_per_round", "stats test train validation"),
-    "check_rewards": Expected("problems sections stats", hours=2),
+    "check_rewards": Expected("problems sections", hours=2),
     "show_verdicts": Expected("problems sections", hours=2, cached=False),
     "prepare_policy": Expected(
         "config guards rooms test train validation",
@@ -77,7 +77,7 @@ TASKS = {
     "gate": Expected("base base_samples config guards trained trained_samples", hours=0.5, cached=False),
     "gate_guard": Expected("base base_samples config name trained trained_samples", hours=0.5, cached=False),
     "report_run": Expected(
-        "base_report base_samples began_unix_seconds best config decision policy progress prompts "
+        "base_report base_samples began_unix_seconds best check config decision policy progress prompts "
         "trained_report trained_samples validation",
         cached=False,
     ),
@@ -167,6 +167,15 @@ def unroll(task: PythonFunctionTask, inputs: Mapping[str, object]) -> DynamicJob
         return task.dispatch_execute(context, literals).to_flyte_idl()
 
 
+def not_after(spec: DynamicJobSpec, task: str) -> set[str]:
+    """The tasks that wait for one neither themselves nor by what they wait for, by their names."""
+    names = {node.id: node.metadata.name.rsplit(".", 1)[-1] for node in spec.nodes}
+    after = {node for node, name in names.items() if name == task}
+    while more := {node.id for node in spec.nodes if not after.isdisjoint(node.upstream_node_ids)} - after:
+        after |= more
+    return {name for node, name in names.items() if node not in after}
+
+
 def leg_inputs(
     config: TrainConfig, folder: Path, recorded: Progress | None = None, **changes: object
 ) -> dict[str, object]:
@@ -181,6 +190,14 @@ def leg_inputs(
     state["engine"] = config.rollout.engine.without_limits()
     run = {"train": table, "problems": table, "base": policy, "began": 0.0}
     return {"first": 0, "end": 2, "evaluated": True, "config": config} | state | run | changes
+
+
+def test_no_policy_is_made_before_the_rewards_were_checked() -> None:
+    """If it fails, a reward that nobody could train on costs a GPU for a warm start."""
+    config = TrainConfig(judge=GateConfig(guards={"other": GuardConfig(test_size=4)}))
+    names = ("prompts", "policy", "hardware", "rollout", "evaluation", "judge", "publish")
+    compiled = unroll(gdsd.prepare, {name: getattr(config, name) for name in names})
+    assert not_after(compiled, "check_rewards") == {"prepare_prompts", "prepare_guard"}
 
 
 def test_an_evaluation_maps_over_its_shards(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tasks.gdsd.config.hardware import MachineConfig, TrainHardwareConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.promote import Champion
 from tests.workflows.conftest import ROOT, environment
-from tests.workflows.test_compiled import CPU, GPU, SETTINGS, unroll
+from tests.workflows.test_compiled import CPU, GPU, SETTINGS, not_after, unroll
 from workflows import retrain
 
 Model = TypeVar("Model", TrainConfig, EvaluateConfig)
@@ -178,6 +178,16 @@ def test_a_champion_enters_by_the_address_of_its_content(champion: Champion, bas
     if champion.policy is not None:
         (policy,) = [binding for binding in names[base].inputs if binding.var == "policy"]
         assert policy.binding.scalar.blob.uri == champion.policy
+
+
+@pytest.mark.parametrize(
+    "champion", [Champion(entry=ENTRY, policy="s3://ours/policy"), Champion(entry=None, policy=None)]
+)
+def test_nothing_is_trained_before_the_rewards_were_checked(champion: Champion) -> None:
+    """If it fails, a night whose reward is broken holds GPUs until its check has failed."""
+    config = TrainConfig(judge=GateConfig(guards={"other": GuardConfig(test_size=4)}))
+    spec = unroll(retrain.train_champion, night(champion, config))
+    assert not_after(spec, "check_rewards") == {"prepare_prompts", "prepare_guard"}
 
 
 def test_a_night_that_has_its_entry_trains_nothing() -> None:

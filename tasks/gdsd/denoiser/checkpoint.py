@@ -129,7 +129,7 @@ def base_state(denoiser: Denoiser, parent: str | None = None) -> PolicyState:
     """Returns the state of a policy that a run begins with.
 
     Args:
-        parent: what names the content of the earlier run's policy that it is, if it is one.
+        parent: pin of the policy whose adapter goes on, if one does.
     """
     record = CheckpointRecord(
         family=denoiser.family.name,

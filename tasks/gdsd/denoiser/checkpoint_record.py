@@ -26,7 +26,9 @@ class CheckpointRecord(BaseModel):
     updates: int  # optimizer updates that were applied
     skipped_in_a_row: int  # non-finite updates at the end of the last epoch
     adapter: bool = False  # whether the weights are a frozen base and an adapter beside it
-    parent: str | None  # content digest of the checkpoint this one was trained from
+    # Digest of the checkpoint that this one was trained from; of a base: that of the champion that it is, or the pin of
+    # the policy whose adapter goes on, of which a hub's is a revision.
+    parent: str | None
     made_with: dict[str, str]  # versions of the libraries that the weights depend on
 
     @field_validator("family", mode="before")

@@ -30,7 +30,7 @@ class Start(NamedTuple):
     """A policy before its first round."""
 
     denoiser: Denoiser
-    parent: str | None  # pin of the earlier run's policy that it is; None where it is the base of its adapter
+    parent: str | None  # pin of the policy whose adapter goes on; None where no stored adapter does
 
 
 class _Held(NamedTuple):

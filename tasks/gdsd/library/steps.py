@@ -15,15 +15,13 @@ import pyarrow as pa
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.policy import PolicyConfig
+from tasks.gdsd.config.prompts import Room
 from tasks.gdsd.config.sampler import DualCacheConfig, ExactConfig, PrefixCacheConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.config.train import DistillConfig
-from tasks.gdsd.denoiser import checkpoint, devices, tiny
-from tasks.gdsd.denoiser import start as begin
+from tasks.gdsd.denoiser import checkpoint, devices
 from tasks.gdsd.denoiser.checkpoint import PolicyState
-from tasks.gdsd.distill import epoch, loop
-from tasks.gdsd.distill.warm_start import warm_start
+from tasks.gdsd.distill import beginning, epoch, loop
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, make
-from tasks.gdsd.domains.alphabet import ALPHABET, of_texts
 from tasks.gdsd.errors import ConfigError, DataError
 from tasks.gdsd.library.prompts import Prompt, table
 from tasks.gdsd.records import EpochStats
@@ -46,7 +44,12 @@ class Judgement(NamedTuple):
 
 
 def start(
-    config: PolicyConfig, train: Sequence[Prompt] = (), length: int = 16, others: Sequence[Prompt] = ()
+    config: PolicyConfig,
+    train: Sequence[Prompt] = (),
+    length: int = 16,
+    others: Sequence[Prompt] = (),
+    *,
+    references_are_answers: bool = True,
 ) -> PolicyState:
     """Makes the base policy of a configuration: a tiny one, a published model, or an earlier run's policy.
 
@@ -54,29 +57,25 @@ def start(
         train: problems whose answers a tiny policy is warm-started on.
         length: tokens of a completion, to which the warm start fills these answers.
         others: problems that it is asked later; where its alphabet is `from_data`, it has their characters too.
+        references_are_answers: whether the policy could write the references; else that alphabet leaves them out.
 
     Raises:
         ConfigError: there is nothing to warm-start on, or what is asked of the model and its adapter cannot be.
         CheckpointError: the model is not to be had, is not the pinned one, or is of no known family.
         DataError: an answer is longer than `length`, or has a character that the tiny policy cannot write.
     """
-    device = devices.device()
-    if config.model is not None:
-        denoiser, parent = begin.load(config, device)
-        if config.adapter is None:
-            denoiser.float()  # as `epoch.load` reads what is trained as a whole
-        return checkpoint.base_state(denoiser, parent)
-    assert config.tiny is not None and config.warm_start is not None  # the configuration sees to it
-    if config.warm_start.steps and not train:
-        raise ConfigError("a tiny policy is warm-started on answers; give `train`, or set warm_start.steps to 0")
-    texts = [text for prompt in train for text in (prompt.prompt, prompt.reference)]
-    alphabet = ALPHABET if config.tiny.alphabet == "plain" else of_texts([*texts, *(one.prompt for one in others)])
-    denoiser = tiny.build(config.tiny, config.seed, alphabet).to(device)
-    if config.warm_start.steps:
-        warm_start(denoiser, table(train), config.warm_start, length, config.seed)
-    if config.adapter is not None:
-        denoiser.attach_adapter(config.adapter, config.seed)
-    return checkpoint.base_state(denoiser)
+    if config.warm_start is not None and config.warm_start.steps and not (train and references_are_answers):
+        raise ConfigError(
+            "a tiny policy is warm-started on answers; give `train` with references that are answers, or set "
+            "warm_start.steps to 0"
+        )
+    asked = {"train": table(train), "others": table(others)}
+    rooms = [Room(problems=name, length=length, writes_references=references_are_answers) for name in asked]
+    outlined = beginning.outline(config, asked.values(), rooms)
+    state = beginning.complete(config, outlined, asked["train"], length, devices.device())
+    if config.model is not None and config.adapter is None:
+        state.denoiser.float()  # as `epoch.load` reads what is trained as a whole
+    return state
 
 
 def load(folder: Path | str) -> PolicyState:

@@ -38,7 +38,7 @@ class _Source(NamedTuple):
     imports: set[str]
     meaning: str
     listed: list[str]  # files that its classes name
-    unknown: list[tuple[int, str]]  # lines that import or read what only the running code knows
+    unknown: list[syntax.Unknown]
 
 
 _configuration: Path | None = None
@@ -137,12 +137,12 @@ def _reach(module: str) -> dict[str, tuple[Path, _Source]]:
 
 def _unknown(module: str, found: dict[str, tuple[Path, _Source]]) -> list[str]:
     """Says what is used that is not followed, and which of it a person may take for what is."""
-    is_listed = any(source.listed for _, source in found.values())
+    listed = {name for path, source in found.values() for name in source.listed if (path.parent / name).is_file()}
     said = [
-        f"what line {line} of {path} {does}"
+        f"what line {call.line} of {path} {call.does}"
         for _, (path, source) in sorted(found.items())
-        for line, does in source.unknown
-        if not (is_listed and does == syntax.READS)
+        for call in source.unknown
+        if not any(map(call.names, listed))
     ]
     used = sorted({module}.union(*(source.imports for _, source in found.values())))
     for name in used:

@@ -5,11 +5,24 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import resolve_name
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 IMPORTERS = ("import_module", "__import__")
 LOADERS = ("spec_from_file_location", "run_path", "run_module")  # which take a file or a name that is no import
-READERS = ("open", "read_text", "read_bytes")
-IMPORTS, READS = "imports", "reads"
+READERS = ("open", "read_text", "read_bytes", "read_csv", "read_json", "read_parquet")  # and np.load
+
+
+class Unknown(NamedTuple):
+    """A call that imports or reads what only the running code knows."""
+
+    line: int
+    does: str  # what it does, in a word
+    texts: frozenset[str]  # that are written out in a call that reads
+
+    def names(self, file: str) -> bool:
+        """Whether the call has a file's name written out, as a whole or folder by folder."""
+        return file in self.texts or self.texts.issuperset(PurePosixPath(file).parts)
 
 
 def imported(tree: ast.AST, package: str) -> set[str]:
@@ -32,15 +45,16 @@ def imported(tree: ast.AST, package: str) -> set[str]:
     return named
 
 
-def unknown(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yields the lines whose imports or files only the running code knows, and which of both it is."""
+def unknown(tree: ast.AST) -> Iterator[Unknown]:
+    """Yields the calls whose imports or files only the running code knows."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = _called(node)
             if called in LOADERS or (called in IMPORTERS and not _first(node)):
-                yield node.lineno, IMPORTS
-            elif called in READERS:
-                yield node.lineno, READS
+                yield Unknown(node.lineno, "imports", frozenset())
+            elif called in READERS or _is_numpy_load(node):
+                texts = (_text(part).removeprefix("/") for part in ast.walk(node))  # f"{folder}/name"
+                yield Unknown(node.lineno, "reads", frozenset(filter(None, texts)))
 
 
 def listed(tree: ast.AST, name: str) -> set[str]:
@@ -89,12 +103,20 @@ def _called(call: ast.Call) -> str:
     return ""
 
 
+def _is_numpy_load(call: ast.Call) -> bool:
+    """Other modules load from what was opened before."""
+    match call.func:
+        case ast.Attribute(value=ast.Name(id="np" | "numpy"), attr="load"):
+            return True
+    return False
+
+
 def _first(call: ast.Call) -> str:
     """The first argument of a call, if it is a text that is written out."""
     return _text(call.args[0]) if call.args else ""
 
 
-def _text(node: ast.expr) -> str:
+def _text(node: ast.AST) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.gdsd.config.hardware import TrainHardwareConfig
-from tasks.gdsd.records import EpochStats, EvalReport, PolicyStats, Progress, PromptStats, RewardStats
+from tasks.gdsd.records import CheckStats, EpochStats, EvalReport, PolicyStats, Progress, PromptStats, RewardStats
 
 CPU = "cpu"
 HOUR = 3600.0
@@ -36,6 +36,7 @@ class StageCost:
 def stage_costs(
     hardware: TrainHardwareConfig,
     prompts: PromptStats,
+    check: CheckStats,
     policy: PolicyStats,
     rounds: Progress,
     evaluations: Sequence[EvalReport],
@@ -47,10 +48,10 @@ def stage_costs(
         evaluations: all of the run: on validation and test problems, and of the guards.
         since: work that ended before is left out; in seconds since 1970.
     """
-    asked, made = (stats.ended_unix_seconds >= since for stats in (prompts, policy))
+    asked, checked, made = (stats.ended_unix_seconds >= since for stats in (prompts, check, policy))
     found = [
         StageCost("prompts", prompts.seconds * asked, CPU, price=hardware.prompts.price),
-        StageCost("check", prompts.check_seconds * asked, CPU, price=hardware.scoring.price),
+        StageCost("check", check.seconds * checked, CPU, price=hardware.scoring.price),
         StageCost("policy", policy.seconds * made, policy.device, price=hardware.policy.price),
         *_round_costs(
             hardware, rounds.since(since), [each for each in evaluations if each.ended_unix_seconds >= since]

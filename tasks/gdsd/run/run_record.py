@@ -6,6 +6,7 @@ from collections import Counter
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.evaluate import stopping
 from tasks.gdsd.records import (
+    CheckStats,
     Decision,
     DriftStats,
     EpochStats,
@@ -30,6 +31,7 @@ class RunRecord(Record):
 
     config: TrainConfig
     prompts: PromptStats
+    check: CheckStats = CheckStats()  # empty in records from before it was kept
     policy: PolicyStats
     drifts: list[DriftStats]  # one per round where the configured engine is approximate
     rewards: list[RewardStats]  # one per round
@@ -57,7 +59,7 @@ class RunRecord(Record):
 
     def warnings(self) -> dict[str, int]:
         """Returns how many tables each failed expectation was found in, by stage and expectation."""
-        found = [("prompts", self.prompts.warnings)]
+        found = [("prompts", self.prompts.warnings), ("check", self.check.warnings)]
         found += [("rollouts", reward.warnings) for reward in self.rewards]
         found += [("answers", report.warnings) for report in self.evaluations()]
         return dict(Counter(f"{stage}: {name}" for stage, names in found for name in names))
@@ -98,7 +100,7 @@ class RunRecord(Record):
     def stage_costs(self, since: float = -math.inf) -> list[StageCost]:
         """Returns what each stage cost, in the order of the pipeline, without work that ended before `since`."""
         hardware, evaluations = self.config.hardware, self.evaluations()
-        return stage_costs(hardware, self.prompts, self.policy, self.progress(), evaluations, since)
+        return stage_costs(hardware, self.prompts, self.check, self.policy, self.progress(), evaluations, since)
 
     def round_times(self) -> list[RoundTime | None]:
         """Returns how long each round took, None where it was not timed."""

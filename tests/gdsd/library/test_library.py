@@ -23,6 +23,7 @@ from tasks.gdsd.config.train import RewardConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.domains import make
 from tasks.gdsd.errors import ConfigError, DataError, NonFiniteError
+from tasks.gdsd.library.prompts import table as as_table
 from tasks.gdsd.records import EpochStats
 from tasks.policy import prepare_policy
 from tasks.prompts import prepare_prompts
@@ -205,6 +206,24 @@ def test_a_tiny_policy_knows_the_characters_that_it_is_asked() -> None:
         library.sample(policy, [replace(other, prompt="ß")], SAMPLER)
 
 
+@pytest.mark.parametrize(("are_answers", "alphabet"), [(True, "=XZab"), (False, "=ab")])
+def test_the_characters_are_those_of_the_pipeline(
+    are_answers: bool, alphabet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, the base of a script has another vocabulary than a run's, so neither weights nor draws are equal."""
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    tiny = TinyModelConfig(hidden_size=16, intermediate_size=16, layers=1, heads=2, alphabet="from_data")
+    config = library.PolicyConfig(tiny=tiny, warm_start=WarmStartConfig(steps=2 * are_answers, batch_size=2))
+    prompts = [library.Prompt(text, f"{text}=", "", answer) for text, answer in (("a", "X"), ("b", "Z"), ("ab", "a"))]
+    files = [FlyteFile(str(tables.write(as_table([one]), tables.PROMPTS, tmp_path / one.id))) for one in prompts]
+    rooms = [Room(problems=one.id, length=16, writes_references=are_answers) for one in prompts]
+    run = prepare_policy.task_function(config, *files, [], rooms)
+    policy = library.start(config, prompts[:1], 16, prompts[1:], references_are_answers=are_answers)
+    assert same(policy, library.load(os.fspath(run.checkpoint)))
+    known = policy.denoiser.tokenizer.get_vocab().keys() - {"<end>", "<pad>", "<mask>"}
+    assert "".join(sorted(known)) == alphabet
+
+
 def test_a_domain_judges_as_an_object_too(train: list[library.Prompt], policy: library.PolicyState) -> None:
     """If it fails, a class of a notebook cannot be tried before it lies in a module."""
     rollouts = library.sample(policy, train[:2], SAMPLER)
@@ -241,6 +260,8 @@ def test_what_would_train_on_something_else_is_refused(
         library.sample(policy, [library.Prompt("long", "1" * 2041, "1", "1")], SAMPLER)
     with pytest.raises(ConfigError, match="give `train`"):
         library.start(PLAIN)
+    with pytest.raises(ConfigError, match="references that are answers"):
+        library.start(PLAIN, train, references_are_answers=False)
     assert same(policy, before)
 
 

@@ -118,6 +118,11 @@ UNKNOWN = {
     "import importlib\n\nimportlib.import_module(NAME)": "what line 3 of {}/shop/reward.py imports",
     "from runpy import run_path\nrun_path('words.py')": "what line 2 of {}/shop/reward.py imports",
     "WORDS = open('words.txt').read()": "what line 1 of {}/shop/reward.py reads",
+    "class Reward:\n    files = ('words.txt',)\nopen('/elsewhere/words.txt')": "what line 3 of {}/shop/reward.py reads",
+    "class Reward:\n    files = ('words.txt', 'none.txt')\nopen('none.txt')": "what line 3 of {}/shop/reward.py reads",
+    "class Reward:\n    files = ('words.txt',)\nopen(HERE / NAME)": "what line 3 of {}/shop/reward.py reads",
+    "import pandas as pd\npd.read_csv('words.csv')": "what line 2 of {}/shop/reward.py reads",
+    "import numpy as np\nnp.load('words.npy')": "what line 2 of {}/shop/reward.py reads",
     "class Reward:\n    files = ('../beside.py', '/etc/hostname')\nopen('/etc/hostname')": "what line 3 of {}/shop",
 }
 
@@ -128,15 +133,16 @@ def test_what_is_not_followed_is_said(statement: str, said: str, home: Path) -> 
     (home / "shop/reward.py").write_text(statement)
     code = own.follow(REWARD)
     assert said.format(home) in "; ".join(code.unknown)
-    assert sorted(code.modules) == ["shop", "shop.reward"] and not code.data
+    assert sorted(code.modules) == ["shop", "shop.reward"] and code.data.keys() <= {"shop/words.txt"}
 
 
 def test_what_can_be_followed_needs_no_word(home: Path) -> None:
     """If it fails, a person reads of each run that something is wrong."""
     text = "import json, re\nfrom tasks.gdsd.domains.base import Domain\nfrom .words import WORDS\n"
-    (home / "shop/reward.py").write_text(
-        f"{text}class Reward:\n    files = ['words.txt']\n    words = open('words.txt')\n"
-    )
+    read = ["open('words.txt', encoding='utf-8')", "(HERE / 'data' / 'words.txt').read_text()", "json.load(file)"]
+    read += ["read_csv(os.path.join(HERE, 'data/words.txt'))", "open(f'{HERE}/words.txt')"]
+    listed = "class Reward:\n    files = ['words.txt', 'data/words.txt']\n"
+    (home / "shop/reward.py").write_text("\n".join([text, listed, *read]))
     assert own.follow(REWARD).unknown == []
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.records import CheckStats
 from tasks.gdsd.run.costs import money
 from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.report.records import cells, pairs, record, rendered
@@ -43,9 +44,10 @@ def test_device_seconds_of_a_round() -> None:
 def test_the_check_of_verdicts_is_paid_where_verdicts_are() -> None:
     """If it fails, a judge that is asked before the first round is free in the report, or has another price."""
     run = record(config=on_gpus(scoring={"price": 36.0}).config)
-    run = run.model_copy(update={"prompts": run.prompts.model_copy(update={"check_seconds": 5.0})})
-    (check,) = [cost for cost in run.stage_costs() if cost.stage == "check"]
+    run = run.model_copy(update={"check": CheckStats(seconds=5.0, ended_unix_seconds=1000.0)})
+    (check,) = [cost for cost in run.stage_costs(since=1000.0) if cost.stage == "check"]
     assert (check.seconds, check.device, check.money) == (5.0, "cpu", pytest.approx(0.05))
+    assert not [cost for cost in run.stage_costs(since=1000.5) if cost.stage == "check"]
 
 
 def test_money_follows_from_prices() -> None:
