@@ -23,6 +23,8 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 TAG = "tag:yaml.org,2002:"
 MERGE, TEXT = f"{TAG}merge", f"{TAG}str"
 KINDS = [f"{TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
+# What is taken as it is: options of a user's own domain, and what a policy or a judge is asked.
+AS_IT_IS = frozenset({"options", "prompt", "template"})
 UNFILLED = re.compile(r"\$\{[^}]*\}|\{\{.*?\}\}|^\$[A-Z_]\w*")  # of a shell, a template
 REMEDIES = {  # what YAML's parser says -> what to do
     "mapping values are not allowed here": "indent keys of one mapping alike, and put a text with a colon in quotes",
@@ -193,7 +195,7 @@ def _read(data: bytes, name: str) -> JsonValue:
 
 
 def require_filled(value: object, where: str) -> None:
-    """Refuses what stands for another value: nothing fills it in, but a user's own domain, of its options.
+    """Refuses what stands for another value, since nothing fills it in, but for `AS_IT_IS`.
 
     Raises:
         ConfigError: there is such a value.
@@ -202,7 +204,7 @@ def require_filled(value: object, where: str) -> None:
     while waiting:
         part, path = waiting.pop()
         if isinstance(part, dict):
-            waiting += [(inner, f"{path}.{key}".lstrip(".")) for key, inner in part.items() if key != "options"]
+            waiting += [(inner, f"{path}.{key}".lstrip(".")) for key, inner in part.items() if key not in AS_IT_IS]
         elif isinstance(part, list):
             waiting += [(inner, f"{path}.{place}".lstrip(".")) for place, inner in enumerate(part)]
         elif isinstance(part, str) and (unfilled := UNFILLED.search(part)):

@@ -21,11 +21,16 @@ def warm_start(denoiser: Denoiser, train: pa.Table, config: WarmStartConfig, len
     references may be anything.
 
     Raises:
-        DataError: an answer is longer than a completion.
+        DataError: an answer is longer than a completion, or there is none.
     """
     if not config.steps:
         return
     rows = train.select(["prompt", "reference"]).to_pylist()
+    if empty := sum(not row["reference"].strip() for row in rows):
+        raise DataError(
+            f"{empty} of {len(rows)} training problems have no reference, and a warm start would teach the policy to "
+            "write nothing; set policy.warm_start.steps to 0, or name a model"
+        )
     prompts = [denoiser.encode(row["prompt"]) for row in rows]
     answers = [denoiser.encode(row["reference"]) for row in rows]
     longest = max(map(len, answers))

@@ -54,6 +54,7 @@ class Service(Domain):
 
     parts = {"score": 1.0}
     columns = ("problem", "reference")
+    optional = ("reference",)
     example = Answer("name a colour", "blue", "blue")
     reference_pattern = r"(?s)^.*$"
     reference_form = "a text"
@@ -64,15 +65,17 @@ class Service(Domain):
         self.service = RewardService(config.server)
 
     def read(self, row: Mapping[str, object]) -> Problem:
-        """Takes the problem, and the reference where there is one.
+        """Takes the problem, and the reference; where there is none, it is empty.
 
         Raises:
             DataError: one of them is no text.
         """
-        for name in self.columns:
-            if not isinstance(value := row.get(name, ""), str):
+        reference = row.get("reference")
+        found = {"problem": row.get("problem"), "reference": "" if reference is None else reference}
+        for name, value in found.items():
+            if not isinstance(value, str):
                 raise DataError(f"{name} must be a text, not {value!r:.60}")
-        return Problem(str(row.get("problem", "")), str(row.get("reference", "")))
+        return Problem(str(found["problem"]), str(found["reference"]))
 
     def phrase(self, problem: str) -> str:
         """Returns the configured prompt with the problem in it."""

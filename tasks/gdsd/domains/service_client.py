@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, as_completed
+from typing import NamedTuple
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -18,12 +19,13 @@ from httpx2 import AsyncClient, HTTPStatusError, Limits, Timeout, TransportError
 from tasks.gdsd import transient
 from tasks.gdsd.domains import service_servers
 from tasks.gdsd.domains.base import Answer, shown
-from tasks.gdsd.domains.service_servers import LONGEST, OpenaiConfig, Score, Server
+from tasks.gdsd.domains.service_servers import Hidden, OpenaiConfig, Score, Server
 from tasks.gdsd.errors import ServiceError, SilentServiceError
 
 logger = logging.getLogger(__name__)
 
 WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # before the second attempt, and at most; each wait is twice the one before
+LONGEST_ASKED_S = 120.0  # that a server is left alone for because it asks for it
 LOST = 8  # requests that failed, after which a server that has answered none is not asked further
 MOST = 2**20  # bytes of a reply
 KEY = re.compile("[!-~]+")  # what a header of a request can carry
@@ -61,7 +63,13 @@ class RewardService:
         if asking.silence is not None and not asking.answered:
             raise asking.silence
         if without := [score.remark for score in found.values() if score.value is None]:
-            logger.warning("%d of %d answers have no score, such as: %.400s", len(without), len(found), without[0])
+            logger.warning(
+                "%s: %d of %d answers have no score, such as: %.400s",
+                self.server.url,
+                len(without),
+                len(found),
+                without[0],
+            )
         return [found[answer] for answer in answers]
 
 
@@ -89,12 +97,20 @@ def _key(name: str | None) -> str | None:
     return key
 
 
+class _Failed(NamedTuple):
+    """Why a request has no reply. What is said of it is published with the answers, so that it names no address."""
+
+    said: str  # behind `the server`
+    passing: bool  # whether it may be another one later
+    details: str = ""  # which may name the address
+
+
 class _Asking:
     """One call: its client, its deadline, and what came of it so far. Its methods run in the loop's thread."""
 
     def __init__(self, server: Server, key: str | None) -> None:
         self.server = server
-        self.key = key
+        self.hidden = Hidden(key)
         self.client = AsyncClient(
             headers={
                 "Content-Type": "application/json",
@@ -128,37 +144,37 @@ class _Asking:
                 raise
 
     async def _scored(self, answers: Sequence[Answer]) -> list[Score]:
-        reply: bytes | ServiceError = SilentServiceError(
-            f"{self.server.url} had not answered after {self.server.minutes:g} minutes, the time for all answers of a "
-            "task; give it more minutes, or let it do more in parallel"
-        )
-        with anyio.move_on_after(self.ends - time.monotonic()):
-            reply = await self._tried(answers)
-        if isinstance(reply, SilentServiceError):
+        reply = await self._tried(answers)
+        if isinstance(reply, _Failed) and reply.passing:
             self.silent += 1
-            self.silence = reply
+            self.silence = SilentServiceError(f"{self.server.url} {reply.said}{reply.details}")
             if not self.answered and self.silent >= LOST:
-                raise reply
+                raise self.silence
         else:
             self.answered += 1
         if isinstance(reply, bytes):
-            return service_servers.read(self.server, reply, len(answers))
-        return [Score(None, f"no score: {reply}")] * len(answers)
+            return service_servers.read(self.server, reply, len(answers), self.hidden)
+        return [Score(None, f"no score: the server {reply.said}")] * len(answers)
 
-    async def _tried(self, answers: Sequence[Answer]) -> bytes | ServiceError:
-        """Returns the reply, or why there is none after all attempts."""
+    async def _tried(self, answers: Sequence[Answer]) -> bytes | _Failed:
+        """Returns the reply, or why there is none after all attempts, or when the time is over."""
         content = json.dumps(service_servers.ask(self.server, answers)).encode()
-        for attempt in range(1, self.server.attempts + 1):
-            try:
-                with anyio.fail_after(self.server.seconds):
-                    return await self._reply(content)
-            except (TransportError, HTTPStatusError, TimeoutError) as error:
-                reason, wait = self._failure(error), _asked_wait(error)
-                if not isinstance(reason, SilentServiceError):
-                    return reason
-            if attempt < self.server.attempts:
+        failed: _Failed | None = None
+        with anyio.move_on_after(self.ends - time.monotonic()):
+            for attempt in range(1, self.server.attempts + 1):
+                try:
+                    with anyio.fail_after(self.server.seconds):
+                        return await self._reply(content)
+                except (TransportError, HTTPStatusError, TimeoutError) as error:
+                    failed, wait = self._failure(error), _asked_wait(error)
+                if not failed.passing or attempt == self.server.attempts:
+                    return failed
                 await anyio.sleep(min(WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) if wait is None else wait)
-        return reason
+        late = (
+            f"had not answered after {self.server.minutes:g} minutes, the time for all answers of a task; give it more "
+            "minutes, or let it do more in parallel"
+        )
+        return _Failed(late, True) if failed is None else _Failed(f"{late}; it {failed.said}", True, failed.details)
 
     async def _reply(self, content: bytes) -> bytes:
         """Returns the body of a reply.
@@ -175,9 +191,7 @@ class _Asking:
                 if len(body) > MOST:
                     raise ServiceError(f"{url} sent more than {MOST} bytes, which no list of scores has")
         reply = bytes(body)
-        if self.key is not None:  # which an error or a remark would otherwise show where the server sends it back
-            reply = reply.replace(self.key.encode(), b"***")
-        status, said = response.status_code, f": {reply[:LONGEST]!r}" if reply else ""
+        status, said = response.status_code, f": {self.hidden.beginning(reply)}" if reply else ""
         if status in (401, 403):
             remedy = "key names no variable with one" if self.server.key is None else f"set {self.server.key} anew"
             raise ServiceError(f"{url} does not accept the key (status {status}): {remedy}")
@@ -190,21 +204,22 @@ class _Asking:
             raise ServiceError(f"{url} sent a compressed reply, which was not asked for and is not read")
         return reply
 
-    def _failure(self, error: TransportError | HTTPStatusError | TimeoutError) -> ServiceError:
+    def _failure(self, error: TransportError | HTTPStatusError | TimeoutError) -> _Failed:
+        details = ""
         match error:
             case HTTPStatusError():
                 said = str(error)
             case TimeoutError():
                 said = f"no whole reply within {self.server.seconds:g} s"
             case TransportError():
-                said = f"{type(error).__name__}: {error}".removesuffix(": ")
+                said, details = type(error).__name__, self.hidden.text(f": {error}") if str(error) else ""
         if transient.may_pass(error):
-            remedy = "see that it runs and that url is right, then start the run again"
-            return SilentServiceError(f"{self.server.url} does not answer: {said}; {remedy}")
-        return ServiceError(f"{self.server.url} refuses a request: {said}")
+            remedy = "; see that it runs and that url is right, then start the run again"
+            return _Failed(f"does not answer: {said}", True, details + remedy)
+        return _Failed(f"refuses a request: {said}", False)
 
 
 def _asked_wait(error: TransportError | HTTPStatusError | TimeoutError) -> float | None:
-    """The seconds that a busy server asks to be left alone for."""
+    """The seconds that a busy server is left alone for because it asks for it; None where it does not."""
     wait = error.response.headers.get("retry-after", "") if isinstance(error, HTTPStatusError) else ""
-    return float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 10 else None
+    return min(float(wait[:10]), LONGEST_ASKED_S) if wait.isascii() and wait.isdigit() else None

@@ -37,6 +37,22 @@ class Score(NamedTuple):
     remark: str | None = None  # a judge's own words, or why there is no score
 
 
+class Hidden:
+    """A key that nobody is shown where a server sends it back, also with JSON's escapes and in JSON inside of JSON."""
+
+    def __init__(self, key: str | None) -> None:
+        each = (rf"\\{{0,3}}(?:{re.escape(letter)}|u00(?i:{ord(letter):02x}))" for letter in key or "")
+        self.pattern = None if key is None else re.compile("".join(each))
+
+    def text(self, said: str) -> str:
+        """Returns a text without the key."""
+        return said if self.pattern is None else self.pattern.sub("***", said)
+
+    def beginning(self, reply: bytes) -> str:
+        """Returns how a reply begins, for an error; the key is taken out before it is cut."""
+        return repr(self.text(reply.decode("latin-1")).encode("latin-1")[:LONGEST])
+
+
 class ServerConfig(Config):
     """Base of the kinds of server: where it is, what its numbers mean, and how long it is waited for."""
 
@@ -197,15 +213,15 @@ def ask(server: Server, answers: Sequence[Answer]) -> dict[str, JsonValue]:
     return {"model": server.model, "messages": [{"role": "user", "content": question}], **server.request}
 
 
-def read(server: Server, reply: bytes, answers: int) -> list[Score]:
+def read(server: Server, reply: bytes, answers: int, hidden: Hidden) -> list[Score]:
     """Reads the scores of a reply: one for each answer of the request.
 
     Raises:
         ServiceError: the reply is not what such a server sends, or a program's score is out of range.
     """
     if isinstance(server, OpenaiConfig):
-        return [_judged(server, _parsed(_ChatReply, server, reply).choices[0])]
-    scores = _parsed(_ScoreList, server, reply).scores
+        return [_judged(server, _parsed(_ChatReply, server, reply, hidden).choices[0], hidden)]
+    scores = _parsed(_ScoreList, server, reply, hidden).scores
     if len(scores) != answers:
         raise ServiceError(f"{server.url} sent {len(scores)} scores for {answers} answers; it must send one for each")
     return [_counted(server, number) for number in scores]
@@ -214,7 +230,7 @@ def read(server: Server, reply: bytes, answers: int) -> list[Score]:
 Kind = TypeVar("Kind", _ScoreList, _ChatReply)
 
 
-def _parsed(kind: type[Kind], server: ServerConfig, reply: bytes) -> Kind:
+def _parsed(kind: type[Kind], server: ServerConfig, reply: bytes, hidden: Hidden) -> Kind:
     try:
         return kind.model_validate_json(reply)
     except ValidationError as error:
@@ -224,7 +240,8 @@ def _parsed(kind: type[Kind], server: ServerConfig, reply: bytes) -> Kind:
             '{"scores": [0.5, null]}, a number or null for each answer' if kind is _ScoreList else "a chat completion"
         )
         raise ServiceError(
-            f"{server.url} sent {reply[:LONGEST]!r}, which is not {form}: {where and f'{where}: '}{first['msg']:.200}"
+            f"{server.url} sent {hidden.beginning(reply)}, which is not {form}: {where and f'{where}: '}"
+            f"{first['msg']:.200}"
         ) from None
 
 
@@ -241,9 +258,9 @@ def _counted(server: PostConfig, number: float | None) -> Score:
     return Score(value)
 
 
-def _judged(server: OpenaiConfig, choice: _Alternative) -> Score:
+def _judged(server: OpenaiConfig, choice: _Alternative, hidden: Hidden) -> Score:
     """The score that a judge wrote; it writes what it likes, so that what is no score is no error."""
-    said = choice.message.content or ""
+    said = hidden.text(choice.message.content or "")
     if choice.finish_reason == "length":  # its last number may be one of the words before the score
         return Score(None, f"the judge's reply was cut off at its limit of tokens: {said}")
     _, mark, behind = said.rpartition(server.mark)

@@ -121,8 +121,9 @@ def _load(domain: Domain, config: TestConfig, split: str, source: Source, unusab
 def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusable: list[str]) -> pa.Table:
     """Turns a source's rows into problems: as they stand where they are problems already, else by the domain.
 
-    Rows with `reference` and `problem`, or `prompt` for the problem, are problems already. Only columns that are used
-    are looked at.
+    Rows with `reference` and `problem`, or `prompt` for the problem, are problems already. A domain that reads these
+    two itself, and can do without the reference, is asked for it where it is missing. Only columns that are used are
+    looked at.
     """
     ours = dict.fromkeys([*tables.PROMPTS.names, *domain.columns])
     taken = set(config.columns.values())
@@ -142,7 +143,10 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
             f"the {split} source has the columns {listed}, but wanted are {', '.join(domain.columns)}; say by "
             f"prompts.columns which of them is which{_alike(domain.columns, source_rows.columns)}"
         )
-    required = {"prompt", "problem", "reference"} if stand else {*domain.columns} - {*domain.optional}
+    required = {*domain.columns} - {*domain.optional}
+    if stand:
+        spared = {"reference"} & {*domain.optional} if "problem" in domain.columns else set()
+        required = {"prompt", "problem", "reference"} - spared
     if not stand and (absent := [name for name in domain.columns if name in required - names.keys()]):
         raise DataError(
             f"the {split} source has no column {', '.join(map(repr, absent))}; say by prompts.columns which of "
@@ -155,6 +159,8 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
     for index, row in enumerate(source_rows.rows):
         try:
             cells = _cells(row, used, required)
+            if stand and cells["reference"] is None:
+                cells |= _translate(domain, cells)
             made = _as_texts(cells) if stand else _translate(domain, cells)
             _require_whole(made["problem"])
             if config.unusable == "drop":

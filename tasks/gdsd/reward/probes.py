@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 import pyarrow as pa
 
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, Verdict, make
-from tasks.gdsd.errors import DataError, Interrupted
+from tasks.gdsd.errors import DataError, Interrupted, SilentServiceError
 from tasks.gdsd.prompts.expectations import shorten
 from tasks.gdsd.reward.rewards import weigh
 from tasks.gdsd.reward.verdicts import judge
@@ -88,6 +88,7 @@ def probe(
     Raises:
         DataError: the domain raised an error, or its verdicts are not what it declares.
         SandboxError: answers have to be run, and this system cannot do so.
+        ServiceError: a service cannot be used, or is silent on answers of all kinds.
     """
     domain = make(choice)
     rows = problems.take(pa.array(spread(problems.num_rows, number), pa.int64())).to_pylist()
@@ -96,21 +97,33 @@ def probe(
     if not asked:
         return found
     printed, weights = io.StringIO(), choice.weights
+    silence: dict[Kind, SilentServiceError] = {}  # a service may well fail on some kind of answer alone
     with redirect_stdout(printed), redirect_stderr(printed):
         for kind, answers in asked.items():
             began = time.perf_counter()
-            verdicts = judge(domain, answers, choice.name)
+            try:
+                verdicts = judge(domain, answers, choice.name)
+            except SilentServiceError as error:
+                silence[kind] = error
+                verdicts = [Verdict(dict.fromkeys(domain.parts), None, "the service did not answer")] * len(answers)
             found.seconds[kind] = (time.perf_counter() - began) / len(answers)
             found.probes[kind] = [
                 Probe(kind, answer, verdict, weigh(verdict.parts, weights))
                 for answer, verdict in zip(answers, verdicts, strict=True)
             ]
+        if len(silence) == len(asked):
+            raise next(iter(silence.values()))
         # By a domain made anew and the other way round, which differs for what draws, counts or remembers.
-        backwards = [answer for answers in asked.values() for answer in answers][::-1]
-        again = judge(make(choice), backwards, choice.name)[::-1]
+        answered = [probe for kind, probes in found.probes.items() if kind not in silence for probe in probes]
+        again = judge(make(choice), [probe.answer for probe in answered][::-1], choice.name)[::-1]
     return found._replace(
-        fault=_untrainable(found) or (None if domain.varies else _unsteady(found, again)),
-        warnings=[*_warnings(found), *_costs(found, completions), *_noise(printed.getvalue(), found)],
+        fault=_untrainable(found) or (None if domain.varies else _unsteady(found, answered, again)),
+        warnings=[
+            *_silent(silence),
+            *_warnings(found),
+            *_costs(found, completions),
+            *_noise(printed.getvalue(), found),
+        ],
     )
 
 
@@ -180,10 +193,9 @@ def _untrainable(found: Probed) -> str | None:
     return None
 
 
-def _unsteady(found: Probed, again: Sequence[Verdict]) -> str | None:
+def _unsteady(found: Probed, answered: Sequence[Probe], again: Sequence[Verdict]) -> str | None:
     """Names an answer that got another verdict when it was judged again; no verdict is not another one."""
-    every = [probe for probes in found.probes.values() for probe in probes]
-    for first, second in zip(every, again, strict=True):
+    for first, second in zip(answered, again, strict=True):
         if _differs(first.verdict, second):
             return _fault(
                 found,
@@ -219,6 +231,16 @@ def _said(verdict: Verdict) -> str:
 def _judged(probe: Probe) -> bool:
     """Whether an evaluation could count an answer."""
     return probe.reward is not None and probe.verdict.solved is not None
+
+
+def _silent(silence: Mapping[Kind, SilentServiceError]) -> Iterator[Warned]:
+    """Says which answers a service that answers others was silent on."""
+    for kind, error in silence.items():
+        yield Warned(
+            f"{kind} answers not judged",
+            f"the service does not answer where an answer is {kind}; such answers of a round will have no reward: "
+            f"{error!s:.300}",
+        )
 
 
 def _warnings(found: Probed) -> Iterator[Warned]:

@@ -141,6 +141,17 @@ def test_what_has_two_readings_or_none_is_refused(name: str, text: str, said: st
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", [r"${n \choose k}$ of {problem}: {answer}", '{{"score": 5}} {answer}', "$X is {answer}"]
+)
+def test_what_a_judge_is_asked_is_taken_as_it_is(text: str) -> None:
+    """If it fails, a judge cannot be asked for JSON, nor a policy be shown a formula."""
+    domain: dict[str, object] = {"prompt": text, "server": {"template": text}}
+    assert json.loads(written.parse(json.dumps({"domain": domain}).encode(), "a.yaml")) == {"domain": domain}
+    with pytest.raises(ConfigError, match="which nothing fills in"):
+        written.parse(json.dumps({"domain": {"server": {"model": "$X"}}}).encode(), "a.yaml")
+
+
 def test_what_a_run_writes_is_read_again() -> None:
     """If it fails, a run's own config.yaml trains something else, or is refused, here or by another program."""
     texts = ["1e5", "1E-4", "yes", "010", "1_0", "2024-01-01", "1:30", "<<", "", "~", "0x1f", "a: b", "é\n", "-.5"]

@@ -57,6 +57,16 @@ def test_no_steps_change_nothing(denoiser: Denoiser, puzzles: pa.Table) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in denoiser.state_dict().items())
 
 
+def test_references_that_are_empty_are_refused(denoiser: Denoiser, puzzles: pa.Table) -> None:
+    """If it fails, a policy learns to write nothing, and a run ends well without a single update."""
+    references = ["", " \n", *puzzles["reference"].to_pylist()[2:]]
+    place = puzzles.schema.get_field_index("reference")
+    with pytest.raises(
+        DataError, match=rf"^2 of {puzzles.num_rows} training problems have no .*warm_start\.steps to 0"
+    ):
+        warm_start(denoiser, puzzles.set_column(place, "reference", pa.array(references)), CONFIG, LENGTH, seed=0)
+
+
 def test_answers_longer_than_a_completion_are_refused(denoiser: Denoiser, puzzles: pa.Table) -> None:
     """If it fails, the policy learns answers that it can never complete."""
     with pytest.raises(DataError, match=r"has 16 tokens, but a completion has 15; raise rollout\.sampler\.length"):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -16,9 +17,12 @@ import pytest
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.at_home import public
+from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.domains import Answer, DomainChoice, Verdict, make, service_client
 from tasks.gdsd.domains.service import ServiceConfig
 from tasks.gdsd.errors import ConfigError, DataError, ServiceError, SilentServiceError
+from tasks.gdsd.prompts.problems import check_problems, make_prompts
+from tasks.gdsd.prompts.quality import check_prompts
 from tasks.gdsd.reward import rewards
 from tasks.gdsd.transient import may_pass
 from tests.gdsd import series
@@ -315,7 +319,7 @@ def test_what_may_pass_is_tried_again(start: Start) -> None:
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, `Retry-After` is ignored, and a rate limit takes every attempt."""
+    """If it fails, `Retry-After` is ignored, and a rate limit takes every attempt; or one of a day stops the run."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -323,11 +327,11 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(start: Start, monkeypatc
 
     monkeypatch.setattr(service_client.anyio, "sleep", sleep)
     monkeypatch.setattr(service_client, "WAIT_S", 1.0)
-    headers = iter(["7", "", "soon", "", "", "", ""])
+    headers = iter(["7", "", "soon", "86400", "", "", ""])
     server = start(lambda asked: Reply("", 429, {"Retry-After": next(headers)}))
     with pytest.raises(SilentServiceError, match="does not answer: status 429"):
         scores(post(server.url, attempts=7), "a")
-    assert waits == [7.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    assert waits == [7.0, 2.0, 4.0, 120.0, 16.0, 30.0]
 
 
 def test_a_request_that_is_refused_costs_its_own_answers_only(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -340,8 +344,8 @@ def test_a_request_that_is_refused_costs_its_own_answers_only(start: Start, capl
     with caplog.at_level(logging.WARNING):
         good, bad = verdicts(openai(server.url), "a", "aaa")
     assert (good.parts["score"], bad.parts["score"], bad.solved) == (0.5, None, None)
-    assert bad.remark is not None and re.search("no score: .* refuses a request: status 400: .*too long", bad.remark)
-    assert len(server.asked) == 2 and "1 of 2 answers have no score, such as: no score: http" in caplog.text
+    assert bad.remark == 'no score: the server refuses a request: status 400: b\'{"error": "too long"}\''
+    assert len(server.asked) == 2 and f"{server.url}: 1 of 2 answers have no score, such as: no" in caplog.text
     assert scores(openai(server.url), "aaa", "aaaa") == [None, None]
 
 
@@ -416,6 +420,35 @@ def test_answers_without_time_have_no_score(start: Start, monkeypatch: pytest.Mo
     assert found[3].remark is not None and "had not answered after 60 minutes" in found[3].remark
 
 
+def test_what_was_the_last_failure_is_said_when_the_time_is_over(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a server that was busy for an hour looks like one that is slow."""
+    # At the start of the call and of the request, to which a moment is left.
+    clock = iter([0.0, 60 * 60 - 1.0])
+    monkeypatch.setattr(service_client, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    server = start(lambda asked: Reply("", 503, {"Retry-After": "9"}))
+    with pytest.raises(
+        SilentServiceError, match=r"had not answered after 60 minutes.*; it does not answer: status 503"
+    ):
+        scores(post(server.url), "a")
+
+
+def test_a_remark_does_not_say_where_the_server_is(start: Start) -> None:
+    """If it fails, the address of a company's own judge is in samples and reports, which trackers get."""
+
+    def reply(asked: Asked) -> Reply:
+        said = str(asked.body)
+        return Reply(status=500 if "y" in said else 400) if "x" in said else Reply({"scores": [None]})
+
+    server = start(reply)
+    found = verdicts(post(server.url, batch=1, attempts=1), "o", "x", "xy")
+    remarks = [verdict.remark or "" for verdict in found]
+    assert remarks[0] == "the service gave no score" and "127.0.0.1" not in "".join(remarks)
+    assert [remark[:40] for remark in remarks[1:]] == [
+        "no score: the server refuses a request: ",
+        "no score: the server does not answer: st",
+    ]
+
+
 def test_an_interruption_ends_the_requests(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, Ctrl-C waits for a judge that thinks."""
     gone = threading.Event()
@@ -467,6 +500,32 @@ def test_a_server_that_sends_the_key_back_does_not_bring_it_into_a_message(
     with pytest.raises(ServiceError, match=r"Bearer \*\*\*") as caught:
         scores(post(server.url, key="GDSD_JUDGE_KEY", attempts=1), "a")
     assert KEY not in str(caught.value)
+
+
+ODD = "/abc/def+ghi=="
+ESCAPED = {
+    "a slash": ODD.replace("/", r"\/"),
+    "by number": "".join(rf"\u{ord(letter):04X}" for letter in ODD),
+    "twice": json.dumps(ODD.replace("/", r"\/"))[1:-1],
+}
+
+
+@pytest.mark.parametrize("written", ESCAPED.values(), ids=list(ESCAPED))
+def test_a_key_is_hidden_however_json_writes_it(written: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, the key is in samples, report and trackers, since the judge's words are shown there."""
+    monkeypatch.setenv("GDSD_JUDGE_KEY", ODD)
+    content = f'{{"choices": [{{"message": {{"content": "You sent {written}. Score: 5"}}}}]}}'.encode()
+    (verdict,) = verdicts(openai(start(lambda asked: Reply(content)).url, key="GDSD_JUDGE_KEY"), "a")
+    assert verdict.remark == "You sent ***. Score: 5" and verdict.parts == {"score": 0.5}
+    for status in (200, 400, 404):
+        echo = f'{{"echo": "{"-" * 170}{written}"}}'.encode()  # an error would cut it
+        server = start(lambda asked, status=status, echo=echo: Reply(echo, status))  # type: ignore[misc]
+        try:
+            (failed,) = verdicts(post(server.url, key="GDSD_JUDGE_KEY"), "a")
+            said = failed.remark or ""
+        except ServiceError as error:
+            said = str(error)
+        assert "***" in said and "abc" not in said and "0061" not in said
 
 
 # The configuration
@@ -532,6 +591,31 @@ def test_problems_are_read_with_and_without_a_reference() -> None:
     assert make(choice(openai("http://judge"))).fault("rain", "") == (
         "there is no reference, which server.template shows to the judge"
     )
+
+
+NO_REFERENCE = {
+    "no column": "problem\nrain\nsnow\n",
+    "empty cells": "problem,reference\nrain,\nsnow,\n",
+    "a prompt for the problem": "prompt,reference\nrain,\nsnow,\n",
+    "ready-made rows": "id,prompt,problem,reference\nrain,Of rain:,rain,\nsnow,Of snow:,snow,\n",
+}
+
+
+@pytest.mark.parametrize("text", NO_REFERENCE.values(), ids=list(NO_REFERENCE))
+def test_a_file_needs_no_references(text: str, tmp_path: Path) -> None:
+    """If it fails, a file of problems alone, as the page recommends for a judge, is refused or left out."""
+    for split, end in {"train": "", "validation": " in spring", "test": " at night"}.items():
+        (tmp_path / f"{split}.csv").write_text(re.sub("rain|snow", rf"\g<0>{end}", text))
+    domain = {"name": "service", "server": post("http://judge"), "prompt": "Of {problem}:"}
+    sources = {f"{split}_data": {"path": str(tmp_path / f"{split}.csv")} for split in ("train", "validation", "test")}
+    written: dict[str, object] = {"domain": domain, "unusable": "drop", **sources}
+    config = PromptConfig.model_validate_json(json.dumps(written))
+    made = make_prompts(config)
+    assert made["train"].select(["prompt", "problem", "reference"]).to_pylist() == [
+        {"prompt": f"Of {problem}:", "problem": problem, "reference": ""} for problem in ("rain", "snow")
+    ]
+    check_prompts(made, config).require()
+    check_problems(config.domain, made)
 
 
 def rollouts(*completions: str) -> pa.Table:

@@ -90,10 +90,19 @@ def test_the_example_goes_from_problems_to_advantages(url: str, tmp_path: Path) 
     assert rewarded["solved"].to_pylist() == [True, False, False, False] * 8
 
 
-def test_the_judge_of_the_page_is_asked_as_it_says(url: str) -> None:
+@pytest.mark.parametrize("policy", [None, *re.findall(r"`policy: (\{.*?)`", PAGE)])
+def test_the_judge_of_the_page_is_asked_as_it_says(
+    policy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If it fails, who copies the judge is refused, or the judge sees no answer."""
-    config = ServiceConfig.model_validate_json(json.dumps(JUDGE["prompts"]["domain"]))
-    assert isinstance(config.server, OpenaiConfig)
+    written = JUDGE | ({} if policy is None else {"policy": yaml.safe_load(policy)})
+    monkeypatch.chdir(tmp_path)
+    for name in ("topics.csv", "more_topics.csv"):
+        Path(name).write_text("problem\n" + "".join(f"{name[:4]} {row}\n" for row in range(500)))
+    whole = TrainConfig.model_validate_json(json.dumps(written))
+    assert set(problems.make_prompts(whole.prompts)["train"]["reference"].to_pylist()) == {""}
+    config = whole.prompts.domain.root
+    assert isinstance(config, ServiceConfig) and isinstance(config.server, OpenaiConfig)
     assert config.server.template.count("{answer}") == 1 and (config.server.low, config.server.high) == (0.0, 10.0)
 
 

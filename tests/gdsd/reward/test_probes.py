@@ -10,7 +10,7 @@ import pytest
 
 from tasks.gdsd import tables
 from tasks.gdsd.domains import Domain, Verdict
-from tasks.gdsd.errors import DataError
+from tasks.gdsd.errors import DataError, SilentServiceError
 from tasks.gdsd.report import verdicts
 from tasks.gdsd.reward import probes
 from tasks.gdsd.reward.probes import KINDS, Kind, Probed
@@ -127,6 +127,21 @@ class Shaky(Sound):
         )
 
 
+class Overrun(Sound):
+    """A service that fails on long answers."""
+
+    longest: ClassVar[int] = 1000
+
+    def verify(self, problem: str, reference: str, answer: str) -> Verdict:
+        if len(answer) > self.longest:
+            raise SilentServiceError("http://judge does not answer: status 500")
+        return super().verify(problem, reference, answer)
+
+
+class Down(Overrun):
+    longest = -1
+
+
 class Unknown(Sound):
     def solution(self, problem: str, reference: str) -> str | None:
         return None
@@ -176,6 +191,7 @@ def probe(kind: type[Domain], completions: int | None = 100, kinds: tuple[Kind, 
         (Partial, ["reward always the same"]),
         (Aimless, ["reward always the same"]),
         (HalfDeaf, ["right answers not solved"]),
+        (Overrun, ["over-long answers not judged"]),
         (Generous, ["empty answers solved", "empty answers as good as right ones"]),
         (
             Backward,
@@ -241,6 +257,12 @@ def test_an_error_names_domain_problem_and_answer(kind: type[Domain], said: str)
     with pytest.raises(DataError) as caught:
         probe(kind)
     assert f"test_probes:{kind.__name__}'" in str(caught.value) and said in str(caught.value)
+
+
+def test_a_service_that_answers_nothing_may_do_so_later() -> None:
+    """If it fails, a server that is just starting counts as a reward that nobody can train on."""
+    with pytest.raises(SilentServiceError, match="http://judge does not answer"):
+        probe(Down)
 
 
 def test_what_is_printed_reaches_nobody_but_the_warning(capfd: pytest.CaptureFixture[str]) -> None:
