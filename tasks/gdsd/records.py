@@ -19,6 +19,8 @@ from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.errors import DataError
 
+GZIP = b"\x1f\x8b"  # with which a packed file begins (RFC 1952)
+
 
 class Record(BaseModel):
     """Base of all records."""
@@ -27,14 +29,14 @@ class Record(BaseModel):
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """Reads a record as a run has left it, packed if the file's name ends so.
+        """Reads a record as a run has left it, packed or not; a store may have given it another name.
 
         Raises:
             DataError: it is missing, damaged, or of another version.
         """
         try:
             data = file.read_bytes()
-            return cls.model_validate_json(gzip.decompress(data) if file.suffix == ".gz" else data)
+            return cls.model_validate_json(gzip.decompress(data) if data.startswith(GZIP) else data)
         except (OSError, EOFError, zlib.error, ValidationError) as error:
             found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise DataError(

@@ -46,6 +46,8 @@ def test_a_damaged_record_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     file.parent.mkdir()
     run([{}] * 3).write(file)
     assert Progress.read([file]) == run([{}] * 3)
+    run([{}] * 3).write(tmp_path / "sha256-0")  # as it is named on its way to a pod
+    assert Progress.read([tmp_path / "sha256-0"]) == run([{}] * 3)
     if kind in ("packed garbage", "other"):
         file.write_bytes(gzip.compress(b"{" if kind == "packed garbage" else b'{"rounds": 3}'))
     else:
