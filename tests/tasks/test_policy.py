@@ -135,7 +135,7 @@ def test_a_configuration_with_a_model_survives_a_round_trip(tmp_path: Path) -> N
 def test_a_published_model_with_a_shape_is_refused(fields: dict[str, object], tmp_path: Path) -> None:
     """If it fails, a configuration seems to set what is not used."""
     write_llada(tmp_path)
-    with pytest.raises(ConfigError, match="a published model has its own shape and weights"):
+    with pytest.raises(ConfigError, match="a published model, or an earlier run's policy, has its own shape"):
         published(tmp_path, **fields)
 
 

@@ -126,7 +126,7 @@ def digest(folder: Path) -> str:
     names = sorted([*names, *(f"{ADAPTER}/{name}" for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))])
     files = {name: folder / name for name in names if (folder / name).is_file()}
     if not files.keys() & {"config.json", BASE, ADAPTER_CONFIG}:
-        raise CheckpointError(f"{folder} has no config.json, so there is no model in it")
+        raise CheckpointError(f"{folder} has no config.json, so there is no model in it{inner(folder)}")
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
         contents = list(pool.map(_sha256, files.values()))
     total = hashlib.sha256()
@@ -135,6 +135,12 @@ def digest(folder: Path) -> str:
     if is_adapter(folder) and isinstance(base := base_of(folder), ModelFolder):
         total.update(f"base\0{base.sha256}\0".encode())
     return total.hexdigest()
+
+
+def inner(folder: Path) -> str:
+    """Returns what to do, for a message, where a run's folder was named and not the policy in it; otherwise nothing."""
+    is_run = any((folder / "policy" / name).is_file() for name in ("config.json", BASE))
+    return "; name the folder `policy` in it" if is_run else ""
 
 
 def _is_read(name: str) -> bool:

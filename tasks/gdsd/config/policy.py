@@ -101,7 +101,8 @@ class PolicyConfig(Config):
     def _check(self) -> Self:
         if self.model is not None and (self.tiny is not None or self.warm_start is not None):
             raise ValueError(
-                "a published model has its own shape and weights, so tiny and warm_start mean nothing; leave them out"
+                "a published model, or an earlier run's policy, has its own shape and weights, so tiny and warm_start "
+                "mean nothing; leave them out"
             )
         if self.model is None and (self.tiny is None or self.warm_start is None):
             raise ValueError(

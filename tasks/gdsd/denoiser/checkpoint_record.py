@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from tasks.gdsd.config.model_source import OPTIMIZER, ModelSource
+from tasks.gdsd.config.model_source import OPTIMIZER, ModelSource, inner
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.files import SUMS, damage
@@ -46,7 +46,8 @@ def read_record(folder: Path) -> CheckpointRecord:
     try:
         return CheckpointRecord.model_validate_json((folder / RECORD).read_text())
     except OSError as error:
-        raise CheckpointError(f"{folder} is not a checkpoint: {RECORD} cannot be read ({error})") from error
+        said = f"{folder} is not a checkpoint: {RECORD} cannot be read ({error}){inner(folder)}"
+        raise CheckpointError(said) from error
     except (ValidationError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / RECORD} is not a checkpoint record: {error}") from error
 

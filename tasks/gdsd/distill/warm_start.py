@@ -1,5 +1,7 @@
 """The warm start of a tiny policy: masked denoising of the answers to training problems."""
 
+import logging
+
 import pyarrow as pa
 import torch
 from tqdm import trange
@@ -10,6 +12,8 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.denoiser.padding import left_pad
 from tasks.gdsd.distill.token_scores import log_prob
 from tasks.gdsd.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 RISE = 20  # steps over which the learning rate rises; Adam's first steps are otherwise too long
 
@@ -39,6 +43,7 @@ def warm_start(denoiser: Denoiser, train: pa.Table, config: WarmStartConfig, len
             f"a reference answer has {longest} tokens, but a completion has {length}; raise rollout.sampler.length"
         )
     answers = [answer + [denoiser.end_id] * (length - len(answer)) for answer in answers]
+    logger.info("warm start: %d updates on the answers of %s problems", config.steps, f"{len(rows):,}")
     optimizer = torch.optim.AdamW(denoiser.parameters(), config.learning_rate, weight_decay=0.01)
     for step in trange(config.steps, desc="warm start", disable=None, leave=False):
         source = seeds.generator(seed, "warm start", step)

@@ -256,11 +256,14 @@ def _use(record: RunRecord, origin: Provenance) -> str:
 def _install(record: RunRecord, origin: Provenance) -> str:
     """Says how to come by what runs the example."""
     address, source = record.config.publish.pipeline, origin.source
-    made = "In a checkout of the pipeline that made it, with its packages"
+    made = "The example needs a checkout of the pipeline that made it, with its packages"
     if address is not None:
         at = "" if source is None else f" && git checkout {source.commit}"
         made += f" (`git clone {address} pipeline && cd pipeline{at} && make install`)"
-    return f"{made}. No code is loaded from the policy's folder."
+    return (
+        f"{made}. Save it as `example.py` beside this card, and run it there by "
+        "`PYTHONPATH=CHECKOUT CHECKOUT/.venv/bin/python example.py`. No code is loaded from the policy's folder."
+    )
 
 
 def _limits(record: RunRecord) -> list[str]:

@@ -43,17 +43,17 @@ def answer(base: EvalReport, trained: EvalReport, decision: Decision) -> Answer:
         case "up", "up":
             words = f"better by {points:+.1f} points solved and {value:+.3f} reward"
         case "up", "unclear":
-            words = f"better by {points:+.1f} points solved; in reward not shown"
+            words = f"better by {points:+.1f} points solved; no clear difference in reward"
         case "unclear", "up":
-            words = f"better by {value:+.3f} reward{none or '; in solved problems not shown'}"
+            words = f"better by {value:+.3f} reward{none or '; no clear difference in solved problems'}"
         case "down", "down":
             words = f"worse by {-points:.1f} points solved and {-value:.3f} reward"
         case "down", "unclear":
-            words = f"worse by {-points:.1f} points solved; in reward not shown"
+            words = f"worse by {-points:.1f} points solved; no clear difference in reward"
         case "unclear", "down":
-            words = f"worse by {-value:.3f} reward{none or '; in solved problems not shown'}"
+            words = f"worse by {-value:.3f} reward{none or '; no clear difference in solved problems'}"
         case "unclear", "unclear":
-            words = f"not shown{none}"
+            words = f"no difference that the test can tell{none}"
         case _:
             words = f"{points:+.1f} points solved, but {value:+.3f} reward"
     failing = ", ".join(guard.name for guard in decision.guards if not guard.held)

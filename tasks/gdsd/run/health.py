@@ -194,8 +194,8 @@ CHECKS: dict[str, Check] = {
         "without spread",
         lambda share: share >= NO_SPREAD,
         f"of the groups of the last {RECENT} rounds have equal rewards and teach nothing",
-        "raise rollout.group_size or rollout.sampler.temperature, take easier problems or a longer warm start, or "
-        "weigh a part of the reward that tells answers apart",
+        "raise rollout.group_size or rollout.sampler.temperature, take easier problems or, for a tiny policy, a longer "
+        "warm start (policy.warm_start.steps), or weigh a part of the reward that tells answers apart",
         solves=False,
     ),
     "problems solved": _share(

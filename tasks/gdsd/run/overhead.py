@@ -37,7 +37,8 @@ class Overhead:
         return ceil(round(self.share / (1 - self.share) * (1 - AIM) / AIM, 6))
 
     def __str__(self) -> str:
-        said = f"{self.share:.0%} of the {self.seconds:.1f} s of a round, on average over {self.rounds} timed rounds"
+        timed = "in the one that was timed" if self.rounds == 1 else f"on average over {self.rounds} timed rounds"
+        said = f"{self.share:.0%} of the {self.seconds:.1f} s of a round, {timed}"
         advice = f"; {self.larger} times as many rollouts a round would make it at most {AIM:.0%}"
         return said + (advice if self.share > AIM else "")
 

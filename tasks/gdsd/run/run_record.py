@@ -153,7 +153,7 @@ class RunRecord(Record):
                 f"trained   {self.trained.solved.percent()} solved, reward {self.trained.reward.mean:.3f}"
                 f" (round {self.trained.round} of {len(self.epochs)}, the best on validation)",
                 *([f"stopped   {why}"] if (why := self.stopped()) is not None else []),
-                f"answer    {self.answer().words}",
+                f"result    {self.answer().words}",
                 f"gain      {self.decision.solved_difference.points()} points solved, "
                 f"{self.decision.reward_difference.signed()} reward{self.base.protocol.by_engine()}",
                 *(f"{f'pass@{k}':<9} {gain.points()} points" for k, _, _, gain in self.pass_at()),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.gdsd.config.model_source import digest
 from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.denoiser.load import load_folder
@@ -135,3 +136,12 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
     """If it fails, a mistyped path ends in a stack trace, or is looked up on the network."""
     with pytest.raises(CheckpointError, match=r"nowhere is not a checkpoint"):
         checkpoint.load(tmp_path / "nowhere", CPU)
+
+
+def test_the_folder_of_a_run_is_told_from_its_policy(folder: Path, tmp_path: Path) -> None:
+    """If it fails, who names a run's folder is not told that the policy is inside."""
+    shutil.copytree(folder, tmp_path / "run/policy")
+    with pytest.raises(CheckpointError, match="run is not a checkpoint: .*; name the folder `policy` in it"):
+        checkpoint.load(tmp_path / "run", CPU)
+    with pytest.raises(CheckpointError, match="no model in it; name the folder `policy` in it"):
+        digest(tmp_path / "run")

@@ -29,11 +29,18 @@ def score_references(denoiser: Denoiser, puzzles: pa.Table) -> torch.Tensor:
         return readings(denoiser, prompts, attention, answers, views)[0].mean(1)
 
 
-def test_references_and_their_end_become_likely(denoiser: Denoiser, puzzles: pa.Table) -> None:
-    """If it fails, a run starts from a policy that never answers right, and has nothing to reinforce."""
+def test_references_and_their_end_become_likely(
+    denoiser: Denoiser, puzzles: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a run starts from a policy that never answers right, and has nothing to reinforce.
+
+    Before that, it says what takes so long.
+    """
     before = score_references(denoiser, puzzles)
-    warm_start(denoiser, puzzles, CONFIG, LENGTH, seed=0)
+    with caplog.at_level("INFO", "tasks"):
+        warm_start(denoiser, puzzles, CONFIG, LENGTH, seed=0)
     assert bool((score_references(denoiser, puzzles) > before + 1).all())
+    assert caplog.messages == [f"warm start: 30 updates on the answers of {puzzles.num_rows} problems"]
 
 
 def test_it_follows_from_the_seed(denoiser: Denoiser, puzzles: pa.Table) -> None:

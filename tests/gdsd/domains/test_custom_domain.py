@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pytest
@@ -22,7 +23,7 @@ from tasks.gdsd.errors import ConfigError, DataError, Interrupted
 from tasks.gdsd.modules import own
 from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
-from tasks.gdsd.reward import rewards
+from tasks.gdsd.reward import probes, rewards
 from tasks.gdsd.reward.quality import check_rewarded
 from tests.gdsd import series
 from tests.gdsd.prompts.conftest import write
@@ -33,10 +34,10 @@ PAGE = (ROOT / "docs/domains/custom.md").read_text()
 PATH = "my_package.sorting:Sorting"
 
 
-def block(language: str) -> str:
-    """The only fenced block of a language in the page."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    return found
+def block(language: str, example: int = 0) -> str:
+    """The fenced block of a language that an example in the page has."""
+    first, second = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return (first, second)[example]
 
 
 def forget() -> None:
@@ -118,6 +119,36 @@ def test_the_example_is_a_sound_domain(package: Path) -> None:
         assert domain.verify(*drawn[0], hostile).parts["places"] == 0
     with pytest.raises(DataError, match="this draws at most 50 problems"):
         list(make(custom(options={"digits": 2})).problems(0))
+
+
+def test_the_example_that_reads_a_file_works(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, who follows the page with a file and answers of a free length gets an error, or a wrong reward."""
+    home = package.parent
+    monkeypatch.chdir(home)
+    monkeypatch.setitem(sys.modules, "vowels", ModuleType("vowels"))  # so that it is forgotten behind the test
+    del sys.modules["vowels"]
+    (home / "vowels.py").write_text(block("python", 1))
+    (home / "words.csv").write_text("word\nCorazón\ncamión\npingüino\nsol\n")
+    (home / "more_words.csv").write_text("word\nmurciélago\n")
+    config = TrainConfig.model_validate_json(json.dumps(yaml.safe_load(block("yaml", 1))))
+    fewer = config.prompts.model_copy(update={"validation_size": 1})
+    made = problems.make_prompts(fewer)
+    check_prompts(made, fewer).require()
+    problems.check_problems(fewer.domain, made)
+    assert {split: table.num_rows for split, table in made.items()} == {"train": 3, "validation": 1, "test": 1}
+    (asked,) = made["test"].to_pylist()
+    assert (asked["prompt"], asked["reference"]) == ("murciélago: ", "uiéao")
+    assert len(asked["reference"]) < config.rollout.sampler.length, "there is room for the end"
+    looked = probes.probe("train", fewer.domain, made["train"], number=3)
+    looked.require()
+    assert not looked.warnings and [one.reward for one in looked.probes["right"]] == [1.0] * 3
+    domain = make(fewer.domain)
+    shares = {"uiéao": 1.0, "uie": 0.4, "uiéaoo": 5 / 6, "": 0.0, "x" * 10_000: 0.0}
+    for answer, share in shares.items():
+        verdict = domain.verify(asked["problem"], asked["reference"], answer)
+        assert verdict.parts["vowels"] == pytest.approx(share) and verdict.solved == (share == 1)
+    with pytest.raises(DataError, match="word has no vowel: 'pst'"):
+        domain.read({"word": "Pst"})
 
 
 def test_the_example_is_checked(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

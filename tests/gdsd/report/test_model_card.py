@@ -180,6 +180,7 @@ def test_the_example_of_the_card_samples_the_policy(
     (tmp_path / "example.py").write_text(code)
     runpy.run_path(str(tmp_path / "example.py"))
     assert len(capsys.readouterr().out.strip()) > 4
+    assert "`PYTHONPATH=CHECKOUT CHECKOUT/.venv/bin/python example.py`" in page
 
 
 def test_the_card_s_way_to_score_the_policy_asks_the_run_s_problems() -> None:

@@ -18,16 +18,16 @@ NONE = Estimate(mean=0.0, low=-0.1, high=0.1)
 # Solved, reward, whether anything is solved: what is said, and its tone.
 SAID: dict[tuple[str, Estimate, Estimate, bool], tuple[str, str]] = {
     ("both up", UP, UP, True): ("better by +20.0 points solved and +0.200 reward", "good"),
-    ("solved up", UP, UNCLEAR, True): ("better by +20.0 points solved; in reward not shown", "good"),
+    ("solved up", UP, UNCLEAR, True): ("better by +20.0 points solved; no clear difference in reward", "good"),
     ("solved up, reward down", UP, DOWN, True): ("+20.0 points solved, but -0.200 reward", ""),
-    ("reward up", UNCLEAR, UP, True): ("better by +0.200 reward; in solved problems not shown", "good"),
+    ("reward up", UNCLEAR, UP, True): ("better by +0.200 reward; no clear difference in solved problems", "good"),
     ("reward up, none", NONE, UP, False): ("better by +0.200 reward; nothing is solved yet", "good"),
-    ("neither", UNCLEAR, UNCLEAR, True): ("not shown", ""),
-    ("neither, none", NONE, UNCLEAR, False): ("not shown; nothing is solved yet", ""),
-    ("reward down", UNCLEAR, DOWN, True): ("worse by 0.200 reward; in solved problems not shown", "bad"),
+    ("neither", UNCLEAR, UNCLEAR, True): ("no difference that the test can tell", ""),
+    ("neither, none", NONE, UNCLEAR, False): ("no difference that the test can tell; nothing is solved yet", ""),
+    ("reward down", UNCLEAR, DOWN, True): ("worse by 0.200 reward; no clear difference in solved problems", "bad"),
     ("reward down, none", NONE, DOWN, False): ("worse by 0.200 reward; nothing is solved yet", "bad"),
     ("solved down, reward up", DOWN, UP, True): ("-20.0 points solved, but +0.200 reward", ""),
-    ("solved down", DOWN, UNCLEAR, True): ("worse by 20.0 points solved; in reward not shown", "bad"),
+    ("solved down", DOWN, UNCLEAR, True): ("worse by 20.0 points solved; no clear difference in reward", "bad"),
     ("both down", DOWN, DOWN, True): ("worse by 20.0 points solved and 0.200 reward", "bad"),
 }
 
@@ -40,7 +40,7 @@ def made(solved: Estimate, reward: Estimate, some: bool = True, **changed: objec
 
 @pytest.mark.parametrize(("case", "expected"), SAID.items(), ids=lambda value: value[0] if len(value) == 4 else "")
 def test_every_outcome_has_its_sentence(case: tuple[str, Estimate, Estimate, bool], expected: tuple[str, str]) -> None:
-    """If it fails, a reward that clearly rose is headed "not shown", or one that fell is hidden behind what is solved.
+    """If it fails, a reward that clearly rose is headed "no difference", or one that fell is hidden behind what is solved.
 
     The same is at the top of the page, among the last lines of the run, and what trackers are told.
     """
@@ -51,7 +51,7 @@ def test_every_outcome_has_its_sentence(case: tuple[str, Estimate, Estimate, boo
         assert (run.answer().words, run.answer().tone) == (words, tone)
         verdict = f"{'promoted' if promoted else 'not promoted'}: of the gate"
         lines = run.summary("/x").splitlines()
-        assert f"answer    {words}" in lines and f"decision  {verdict}" in lines
+        assert f"result    {words}" in lines and f"decision  {verdict}" in lines
         assert f"gain      {solved.points()} points solved, {reward.signed()} reward" in lines
         page = rendered(run, pairs()).partition("<h2>Outcome")[0]
         assert f"{words[:1].upper()}{words[1:]}</b>" in page and f"{verdict[:1].upper()}{verdict[1:]}." in page

@@ -65,6 +65,15 @@ def test_each_concern_is_raised_and_nothing_else(name: str) -> None:
     assert f"since round {concern.since}: " in what and remedy.startswith("Try: ")
 
 
+def test_a_base_that_solves_nothing_is_told_what_to_do() -> None:
+    """If it fails, a newcomer whose first run stands still does not learn that the warm start was too short."""
+    rounds = health.RECENT + health.HELD - 1
+    (concern,) = health.concerns(run([{"frac_zero_std": 0.97, "solved": 0.003}] * rounds))
+    assert (concern.name, concern.since) == ("no spread", health.RECENT)
+    assert "97% of the groups" in concern.seen and "with 0% of the rollouts solved" in concern.seen
+    assert "policy.warm_start.steps" in concern.remedy
+
+
 def test_a_run_that_learns_raises_none() -> None:
     """If it fails, people learn to ignore the warnings."""
     assert names(run(LEARNING, steps(), VALIDATIONS)) == []
