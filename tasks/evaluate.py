@@ -85,11 +85,12 @@ def verify_answers(shards: list[AnswerShard], domain: DomainChoice, config: Eval
     report = evaluation.report(samples, domain, config, seed, [shard.stats for shard in shards], warnings, seconds)
     file = tables.write(samples, tables.SAMPLES, new_folder("samples") / "samples.parquet")
     logger.info(
-        "evaluation after round %d: %.1f %% of %d problems solved, reward %.3f (%.1f s)",
+        "evaluation after round %d: %.1f %% of %d problems solved, reward %.3f, %.1f %% judged (%.1f s)",
         report.round,
         100 * report.solved.mean,
         report.protocol.problems,
         report.reward.mean,
+        100 * report.judged,
         report.seconds,
     )
     return Evaluated(report, FlyteFile(str(file)))

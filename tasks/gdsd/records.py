@@ -108,13 +108,14 @@ class RewardStats(Record):
 
     reward_mean: float
     reward_std: float
-    solved: float  # share of the judged completions
-    judged: float  # share of completions with a verdict
+    solved: float  # share of the completions of which is known whether they are right
+    judged: float  # share of completions that have a reward
     frac_zero_std: float  # share of groups without spread, which carry no signal
     parts: dict[str, float | None]  # mean of each part of the reward where it was judged; None if it never was
     empty: float  # share of completions without any text
     truncated: float  # share of completions that ran out of tokens before they had the asked form
     distinct: float | None = None  # mean share of a group's completions that differ in their text
+    unrewarded: str | None = None  # what the domain remarks of a completion without a reward
     warnings: list[str]  # expectations that failed without stopping the run
     completions: int
     tokens: int
@@ -231,11 +232,12 @@ class EvalReport(Record):
 
     round: int  # rounds of distillation behind the policy
     protocol: Protocol
-    solved: Estimate  # share of answers that are right
+    solved: Estimate  # share of right answers among those of which is known whether they are
     pass_at: list[PassAt]
-    reward: Estimate  # mean reward
+    reward: Estimate  # mean of the answers that have one
     parts: dict[str, float | None]  # mean of each part of the reward where it was judged; None if it never was
-    judged: float  # share of answers with a verdict; the others are left out
+    judged: float  # share of answers that have a reward
+    known: float | None = None  # share of answers of which is known whether they are right; records of before have none
     empty: float  # share of answers without any text
     truncated: float  # share of answers that ran out of tokens before they had the asked form
     warnings: list[str]  # expectations on the samples that failed without stopping the run
@@ -310,7 +312,7 @@ class Decision(Record):
     reason: str
     solved_difference: Estimate  # trained less base, paired bootstrap over problems
     reward_difference: Estimate
-    pass_at_differences: list[PassAt]  # likewise; of problems with k judged answers of both policies
+    pass_at_differences: list[PassAt]  # likewise; of problems with k such answers of both policies that `solved` counts
     confidence: float
     guards: list[GuardReport]
 

@@ -66,6 +66,21 @@ def shown(verdicts: Iterable[Verdicts], number: int) -> Iterable[Verdicts]:
     return bar
 
 
+class Remedies(NamedTuple):
+    """What helps where the check of verdicts complains, in the words of whoever can change it: by default, an author.
+
+    A domain that is chosen by its configuration alone has words of its own.
+    """
+
+    right: str = "method `solution`"  # how a right answer is named
+    unsolved: str = "correct `verify`, or `solution`"
+    varying: str = "draw nothing at random and remember no answers, or set `varies = True` where a judge cannot help it"
+    unrewarded: str = (
+        "See whether `verify` forgets to return a value; a wrong answer has 0.0, and only what cannot be judged None"
+    )
+    slow: str = "`verify_all` gets all answers at once and can work on several at a time"
+
+
 class Domain(ABC):
     """A kind of problem: makes or reads problems, phrases the prompt, and verifies an answer.
 
@@ -77,7 +92,8 @@ class Domain(ABC):
     optional: ClassVar[Sequence[str]] = ()  # those of them without which a row is still a problem
     example: ClassVar[Answer]  # a right answer without its tags or fence, for the documents and the tests
     generates: ClassVar[bool] = False  # whether `problems` makes problems
-    reference_is_answer: ClassVar[bool] = True  # whether a policy could write the reference; else it serves to judge
+    remedies: ClassVar[Remedies] = Remedies()
+    reference_is_answer: bool = True  # whether a policy could write the reference; else it serves to judge
     problem_pattern: ClassVar[str] = r"(?s)^.*\S.*$"  # what every problem in a table must match
     reference_pattern: ClassVar[str] = r"(?s)^.*\S.*$"
     problem_form: ClassVar[str] = ""  # the pattern in words, for whoever has to correct a file
@@ -85,6 +101,7 @@ class Domain(ABC):
     # Of a domain of one's own: files below its module's folder that it reads. An edit of one counts like one of code.
     files: ClassVar[Sequence[str]] = ()
     fills_length: bool = False  # whether answers fill a completion, so that one without an end is not cut off
+    solves: bool = True  # whether some answers solve a problem; else none does, and the reward alone tells them apart
     varies: bool = False  # whether verdicts may differ when they are asked for again, as those of a judge that samples
 
     def problems(self, seed: int) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Verdict
+from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Remedies, Verdict
 from tasks.gdsd.domains.service_client import RewardService
 from tasks.gdsd.domains.service_servers import PLACEHOLDER, OpenaiConfig, PostConfig, Server
 from tasks.gdsd.errors import DataError
@@ -27,6 +27,11 @@ class ServiceConfig(DomainConfig):
         None,
         description="score of the server, between its low and high, from which a problem is solved; null: none is, so "
         "that rounds are chosen by the reward, and the gate promotes nothing",
+    )
+    reference_is_answer: bool = Field(
+        True,
+        description="whether a reference, where there is one, is a right answer: then the check of verdicts has it "
+        "scored, and a tiny policy can be warm-started by it",
     )
     varies: bool = Field(
         False,
@@ -58,9 +63,19 @@ class Service(Domain):
     example = Answer("name a colour", "blue", "blue")
     reference_pattern = r"(?s)^.*$"
     reference_form = "a text"
+    remedies = Remedies(
+        right="a reference to each problem, where `reference_is_answer` is true",
+        unsolved="lower `solved_from`, or set `reference_is_answer: false` if the references are no right answers",
+        varying="set `varies: true` of the domain in the configuration, such as prompts.domain.varies, if the server "
+        "cannot help it",
+        unrewarded="A server gives a wrong answer its lowest score, and none only to what it cannot judge",
+        slow="`server.parallel` is how many requests are sent at a time",
+    )
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
+        self.reference_is_answer = config.reference_is_answer
+        self.solves = config.solved_from is not None
         self.varies = config.varies
         self.service = RewardService(config.server)
 
@@ -88,6 +103,10 @@ class Service(Domain):
         server = self.config.server
         shown = isinstance(server, OpenaiConfig) and "reference" in PLACEHOLDER.findall(server.template)
         return "there is no reference, which server.template shows to the judge" if shown and not reference else None
+
+    def solution(self, problem: str, reference: str) -> str | None:
+        """Returns the reference, where it is an answer."""
+        return reference if self.reference_is_answer and reference else None
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         """Asks the server for the score of one answer.

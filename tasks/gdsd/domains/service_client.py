@@ -61,7 +61,7 @@ class RewardService:
                 for future in futures:
                     future.cancel()
         if asking.silence is not None and not asking.answered:
-            raise asking.silence
+            raise asking.stopped(asking.silence)
         if without := [score.remark for score in found.values() if score.value is None]:
             logger.warning(
                 "%s: %d of %d answers have no score, such as: %.400s",
@@ -103,6 +103,7 @@ class _Failed(NamedTuple):
     said: str  # behind `the server`
     passing: bool  # whether it may be another one later
     details: str = ""  # which may name the address
+    remedy: str = ""
 
 
 class _Asking:
@@ -125,7 +126,7 @@ class _Asking:
         self.ends = time.monotonic() + 60 * server.minutes
         self.answered = 0  # requests, by a reply or by a refusal
         self.silent = 0  # requests that failed
-        self.silence: SilentServiceError | None = None  # why the last one did
+        self.silence: _Failed | None = None  # why the last one did
         self.refusal: ServiceError | None = None  # after which nothing is asked any more
 
     async def ask(self, answers: Sequence[Answer]) -> list[Score]:
@@ -147,14 +148,19 @@ class _Asking:
         reply = await self._tried(answers)
         if isinstance(reply, _Failed) and reply.passing:
             self.silent += 1
-            self.silence = SilentServiceError(f"{self.server.url} {reply.said}{reply.details}")
+            self.silence = reply
             if not self.answered and self.silent >= LOST:
-                raise self.silence
+                raise self.stopped(reply)
         else:
             self.answered += 1
         if isinstance(reply, bytes):
             return service_servers.read(self.server, reply, len(answers), self.hidden)
-        return [Score(None, f"no score: the server {reply.said}")] * len(answers)
+        return [Score(None, f"no score: the server {reply.said}{reply.remedy}")] * len(answers)
+
+    def stopped(self, last: _Failed) -> SilentServiceError:
+        """Returns the error of a server that answered nothing, by why it did not answer the last request."""
+        counts = f"none of {self.silent} requests was answered, with up to {self.server.attempts} attempts each"
+        return SilentServiceError(f"{self.server.url} {last.said}{last.details}{last.remedy} ({counts})")
 
     async def _tried(self, answers: Sequence[Answer]) -> bytes | _Failed:
         """Returns the reply, or why there is none after all attempts, or when the time is over."""
@@ -193,7 +199,7 @@ class _Asking:
         reply = bytes(body)
         status, said = response.status_code, f": {self.hidden.beginning(reply)}" if reply else ""
         if status in (401, 403):
-            remedy = "key names no variable with one" if self.server.key is None else f"set {self.server.key} anew"
+            remedy = "server.key is not set" if self.server.key is None else f"set {self.server.key} anew"
             raise ServiceError(f"{url} does not accept the key (status {status}): {remedy}")
         if status in MISDIRECTED:
             wrong = "url or model" if isinstance(self.server, OpenaiConfig) else "url"
@@ -207,15 +213,18 @@ class _Asking:
     def _failure(self, error: TransportError | HTTPStatusError | TimeoutError) -> _Failed:
         details = ""
         match error:
+            case HTTPStatusError(response=response) if response.status_code == 429:
+                said, remedy = str(error), "set fewer requests at a time (server.parallel) or more server.attempts"
             case HTTPStatusError():
-                said = str(error)
+                said, remedy = str(error), "see why in its own log, or set more server.attempts"
             case TimeoutError():
                 said = f"no whole reply within {self.server.seconds:g} s"
+                remedy = "set more server.seconds or server.attempts"
             case TransportError():
                 said, details = type(error).__name__, self.hidden.text(f": {error}") if str(error) else ""
+                remedy = "see that it runs and that server.url is right"
         if transient.may_pass(error):
-            remedy = "; see that it runs and that url is right, then start the run again"
-            return _Failed(f"does not answer: {said}", True, details + remedy)
+            return _Failed(f"does not answer: {said}", True, details, f"; {remedy}")
         return _Failed(f"refuses a request: {said}", False)
 
 

@@ -63,6 +63,12 @@ class ServerConfig(Config):
         description="name of the environment variable that holds the server's key, such as GDSD_JUDGE_KEY; it is sent "
         "as `Authorization: Bearer`. null: no key is sent",
     )
+    version: str | None = Field(
+        None,
+        max_length=100,
+        description="a name for the rule or the model behind url, which the server is not told; a change asks anew for "
+        "scores that the cache has",
+    )
     low: float = Field(0.0, ge=-1e9, le=1e9, description="the server's lowest score, which is a reward of 0")
     high: float = Field(1.0, ge=-1e9, le=1e9, description="the server's highest score, which is a reward of 1")
     outside: Literal["refuse", "clip"] = Field(

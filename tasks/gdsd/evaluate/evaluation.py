@@ -5,6 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import pyarrow as pa
 
@@ -25,18 +26,26 @@ def report(
     warnings: list[str],
     seconds: float,
 ) -> EvalReport:
-    """Sums up the judged answers of an evaluation; what could not be judged is left out.
+    """Sums up the answers of an evaluation.
+
+    The solved share is over the answers of which is known whether they are right, the reward over those that have one.
 
     Raises:
-        DataError: no answer could be judged.
+        DataError: no answer has a reward, or of none is known whether it is right.
     """
-    problems = by_problem(samples)
-    if not problems:
-        raise DataError(f"none of the {samples.num_rows} answers could be judged, so there is nothing to report")
-    solved = [statistics.fmean(own) for own, _ in problems.values()]
-    gained = [statistics.fmean(own) for _, own in problems.values()]
-    judged = sum(len(own) for own, _ in problems.values())
-    chances = {k: list(chance_of_pass(problems, k).values()) for k in config.pass_at}
+    solved, gained = by_problem(samples, "solved"), by_problem(samples, "reward")
+    if not gained:
+        raise DataError(
+            f"none of the {samples.num_rows} answers could be judged, so there is nothing to report: "
+            f"{rewards.unrewarded(samples, choice)}"
+        )
+    if not solved:
+        raise DataError(
+            f"none of the {samples.num_rows} answers could be judged, so there is nothing to report: `solved` is None "
+            "in all of them; give True or False wherever it is known whether an answer is right"
+        )
+    known, judged = (sum(map(len, problems.values())) for problems in (solved, gained))
+    chances = {k: list(chance_of_pass(solved, k).values()) for k in config.pass_at}
     return EvalReport(
         round=shards[0].round,
         protocol=Protocol(
@@ -49,11 +58,12 @@ def report(
             problems=shards[0].problems,
             prompts_sha256=shards[0].prompts_sha256,
         ),
-        solved=share(solved, judged, 0.95),
+        solved=share(_means(solved), known, 0.95),
         pass_at=[PassAt(k=k, share=share(own, len(own), 0.95)) for k, own in chances.items() if own],
-        reward=normal(gained, 0.95),
+        reward=normal(_means(gained), 0.95),
         parts=rewards.part_means(samples),
         judged=judged / samples.num_rows,
+        known=known / samples.num_rows,
         empty=statistics.fmean(rewards.empty(samples)),
         truncated=statistics.fmean(rewards.truncated(samples, choice)),
         warnings=warnings,
@@ -65,22 +75,22 @@ def report(
     )
 
 
-def by_problem(samples: pa.Table) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns (solved, rewards) of the judged answers to each problem that has any, in the table's order."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    columns = (samples[name].to_pylist() for name in ("prompt_id", "solved", "reward"))
-    for problem, solved, reward in zip(*columns, strict=True):
-        if solved is not None and reward is not None:
-            own = found.setdefault(problem, ([], []))
-            own[0].append(float(solved))
-            own[1].append(reward)
+def by_problem(samples: pa.Table, column: Literal["solved", "reward"]) -> dict[str, list[float]]:
+    """Returns what is known of the answers to each problem that has any such, in the table's order."""
+    found: dict[str, list[float]] = {}
+    for problem, value in zip(samples["prompt_id"].to_pylist(), samples[column].to_pylist(), strict=True):
+        if value is not None:
+            found.setdefault(problem, []).append(float(value))
     return found
 
 
-def chance_of_pass(problems: dict[str, tuple[list[float], list[float]]], k: int) -> dict[str, float]:
-    """Returns the estimated chance that one of k answers is right, for each problem with k judged answers."""
-    counts = {problem: (len(own), round(sum(own))) for problem, (own, _) in problems.items()}
-    return {problem: pass_at(answers, right, k) for problem, (answers, right) in counts.items() if answers >= k}
+def chance_of_pass(solved: dict[str, list[float]], k: int) -> dict[str, float]:
+    """Returns the estimated chance that one of k answers is right, for each problem with k answers of known rightness."""
+    return {problem: pass_at(len(own), round(sum(own)), k) for problem, own in solved.items() if len(own) >= k}
+
+
+def _means(problems: dict[str, list[float]]) -> list[float]:
+    return [statistics.fmean(own) for own in problems.values()]
 
 
 def fingerprint(problems: pa.Table) -> str:

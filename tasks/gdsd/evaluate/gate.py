@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,22 +18,30 @@ def paired(base: pa.Table, trained: pa.Table, config: GateConfig) -> tuple[Estim
     """Returns how much more of the problems the trained policy solves, and how much more reward it gets.
 
     Problems are resampled with replacement, both policies' answers to a problem together, so the difficulty of problems
-    cancels. A problem counts if both have a judged answer to it.
+    cancels. A problem counts for the solved share if of an answer of both is known whether it is right, and for the
+    reward if an answer of both has one.
 
     Raises:
-        DataError: the tables are not answers to the same problems.
+        DataError: the tables are not answers to the same problems, or no problem counts.
     """
     keys = ["prompt_id", "sample", "prompt", "problem", "reference"]
     if not base.select(keys).equals(trained.select(keys)):
         raise DataError("base and trained policy were not evaluated on the same problems, so they cannot be paired")
-    old, new = by_problem(base), by_problem(trained)
-    both = [problem for problem in old if problem in new]
-    if not both:
-        raise DataError("no problem has a verdict for both policies, so they cannot be compared")
-    gains = np.asarray(
-        [[statistics.fmean(new[problem][i]) - statistics.fmean(old[problem][i]) for i in (0, 1)] for problem in both]
-    )  # (problems, 2)
-    return difference(gains[:, 0], config), bootstrap(gains[:, 1], config)
+    return difference(_gains(base, trained, "solved"), config), bootstrap(_gains(base, trained, "reward"), config)
+
+
+def _gains(
+    base: pa.Table,
+    trained: pa.Table,
+    column: Literal["solved", "reward"],
+) -> np.ndarray:  # (problems that both have a value for,)
+    old, new = by_problem(base, column), by_problem(trained, column)
+    gains = [statistics.fmean(new[problem]) - statistics.fmean(own) for problem, own in old.items() if problem in new]
+    if not gains:
+        raise DataError(
+            f"no problem has a verdict for both policies in which `{column}` is not None, so they cannot be compared"
+        )
+    return np.asarray(gains)
 
 
 def require_one_protocol(base: EvalReport, trained: EvalReport) -> None:
@@ -68,7 +77,7 @@ def guard(name: str, base: EvalReport, trained: EvalReport, difference: Estimate
 
 def paired_pass_at(base: pa.Table, trained: pa.Table, k: int, config: GateConfig) -> PassAt | None:
     """Returns how much likelier one of the trained policy's k answers is right; None where no problem has k of both."""
-    old, new = (chance_of_pass(by_problem(table), k) for table in (base, trained))
+    old, new = (chance_of_pass(by_problem(table, "solved"), k) for table in (base, trained))
     gains = np.asarray([new[problem] - old[problem] for problem in old if problem in new])
     return PassAt(k=k, share=difference(gains, config)) if len(gains) else None
 

@@ -30,11 +30,6 @@ class Side(NamedTuple):
     reward: float | None
     remark: str | None
 
-    @property
-    def right(self) -> bool | None:
-        """Whether the answer is right; None where it has no verdict, or a verdict without a reward."""
-        return None if self.reward is None else self.solved
-
 
 class Pair(NamedTuple):
     """A problem, and what each policy answered."""
@@ -52,7 +47,7 @@ def section(samples: pa.Table, domain: DomainChoice) -> str:
     ]
     fixed, broken = _of(pairs, False, True), _of(pairs, True, False)
     right, wrong = _of(pairs, True, True), _of(pairs, False, False)
-    unjudged = [pair for pair in pairs if None in (pair.base.right, pair.trained.right)]
+    unjudged = [pair for pair in pairs if None in (pair.base.solved, pair.trained.solved)]
     counts = table_html(
         "How many answers were right before training and after it",
         ["answers", "wrong after", "right after"],
@@ -63,7 +58,7 @@ def section(samples: pa.Table, domain: DomainChoice) -> str:
         ("Broken", "right before, wrong after", broken, broken[:3]),
         ("Right both times", "the best", right, right[:1]),
         ("Wrong both times", "the most changed and the worst", wrong, _ends(wrong)),
-        ("Without a verdict", "before or after", unjudged, unjudged[:1]),
+        ("Not known to be right or wrong", "before or after", unjudged, unjudged[:1]),
     ]
     shown = [
         f"<h3>{title} <span class='muted'>({len(found)}; {what})</span></h3>"
@@ -81,19 +76,19 @@ def _side(row: dict[str, object], who: str) -> Side:
 
 
 def _of(pairs: Sequence[Pair], before: bool, after: bool) -> list[Pair]:
-    """Returns the answers with two verdicts, those whose reward changed most first, then the best."""
-    found = [pair for pair in pairs if (pair.base.right, pair.trained.right) == (before, after)]
-    return sorted(found, key=lambda pair: (-abs(_reward(pair.trained) - _reward(pair.base)), -_reward(pair.trained)))
+    """Returns the answers of which both are known to be so, those whose reward changed most first, then the best."""
+    found = [pair for pair in pairs if (pair.base.solved, pair.trained.solved) == (before, after)]
+    return sorted(found, key=lambda pair: (-abs(_worth(pair.trained) - _worth(pair.base)), -_worth(pair.trained)))
 
 
 def _ends(pairs: Sequence[Pair]) -> list[Pair]:
     """The first answer, and the worst of the others."""
-    return [*pairs[:1], *([min(pairs[1:], key=lambda pair: _reward(pair.trained))] if len(pairs) > 1 else [])]
+    return [*pairs[:1], *([min(pairs[1:], key=lambda pair: _worth(pair.trained))] if len(pairs) > 1 else [])]
 
 
-def _reward(side: Side) -> float:
-    assert side.reward is not None  # or it has no verdict here
-    return side.reward
+def _worth(side: Side) -> float:
+    """Returns what orders answers: those without a reward stand among those that are worth nothing."""
+    return 0.0 if side.reward is None else side.reward
 
 
 def _card(pair: Pair, domain: DomainChoice) -> str:
@@ -112,10 +107,13 @@ def _card(pair: Pair, domain: DomainChoice) -> str:
 
 
 def _verdict(side: Side) -> str:
-    if side.right is None:
-        return "<span class='muted'>not judged</span>"
-    tone, word = ("good", "right") if side.right else ("bad", "wrong")
-    return f"<span class='{tone}'>{word}, reward {_reward(side):.2f}</span>"
+    reward = "no reward" if side.reward is None else f"reward {side.reward:.2f}"
+    if side.solved is None:
+        return (
+            f"<span class='muted'>{'not judged' if side.reward is None else f'not known to be right, {reward}'}</span>"
+        )
+    tone, word = ("good", "right") if side.solved else ("bad", "wrong")
+    return f"<span class='{tone}'>{word}, {reward}</span>"
 
 
 def _remark(side: Side) -> str:

@@ -171,7 +171,7 @@ def _about(record: RunRecord, policy: CheckpointRecord) -> str:
 
 def _reached(record: RunRecord) -> str:
     table = table_markdown(["test problems", "base", "this policy", "difference"], outcome.reached(record))
-    judged = f"{record.trained.judged:.1%} of the answers have a verdict; the others are left out."
+    judged = f"{record.trained.judged:.1%} of the answers have a reward; the mean reward leaves out the others."
     return f"{table}\n\n{plain(outcome.protocol(record))} {judged}"
 
 
@@ -288,8 +288,7 @@ def _limits(record: RunRecord) -> list[str]:
     if config.policy.adapter is not None and config.policy.adapter.base_bits is not None:
         limits.append(f"The adapter was trained and evaluated on a base of {config.policy.adapter.base_bits} bits.")
     if warnings := record.warnings():
-        said = ", ".join(f"{plain(name)} in {count} tables" for name, count in warnings.items())
-        limits.append(f"Checks of the data warned: {said}.")
+        limits.append(f"Checks of the data warned: {'; '.join(map(plain, warnings))}.")
     return limits
 
 

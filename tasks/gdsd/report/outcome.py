@@ -130,8 +130,9 @@ def protocol(record: RunRecord) -> str:
     sampler, times = found.sampler, "once" if found.samples == 1 else f"{found.samples} times"
     chance = "pass@k is the chance that one of k answers is right. " if record.pass_at() else ""
     return (
-        "Solved are the problems with a right answer, and judged the answers with a verdict. The reward and its parts "
-        f"are means over the judged. {chance}"
+        "Solved is the share of right answers among those of which is known whether they are right. Judged are the "
+        f"answers that have a reward, and the reward is the mean over these; a part is the mean where it has a number. "
+        f"{chance}"
         f"{found.problems} {found.domain.name} problems, each answered {times}; {sampler.length} tokens in blocks of "
         f"{sampler.block_length}, {sampler.steps_per_block} steps a block, temperature {sampler.temperature:g}, seed "
         f"{found.seed}{found.by_engine()}. Intervals are at 95 % over the problems, that of the difference paired by "

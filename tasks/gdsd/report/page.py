@@ -237,7 +237,7 @@ def _costs(record: RunRecord) -> str:
 
 
 def _warnings(record: RunRecord) -> str:
-    return ", ".join(f"{name} in {count} tables" for name, count in record.warnings().items()) or "none"
+    return "; ".join(record.warnings()) or "none"
 
 
 def _origin(record: RunRecord, origin: Provenance) -> str:

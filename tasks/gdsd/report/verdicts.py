@@ -78,12 +78,11 @@ def _summary(found: Probed) -> list[list[str]]:
     rows = []
     for kind, probes in found.probes.items():
         rewards = [probe.reward for probe in probes if probe.reward is not None]
-        judged = [probe for probe in probes if probe.reward is not None and probe.verdict.solved is not None]
         rows.append(
             [
                 kind,
-                f"{len(judged)} of {len(probes)}",
-                str(sum(bool(probe.verdict.solved) for probe in judged)),
+                f"{len(rewards)} of {len(probes)}",
+                str(sum(bool(probe.verdict.solved) for probe in probes)),
                 _number(sum(rewards) / len(rewards) if rewards else None),
                 f"{found.seconds[kind]:.2g}",
             ]
@@ -94,7 +93,7 @@ def _summary(found: Probed) -> list[list[str]]:
 def _notes(found: Probed) -> list[str]:
     notes = [f"warning: {warned.said}" for warned in found.warnings]
     if "right" not in found.probes:
-        notes.append("The domain names no right answer (method `solution`), so nobody saw whether one is solved.")
+        notes.append(f"The domain names no right answer ({found.right}), so nobody saw whether one is solved.")
     return notes
 
 

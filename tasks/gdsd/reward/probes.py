@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple, get_args
 import pyarrow as pa
 
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, Verdict, make
+from tasks.gdsd.domains.base import Remedies
 from tasks.gdsd.errors import DataError, Interrupted, SilentServiceError
 from tasks.gdsd.prompts.expectations import shorten
-from tasks.gdsd.reward.rewards import weigh
+from tasks.gdsd.reward.rewards import JUDGED, weigh
 from tasks.gdsd.reward.verdicts import judge
 
 Kind = Literal["right", "empty", "junk", "over-long", "repeated"]
@@ -53,6 +54,7 @@ class Probed(NamedTuple):
     prompts: dict[str, str]  # by the problems' ids
     probes: dict[Kind, list[Probe]]  # each kind has one for each problem, in the order of the prompts
     seconds: dict[Kind, float]  # per verdict
+    right: str = ""  # how the domain would name a right answer
     fault: str | None = None  # for which nothing may be trained
     warnings: Sequence[Warned] = ()
 
@@ -93,7 +95,7 @@ def probe(
     domain = make(choice)
     rows = problems.take(pa.array(spread(problems.num_rows, number), pa.int64())).to_pylist()
     asked = _answers(domain, choice.name, rows, kinds)
-    found = Probed(name, choice.name, {row["id"]: row["prompt"] for row in rows}, {}, {})
+    found = Probed(name, choice.name, {row["id"]: row["prompt"] for row in rows}, {}, {}, domain.remedies.right)
     if not asked:
         return found
     printed, weights = io.StringIO(), choice.weights
@@ -117,11 +119,12 @@ def probe(
         answered = [probe for kind, probes in found.probes.items() if kind not in silence for probe in probes]
         again = judge(make(choice), [probe.answer for probe in answered][::-1], choice.name)[::-1]
     return found._replace(
-        fault=_untrainable(found) or (None if domain.varies else _unsteady(found, answered, again)),
+        fault=_untrainable(found, domain)
+        or (None if domain.varies else _unsteady(found, answered, again, domain.remedies)),
         warnings=[
-            *_silent(silence),
+            *_unrewarded(found, weights, silence, domain.remedies),
             *_warnings(found),
-            *_costs(found, completions),
+            *_costs(found, completions, domain.remedies),
             *_noise(printed.getvalue(), found),
         ],
     )
@@ -171,29 +174,35 @@ def _solution(domain: Domain, name: str, problem: str, reference: str) -> str | 
     return found
 
 
-def _untrainable(found: Probed) -> str | None:
+def _untrainable(found: Probed, domain: Domain) -> str | None:
     """Says why no policy could be trained on the verdicts, or be judged by them; None where one could."""
     every = [probe for probes in found.probes.values() for probe in probes]
-    if not any(_judged(probe) for probe in every):
+    if all(probe.reward is None for probe in every):
         return _fault(
             found,
-            f"judges none of {len(every)} answers",
+            f"gives none of {len(every)} answers a reward",
             every[0],
-            "for some answers at least a verdict with solved True or False and a number for each part that has weight, "
-            "since an evaluation leaves out all others",
+            "for some answers at least a number for each part that has weight",
         )
-    right = [probe for probe in found.probes.get("right", []) if _judged(probe)]
-    if right and not any(probe.verdict.solved for probe in right):
+    if all(probe.verdict.solved is None for probe in every):
+        return _fault(
+            found,
+            f"says of none of {len(every)} answers whether it is right",
+            every[0],
+            "for some answers at least solved True or False, since an evaluation counts no others",
+        )
+    right = _known(found)
+    if domain.solves and right and not any(probe.verdict.solved for probe in right):
         return _fault(
             found,
             f"takes none of {len(right)} right answers for one",
             right[0],
-            "solved=True for what `solution` returns; correct `verify`, or `solution`",
+            f"solved=True; {domain.remedies.unsolved}",
         )
     return None
 
 
-def _unsteady(found: Probed, answered: Sequence[Probe], again: Sequence[Verdict]) -> str | None:
+def _unsteady(found: Probed, answered: Sequence[Probe], again: Sequence[Verdict], remedies: Remedies) -> str | None:
     """Names an answer that got another verdict when it was judged again; no verdict is not another one."""
     for first, second in zip(answered, again, strict=True):
         if _differs(first.verdict, second):
@@ -201,8 +210,7 @@ def _unsteady(found: Probed, answered: Sequence[Probe], again: Sequence[Verdict]
                 found,
                 "has two verdicts on one answer",
                 first,
-                "the same one, since results are kept and policies compared by it; draw nothing at random and remember "
-                "no answers, or set `varies = True` where a judge cannot help it",
+                f"the same one, since results are kept and policies compared by it; {remedies.varying}",
                 f", and when asked again {_said(second)}",
             )
     return None
@@ -228,9 +236,44 @@ def _said(verdict: Verdict) -> str:
     return f"solved {verdict.solved}, {', '.join(parts)}{remark}"
 
 
-def _judged(probe: Probe) -> bool:
-    """Whether an evaluation could count an answer."""
-    return probe.reward is not None and probe.verdict.solved is not None
+def _known(found: Probed) -> list[Probe]:
+    """Returns the right answers of which the domain says whether they are right."""
+    return [probe for probe in found.probes.get("right", []) if probe.verdict.solved is not None]
+
+
+def _unrewarded(
+    found: Probed, weights: Mapping[str, float], silence: Mapping[Kind, SilentServiceError], remedies: Remedies
+) -> Iterator[Warned]:
+    """Says which answers have no reward: those of a silent service, other kinds though right ones have, or many."""
+    yield from _silent(silence)
+    heard = {kind: probes for kind, probes in found.probes.items() if kind not in silence}
+    kinds = [kind for kind, probes in heard.items() if all(probe.reward is None for probe in probes)]
+    if kinds and any(probe.reward is not None for probe in found.probes.get("right", [])):
+        missing = [probe for kind in kinds for probe in heard.pop(kind)]
+        named = [
+            part
+            for part, weight in weights.items()
+            if weight and any(probe.verdict.parts[part] is None for probe in missing)
+        ]
+        yield Warned(
+            "wrong answers without a reward",
+            f"right answers have a reward, but none of {len(missing)} answers that are {', '.join(kinds)} has one, "
+            f"since the part {', '.join(named)} is None{_remark(missing)}; training and the mean reward leave these "
+            f"out. {remedies.unrewarded}",
+        )
+    # Not by what is longer than a policy writes, which a service may well refuse.
+    usual = [probe for kind, probes in heard.items() if kind != "over-long" for probe in probes]
+    lost = [probe for probe in usual if probe.reward is None]
+    if len(usual) - len(lost) < JUDGED * len(usual):
+        yield Warned(
+            "answers without a reward",
+            f"{len(lost)} of {len(usual)} answers have no reward{_remark(lost)}; a policy learns nothing from them",
+        )
+
+
+def _remark(probes: Sequence[Probe]) -> str:
+    said = next((probe.verdict.remark for probe in probes if probe.verdict.remark), None)
+    return "" if said is None else f"; of one the domain says: {said!r:.300}"
 
 
 def _silent(silence: Mapping[Kind, SilentServiceError]) -> Iterator[Warned]:
@@ -245,7 +288,7 @@ def _silent(silence: Mapping[Kind, SilentServiceError]) -> Iterator[Warned]:
 
 def _warnings(found: Probed) -> Iterator[Warned]:
     """Yields what of the verdicts looks wrong."""
-    right = [probe for probe in found.probes.get("right", []) if _judged(probe)]
+    right = _known(found)
     if 0 < len(unsolved := [probe for probe in right if not probe.verdict.solved]) < len(right):  # all are a fault
         text, problem = unsolved[0].answer.text, unsolved[0].answer.problem
         yield Warned(
@@ -283,7 +326,7 @@ def _warnings(found: Probed) -> Iterator[Warned]:
                 )
 
 
-def _costs(found: Probed, completions: int | None) -> Iterator[Warned]:
+def _costs(found: Probed, completions: int | None, remedies: Remedies) -> Iterator[Warned]:
     """Says what a round's verdicts would cost, where that is much."""
     # Not by what was asked first, which may have loaded or started things, nor by what is longer than a policy writes.
     counted = [found.seconds[kind] for kind in ("junk", "repeated") if kind in found.seconds]
@@ -292,8 +335,7 @@ def _costs(found: Probed, completions: int | None) -> Iterator[Warned]:
     yield Warned(
         "slow verdicts",
         f"a verdict takes {max(counted):.2g} s, so that the {completions} of a round take {cost / 60:.1f} minutes; "
-        f"above {ROUND_SECONDS:.0f} s a round look whether it is worth it: `verify_all` gets all answers at once and "
-        "can work on several at a time",
+        f"above {ROUND_SECONDS:.0f} s a round look whether it is worth it: {remedies.slow}",
     )
 
 

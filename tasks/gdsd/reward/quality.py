@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # both take seconds to import
     import pandas as pd
     from great_expectations.expectations.expectation import Expectation
 
-JUDGED = 0.9  # least share of answers with a verdict, below which there is a warning
 WRITTEN = 0.5  # least share of answers with text, and of answers that did not run out of tokens
 SIGNAL = 0.05  # least share of rollouts in groups with a spread of rewards
 REMEDY = (
@@ -104,7 +103,7 @@ def _verdict_checks(choice: DomainChoice, group_size: int, rows: int) -> list["E
             expect("expect_column_values_to_be_between", column=PART + name, min_value=0, max_value=1)
             for name in sorted(weights)
         ),
-        expect("expect_column_values_to_not_be_null", "warning", column="reward", mostly=JUDGED),
+        expect("expect_column_values_to_not_be_null", "warning", column="reward", mostly=rewards.JUDGED),
         expect("expect_column_mean_to_be_between", "warning", column="has_text", min_value=WRITTEN),
         expect("expect_column_mean_to_be_between", "warning", column="has_room", min_value=WRITTEN),
     ]

@@ -13,6 +13,9 @@ from tasks.gdsd.records import RewardStats, RolloutStats
 from tasks.gdsd.reward.advantages import leave_one_out
 from tasks.gdsd.reward.verdicts import judge
 
+QUOTED = 300  # characters of a remark in a round's record
+JUDGED = 0.9  # least share of answers with a reward, below which there is a warning
+
 
 def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     """Adds the verdicts: the reward's parts, the reward, which is their weighted sum, whether it is solved, and why.
@@ -50,6 +53,17 @@ def weigh(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> fl
     return total
 
 
+def unrewarded(judged: pa.Table, choice: DomainChoice) -> str:
+    """Says why answers have no reward: which parts are None, what the domain remarks of one, and what to do."""
+    missing = {part: judged[tables.PART + part].null_count for part, weight in choice.weights.items() if weight}
+    parts = [f"the part {part} is None in {number}" for part, number in missing.items() if number]
+    said = next((f"; of one it says: {remark:.300}" for remark in judged["remark"].to_pylist() if remark), "")
+    return (
+        f"{', '.join(parts)} of them{said}. None is for what cannot be judged. Where `verify` forgets a value, or means "
+        "that an answer is wrong, let it give a number from 0 to 1; where a service or a limit is the cause, mend that"
+    )
+
+
 def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_std: bool) -> pa.Table:
     """Adds verdicts and advantages to a round's rollouts, which are sorted by prompt and sample.
 
@@ -61,9 +75,9 @@ def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_s
     require_groups(rows, group_size)
     table = verify(rollouts, choice)
     if rows and table["reward"].null_count == len(rows):
-        said = next((f"; of one it says: {remark:.300}" for remark in table["remark"].to_pylist() if remark), "")
         raise DataError(
-            f"domain {choice.name!r} could judge none of {len(rows)} rollouts, so there is nothing to train on{said}"
+            f"domain {choice.name!r} could judge none of {len(rows)} rollouts, so there is nothing to train on: "
+            f"{unrewarded(table, choice)}"
         )
     rewards = table["reward"].fill_null(np.nan).to_numpy().reshape(-1, group_size)
     advantages = leave_one_out(rewards, scale_by_std).reshape(-1)
@@ -133,6 +147,7 @@ def summarise(
     solved = rewarded["solved"].drop_null().to_pylist()
     advantages = rewarded["advantage"].fill_null(0.0).to_numpy().reshape(-1, group_size)
     completions = rewarded["completion"].to_pylist()
+    remarks = rewarded.filter(pc.is_null(rewarded["reward"]))["remark"].drop_null().to_pylist()
     groups = [completions[first : first + group_size] for first in range(0, len(completions), group_size)]
     at_work = [(shard.ended_unix_seconds - shard.seconds, shard.ended_unix_seconds) for shard in shards]
     return RewardStats(
@@ -145,6 +160,7 @@ def summarise(
         empty=float(np.mean(empty(rewarded))),
         truncated=float(np.mean(truncated(rewarded, choice))),
         distinct=sum(len(set(group)) for group in groups) / len(completions),
+        unrewarded=remarks[0][:QUOTED] if remarks else None,
         warnings=warnings,
         completions=sum(shard.completions for shard in shards),
         tokens=sum(shard.tokens for shard in shards),

@@ -3,6 +3,7 @@
 It says what was measured. Whether the policy is promoted is the gate's decision, which judges what it is set to judge.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,7 +58,20 @@ def answer(base: EvalReport, trained: EvalReport, decision: Decision) -> Answer:
         case _:
             words = f"{points:+.1f} points solved, but {value:+.3f} reward"
     failing = ", ".join(guard.name for guard in decision.guards if not guard.held)
-    return Answer(solved, reward, not failing, f"{words}; fails the guard {failing}" if failing else words)
+    said = [words, *_covered(base, trained), *([f"fails the guard {failing}"] if failing else [])]
+    return Answer(solved, reward, not failing, "; ".join(said))
+
+
+def _covered(base: EvalReport, trained: EvalReport) -> Iterator[str]:
+    """Yields over how many of the answers the reward and the solved share are, where that is not all of them."""
+    shares = [
+        ("of the answers judged", base.judged, trained.judged),
+        ("of the answers known to be right or wrong", base.known, trained.known),
+    ]
+    for words, before, after in shares:
+        if before is None or after is None or before == after == 1:
+            continue
+        yield f"{100 * before:.1f} % {words}" + ("" if before == after else f" before, {100 * after:.1f} % after")
 
 
 def _way(difference: Estimate) -> Way:

@@ -21,6 +21,7 @@ NO_SPREAD = 0.9  # of the groups; Countdown learned with 0.6 to 0.8
 EASY = 0.8  # of the groups, where most rollouts are solved: a group in five still teaches; the default ends at 0.86
 SOLVED = 0.5  # of the rollouts, from which equal answers are right ones rather than a policy that has collapsed
 JUDGED = 0.95  # of the completions; the others teach nothing
+HARDLY = 0.75  # likewise, of a single round, which is said at once, since so many are no accident
 EMPTY = 0.2  # of the completions; less than 0.01 otherwise
 TRUNCATED = 0.3  # of the completions; up to 0.05 otherwise
 DISTINCT = 0.5  # of the completions of a group
@@ -37,6 +38,7 @@ class _Seen:
     values: dict[str, np.ndarray]
     validations: list[EvalReport]
     rounds: int
+    remark: str | None  # of the last completion without a reward of which the domain says why
 
     def all(self, name: str) -> np.ndarray:
         return self.values[name][: self.rounds]
@@ -66,13 +68,15 @@ def concerns(progress: Progress) -> list[Concern]:
         since = rounds
         while since > 1 and check(_upto(progress, values, since - 1)) is not None:
             since -= 1
-        if rounds - since + 1 >= (1 if check is _fallen else HELD):  # that one asks for two validations anyway
+        if rounds - since + 1 >= (1 if check in AT_ONCE else HELD):
             found.append(Concern(name=name, since=since, seen=now[0], remedy=now[1]))
     return found
 
 
 def _upto(progress: Progress, values: dict[str, np.ndarray], rounds: int) -> _Seen:
-    return _Seen(values, [report for report in progress.validations if report.round <= rounds], rounds)
+    remarks = [reward.unrewarded for reward in progress.rewards[:rounds] if reward.unrewarded]
+    validations = [report for report in progress.validations if report.round <= rounds]
+    return _Seen(values, validations, rounds, remarks[-1] if remarks else None)
 
 
 def _values(run: Progress) -> dict[str, np.ndarray]:
@@ -171,6 +175,22 @@ def _share(name: str, wrong: Callable[[float], bool], said: str, remedy: str, so
     return check
 
 
+def _unjudged(seen: _Seen) -> Found:
+    last, recent = seen.all("judged")[-1:], seen.recent("judged")
+    if (last < HARDLY).any():
+        what = f"{last[0]:.0%} of the completions of the last round"
+    elif recent < JUDGED:
+        what = f"{recent:.0%} of the completions of the last {RECENT} rounds"
+    else:
+        return None
+    said = "" if seen.remark is None else f"; of one the domain says: {seen.remark!r:.200}"
+    return (
+        f"{what} have a reward, and the others teach nothing{said}",
+        "see which part of the reward is None, by make check or in the log of reward_rollouts; `verify` may give None "
+        "only for what cannot be judged, and a number for a wrong answer",
+    )
+
+
 def _fallen(seen: _Seen) -> Found:
     """Twice in a row, and by more than both intervals together allow: one validation in twenty falls by chance."""
     if len(seen.validations) < 3:
@@ -188,6 +208,8 @@ def _fallen(seen: _Seen) -> Found:
         "distill.learning_rate, or distill.decay_after",
     )
 
+
+AT_ONCE = (_fallen, _unjudged)  # which ask for two validations, or for what is no accident
 
 CHECKS: dict[str, Check] = {
     "no spread": _share(
@@ -253,12 +275,7 @@ CHECKS: dict[str, Check] = {
         f"of the completions ran out of tokens in the last {RECENT} rounds",
         "raise rollout.sampler.length, and evaluation.sampler.length with it",
     ),
-    "not judged": _share(
-        "judged",
-        lambda share: share < JUDGED,
-        f"of the completions have a verdict in the last {RECENT} rounds",
-        "see the log of reward_rollouts for what could not be judged; those completions teach nothing",
-    ),
+    "not judged": _unjudged,
     "updates skipped": _share(
         "skipped",
         lambda share: share > SKIPPED,

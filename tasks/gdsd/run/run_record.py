@@ -57,12 +57,21 @@ class RunRecord(Record):
         base, trained, gained = ({found.k: found.share for found in table if found.k > 1} for table in tables)
         return [(k, base[k], trained[k], gain) for k, gain in gained.items()]
 
-    def warnings(self) -> dict[str, int]:
-        """Returns how many tables each failed expectation was found in, by stage and expectation."""
+    def warnings(self) -> list[str]:
+        """Says which expectations failed in how many tables, by stage; and of missing rewards, how many and why."""
         found = [("prompts", self.prompts.warnings), ("check", self.check.warnings)]
         found += [("rollouts", reward.warnings) for reward in self.rewards]
         found += [("answers", report.warnings) for report in self.evaluations()]
-        return dict(Counter(f"{stage}: {name}" for stage, names in found for name in names))
+        counts = Counter(f"{stage}: {name}" for stage, names in found for name in names if not _is_missing(name))
+        said = [f"{name} in {count} tables" for name, count in counts.items()]
+        if rounds := [reward for reward in self.rewards if any(map(_is_missing, reward.warnings))]:
+            lost = 1 - sum(reward.judged for reward in rounds) / len(rounds)
+            remark = next((f"; of one the domain says: {one.unrewarded!r}" for one in rounds if one.unrewarded), "")
+            said.append(f"{lost:.0%} of the rollouts of {len(rounds)} rounds have no reward{remark}")
+        if tests := [report for report in self.evaluations() if any(map(_is_missing, report.warnings))]:
+            lost = 1 - sum(report.judged for report in tests) / len(tests)
+            said.append(f"{lost:.0%} of the answers of {len(tests)} evaluations have no reward")
+        return said
 
     def stage_seconds(self, since: float = -math.inf) -> dict[str, float]:
         """Returns the time spent in each stage, in the order of the pipeline.
@@ -173,3 +182,8 @@ class RunRecord(Record):
                 f"policy    {folder}/policy",
             ]
         )
+
+
+def _is_missing(warning: str) -> bool:
+    """Whether it is the warning of missing rewards, which is said in words."""
+    return warning.endswith(".reward: expect_column_values_to_not_be_null")

@@ -1,5 +1,6 @@
 """Rewards by HTTP: what a server is asked, what its replies are worth, and what becomes of a run where it fails."""
 
+import itertools
 import json
 import logging
 import re
@@ -23,7 +24,10 @@ from tasks.gdsd.domains.service import ServiceConfig
 from tasks.gdsd.errors import ConfigError, DataError, ServiceError, SilentServiceError
 from tasks.gdsd.prompts.problems import check_problems, make_prompts
 from tasks.gdsd.prompts.quality import check_prompts
+from tasks.gdsd.records import RolloutStats
+from tasks.gdsd.report import verdicts as pages
 from tasks.gdsd.reward import rewards
+from tasks.gdsd.reward.probes import Probed, probe
 from tasks.gdsd.transient import may_pass
 from tests.gdsd import series
 
@@ -118,6 +122,22 @@ def lengths(asked: Asked) -> Reply:
     found = asked.body["answers"]
     assert isinstance(found, list)
     return Reply({"scores": [len(each["answer"]) / 10 or None for each in found]})
+
+
+def scoring(score: Callable[[Answer], float | None]) -> Callable[[Asked], Reply]:
+    """A program that scores each answer by itself."""
+
+    def reply(asked: Asked) -> Reply:
+        found = asked.body["answers"]
+        assert isinstance(found, list)
+        return Reply({"scores": [score(Answer(each["problem"], each["reference"], each["answer"])) for each in found]})
+
+    return reply
+
+
+def likeness(answer: Answer) -> float:
+    """Scores the reference by 1, and all else by a little for its length."""
+    return 1.0 if answer.text == answer.reference else min(len(answer.text), 9) / 100
 
 
 def says(*texts: str, **choice: object) -> Callable[[Asked], Reply]:
@@ -329,7 +349,9 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(start: Start, monkeypatc
     monkeypatch.setattr(service_client, "WAIT_S", 1.0)
     headers = iter(["7", "", "soon", "86400", "", "", ""])
     server = start(lambda asked: Reply("", 429, {"Retry-After": next(headers)}))
-    with pytest.raises(SilentServiceError, match="does not answer: status 429"):
+    with pytest.raises(
+        SilentServiceError, match=r"does not answer: status 429: .*; set fewer .*server\.attempts \(none of 1 "
+    ):
         scores(post(server.url, attempts=7), "a")
     assert waits == [7.0, 2.0, 4.0, 120.0, 16.0, 30.0]
 
@@ -367,6 +389,20 @@ def test_what_every_request_would_get_stops_the_run_at_once(
     with pytest.raises(ServiceError, match=said) as caught:
         scores(post(server.url, key="GDSD_JUDGE_KEY", parallel=1, batch=1), *"abcdef")
     assert not may_pass(caught.value) and len(server.asked) == 1
+    with pytest.raises(ServiceError, match=said.replace("set GDSD_JUDGE_KEY anew", r"server\.key is not set")):
+        scores(post(server.url), "a")
+
+
+def test_a_request_that_fails_among_others_does_not_tell_to_start_again(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, whoever reads the log of a run that goes on starts it again for nothing."""
+    server = start(lambda asked: Reply("", 503) if "aaa" in str(asked.body) else says("Score: 5")(asked))
+    with caplog.at_level(logging.WARNING):
+        assert scores(openai(server.url, attempts=1), "a", "aaa") == [0.5, None]
+    assert "1 of 2 answers have no score, such as: no score: the server does not ans" in caplog.text
+    assert "; see why in its own log, or set more server.attempts" in caplog.text
+    assert "start the run again" not in caplog.text
 
 
 def test_a_server_that_is_not_there_stops_the_run_and_may_be_there_later() -> None:
@@ -374,7 +410,9 @@ def test_a_server_that_is_not_there_stops_the_run_and_may_be_there_later() -> No
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(SilentServiceError, match=f"{url} does not answer: ConnectError: ") as caught:
+        with pytest.raises(
+            SilentServiceError, match=f"{url} does not answer: ConnectError: .*see that it runs"
+        ) as caught:
             scores(post(url, attempts=1), "a")
     assert may_pass(caught.value)
 
@@ -382,7 +420,9 @@ def test_a_server_that_is_not_there_stops_the_run_and_may_be_there_later() -> No
 def test_a_server_that_never_answers_is_given_up_early(start: Start) -> None:
     """If it fails, a service that is down is asked for every one of thousands of answers before the run stops."""
     server = start(lambda asked: Reply("broken", 500))
-    with pytest.raises(SilentServiceError):
+    with pytest.raises(
+        SilentServiceError, match=r"more server\.attempts \(none of [89] requests was answered, with up to 1 "
+    ):
         scores(post(server.url, attempts=1, batch=1, parallel=2), *map(str, range(100)))
     assert service_client.LOST <= len(server.asked) <= service_client.LOST + 1
 
@@ -398,7 +438,9 @@ def test_a_connection_has_a_time_of_its_own() -> None:
 def test_a_reply_that_never_ends_runs_out_of_time(start: Start) -> None:
     """If it fails, a server that sends a byte now and then holds the run for ever."""
     slow = start(lambda asked: Reply({"scores": [0.5]}, slowly=0.5))
-    with pytest.raises(SilentServiceError, match=r"does not answer: no whole reply within 1 s"):
+    with pytest.raises(
+        SilentServiceError, match=r"does not answer: no whole reply within 1 s; set more server\.seconds or"
+    ):
         scores(post(slow.url, seconds=1.0, attempts=1), "a")
 
 
@@ -618,6 +660,57 @@ def test_a_file_needs_no_references(text: str, tmp_path: Path) -> None:
     check_problems(config.domain, made)
 
 
+def problems(*references: str) -> pa.Table:
+    rows = [
+        {"id": f"train-{number}", "prompt": f"q{number}", "problem": f"q{number}", "reference": text}
+        for number, text in enumerate(references)
+    ]
+    return pa.Table.from_pylist(rows, tables.PROMPTS)
+
+
+def checked(server: dict[str, object], *references: str, **fields: object) -> Probed:
+    return probe("train", choice(server, **fields), problems(*references), number=len(references), completions=100)
+
+
+def test_the_check_asks_for_references_that_are_answers(start: Start) -> None:
+    """If it fails, a server that scores right answers badly is found after the training, or tests count as answers."""
+    likes = post(start(scoring(likeness)).url)
+    found = checked(likes, "four", "five", solved_from=1.0)
+    right = [(probe.answer.text, probe.verdict.solved) for probe in found.probes["right"]]
+    assert right == [("four", True), ("five", True)] and found.fault is None and found.warnings == []
+    for unknown in (checked(likes, "four", "five", reference_is_answer=False), checked(likes, "four", "")):
+        assert "right" not in unknown.probes and unknown.fault is None
+        assert "names no right answer (a reference to each problem, where `ref" in pages.text([unknown])
+    assert make(choice(likes, reference_is_answer=False)).reference_is_answer is False
+
+
+def test_a_new_version_is_another_configuration_to_the_cache(start: Start) -> None:
+    """If it fails, a run compares the base by the server's old rule with the trained policy by its new one."""
+    server = start(lengths)
+    old, new = (choice(post(server.url, version=version)) for version in (None, "2"))
+    assert old.model_dump_json() != new.model_dump_json()
+    assert [make(each).verify("p", "r", "a").parts["score"] for each in (old, new)] == [0.1, 0.1]
+    assert server.asked[0].body == server.asked[1].body
+
+
+def test_the_check_compares_with_references_also_where_nothing_is_solved(start: Start) -> None:
+    """If it fails, a configuration without `solved_from` is refused, or nobody looks at its reward."""
+    assert checked(post(start(scoring(likeness)).url), "four", "five").fault is None
+    backward = start(scoring(lambda answer: 1 - likeness(answer)))
+    names = [warned.name for warned in checked(post(backward.url), "four", "five").warnings]
+    assert "empty answers as good as right ones" in names
+
+
+def test_the_check_speaks_to_who_writes_the_configuration(start: Start) -> None:
+    """If it fails, who chose a server is told to change a class."""
+    low = checked(post(start(scoring(lambda answer: 0.5)).url), "four", solved_from=1.0).fault
+    assert low is not None and "lower `solved_from`, or set `reference_is_answer: false`" in low
+    draws = itertools.count()
+    vague = checked(post(start(scoring(lambda answer: next(draws) % 97 / 97)).url), "four").fault
+    assert vague is not None and "set `varies: true` of the domain in the configuration" in vague
+    assert not re.search("`verify|varies = True|method", low + vague)
+
+
 def rollouts(*completions: str) -> pa.Table:
     rows = [series.rollout(sample=sample, completion=text) for sample, text in enumerate(completions)]
     return pa.Table.from_pylist(rows, tables.ROLLOUTS)
@@ -629,6 +722,8 @@ def test_a_round_is_rewarded_and_one_without_any_score_stops(start: Start) -> No
     rewarded = rewards.reward(rollouts("aaaa", "", "aa"), server, 3, scale_by_std=False)
     assert rewarded["reward"].to_pylist() == pytest.approx([0.4, None, 0.2])
     assert rewarded["advantage"].to_pylist() == pytest.approx([0.2, None, -0.2])
+    cost = RolloutStats(completions=3, tokens=6, positions=6, seconds=1.0, ended_unix_seconds=1.0)
+    assert rewards.summarise(rewarded, server, 3, [cost], [], 0.0).unrewarded == "the service gave no score"
     mute = choice(openai(start(says("Fine.", "Bad.")).url))
     with pytest.raises(
         DataError, match=r"'service' could judge none of 2 rollouts.*: the judge wrote no number from 0"

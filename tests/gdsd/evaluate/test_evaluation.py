@@ -147,13 +147,18 @@ def test_samples_say_what_was_asked_and_answered_and_in_how_many_steps(
 
 
 class Scripted(scripted.Scripted):
-    """A domain that judges problems by their text: `1` solved, `0` not, `?` cannot say."""
+    """A domain that judges problems by their text: `1` solved, `0` not, `?` cannot say.
+
+    Of `x` it knows that it is wrong, but has no reward for it, and of `h` only the reward.
+    """
 
     parts: ClassVar[dict[str, float]] = {"half": 0.5, "spare": 0.0}
 
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         if problem == "?":
             return Verdict({"half": None, "spare": None}, None)
+        if problem in "xh":
+            return Verdict({"half": None if problem == "x" else 1.0, "spare": None}, False if problem == "x" else None)
         return Verdict({"half": float(problem), "spare": None}, problem == "1")
 
 
@@ -174,7 +179,7 @@ def test_the_report_counts_what_was_judged(denoiser: Denoiser) -> None:
     Of 1, 0, 1, ? two of three judged are solved, with mean reward (0.5 + 0 + 0.5) / 3.
     """
     config = EvaluationConfig(batch_size=3, sampler=GREEDY)
-    with pytest.raises(DataError, match="none of the 2 answers could be judged"):
+    with pytest.raises(DataError, match=r"none of the 2 answers could be judged.*: the part half is None in 2 of them"):
         evaluate(denoiser, problems("??"), SCRIPTED, config)
     report, table = evaluate(denoiser, problems("101?"), SCRIPTED, config, seed=5)
     assert report.solved == intervals.wilson(2, 3, 0.95)
@@ -218,6 +223,40 @@ def test_the_report_of_several_samples_by_hand() -> None:
     assert {found.k: found.share.mean for found in report.pass_at} == pytest.approx({1: 1 / 2, 2: 2 / 3, 3: 1 / 2})
     assert report.pass_at[2].share == intervals.wilson(1, 2, 0.95)
     assert (report.judged, report.tokens, report.seconds, report.warnings) == (8 / 12, 32, 2.5, ["late"])
+
+
+def judged(verdicts: str) -> pa.Table:
+    rows = [answer(prompt_id=str(place), problem=verdict) for place, verdict in enumerate(verdicts)]
+    return rewards.verify(pa.Table.from_pylist(rows, tables.ANSWERS), SCRIPTED)
+
+
+def summed(verdicts: str) -> EvalReport:
+    stats = AnswerStats(round=0, problems=5, prompts_sha256="0" * 64, sampler=FREE, tokens=16, seconds=1.0)
+    return evaluation.report(judged(verdicts), SCRIPTED, EvaluationConfig(sampler=FREE), 0, [stats], [], 0.0)
+
+
+def test_wrong_answers_without_a_reward_count_in_the_solved_share() -> None:
+    """If it fails, a forgotten `return` for wrong answers makes every answer that is counted a right one.
+
+    Of 1, 1, x, x, h four are known to be right or wrong, two of them right; three have a reward, 0.5 each.
+    """
+    report = summed("11xxh")
+    assert report.solved == intervals.wilson(2, 4, 0.95) == report.pass_at[0].share
+    assert (report.reward.mean, report.judged, report.known) == (0.5, 0.6, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ("xx", "the part half is None in 2 of them. None is for what cannot be judged"),
+        ("hh", "`solved` is None in all of them; give True or False"),
+    ],
+)
+def test_an_evaluation_without_a_verdict_says_what_was_none(verdicts: str, said: str) -> None:
+    """If it fails, nobody learns from a run that ends which part of the reward has no value."""
+    with pytest.raises(DataError, match=r"none of the 2 answers could be judged") as caught:
+        summed(verdicts)
+    assert said in str(caught.value) and "spare" not in str(caught.value)
 
 
 def test_a_sweep_is_one_protocol_per_length() -> None:

@@ -96,6 +96,19 @@ def test_problems_without_both_verdicts_are_left_out() -> None:
         compare(answers([None, True]), answers([True, None]), JUDGE)
 
 
+def test_each_gain_is_of_the_problems_for_which_it_is_known() -> None:
+    """If it fails, a policy whose wrong answers have no reward gains by answers of which is known that they are wrong.
+
+    Solved of three problems: 0, 0, 1 before and 1, 0, 0 after. Of the first two the reward is not known after.
+    """
+    base, trained = answers([False, False, True]), answers([True, False, False])
+    place = trained.column_names.index("reward")
+    open_ = trained.set_column(place, trained.schema.field("reward"), pa.array([None, None, 0.25], pa.float32()))
+    decision = compare(base, open_, JUDGE)
+    assert decision.solved_difference == compare(base, trained, JUDGE).solved_difference
+    assert (decision.solved_difference.mean, decision.reward_difference.mean) == (0.0, -0.75)
+
+
 # Several answers to each problem
 
 

@@ -23,22 +23,25 @@ def test_each_kind_of_change_is_counted_and_shown() -> None:
         ("Broken", "1"),
         ("Right both times", "1"),
         ("Wrong both times", "1"),
-        ("Without a verdict", "1"),
+        ("Not known to be right or wrong", "1"),
     ]
     assert cells(page, "wrong before") == ["1", "2"] and cells(page, "right before") == ["1", "1"]
     assert page.index("problem 0") < page.index("problem 1") < page.index("problem 2"), "the most changed first"
 
 
-def test_a_verdict_without_a_reward_counts_as_none() -> None:
+def test_a_verdict_without_a_reward_counts_and_is_shown_as_one() -> None:
     """If it fails, a domain that judges answers, but not every part of the reward, ends a run without its report."""
     judged = answers(["a", "b"], [1.0, 1.0])
     column = judged.column_names.index("reward")
     unrewarded = judged.set_column(column, judged.schema.field("reward"), pa.array([None, 1.0], pa.float32()))
     page = section(report.pair_samples(judged, unrewarded), DOMAIN)
     assert re.findall(r"<h3>([\w ]+) <span[^>]*>\((\d)", page) == [
-        ("Right both times", "1"),
-        ("Without a verdict", "1"),
+        ("Right both times", "2"),
     ]
+    assert cells(page, "right before") == ["0", "2"]
+    unrewarded = unrewarded.take([0])
+    page = section(report.pair_samples(judged.take([0]), unrewarded), DOMAIN)
+    assert "right, reward 1.00" in page and "right, no reward" in page and "reward 0.00" not in page
 
 
 def test_a_strip_tells_the_step_of_each_token() -> None:

@@ -15,7 +15,7 @@ from tasks.gdsd.evaluate import evaluation, gate
 from tasks.gdsd.records import AnswerStats, EvalReport, RolloutStats
 from tasks.gdsd.report import model_card
 from tasks.gdsd.reward import quality, rewards
-from tests.gdsd.report.records import ORIGIN, SAMPLER, cells, record
+from tests.gdsd.report.records import ORIGIN, SAMPLER, cells, record, rewarded
 from tests.gdsd.report.test_model_card import POLICY
 from tests.gdsd.scripted import Scripted, choice
 from tests.gdsd.series import answer, rollout
@@ -51,16 +51,18 @@ def evaluated(samples: pa.Table) -> EvalReport:
 def test_open_verdicts_go_through_gate_evaluation_and_report(tmp_path: Path) -> None:
     """If it fails, a part that is None beside `solved=False`, or `solved=None`, ends a run after all of its training.
 
-    Judged are answers with a reward of which is known whether they solve the problem: of the base the first, fifth and
-    last, with rewards of 0.5, 1 and 0.5, and of the trained policy the same three, with 1, 0.5 and 1.
+    Right are 1 of 4 before and 3 of 5 after. The rewards are 0.5, 0.5, 1, 0.5 before, and 1, 0.5, 0.5, 1 after. Both
+    times the first, second, fifth and last are known to be right or wrong, with gains of 1, 0, -1, 1, and all of them
+    but the second have a reward, with gains of 0.5, -0.5, 0.5.
     """
     base, trained = judged(BASE), judged(TRAINED)
     quality.check_samples(base, 6, 1, DOMAIN).require()
     before, after = evaluated(base), evaluated(trained)
-    assert (before.judged, before.solved.mean, before.reward.mean) == (0.5, pytest.approx(1 / 3), pytest.approx(2 / 3))
-    assert (after.judged, after.solved.mean, after.reward.mean) == (0.5, pytest.approx(2 / 3), pytest.approx(2.5 / 3))
+    for found, solved, reward in ((before, 1 / 4, 2.5 / 4), (after, 3 / 5, 3 / 4)):
+        assert (found.solved.mean, found.reward.mean) == (pytest.approx(solved), pytest.approx(reward))
+    assert [(found.judged, found.known) for found in (before, after)] == [(4 / 6, 4 / 6), (4 / 6, 5 / 6)]
     decision = gate.decide(base, trained, [], GateConfig())
-    assert decision.solved_difference.mean == pytest.approx(1 / 3)
+    assert decision.solved_difference.mean == pytest.approx(1 / 4)
     assert decision.reward_difference.mean == pytest.approx(0.5 / 3)
     run = record(base=before, trained=after, decision=decision)
     pairs = report.pair_samples(base, trained)
@@ -68,10 +70,15 @@ def test_open_verdicts_go_through_gate_evaluation_and_report(tmp_path: Path) -> 
     assert re.findall(r"<h3>([\w ]+) <span[^>]*>\((\d)", page) == [
         ("Fixed", "2"),
         ("Broken", "1"),
-        ("Without a verdict", "3"),
+        ("Wrong both times", "1"),
+        ("Not known to be right or wrong", "2"),
     ]
-    assert cells(page, "judged")[:2] == ["50.0%", "50.0%"] and "not judged" in page
-    assert "50.0% of its answers could not be judged" in model_card.write(run, POLICY, ORIGIN)
+    assert cells(page, "judged")[:2] == ["66.7%", "66.7%"] and "not judged" in page
+    assert run.answer().words.endswith(
+        "; 66.7 % of the answers judged; 66.7 % of the answers known to be right or wrong before, 83.3 % after"
+    )
+    assert "wrong, no reward" in page and "not known to be right, reward 0.50" in page
+    assert "33.3% of its answers could not be judged" in model_card.write(run, POLICY, ORIGIN)
     assert pq.read_table(tmp_path / "samples.parquet")["trained_solved"].to_pylist() == [
         True,
         False,
@@ -90,4 +97,19 @@ def test_open_verdicts_are_trained_on_by_their_reward() -> None:
     assert rewarded["reward"].to_pylist() == [0.5, None, 0.5, None, 1.0, 0.5]
     cost = RolloutStats(completions=6, tokens=12, positions=12, seconds=1.0, ended_unix_seconds=1.0)
     stats = rewards.summarise(rewarded, DOMAIN, 6, [cost], [], 0.0)
+    assert stats.unrewarded is None
     assert (stats.judged, stats.solved) == (pytest.approx(4 / 6), pytest.approx(1 / 4))
+
+
+def test_missing_rewards_are_said_in_words() -> None:
+    """If it fails, a reader learns the name of an expectation, and not how much was lost or why."""
+    missing = "reward: expect_column_values_to_not_be_null"
+    changed = {"warnings": [f"rollouts.{missing}", "rollouts.has_text: expect_x"], "unrewarded": "no score: <busy>"}
+    lost = [rewarded(0.5).model_copy(update=changed | {"judged": share}) for share in (0.6, 0.84)]
+    base = record().base.model_copy(update={"judged": 0.5, "warnings": [f"samples.{missing}"]})
+    run = record(base=base, rewards=[rewarded(0.5), *lost])
+    assert run.warnings() == [
+        "rollouts: rollouts.has_text: expect_x in 2 tables",
+        "28% of the rollouts of 2 rounds have no reward; of one the domain says: 'no score: <busy>'",
+        "50% of the answers of 1 evaluations have no reward",
+    ]

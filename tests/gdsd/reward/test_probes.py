@@ -65,6 +65,15 @@ class Mute(Sound):
         return Verdict({"share": 0.5}, None, "nobody\nthere")
 
 
+class Forgetful(Sound):
+    """It forgets the `return` of the part for every answer but the right one; another part counts nothing."""
+
+    parts: ClassVar[dict[str, float]] = {"near": 1.0, "spare": 0.0}
+
+    def verify(self, problem: str, reference: str, answer: str) -> Verdict:
+        return Verdict({"near": 1.0 if answer == reference else None, "spare": None}, answer == reference)
+
+
 class Unweighed(Sound):
     def verify(self, problem: str, reference: str, answer: str) -> Verdict:
         return Verdict({"share": None}, answer == reference)
@@ -185,7 +194,7 @@ def probe(kind: type[Domain], completions: int | None = 100, kinds: tuple[Kind, 
     [
         (Sound, []),
         (Unknown, []),
-        (Shaky, []),
+        (Shaky, ["answers without a reward"]),
         (Judge, ["any"]),
         (Constant, ["reward always the same"]),
         (Partial, ["reward always the same"]),
@@ -201,6 +210,7 @@ def probe(kind: type[Domain], completions: int | None = 100, kinds: tuple[Kind, 
                 "over-long answers as good as right ones",
             ],
         ),
+        (Forgetful, ["wrong answers without a reward"]),
         (Talkative, ["prints"]),
     ],
 )
@@ -221,12 +231,14 @@ def test_what_looks_wrong_is_a_warning(kind: type[Domain], warned: list[str]) ->
         ),
         (
             Mute,
-            "judges none of 15 answers, such as '10' to the problem '0' (train): it says solved None, share 0.5 ("
+            "says of none of 15 answers whether it is right, such as '10' to the problem '0' (train): it says solved "
+            "None, share 0.5 ("
             "'nobody\\nthere'); ",
         ),
         (
             Unweighed,
-            "judges none of 15 answers, such as '10' to the problem '0' (train): it says solved True, share None",
+            "gives none of 15 answers a reward, such as '10' to the problem '0' (train): it says solved True, share "
+            "None",
         ),
         (
             Lottery,
@@ -259,10 +271,43 @@ def test_an_error_names_domain_problem_and_answer(kind: type[Domain], said: str)
     assert f"test_probes:{kind.__name__}'" in str(caught.value) and said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (["", "10"], "2 of 12 answers have no reward; of one the domain says: "),  # of which one is empty, one right
+        (["10"], None),
+        ([probes.OVER_LONG], "right answers have a reward, but none of 3 answers that are over-long has one, since"),
+    ],
+)
+def test_answers_without_a_reward_are_told_with_a_remark(
+    lost: list[str], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a service that loses every sixth answer passes the check, and nobody reads why."""
+
+    def verify(self: Sound, problem: str, reference: str, answer: str) -> Verdict:
+        away = answer in lost and (problem == "0" or answer == probes.OVER_LONG)
+        return Verdict({"share": None}, None, "it is\naway") if away else verdict(answer == reference)
+
+    monkeypatch.setattr(Sound, "verify", verify)
+    warned = [warning.said for warning in probe(Sound).warnings]
+    assert len(warned) == (said is not None)
+    assert all(text.startswith(said or "") and r"; of one the domain says: 'it is\naway'" in text for text in warned)
+
+
 def test_a_service_that_answers_nothing_may_do_so_later() -> None:
     """If it fails, a server that is just starting counts as a reward that nobody can train on."""
     with pytest.raises(SilentServiceError, match="http://judge does not answer"):
         probe(Down)
+
+
+def test_a_forgotten_return_names_the_part_and_the_answers() -> None:
+    """If it fails, wrong answers teach nothing in a whole run, since the reward has no value for them."""
+    (warning,) = probe(Forgetful).warnings
+    assert "none of 12 answers that are empty, junk, over-long, repeated has one, since the part near is None" in (
+        warning.said
+    )
+    (row,) = [line.split() for line in verdicts.text([probe(Forgetful)]).splitlines() if " 0 of 3 " in line][:1]
+    assert row[:6] == ["empty", "0", "of", "3", "0", "?"]
 
 
 def test_what_is_printed_reaches_nobody_but_the_warning(capfd: pytest.CaptureFixture[str]) -> None:

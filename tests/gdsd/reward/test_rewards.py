@@ -234,6 +234,9 @@ def test_the_summary_by_hand() -> None:
 
 def test_a_round_of_which_nothing_was_judged_stops() -> None:
     """If it fails, a run whose verifier gives no verdict any more goes on, and trains on nothing."""
-    with pytest.raises(DataError, match=r"could judge none of 3 rollouts, so there is nothing to train on$"):
+    with pytest.raises(
+        DataError,
+        match=r"could judge none of 3 rollouts, .* train on: the part value is None in 3 of them\.",
+    ):
         rewards.reward(table({"a": ["?"] * 3}), READER, 3, False)
     assert rewards.reward(table({"a": ["?", "?", "1"]}), READER, 3, False)["reward"].to_pylist() == [None, None, 1.0]

@@ -6,6 +6,7 @@ from tasks.gdsd.errors import DataError
 from tasks.gdsd.publish.trackers import base as trackers
 from tasks.gdsd.records import Estimate
 from tasks.gdsd.registry.kept import Night
+from tasks.gdsd.run.answer import answer
 from tasks.gdsd.run.run_record import RunRecord
 from tests.gdsd.evaluate.test_gate import JUDGE, answers, compare
 from tests.gdsd.registry.conftest import NIGHT
@@ -33,8 +34,10 @@ SAID: dict[tuple[str, Estimate, Estimate, bool], tuple[str, str]] = {
 
 
 def made(solved: Estimate, reward: Estimate, some: bool = True, **changed: object) -> RunRecord:
-    reached = {"base": evaluated(0, 3), "trained": evaluated(2, 5)} if some else {}
-    reached = reached or {"base": evaluated(0, 0), "trained": evaluated(2, 0)}
+    solve = (3, 5) if some else (0, 0)
+    whole = {"judged": 1.0, "known": 1.0}
+    base, trained = (evaluated(number, own).model_copy(update=whole) for number, own in zip((0, 2), solve, strict=True))
+    reached = {"base": base, "trained": trained}
     return record(decision=decided(solved_difference=solved, reward_difference=reward, **changed), **reached)
 
 
@@ -64,6 +67,27 @@ def test_a_guard_that_fails_is_part_of_the_answer() -> None:
     """If it fails, a policy that unlearned something else looks like a better one at first sight."""
     found = made(UP, UP, guards=[guard("kept", True), guard("lost", False), guard("gone", False)]).answer()
     assert found.words.endswith("+0.200 reward; fails the guard lost, gone") and found.tone == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"judged": 37 / 60}, {"judged": 37 / 60}, "; 61.7 % of the answers judged"),
+        ({"judged": 1.0}, {"judged": 0.5}, "; 100.0 % of the answers judged before, 50.0 % after"),
+        ({"known": 0.5}, {"known": 0.5}, "; 50.0 % of the answers known to be right or wrong"),
+        ({"known": None}, {"known": None}, ""),  # of a record from before it was kept
+    ],
+)
+def test_what_was_not_judged_is_part_of_the_answer(
+    before: dict[str, float | None], after: dict[str, float | None], said: str
+) -> None:
+    """If it fails, a share of a few answers is read as one of all of them."""
+    plain = made(UP, UP)
+    base, trained = plain.base.model_copy(update=before), plain.trained.model_copy(update=after)
+    found = answer(base, trained, plain.decision)
+    assert found.words == f"{plain.answer().words}{said}"
+    guarded = answer(base, trained, decided(guards=[guard("lost", False)])).words
+    assert guarded.endswith(f"{said}; fails the guard lost")
 
 
 def test_where_nothing_is_judged_there_is_no_answer() -> None:

@@ -74,6 +74,16 @@ def test_a_base_that_solves_nothing_is_told_what_to_do() -> None:
     assert "policy.warm_start.steps" in concern.remedy
 
 
+def test_a_round_in_which_much_has_no_reward_is_told_at_once() -> None:
+    """If it fails, a run of few rounds trains on a part of its answers, and says so nowhere."""
+    (concern,) = health.concerns(run([{"judged": 1.0}, {"judged": 37 / 60}]))
+    assert (concern.name, concern.since) == ("not judged", 2)
+    assert concern.seen.startswith("62% of the completions of the last round have a reward")
+    assert names(run([{"judged": 1.0}, {"judged": 0.8}])) == []
+    told = run([{"judged": 0.5, "unrewarded": "it is\x1baway"}, {"judged": 0.5}])
+    assert health.concerns(told)[0].seen.endswith(r"teach nothing; of one the domain says: 'it is\x1baway'")
+
+
 def test_a_run_that_learns_raises_none() -> None:
     """If it fails, people learn to ignore the warnings."""
     assert names(run(LEARNING, steps(), VALIDATIONS)) == []
