@@ -1,5 +1,6 @@
 """A user's own domain: a class in a module of theirs, named in the configuration by its dotted path."""
 
+import difflib
 import importlib
 import logging
 import math
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig
 from tasks.gdsd.errors import ConfigError
@@ -33,8 +34,7 @@ class CustomConfig(DomainConfig):
 
     name: Literal["custom"] = "custom"
     path: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="`my_package.my_domain:MyDomain`; the class is called with options",
+        description="`module:Class`, such as `my_package.my_domain:MyDomain`; the class is called with options",
     )
     options: dict[str, bool | int | float | str] = Field({}, description="keyword arguments of the class")
     folder: str | None = Field(
@@ -50,6 +50,18 @@ class CustomConfig(DomainConfig):
         description="digest of the module's code, of the modules of one's own that it imports and of its `files`; made "
         "when the configuration is loaded, if not given",
     )
+
+    @field_validator("path")
+    @classmethod
+    def _names_a_class(cls, path: str) -> str:
+        if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", path) is None:
+            module, _, name = path.rpartition(".")
+            meant = f"; did you mean '{module}:{name}'?" if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", path) else ""
+            raise ValueError(
+                "must be `module:Class`, the module's name as Python imports it, a colon and the name of the class, "
+                f"such as 'my_package.my_domain:MyDomain', not {path!r:.80}{meant}"
+            )
+        return path
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -112,7 +124,7 @@ def _warn(words: str) -> None:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}{own.raised_at(error)}"
 
 
 def make(config: CustomConfig) -> Domain:
@@ -123,7 +135,12 @@ def make(config: CustomConfig) -> Domain:
     """
     module, _, name = config.path.partition(":")
     code = reached(config.path, config.folder)
-    kind = vars(_imported(config, code)).get(name)
+    known = vars(_imported(config, code))
+    if name not in known:
+        raise ConfigError(
+            f"domain {config.path!r}: the module {module!r} has no class {name!r}{_near(name, known)}{_hidden(module)}"
+        )
+    kind = known[name]
     if not (isinstance(kind, type) and issubclass(kind, Domain)):
         raise ConfigError(
             f"domain {config.path!r}: {name!r} is no subclass of tasks.gdsd.domains.base.Domain{_hidden(module)}"
@@ -137,6 +154,13 @@ def make(config: CustomConfig) -> Domain:
         return kind(**config.options)
     except Exception as error:
         raise ConfigError(f"domain {config.path!r} refuses the options {config.options}: {_said(error)}") from error
+
+
+def _near(name: str, known: Mapping[str, object]) -> str:
+    """Asks whether the nearest name of a domain was meant, or nothing."""
+    kinds = [other for other, kind in known.items() if isinstance(kind, type) and issubclass(kind, Domain)]
+    near = difflib.get_close_matches(name, [other for other in kinds if known[other] is not Domain], 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _imported(config: CustomConfig, code: Code) -> ModuleType:

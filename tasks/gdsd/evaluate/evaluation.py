@@ -85,7 +85,7 @@ def by_problem(samples: pa.Table, column: Literal["solved", "reward"]) -> dict[s
 
 
 def chance_of_pass(solved: dict[str, list[float]], k: int) -> dict[str, float]:
-    """Returns the estimated chance that one of k answers is right, for each problem with k answers of known rightness."""
+    """Returns the estimated chance that one of k answers is right, for each problem with k that are known."""
     return {problem: pass_at(len(own), round(sum(own)), k) for problem, own in solved.items() if len(own) >= k}
 
 

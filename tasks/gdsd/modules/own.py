@@ -8,6 +8,7 @@ import ast
 import hashlib
 import os
 import sys
+import traceback
 from functools import cache
 from importlib.machinery import all_suffixes
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from tasks.gdsd.modules import syntax
 PROJECT = Path(__file__).resolve().parents[3]
 OURS = frozenset({"tasks", "workflows", "images"})  # which the versions of tasks follow
 PACKAGES = frozenset({"site-packages", "dist-packages"})
+LIBRARY = Path(os.path.realpath(os.path.dirname(os.__file__)))  # Python's own modules
 LISTED = "files"  # the attribute of a class that names what it reads beside its module
 
 Signs = tuple[int, int]  # nanoseconds of the last change, bytes
@@ -112,6 +114,25 @@ def hidden(module: str) -> Path | None:
 def base(module: str, path: Path) -> Path:
     """Returns the folder on `sys.path` from which a module is imported that lies in a file."""
     return path.parents[module.count(".") + (path.stem == "__init__")]
+
+
+def raised_at(error: BaseException) -> str:
+    """Returns in brackets the last file and line of a person's own code on the way to an error, or nothing.
+
+    A syntax error names its place itself.
+    """
+    frames = [] if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if _is_own(frame.filename)), None)
+    return "" if frame is None else f" ({frame.filename}, line {frame.lineno})"
+
+
+def _is_own(file: str) -> bool:
+    """Whether code lies in a file that is neither Python's, nor installed, nor this project's."""
+    if not os.path.isabs(file):  # as of code without a file, such as `<string>`
+        return False
+    path = Path(os.path.realpath(file))
+    ours = any(path.is_relative_to(PROJECT / top) for top in OURS)
+    return not (ours or _is_installed(path) or path.is_relative_to(LIBRARY))
 
 
 def _reach(module: str) -> dict[str, tuple[Path, _Source]]:

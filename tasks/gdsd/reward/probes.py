@@ -16,6 +16,7 @@ import pyarrow as pa
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, Verdict, make
 from tasks.gdsd.domains.base import Remedies
 from tasks.gdsd.errors import DataError, Interrupted, SilentServiceError
+from tasks.gdsd.modules.own import raised_at
 from tasks.gdsd.prompts.expectations import shorten
 from tasks.gdsd.reward.rewards import JUDGED, weigh
 from tasks.gdsd.reward.verdicts import judge
@@ -163,8 +164,8 @@ def _solution(domain: Domain, name: str, problem: str, reference: str) -> str | 
         raise
     except (Exception, SystemExit) as error:
         raise DataError(
-            f"domain {name!r}: solution raised {type(error).__name__}: {error!s:.200} on the problem {problem!r:.60}; "
-            "it must return a right answer, or None where none is known"
+            f"domain {name!r}: solution raised {type(error).__name__}: {error!s:.200} on the problem "
+            f"{problem!r:.60}{raised_at(error)}; it must return a right answer, or None where none is known"
         ) from error
     if found is not None and not isinstance(found, str):
         raise DataError(

@@ -59,8 +59,8 @@ def unrewarded(judged: pa.Table, choice: DomainChoice) -> str:
     parts = [f"the part {part} is None in {number}" for part, number in missing.items() if number]
     said = next((f"; of one it says: {remark:.300}" for remark in judged["remark"].to_pylist() if remark), "")
     return (
-        f"{', '.join(parts)} of them{said}. None is for what cannot be judged. Where `verify` forgets a value, or means "
-        "that an answer is wrong, let it give a number from 0 to 1; where a service or a limit is the cause, mend that"
+        f"{', '.join(parts)} of them{said}. None is for what cannot be judged. Where `verify` forgets a value, or "
+        "means that an answer is wrong, let it give a number from 0 to 1; mend a service or a limit that is the cause"
     )
 
 

@@ -1,7 +1,5 @@
 """Verdicts of a domain, which may be a user's own code: each is one, with every part in its range, or is refused."""
 
-import inspect
-import traceback
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from tasks.gdsd.domains import Answer, Domain, Verdict
 from tasks.gdsd.errors import DataError, Interrupted, SandboxError, ServiceError
+from tasks.gdsd.modules.own import raised_at
 
 REMARK = 1000  # characters of a remark at most; what is longer is cut
 SLACK = 1e-6  # by which rounding may carry a part out of its range
@@ -26,10 +25,9 @@ def judge(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]
     except (SandboxError, ServiceError, Interrupted):  # no answer's fault
         raise
     except (Exception, SystemExit) as error:  # a user's own code may raise anything, and `exit()` would end the run
-        said = _said(error, inspect.getfile(type(domain)))
         raise DataError(
-            f"domain {name!r} raised {said}; verify must return a verdict on any text, with None for a part that it "
-            "cannot judge"
+            f"domain {name!r} raised {_said(error)}; verify must return a verdict on any text, with None for a part "
+            "that it cannot judge"
         ) from error
     if not isinstance(found, Sequence) or len(found) != len(answers):
         given = f"{len(found)} verdicts" if isinstance(found, Sequence) else f"{found!r:.60}"
@@ -40,13 +38,10 @@ def judge(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]
     return [_checked(domain, answer, verdict, name) for answer, verdict in zip(answers, found, strict=True)]
 
 
-def _said(error: Exception | SystemExit, file: str) -> str:
-    """Returns an error in words: what, on which answer, and where in the domain's file, or in what that called."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = [frame for frame in frames if frame.filename == file][-1:] or frames[-1:]
+def _said(error: Exception | SystemExit) -> str:
+    """Returns an error in words: what, on which answer, and where in the user's own code."""
     notes = getattr(error, "__notes__", [])  # of `Domain.verify_all`
-    place = [f"({found.filename}, line {found.lineno})" for found in frame]
-    return " ".join([f"{type(error).__name__}: {error!s:.200}", *notes, *place])
+    return " ".join([f"{type(error).__name__}: {error!s:.200}", *notes]) + raised_at(error)
 
 
 def _checked(domain: Domain, answer: Answer, verdict: object, name: str) -> Verdict:

@@ -141,7 +141,7 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
 def test_the_folder_of_a_run_is_told_from_its_policy(folder: Path, tmp_path: Path) -> None:
     """If it fails, who names a run's folder is not told that the policy is inside."""
     shutil.copytree(folder, tmp_path / "run/policy")
-    with pytest.raises(CheckpointError, match="run is not a checkpoint: .*; name the folder `policy` in it"):
+    with pytest.raises(CheckpointError, match=r"run is not a checkpoint: .*; name the folder `policy` in it"):
         checkpoint.load(tmp_path / "run", CPU)
     with pytest.raises(CheckpointError, match="no model in it; name the folder `policy` in it"):
         digest(tmp_path / "run")

@@ -18,12 +18,12 @@ from tasks.gdsd import tables
 from tasks.gdsd.config import loading
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.domains import DomainChoice, make
+from tasks.gdsd.domains import Answer, DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError, Interrupted
 from tasks.gdsd.modules import own
 from tasks.gdsd.prompts import problems
 from tasks.gdsd.prompts.quality import check_prompts
-from tasks.gdsd.reward import probes, rewards
+from tasks.gdsd.reward import probes, rewards, verdicts
 from tasks.gdsd.reward.quality import check_rewarded
 from tests.gdsd import series
 from tests.gdsd.prompts.conftest import write
@@ -307,12 +307,25 @@ def edit(package: Path, old: str, new: str) -> None:
             {"path": "no_such_package.sorting:Sorting"},
             "there is no module 'no_such_package.sorting'; it must lie",
         ),
-        ({"path": "my_package.sorting:Sort"}, "'Sort' is no subclass of tasks.gdsd.domains.base.Domain"),
-        ({"path": "my_package.sorting:Verdict"}, "'Verdict' is no subclass of"),
+        (
+            {"path": "my_package.sorting:Sort"},
+            "the module 'my_package.sorting' has no class 'Sort'; did you mean 'Sorting'?",
+        ),
+        ({"path": "my_package.sorting:Vowels"}, "has no class 'Vowels'"),
+        (
+            {"path": "my_package.sorting.Sorting"},
+            "domain.path: must be `module:Class`, the module's name as Python imports it, a colon and the name of the "
+            "class, such as 'my_package.my_domain:MyDomain', not 'my_package.sorting.Sorting'; did you mean "
+            "'my_package.sorting:Sorting'?",
+        ),
+        ({"path": "my_package.sorting:Verdict"}, "'Verdict' is no subclass of tasks.gdsd.domains.base.Domain"),
         ({"path": "sys:Sorting"}, "there is no module 'sys'"),
         ({"folder": "rewards"}, "domain.folder: got 'rewards'; string should match pattern"),
         ({"folder": "project:rewards"}, "'my_package.sorting' should lie in "),
-        ({"path": "my_package/sorting.py:Sorting"}, "domain.path: got 'my_package/sorting.py:Sorting'; string should"),
+        (
+            {"path": "my_package/sorting.py:Sorting"},
+            "such as 'my_package.my_domain:MyDomain', not 'my_package/sorting.py:Sorting'",
+        ),
         (
             {"path": "tasks.gdsd.domains.base:Domain"},
             "does not set parts, columns, example; see docs/domains/custom.md",
@@ -370,6 +383,27 @@ def test_a_package_that_cannot_be_imported_is_refused_with_the_reason(package: P
     (package / "__init__.py").write_text("raise RuntimeError('no licence')\n")
     forget()
     assert f"domain {PATH!r} cannot be imported: RuntimeError: no licence" in refusal()
+
+
+def test_an_error_names_the_line_of_the_persons_own_code_that_raised_it(package: Path) -> None:
+    """If it fails, a person looks for a mistake of their second module in the first one, or in Python's library."""
+    edit(package, VERDICT, "return scored(answer)")
+    file = package / "sorting.py"
+    file.write_text(f"from my_package.scoring import scored\n\n{file.read_text()}")
+    scoring = package / "scoring.py"
+    scoring.write_text("import statistics\n\n\ndef scored(answer):\n    return statistics.mean(answer)\n")
+    with pytest.raises(DataError) as caught:
+        verdicts.judge(make(custom()), [Answer("30412", "01234", "")], PATH)
+    assert f"on the answer '' to '30412' ({scoring}, line 5); verify must" in str(caught.value)
+
+
+def test_an_import_that_fails_names_its_line(package: Path) -> None:
+    """If it fails, a person looks for a slip in the name of a module of theirs in all of them."""
+    edit(package, "", "from my_package import scoring\n")
+    scoring = package / "scoring.py"
+    scoring.write_text("import random\nimport scorring_helpers\n")
+    missing = f"ModuleNotFoundError: No module named 'scorring_helpers' ({scoring}, line 2)"
+    assert f"domain {PATH!r} cannot be imported: {missing}" in refusal()
 
 
 def test_an_answer_that_the_tiny_policy_cannot_write_is_refused(package: Path) -> None:

@@ -43,7 +43,7 @@ def made(solved: Estimate, reward: Estimate, some: bool = True, **changed: objec
 
 @pytest.mark.parametrize(("case", "expected"), SAID.items(), ids=lambda value: value[0] if len(value) == 4 else "")
 def test_every_outcome_has_its_sentence(case: tuple[str, Estimate, Estimate, bool], expected: tuple[str, str]) -> None:
-    """If it fails, a reward that clearly rose is headed "no difference", or one that fell is hidden behind what is solved.
+    """If it fails, a reward that clearly rose is headed "no difference", or one that fell is hidden by what is solved.
 
     The same is at the top of the page, among the last lines of the run, and what trackers are told.
     """
