@@ -65,6 +65,8 @@ def prepare_policy(
     asked = [train, validation, test, *guards]
     problems = _read(asked)
     outlined = beginning.outline(config, problems, rooms)
+    if config.warm_start is not None:
+        rooms = [rooms[0].model_copy(update={"teaches_references": config.warm_start.steps > 0}), *rooms[1:]]
     fitted = _fit(outlined, problems, rooms)
     state = beginning.complete(config, outlined, fitted[0].table, rooms[0].length, devices.device())
     denoiser = state.denoiser

@@ -53,7 +53,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     prompts.check_supply(made, [*unusable, *near], prompts_per_round)
     report = quality.check_prompts(made, config)
     _show(report, [*unusable, *near])
-    prompts.check_problems(config.domain, made)
+    prompts.check_problems(config, made)
     prompts.round_rows(made["train"].num_rows, prompts_per_round, 0, config.seed)
     folder = new_folder("prompts")
     written = {split: tables.write(table, tables.PROMPTS, folder / f"{split}.parquet") for split, table in made.items()}
@@ -82,7 +82,7 @@ def prepare_test(config: TestConfig) -> Table:
         QualityError: a critical expectation failed; the Deck shows all of them.
         DataError: a source cannot be read or is not the pinned one, or a problem is not valid in its domain.
     """
-    return _prepare_test(config, [], 1.0, "refuse", "test")
+    return _prepare_test(config, {}, 1.0, "refuse")
 
 
 @cpu_task(deck=True)
@@ -96,12 +96,13 @@ def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> T
     from tasks.gdsd import tables
 
     same = config.domain.name == prompts.domain.name
-    trained_on = tables.read(Path(os.fspath(train)), tables.PROMPTS)["problem"].to_pylist() if same else []
-    return _prepare_test(config, trained_on, prompts.similarity, prompts.near_duplicates, "guard")
+    rows = tables.read(Path(os.fspath(train)), tables.PROMPTS).to_pylist() if same else []
+    trained_on = {row["id"]: row["problem"] for row in rows}
+    return _prepare_test(config, trained_on, prompts.similarity, prompts.near_duplicates)
 
 
 def _prepare_test(
-    config: TestConfig, trained_on: list[str], similarity: float, near_duplicates: Unusable, what: str
+    config: TestConfig, trained_on: dict[str, str], similarity: float, near_duplicates: Unusable
 ) -> FlyteFile:
     from tasks.gdsd import tables
     from tasks.gdsd.prompts import problems as prompts
@@ -115,7 +116,7 @@ def _prepare_test(
     left_out = [*unusable, *near]
     prompts.check_supply({"test": table}, left_out)
     _show(quality.check_test(table, config, trained_on, similarity), left_out)
-    prompts.check_problems(config.domain, {"test": table})
+    prompts.check_problems(config, {"test": table})
     _tell(unusable, near)
     return stored_file(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet"))
 
@@ -130,6 +131,9 @@ def _tell(unusable: list[str], near: list[str]) -> None:
 def _show(report: "QualityReport", left_out: list[str]) -> None:
     """Puts a report into the Deck, also where it stops the run."""
     listed = "".join(f"<li>{escape(text)}</li>" for text in left_out[:LISTED])
-    Deck("Quality", f"{report.html()}<p>{len(left_out)} problems were left out.</p><ul>{listed}</ul>")
+    Deck(
+        "Quality",
+        f"{report.html()}<p>{len(left_out)} problems were left out (rows are counted from 0).</p><ul>{listed}</ul>",
+    )
     Deck.publish()
     report.require()

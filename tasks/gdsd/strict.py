@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Self, TypeVar, get_args
+from typing import Annotated, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -184,7 +184,8 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
             hint = f"did you mean {near[0]!r}? " if near else ""
             lines.append(f"{where}.name: got {context['tag']!r}; {hint}allowed: {context['expected_tags']}")
         elif item["type"] == "value_error":  # a cross-check's own sentence, which pydantic prefixes
-            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+            said = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {said}" if path else said)
         elif item["type"] == "missing":
             lines.append(f"{where}: it is missing{_about(parent, path)}")
         else:
@@ -247,14 +248,20 @@ def _meant(model: type[BaseModel], parent: type[BaseModel], path: list[str]) -> 
 
 
 def _places(model: type[BaseModel], key: str) -> list[str]:
-    """The dotted paths of all fields below a model that have this name."""
+    """The dotted paths of all fields below a model that have this name, with NAME for a key of a mapping."""
     found = []
     for name, field in model.model_fields.items():
         if name == key:
             found.append(name)
+        keyed = f"{name}.NAME" if dict in map(get_origin, _parts(field.annotation)) else name
         for inner in submodels(field.annotation):
-            found += [f"{name}.{place}" for place in _places(inner, key)]
+            found += [f"{keyed}.{place}" for place in _places(inner, key)]
     return list(dict.fromkeys(found))
+
+
+def _parts(annotation: object) -> list[object]:
+    """An annotation, and all that it is made of."""
+    return [annotation, *(inner for part in get_args(annotation) for inner in _parts(part))]
 
 
 def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], type[BaseModel]]:

@@ -292,6 +292,29 @@ def test_a_character_that_the_policy_lacks_is_refused_before_the_warm_start_or_l
     assert names == [[f"{name}-0"] if name == split else [f"{name}-0", f"{name}-1"] for name in SPLITS]
 
 
+def test_a_reference_longer_than_a_completion_is_refused_before_the_warm_start_or_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, a user searches thousands of problems for the one that cannot be taught, and no option helps.
+
+    What the policy is only asked may have a longer reference.
+    """
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
+    made = {name: asked(name, ["1+1", "1+2"]) for name in ("train", "validation", "test")}
+    for name in ("train", "test"):
+        rows = made[name].to_pylist()
+        rows[1]["reference"] = "1234"
+        made[name] = pa.Table.from_pylist(rows, tables.PROMPTS)
+    with pytest.raises(DataError) as caught:
+        prepare_with(PLAIN, tmp_path, made, [3] * 3)
+    assert str(caught.value) == (
+        "1 of 2 train problems have a reference that is longer than a completion, which has 3 tokens:\n  'train-1': "
+        "the reference has 4 tokens\n Leave such problems out by prompts.unusable: drop, or raise "
+        "evaluation.sampler.length."
+    )
+    assert prepare_with(PLAIN, tmp_path, made, [3] * 3, "drop").stats.unusable == 1
+
+
 OWN = PLAIN.model_copy(update={"tiny": PLAIN.tiny.model_copy(update={"alphabet": "from_data"})} if PLAIN.tiny else {})
 
 

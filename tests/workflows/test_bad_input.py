@@ -116,7 +116,7 @@ def spoiled(spoil: Callable[[list[dict[str, object]]], None], folder: Path) -> s
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (empty_prompt, ["prompt", "1 of 20", "row 2"]),
+        (empty_prompt, ["train.p", "1 of 20", "train-000002"]),
         (leaked, ["problem", "1 of", "test"]),
         (wrong_type, ["type", "id", "20 of 20"]),
         (wrong_solution, ["1 of 20", "is solved by"]),
@@ -138,7 +138,7 @@ def test_the_deck_of_bad_prompts_shows_what_is_bad(pyflyte_here: Pyflyte, tmp_pa
     outcome = pyflyte_here("run", "workflows/gdsd.py", "train", "--config", config)
     text = " ".join(outcome.text.split())
     assert outcome.code != 0 and "base policy" not in text
-    words = ["expect_column_values_to_be_unique", "id", "2 of 20", "train-000001"]
+    words = ["have what another row has too", "train.id", "2 of 20", "train-000001"]
     assert all(word in text for word in words), outcome.text
     decks = [path.read_text() for path in Path(flyte_tmp_dir).rglob("deck.html")]
     assert any(words[0] in deck and "train-000001" in deck for deck in decks)

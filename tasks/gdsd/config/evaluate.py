@@ -1,6 +1,6 @@
 """How policies are measured, and when the gate promotes a trained one."""
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,6 +46,8 @@ class EvaluationConfig(Config):
 
 class GuardConfig(TestConfig):
     """Problems of a kind that training must not make the policy worse at."""
+
+    section: ClassVar[str] = "judge.guards.NAME"
 
     tolerance: float = Field(
         0.02, ge=0, le=1, description="how far the interval of the solved difference may reach below 0"

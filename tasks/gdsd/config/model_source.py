@@ -23,6 +23,7 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
+from tasks.gdsd.config.written import PIN, require_there
 from tasks.gdsd.errors import CheckpointError, ConfigError
 from tasks.gdsd.strict import Config, Place, local_or_hub
 
@@ -195,11 +196,13 @@ def _sha256(file: Path) -> str:
 
 def _pin(path: str) -> str:
     try:
+        require_there(path, "folder")
         return digest(Path(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error}{PIN}") from None
     except (CheckpointError, OSError) as error:
         raise ConfigError(
-            f"model {path!r} cannot be read to pin its content ({error}); "
-            "correct the path, or give its sha256 beside it if only the cluster can read it"
+            f"model {path!r} cannot be read to pin its content ({error}); correct the path{PIN}"
         ) from None
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.gdsd import files
+from tasks.gdsd.config.written import PIN, require_file
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.errors import ConfigError
@@ -51,12 +52,15 @@ class HubDataset(Config):
 
 def _pin(path: str) -> str:
     try:
+        if "://" not in path and "::" not in path:
+            require_file(path)
         with files.open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except ConfigError as error:
+        raise ConfigError(f"{error}{PIN}") from None
     except Exception as error:  # each store's library raises what it likes
         raise ConfigError(
-            f"prompt file {path!r} cannot be read to pin its content ({error}); "
-            "correct the path, or give its sha256 beside it if only the cluster can read it"
+            f"prompt file {path!r} cannot be read to pin its content ({error}); correct the path{PIN}"
         ) from None
 
 
@@ -74,6 +78,7 @@ class Room(Config):
     sampler: str = Field("evaluation.sampler", description="part of the configuration that says the length")
     length: int = Field(ge=1, description="tokens of a completion")
     writes_references: bool = Field(False, description="whether the policy has to be able to write the references")
+    teaches_references: bool = Field(False, description="whether a warm start teaches the policy to write them")
     unusable: Unusable = Field("refuse", description="problems without room, or that the policy cannot read or write")
     least: int = Field(1, ge=1, description="problems with fewer of which nothing can be done")
 
@@ -82,6 +87,7 @@ class TestConfig(Config):
     """Test problems of a domain: generated from a seed, or read from a file or data set."""
 
     __test__ = False  # no test of ours, whatever pytest takes its name for
+    section: ClassVar[str] = "prompts"  # where a configuration has it
 
     domain: DomainChoice = DomainChoice(SudokuConfig())
     seed: int = Field(0, description="draws generated problems, and which ones are taken of a source")

@@ -19,6 +19,7 @@ from yaml.reader import ReaderError
 from tasks.gdsd.errors import ConfigError, RepeatedKeyError
 from tasks.gdsd.strict import once
 
+PIN = "; if only the cluster can read it, give its sha256 beside it"  # the remedy for what is pinned at loading
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 TAG = "tag:yaml.org,2002:"
 MERGE, TEXT = f"{TAG}merge", f"{TAG}str"
@@ -120,6 +121,15 @@ def require_file(path: str | Path) -> None:
     name = str(path)
     if os.path.isdir(name):
         raise ConfigError(f"{name!r:.200} is a folder; name a file in it")
+    require_there(name, "file")
+
+
+def require_there(name: str, what: str) -> None:
+    """Refuses the name of a file or folder that is not there, and says which one may be meant.
+
+    Raises:
+        ConfigError: there is nothing of this name.
+    """
     if os.path.exists(name):
         return
     folder, last = os.path.split(name)
@@ -129,7 +139,7 @@ def require_file(path: str | Path) -> None:
     near = difflib.get_close_matches(last, there, n=1)
     hint = f"; did you mean {os.path.join(folder, near[0])!r}?" if near else ""
     where = "" if os.path.isabs(name) else f" in {os.getcwd()}"
-    raise ConfigError(f"no such file: {name!r:.200}{where}{hint}")
+    raise ConfigError(f"no such {what}: {name!r:.200}{where}{hint}")
 
 
 def inline(text: str) -> str:

@@ -29,7 +29,7 @@ def warm_start(denoiser: Denoiser, train: pa.Table, config: WarmStartConfig, len
     """
     if not config.steps:
         return
-    rows = train.select(["prompt", "reference"]).to_pylist()
+    rows = train.select(["id", "prompt", "reference"]).to_pylist()
     if empty := sum(not row["reference"].strip() for row in rows):
         raise DataError(
             f"{empty} of {len(rows)} training problems have no reference, and a warm start would teach the policy to "
@@ -37,10 +37,11 @@ def warm_start(denoiser: Denoiser, train: pa.Table, config: WarmStartConfig, len
         )
     prompts = [denoiser.encode(row["prompt"]) for row in rows]
     answers = [denoiser.encode(row["reference"]) for row in rows]
-    longest = max(map(len, answers))
-    if longest > length:
+    longest = max(range(len(rows)), key=lambda row: len(answers[row]))
+    if len(answers[longest]) > length:
         raise DataError(
-            f"a reference answer has {longest} tokens, but a completion has {length}; raise rollout.sampler.length"
+            f"the reference of the training problem {rows[longest]['id']!r} has {len(answers[longest])} tokens, but a "
+            f"completion has {length}; raise rollout.sampler.length, or leave the problem out"
         )
     answers = [answer + [denoiser.end_id] * (length - len(answer)) for answer in answers]
     logger.info("warm start: %d updates on the answers of %s problems", config.steps, f"{len(rows):,}")

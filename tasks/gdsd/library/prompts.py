@@ -48,7 +48,7 @@ def problems(config: PromptConfig) -> Splits:
     made, near = leave_out_near_duplicates(make_prompts(config, left_out), config)
     check_supply(made, [*left_out, *near])
     quality.check_prompts(made, config).require()
-    check_problems(config.domain, made)
+    check_problems(config, made)
     return Splits(*(_objects(made[split]) for split in tables.SPLITS))
 
 

@@ -46,21 +46,28 @@ def fit(denoiser: Denoiser, problems: pa.Table, room: Room) -> Fitted:
 
     Raises:
         DataError: a prompt and its completion do not fit the model's positions, where it would go on without a sign
-            that it reads what it was not trained for; or a prompt cannot be tokenised, or the reference not written.
+            that it reads what it was not trained for; or a prompt cannot be tokenised, or the reference not written,
+            or not taught in a completion.
             Where these are left out: too few problems are left.
     """
     names = problems["id"].to_pylist()
     counts: dict[int, int] = {}  # row -> tokens, of those that the policy can read and write
-    unread = []
+    unread, untaught = list[str](), list[str]()
     for row, problem in enumerate(problems.select(["prompt", "reference"]).to_pylist()):
         try:
-            counts[row] = _measure(denoiser, problem["prompt"], problem["reference"] if room.writes_references else "")
+            count = _measure(denoiser, problem["prompt"], problem["reference"] if room.writes_references else "")
+            answer = len(denoiser.encode(problem["reference"])) if room.teaches_references else 0
         except DataError as error:
             unread.append(f"\n  {names[row]!r}: {error}"[:300])
+            continue
+        if answer <= room.length:
+            counts[row] = count
+        else:
+            untaught.append(f"\n  {names[row]!r}: the reference has {answer} tokens")
     kept = [row for row, count in counts.items() if count + room.length <= denoiser.positions]
     left_out = problems.num_rows - len(kept)
     if left_out and (room.unusable == "refuse" or len(kept) < room.least):
-        raise DataError(_refusal(denoiser, names, counts, unread, len(kept), room))
+        raise DataError(_refusal(denoiser, names, counts, unread, untaught, len(kept), room))
     if left_out:
         fits = set(kept)
         first = next(name for row, name in enumerate(names) if row not in fits)
@@ -84,7 +91,13 @@ def _measure(denoiser: Denoiser, prompt: str, answer: str) -> int:
 
 
 def _refusal(
-    denoiser: Denoiser, names: list[str], counts: dict[int, int], unread: list[str], kept: int, room: Room
+    denoiser: Denoiser,
+    names: list[str],
+    counts: dict[int, int],
+    unread: list[str],
+    untaught: list[str],
+    kept: int,
+    room: Room,
 ) -> str:
     """Says what is wrong with problems, and what can be done."""
     said = []
@@ -99,6 +112,11 @@ def _refusal(
     if unread:
         listing = "".join(unread[:EXAMPLES])
         said.append(f"{len(unread)} of {len(names)} {room.problems} problems cannot be read or answered:{listing}\n")
+    if untaught:
+        said.append(
+            f"{len(untaught)} of {len(names)} {room.problems} problems have a reference that is longer than a "
+            f"completion, which has {room.length} tokens:{''.join(untaught[:EXAMPLES])}\n"
+        )
     if room.unusable == "refuse":
         remedies = [f"leave such problems out by {room.section}.unusable: drop"]
     else:
@@ -110,6 +128,8 @@ def _refusal(
     if unread:
         tiny = denoiser.family.name == "tiny"
         remedies.append("train a new policy by policy.tiny.alphabet: from_data" if tiny else "take another model")
+    if untaught:
+        remedies.append(f"raise {room.sampler}.length")
     first, *rest = remedies
     said.append(f"{first[0].upper()}{first[1:]}{''.join(f', {one}' for one in rest[:-1])}, or {rest[-1]}.")
     return " ".join(said)

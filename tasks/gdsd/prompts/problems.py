@@ -16,12 +16,12 @@ from tasks.gdsd.domains.spoiled import spoiled
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.prompts import near_duplicates, sources
 from tasks.gdsd.prompts.formats import Cells, foreign
+from tasks.gdsd.prompts.quality import IDS
 
 PLAIN = re.compile(r"[^\s,](?:[^,]*[^\s,])?")  # a column's name that can stand in a list without quotes
 EXACT = 2**53  # from here on a float does not have every whole number
 SHORTENED = re.compile(r"[+-]?\d(\.\d+)?[eE]\+\d+")  # as spreadsheets and pandas write long numbers
 ROUNDED = "is a long number that a program has shortened or rounded; write ids as whole numbers or texts"
-REMEDY = "Correct them, or leave such rows out by unusable: drop, beside the file's entry."  # a guard has its own
 
 
 def make_prompts(config: PromptConfig, unusable: list[str] | None = None) -> dict[str, pa.Table]:
@@ -132,8 +132,12 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
     listed = ", ".join(
         name if PLAIN.fullmatch(name) and name.isprintable() else repr(name) for name in source_rows.columns
     )
+    columns = f"{config.section}.columns"
     if missing := sorted(taken - set(source_rows.columns)):
-        raise DataError(f"prompts.columns names {', '.join(missing)}, but the {split} source has the columns {listed}")
+        raise DataError(
+            f"{columns} names {', '.join(missing)}, but the {split} source has the columns {listed}; {columns} holds "
+            "for all sources, so rename columns in the files that call them otherwise"
+        )
     names = {name: their for name, their in theirs.items() if their in source_rows.columns}
     if {"reference", "prompt"} <= names.keys() and "problem" not in names:
         names["problem"] = names.pop("prompt")
@@ -141,7 +145,7 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
     if not stand and not any(name in names for name in domain.columns):
         raise DataError(
             f"the {split} source has the columns {listed}, but wanted are {', '.join(domain.columns)}; say by "
-            f"prompts.columns which of them is which{_alike(domain.columns, source_rows.columns)}"
+            f"{columns} which of them is which{_alike(domain.columns, source_rows.columns, columns)}"
         )
     required = {*domain.columns} - {*domain.optional}
     if stand:
@@ -149,13 +153,13 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
         required = {"prompt", "problem", "reference"} - spared
     if not stand and (absent := [name for name in domain.columns if name in required - names.keys()]):
         raise DataError(
-            f"the {split} source has no column {', '.join(map(repr, absent))}; say by prompts.columns which of "
-            f"{listed} it is{_alike(absent, source_rows.columns)}"
+            f"the {split} source has no column {', '.join(map(repr, absent))}; say by {columns} which of "
+            f"{listed} it is{_alike(absent, source_rows.columns, columns)}"
         )
     looked_at = tables.PROMPTS.names if stand else ("id", *domain.columns)
     used = {name: their for name, their in names.items() if name in looked_at}
     rows: list[Cells] = []
-    faults: list[str] = []
+    faults, nameless = list[str](), list[str]()  # the rows of the latter are never left out
     for index, row in enumerate(source_rows.rows):
         try:
             cells = _cells(row, used, required)
@@ -166,18 +170,21 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
             if config.unusable == "drop":
                 _require_usable(domain, made["problem"], made["reference"])
             name = _own(made.get("id")) if stand and "id" in used else _id(split, cells.get("id", index))
+            if name is None:
+                nameless.append(f"row {index} has no id")
             rows.append(_phrased(domain, made) | {"id": name})
         except DataError as error:
             faults.append(f"row {index}: {error}"[:300])
         except Exception as error:  # of a user's own domain
-            error.add_note(f"in row {index} of the {split} source")
+            error.add_note(f"in row {index} of the {split} source, counted from 0")
             raise
-    if config.unusable == "drop":
-        unusable += [f"{split} {fault}" for fault in faults]
-    else:
-        _refuse(faults, f"of {len(source_rows.rows)} rows of the {split} source cannot be read")
-    # Ids that are missing are left to the quality suite, so that the column may have nulls.
-    return pa.Table.from_pylist(rows, pa.schema([(name, tables.TEXT) for name in tables.PROMPTS.names]))
+    what = f"of {len(source_rows.rows)} rows of the {split} source cannot be read (rows are counted from 0)"
+    if config.unusable == "refuse":
+        _refuse(faults, what, config)
+    unusable += [f"{split} {fault}" for fault in faults]
+    if nameless:
+        raise DataError(_listing(nameless, what, IDS.format(section=config.section)))
+    return pa.Table.from_pylist(rows, tables.PROMPTS)
 
 
 def _cells(row: Cells, used: Mapping[str, str], required: Collection[str]) -> Cells:
@@ -219,7 +226,7 @@ def _translate(domain: Domain, row: Cells) -> dict[str, str]:
     return _as_texts({"problem": problem, "reference": reference})
 
 
-def _alike(wanted: Iterable[str], columns: Sequence[str]) -> str:
+def _alike(wanted: Iterable[str], columns: Sequence[str], option: str) -> str:
     """Says which columns have a wanted name but for spaces, quotes and letter case, and how that is written."""
     plain = {name.strip("\ufeff\xa0\"' \t").casefold(): name for name in reversed(columns)}
     if not (found := {name: plain[name] for name in wanted if name in plain}):
@@ -227,7 +234,7 @@ def _alike(wanted: Iterable[str], columns: Sequence[str]) -> str:
     pairs = ", ".join(
         f"{name}: {json.dumps(their, ensure_ascii=not their.isprintable())}" for name, their in found.items()
     )
-    return f", such as prompts.columns: {{{pairs}}}, or rename it in the file, without spaces behind commas"
+    return f", such as {option}: {{{pairs}}}, or rename it in the file, without spaces behind commas"
 
 
 def _require_usable(domain: Domain, problem: str, reference: str) -> None:
@@ -319,14 +326,14 @@ def leave_out_near_duplicates(made: dict[str, pa.Table], config: PromptConfig) -
 
 
 def leave_out_trained_on(
-    test: pa.Table, choice: DomainChoice, trained_on: Sequence[str], similarity: float
+    test: pa.Table, choice: DomainChoice, trained_on: Mapping[str, str], similarity: float
 ) -> tuple[pa.Table, list[str]]:
-    """Leaves out test problems that are nearly some that are trained on; returns also what was left out in words."""
-    own = _texts(test)
-    features = near_duplicates.features(make(choice), own, trained_on)
-    near = near_duplicates.nearest(own, trained_on, features, similarity)
+    """Leaves out test problems that are nearly some of the training's (id -> problem); says also which, in words."""
+    own, names, others = _texts(test), list(trained_on), list(trained_on.values())
+    features = near_duplicates.features(make(choice), own, others)
+    near = near_duplicates.nearest(own, others, features, similarity)
     left_out = [
-        f"test problem {name!r} is nearly training problem {other}"
+        f"test problem {name!r} is nearly {names[other]!r} of train"
         for name, other in zip(test["id"].to_pylist(), near, strict=True)
         if other is not None
     ]
@@ -357,25 +364,28 @@ def check_supply(made: Mapping[str, pa.Table], left_out: Sequence[str], prompts_
             )
 
 
-def _refuse(faults: list[str], what: str) -> None:
+def _refuse(faults: list[str], what: str, config: TestConfig) -> None:
     if faults:
-        listing = "\n  ".join(faults[:5])
-        raise DataError(f"{len(faults)} {what}:\n  {listing}\n{REMEDY}")
+        raise DataError(_listing(faults, what, f"Correct them, or leave them out by {config.section}.unusable: drop."))
 
 
-def check_problems(choice: DomainChoice, split_tables: dict[str, pa.Table]) -> None:
+def _listing(faults: list[str], what: str, remedy: str) -> str:
+    return "\n  ".join([f"{len(faults)} {what}:", *faults[:5]]) + f"\n{remedy}"
+
+
+def check_problems(config: TestConfig, split_tables: Mapping[str, pa.Table]) -> None:
     """Lets the domain look at every problem and its reference.
 
     Raises:
         DataError: with the count and the first faults.
     """
-    domain = make(choice)
+    domain = make(config.domain)
     for split, table in split_tables.items():
         faults = []
         for row in table.select(["id", "problem", "reference"]).to_pylist():
             if (fault := domain.fault(row["problem"], row["reference"])) is not None:
                 faults.append(f"{row['id']!r}: {fault}"[:200])
-        _refuse(faults, f"of {table.num_rows} {split} problems are not valid {choice.name}")
+        _refuse(faults, f"of {table.num_rows} {split} problems are not valid {config.domain.name}", config)
 
 
 def round_rows(rows: int, per_round: int, round_index: int, seed: int) -> list[int]:

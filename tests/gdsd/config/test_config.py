@@ -150,6 +150,10 @@ SLIPS = [
     # a key in the wrong place, or in another case
     ({"ROUNDS": 3}, "ROUNDS: unknown key; did you mean 'rounds'? "),
     ({"group_size": 8}, "group_size: unknown key; did you mean 'rollout.group_size'? allowed: name, "),
+    (
+        prompts(train_data=FILE | {"unusable": "drop"}),
+        "prompts.train_data.unusable: unknown key; did you mean 'prompts.unusable' or 'judge.guards.NAME.unusable'? ",
+    ),
     ({"policy": {"hub": "a/b"}}, "policy.hub: unknown key; did you mean 'policy.model.hub'? allowed: seed, "),
     ({"distill.inner_steps": 1}, "distill.inner_steps: unknown key; write each part of it below the one before; allow"),
     (
@@ -196,7 +200,7 @@ COMBINATIONS = [
     ),
     (
         objective(mask_blocks=16, mask_source="random"),
-        "TrainConfig: distill.objective.mask_blocks 16 makes one block of the 16 tokens",
+        "distill.objective.mask_blocks 16 makes one block of the 16 tokens",
     ),
     (objective(baseline="group"), SHARED),
     (objective(baseline="group", mask_source="random", share_masks=False), SHARED),
@@ -204,7 +208,7 @@ COMBINATIONS = [
     (prompts(domain=WORDS), "prompts: gsm8k problems are not generated, so they need a source; set test_data"),
     (
         prompts(domain=WORDS, test_data=FILE),
-        "TrainConfig: gsm8k problems are not generated, so training needs a source",
+        "gsm8k problems are not generated, so training needs a source",
     ),
     (prompts(columns={"puzzle": "grid"}), "prompts: columns are those of a source, and there is none"),
     (
@@ -216,16 +220,16 @@ COMBINATIONS = [
         "prompts: columns names text more than once, but a column holds one thing",
     ),
     (guard(domain=WORDS), "judge.guards.words: gsm8k problems are not generated, so they need a source"),
-    (guard(domain=WORDS, test_data=FILE), "TrainConfig: judge.guards.words.domain gsm8k: the prompt of its"),
+    (guard(domain=WORDS, test_data=FILE), "judge.guards.words.domain gsm8k: the prompt of its"),
     (
         prompts(domain={"format": "tagged"}),
-        "TrainConfig: prompts.domain sudoku: the prompt of its example has 'S' (U+0053 LATIN CAPITAL LETTER S), 'I' "
+        "prompts.domain sudoku: the prompt of its example has 'S' (U+0053 LATIN CAPITAL LETTER S), 'I' "
         "(U+0049 LATIN CAPITAL LETTER I), 'F' (U+0046 LATIN CAPITAL LETTER F) and 6 more, near 'Solve this 4', which "
         "the tiny policy's alphabet lacks; set policy.tiny.alphabet to from_data, or name a published model by",
     ),
     (
         prompts(**CODE) | FROM_DATA,
-        "TrainConfig: policy.warm_start teaches the references of training problems, and those of code are no answers;",
+        "policy.warm_start teaches the references of training problems, and those of code are no answers;",
     ),
 ]
 

@@ -92,7 +92,7 @@ def digest_of(chosen: Chosen) -> str:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"path": "/nowhere"}, "model '/nowhere' cannot be read to pin its content"),
+        ({"path": "/nowhere"}, "no such folder: '/nowhere'; if only the cluster can read it, give its sha256"),
         ({"path": ""}, "path: got ''"),
         ({"path": "/nowhere", "sha256": "abc"}, "sha256: got 'abc'"),
         ({"hub": "GSAI-ML/LLaDA-8B-Instruct"}, "revision"),

@@ -76,5 +76,6 @@ def test_references_that_are_empty_are_refused(denoiser: Denoiser, puzzles: pa.T
 
 def test_answers_longer_than_a_completion_are_refused(denoiser: Denoiser, puzzles: pa.Table) -> None:
     """If it fails, the policy learns answers that it can never complete."""
-    with pytest.raises(DataError, match=r"has 16 tokens, but a completion has 15; raise rollout\.sampler\.length"):
+    said = r"'train-\d+' has 16 tokens, but a completion has 15; raise rollout\.sampler\.length, or leave the problem"
+    with pytest.raises(DataError, match=said):
         warm_start(denoiser, puzzles, CONFIG, 15, seed=0)

@@ -92,7 +92,7 @@ def test_the_example_goes_from_problems_to_advantages(package: Path) -> None:
     config = TrainConfig.model_validate_json(json.dumps(written | {"prompts": written["prompts"] | sizes}))
     made = problems.make_prompts(config.prompts)
     check_prompts(made, config.prompts).require()
-    problems.check_problems(config.prompts.domain, made)
+    problems.check_problems(config.prompts, made)
     assert {split: table.num_rows for split, table in made.items()} == {"train": 192, "validation": 8, "test": 8}
     choice = config.prompts.domain
     assert (choice.name, choice.weights) == (PATH, {"places": 0.9, "length": 0.1})
@@ -422,7 +422,7 @@ def test_an_error_in_a_row_names_the_row(package: Path, tmp_path: Path) -> None:
     file.write_text("number\n30412\nmany\n")
     with pytest.raises(ValueError, match="invalid literal") as caught:
         read(file)
-    assert caught.value.__notes__ == ["in row 1 of the test source"]
+    assert caught.value.__notes__ == ["in row 1 of the test source, counted from 0"]
 
 
 READ = 'return Problem(number, "".join(sorted(number)))'

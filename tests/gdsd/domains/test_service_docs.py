@@ -76,7 +76,7 @@ def test_the_example_goes_from_problems_to_advantages(url: str, tmp_path: Path) 
     config = TrainConfig.model_validate_json(json.dumps(configured(url, tmp_path)))
     made = problems.make_prompts(config.prompts)
     check_prompts(made, config.prompts).require()
-    problems.check_problems(config.prompts.domain, made)
+    problems.check_problems(config.prompts, made)
     rows = [
         series.rollout(prompt_id=row["id"], sample=sample, problem=row["problem"], reference=row["reference"])
         | {"completion": (row["reference"], row["problem"], row["reference"][:2], "")[sample]}

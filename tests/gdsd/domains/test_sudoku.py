@@ -379,7 +379,7 @@ def loaded(tmp_path: Path, rows: str, unusable: str) -> list[tuple[str, str]]:
     prompts = PromptConfig.model_validate_json(json.dumps(config))
     made = make_prompts(prompts)
     check_prompts(made, prompts).require()
-    check_problems(prompts.domain, made)
+    check_problems(prompts, made)
     return [(row["problem"], row["reference"]) for row in made["test"].to_pylist()]
 
 

@@ -53,7 +53,7 @@ def test_generated_splits_share_nothing_and_have_the_declared_schema(domain: Dom
     for table in made.values():
         assert table.schema.equals(tables.PROMPTS)
         assert all(row["problem"] in row["prompt"] for row in table.to_pylist())
-    check_problems(domain, made)
+    check_problems(PromptConfig(domain=domain), made)
 
 
 @EACH_GENERATOR
@@ -157,8 +157,8 @@ def test_near_duplicates_are_refused_or_left_out_of_all_but_the_test(tmp_path: P
     with pytest.raises(QualityError) as caught:
         check_prompts(made, config).require()
     message = str(caught.value)
-    assert "test.problem_nearly_elsewhere: expect_column_values_to_be_null: 2 of 5 rows" in message
-    assert "row 2: ('row 1 of train', " in message and " new'" in message
+    said = "test.problem: 2 of 5 rows are nearly a problem of another split: 'test-000002': is nearly 'train-000001' of"
+    assert said in message and " new'" in message
     assert "prompts.near_duplicates: drop" in message
     dropping = config.model_copy(update={"near_duplicates": "drop"})
     kept, left_out = leave_out_near_duplicates(made, dropping)
@@ -226,7 +226,7 @@ def test_faults_are_counted_and_located() -> None:
         rows[index]["reference"] = "wrong"
     rows[8]["problem"] = "not a puzzle"
     with pytest.raises(DataError) as caught:
-        check_problems(SUDOKU, {"validation": pa.Table.from_pylist(rows, tables.PROMPTS)})
+        check_problems(PromptConfig(domain=SUDOKU), {"validation": pa.Table.from_pylist(rows, tables.PROMPTS)})
     message = str(caught.value)
     assert "6 of 30 validation problems are not valid sudoku" in message
     assert "'train-000002': " in message and "'not a puzzle' is not 16 characters" in message
@@ -278,7 +278,7 @@ def test_unusable_problems_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
     rows[1]["reference"] = "1" * 16
     config = {"domain": SUDOKU.model_dump(), "test_data": write(rows, tmp_path / "a.jsonl")}
     with pytest.raises(DataError, match="1 of 4 test problems are not valid sudoku"):
-        check_problems(SUDOKU, {"test": make_test(configured(**config))})
+        check_problems(configured(**config), {"test": make_test(configured(**config))})
     unusable: list[str] = []
     assert make_test(configured(**config, unusable="drop"), unusable).num_rows == 3
     assert len(unusable) == 1 and "test row 1" in unusable[0]
@@ -287,17 +287,32 @@ def test_unusable_problems_stop_a_run_or_are_left_out(tmp_path: Path) -> None:
 def test_problems_that_were_trained_on_are_found() -> None:
     """If it fails, a guard measures the very problems that the policy is trained on, or none of them can be used."""
     made = generated()
-    trained_on = made["train"]["problem"].to_pylist()
+    trained_on = {row["id"]: row["problem"] for row in made["train"].to_pylist()}
     assert check_test(made["test"], PromptConfig(), trained_on, 0.7).failures == []
     (failure,) = check_test(made["train"], PromptConfig(), trained_on, 0.7).failures
     assert failure.column == "problem_nearly_trained_on" and failure.unexpected == 30
     both = pa.concat_tables([made["train"].slice(0, 2), made["test"]])
     kept, left_out = leave_out_trained_on(both, SUDOKU, trained_on, 0.7)
-    assert kept == made["test"] and left_out[1] == "test problem 'train-000001' is nearly training problem 1"
+    assert kept == made["test"] and left_out[1] == "test problem 'train-000001' is nearly 'train-000001' of train"
     check_test(kept, PromptConfig(), trained_on, 0.7).require()
 
 
 # Equal problems of a source
+
+
+def test_a_problem_is_named_by_its_row_of_the_file(tmp_path: Path) -> None:
+    """If it fails, the row that is named is that of a table nobody has: problems were set aside for validation."""
+    train, test = sums(60), sums(2, 80)
+    config = configured(**split_files(tmp_path, train=train, test=test), validation_size=40)
+    late = int(str(make_prompts(config)["train"]["id"].to_pylist()[-1]).removeprefix("train-"))
+    assert late >= 20, "it is not the row of the table"
+    train[late] = test[1]
+    config = configured(**split_files(tmp_path, train=train, test=test), validation_size=40)
+    with pytest.raises(
+        QualityError,
+        match=rf"test\.problem: 1 of 2 rows has the problem .* 'test-000001': is 'train-0*{late}' of train: ",
+    ):
+        check_prompts(make_prompts(config), config).require()
 
 
 def test_of_equal_problems_the_first_is_kept_or_they_stop_a_run(tmp_path: Path) -> None:
@@ -306,8 +321,8 @@ def test_of_equal_problems_the_first_is_kept_or_they_stop_a_run(tmp_path: Path) 
     rows[3], rows[5] = rows[1], rows[2] | {"answer": "#### 99"}
     source = write(rows, tmp_path / "a.jsonl")
     config = configured(test_data=source)
-    with pytest.raises(QualityError, match=r"test\.problem: expect_column_values_to_be_unique: 4 of 6 rows.*"):
-        check_test(make_test(config), config, [], 1.0).require()
+    with pytest.raises(QualityError, match=r"test\.problem: 4 of 6 rows have what another row has too: 'test-0"):
+        check_test(make_test(config), config, {}, 1.0).require()
     left_out: list[str] = []
     dropping = configured(test_data=source, unusable="drop")
     kept = make_test(dropping, left_out)
@@ -316,7 +331,7 @@ def test_of_equal_problems_the_first_is_kept_or_they_stop_a_run(tmp_path: Path) 
         "test problem 'test-000003' is the same as 'test-000001'",
         "test problem 'test-000005' is the same as 'test-000002', with another reference",
     ]
-    check_test(kept, dropping, [], 1.0).require()
+    check_test(kept, dropping, {}, 1.0).require()
 
 
 def test_a_row_that_is_left_out_moves_no_other(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def prepared(config: PromptConfig) -> tuple[dict[str, pa.Table], list[str], list
     made, near = leave_out_near_duplicates(make_prompts(config, unusable), config)
     check_supply(made, [*unusable, *near], 8)
     check_prompts(made, config).require()
-    check_problems(config.domain, made)
+    check_problems(config, made)
     return made, unusable, near
 
 
@@ -152,8 +152,9 @@ def test_a_published_set_runs_as_it_is(recipe: str, tmp_path: Path) -> None:
     for name, guard in guards.items():
         problems = make_test(GuardConfig.model_validate(guard))
         assert problems.num_rows == 8, name
-        check_test(problems, config, made["train"]["problem"].to_pylist(), config.similarity).require()
-        check_problems(config.domain, {"test": problems})
+        trained_on = {row["id"]: row["problem"] for row in made["train"].to_pylist()}
+        check_test(problems, config, trained_on, config.similarity).require()
+        check_problems(config, {"test": problems})
 
 
 @pytest.mark.parametrize("recipe", ["llada_code", "llada_gsm8k", "llada_math"])

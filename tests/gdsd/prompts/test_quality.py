@@ -76,17 +76,20 @@ def test_bad_prompts_are_refused() -> None:
     test[3] |= {"prompt": " \n\u2003"}
     report = check({split: pa.Table.from_pylist(rows) for split, rows in made.items()})
     expected = {
-        ("train", "column_values_to_be_unique", "id"): (2, "row 0: 'train-0'"),
-        ("train", "column_values_to_be_unique", "problem"): (2, "row 1: 'train 1'"),
-        ("train", "column_values_to_not_match_regex", "prompt"): (1, "row 3: ''"),
-        ("train", "column_values_to_not_be_null", "reference"): (1, "row 5: null"),
-        ("validation", "column_values_to_be_null", "id_elsewhere"): (1, "row 3: ('row 1 of train', 'train-1')"),
-        ("validation", "column_values_to_be_null", "problem_elsewhere"): (1, "row 4: ('row 0 of train', 'train 0')"),
+        ("train", "column_values_to_be_unique", "id"): (2, "'train-0'"),
+        ("train", "column_values_to_be_unique", "problem"): (2, "'train-1': 'train 1'"),
+        ("train", "column_values_to_not_match_regex", "prompt"): (1, "'train-3': ''"),
+        ("train", "column_values_to_not_be_null", "reference"): (1, "'train-5': null"),
+        ("validation", "column_values_to_be_null", "id_elsewhere"): (1, "'train-1': is 'train-1' of train"),
+        ("validation", "column_values_to_be_null", "problem_elsewhere"): (
+            1,
+            "'validation-4': is 'train-0' of train: 'train 0'",
+        ),
         ("test", "column_values_to_be_null", "problem_elsewhere"): (
             1,
-            "row 0: ('row 5 of validation', 'validation 5')",
+            "'test-0': is 'validation-5' of validation: 'validation 5'",
         ),
-        ("test", "column_values_to_not_match_regex", "prompt"): (1, "row 3: ' \\n"),
+        ("test", "column_values_to_not_match_regex", "prompt"): (1, "'test-3': ' \\n"),
     }
     assert failed(report.failures) == expected.keys()
     for finding in report.failures:
@@ -96,7 +99,7 @@ def test_bad_prompts_are_refused() -> None:
     twice = check(prompt_tables(train=edited("train", 1, problem=None), test=edited("test", 1, problem=None)))
     assert {key[1] for key in failed(twice.failures)} == {"column_values_to_not_be_null"}, "two nulls are no leak"
     (empty,) = check(prompt_tables(test=tables.PROMPTS.empty_table())).failures
-    assert "expected at least 1" in empty.examples[0]
+    assert empty.summary == "test: the rows are 0, but should be at least 1"
 
 
 def test_columns_that_are_missing_or_occur_twice_are_refused() -> None:
@@ -112,7 +115,10 @@ def test_columns_that_are_missing_or_occur_twice_are_refused() -> None:
         ("train", "column_to_exist", "problem"),
         *(("test", "column_to_exist", name) for name in ("id", "prompt", "problem", "reference")),
     }
-    assert ["the columns are ['prompt', 'problem', 'reference']"] in [finding.examples for finding in report.failures]
+    assert (
+        "validation.id: a table needs one column of this name; its columns are ['prompt', 'problem', 'reference']"
+        in [finding.summary for finding in report.failures]
+    )
 
 
 def test_wrong_types_are_refused() -> None:
@@ -170,9 +176,9 @@ def test_page_and_message_say_what_failed_where_how_often_and_what_to_do() -> No
     with pytest.raises(QualityError) as caught:
         report.require()
     message = str(caught.value)
-    assert f"gsm8k prompts: 2 of {len(report.findings)} expectations failed" in message
-    assert "train.id: expect_column_values_to_be_unique: 2 of 6 rows; row 0: 'train-0', row 4: 'train-0'" in message
-    assert "to_not_match_regex: 1 of 6 rows; wanted: a text that is not blank; row 1: ''" in message
+    assert f"gsm8k prompts: 2 of {len(report.findings)} checks failed; a row is named by its id" in message
+    assert "train.id: 2 of 6 rows have what another row has too: 'train-0', 'train-0'" in message
+    assert "test.prompt: 1 of 6 rows is blank: 'test-1': ''" in message and "expect_" not in message
     assert message.endswith("No option leaves out rows for ids.") and "drop" not in message
     copy = pickle.loads(pickle.dumps(caught.value))  # as it comes from another process
     assert isinstance(copy, QualityError) and isinstance(copy, DataError) and str(copy) == message
@@ -183,7 +189,7 @@ def test_page_and_message_say_what_failed_where_how_often_and_what_to_do() -> No
     [
         ({"id": "test-0"}, "Each row needs an id of its own"),
         ({"id": None}, "Each row needs an id of its own"),
-        ({"problem": "test 0"}, "unusable: drop, beside the file's entry, leaves out"),
+        ({"problem": "test 0"}, "prompts.unusable: drop leaves out"),
         ({"problem": "train 1"}, "prompts.near_duplicates: drop leaves out"),
         ({"reference": "#### 5"}, "with prompts.columns: {question: problem, answer: reference} gsm8k reads them"),
     ],
@@ -204,7 +210,7 @@ def test_message_fits_on_a_screen_whatever_failed() -> None:
     with pytest.raises(QualityError) as caught:
         report.require()
     message = str(caught.value)
-    assert all(f"{finding.where}: {finding.expectation}: " in message for finding in report.failures)
+    assert all(f"{finding.where}: {finding.counts}" in message for finding in report.failures)
     assert sum(1 + len(line) // 120 for line in message.splitlines()) <= 50
     assert all(len(example) <= 120 for finding in report.findings for example in finding.examples)
     assert all(len(finding.examples) <= 5 for finding in report.findings)
@@ -240,7 +246,7 @@ def watch(event, args):
     if event == "socket.connect":
         written.append(args)
 sys.addaudithook(watch)
-quality.check_test(made, TestConfig(), [], 1.0).require()
+quality.check_test(made, TestConfig(), {}, 1.0).require()
 written = [name for name in written if ".pyc" not in str(name) and name != "/dev/null"]
 assert not written, written
 """
@@ -272,11 +278,11 @@ def test_what_a_domain_cannot_take_is_critical(
     """If this fails, a file of another domain is found out only by the verifier, if at all."""
     rows = [{"id": str(row), "prompt": f"p{row}", "problem": good[0], "reference": good[1]} for row in range(2)]
     table = pa.Table.from_pylist([rows[0], rows[1] | bad])
-    report = check_test(table, TestConfig.model_construct(domain=DomainChoice(domain)), [], 1.0)
+    report = check_test(table, TestConfig.model_construct(domain=DomainChoice(domain)), {}, 1.0)
     found = {finding.column: finding for finding in report.failures if "match_regex" in finding.expectation}
     assert found.keys() == bad.keys()
     assert {name: finding.examples for name, finding in found.items()} == {
-        name: [f"row 1: {text!r}"] for name, text in bad.items()
+        name: [f"'1': {text!r}"] for name, text in bad.items()
     }
     whole = check_prompts(
         dict.fromkeys(tables.SPLITS, table), PromptConfig.model_construct(domain=DomainChoice(domain), similarity=0.8)
@@ -297,11 +303,13 @@ def test_an_error_says_in_the_domains_words_what_is_wanted() -> None:
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quality, "make", lambda choice, domain=domain: domain)
-            report = check_test(pa.Table.from_pylist(rows), TestConfig(), [], 1.0)
+            report = check_test(pa.Table.from_pylist(rows), TestConfig(), {}, 1.0)
         with pytest.raises(QualityError) as caught:
             report.require()
-        assert f"1 of 1 rows; wanted: {wanted}" in str(caught.value) and wanted in report.html()
-        assert "wanted: 16 characters, row by row: 1, 2, 3 or 4; row 0: '1234 1234 " in str(caught.value)
+        assert (
+            f"test.problem: 1 of 1 rows is not {wanted}: 'a': '1.34'" in str(caught.value) and wanted in report.html()
+        )
+        assert "is not 16 characters, row by row: 1, 2, 3 or 4: 'a': '1234 1234 " in str(caught.value)
 
 
 def test_near_duplicates_are_found_between_all_splits() -> None:
@@ -318,8 +326,11 @@ def test_near_duplicates_are_found_between_all_splits() -> None:
         (split, "column_values_to_be_null", "problem_nearly_elsewhere") for split in ("validation", "test")
     }
     first, second = sorted(report.failures, key=lambda finding: finding.table, reverse=True)
-    assert first.examples[0].startswith("row 2: ('row 1 of train', '...") and first.examples[0].endswith("w39 more')")
-    assert second.examples[0].startswith("row 3: ('row 1 of train', '...")
+    said = (
+        "validation.problem: 1 of 6 rows is nearly a problem of another split: 'validation-2': is nearly 'train-1' of"
+    )
+    assert first.summary.startswith(f"{said} train: '...") and "w39 more' / '..." in first.summary
+    assert second.examples[0].startswith("'test-3': is nearly 'train-1' of train: '...")
     assert check(made, CONFIG.model_copy(update={"similarity": 1.0})).failures == []
 
 
@@ -329,11 +340,11 @@ def test_test_problems_alone_are_checked_like_those_of_a_run() -> None:
     rows[1] |= {"id": "test-0"}
     rows[2] |= {"problem": "test 3"}
     rows[3] |= {"prompt": ""}
-    assert failed(check_test(pa.Table.from_pylist(rows), CONFIG, [], 1.0).failures) == {
+    assert failed(check_test(pa.Table.from_pylist(rows), CONFIG, {}, 1.0).failures) == {
         ("test", "column_values_to_be_unique", "id"),
         ("test", "column_values_to_be_unique", "problem"),
         ("test", "column_values_to_not_match_regex", "prompt"),
     }
-    assert failed(check_test(tables.PROMPTS.empty_table(), CONFIG, [], 1.0).failures) == {
+    assert failed(check_test(tables.PROMPTS.empty_table(), CONFIG, {}, 1.0).failures) == {
         ("test", "table_row_count_to_be_between", None)
     }

@@ -36,7 +36,7 @@ def test_a_file_gives_the_same_problems_back(name: str, tmp_path: Path) -> None:
     write(puzzles(), tmp_path / name)
     found = from_file(tmp_path / name)
     assert found.select(tables.PROMPTS.names).to_pylist() == puzzles()
-    check_problems(SUDOKU, {"train": found})
+    check_problems(PromptConfig(domain=SUDOKU), {"train": found})
     assert tables.write(found, tables.PROMPTS, tmp_path / "written.parquet").is_file()
 
 
@@ -90,8 +90,12 @@ def test_a_file_that_cannot_be_reached_or_has_a_wrong_name_is_refused(tmp_path: 
 
     dropbox is a protocol that fsspec knows but whose package is not installed.
     """
-    with pytest.raises(ConfigError, match=r"nowhere\.jsonl' cannot be read to pin its content"):
-        PromptFile(path=str(tmp_path / "nowhere.jsonl"))
+    (tmp_path / "train.jsonl").touch()
+    said = (
+        rf"no such file: '{tmp_path}/trian\.jsonl'; did you mean '{tmp_path}/train\.jsonl'\?; if only the cluster can"
+    )
+    with pytest.raises(ConfigError, match=said):
+        PromptFile(path=str(tmp_path / "trian.jsonl"))
     for path in ("/nowhere/p.jsonl", "nosuchprotocol://p.jsonl", "dropbox://folder/p.jsonl"):
         with pytest.raises(DataError, match="cannot be read"):
             from_file(path, sha256="0" * 64)
@@ -177,8 +181,8 @@ def test_rows_of_known_data_sets_are_read(name: str, suffix: str, tmp_path: Path
     assert found["id"] == own_id and reference in str(found["reference"])
     table = pa.Table.from_pylist([found])
     config = configured(domain={"name": domain}, test_data={"path": str(tmp_path / f"p{suffix}")})
-    check_test(table, config, [], 1.0).require()
-    check_problems(config.domain, {"test": table})
+    check_test(table, config, {}, 1.0).require()
+    check_problems(config, {"test": table})
 
 
 def test_a_csv_file_is_read_by_the_domain_too(tmp_path: Path) -> None:
@@ -239,9 +243,15 @@ def test_only_what_is_read_of_a_row_matters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [["question", "answer"], ["problem", "reference"]], ids="-".join)
 def test_a_blank_id_is_none(names: list[str], tmp_path: Path) -> None:
-    """If it fails, rows have an id that nobody can see or find."""
-    rows: list[Row] = [{"id": own} | dict.fromkeys(names, "1") for own in ("", "x", " \n")]
-    assert [row["id"] for row in read("gsm8k", rows, tmp_path / "p.jsonl")] == [None, "x", None]
+    """If it fails, rows have an id that nobody can see or find, or the user does not learn which rows have none."""
+    rows: list[Row] = [{"id": own} | dict.fromkeys(names, "1") for own in ("", "x", " \n", None)]
+    for unusable in ("refuse", "drop"):
+        with pytest.raises(DataError) as caught:
+            read("gsm8k", rows, tmp_path / "p.jsonl", unusable=unusable)
+        head, *lines, remedy = str(caught.value).splitlines()
+        assert head == "3 of 4 rows of the test source cannot be read (rows are counted from 0):"
+        assert lines == [f"  row {row} has no id" for row in (0, 2, 3)]
+        assert "prompts.columns: {id: NAME} takes" in remedy and remedy.endswith("No option leaves out rows for ids.")
 
 
 def test_a_problem_is_not_what_a_program_wrote_in_its_place(tmp_path: Path) -> None:
@@ -284,7 +294,10 @@ def test_a_row_without_a_value_is_refused_or_left_out(names: list[str], suffix: 
     with pytest.raises(DataError) as caught:
         read("gsm8k", [whole, *lacking, dict.fromkeys(names)], path)
     head, *lines, _ = str(caught.value).splitlines()
-    assert head == f"{len(names) + 1} of {len(names) + 2} rows of the test source cannot be read:"
+    assert (
+        head
+        == f"{len(names) + 1} of {len(names) + 2} rows of the test source cannot be read (rows are counted from 0):"
+    )
     assert lines[:-1] == [f"  row {row}: {name} has no value" for row, name in enumerate(names, 1)]
     assert lines[-1] == f"  row {len(names) + 1}: {' and '.join(names)} have no value"
     (kept,) = read("gsm8k", [whole, *lacking], path, unusable="drop")
@@ -308,8 +321,8 @@ def test_rows_that_cannot_be_read_are_counted_and_located(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         read("gsm8k", rows, tmp_path / "p.jsonl")
     head, *lines, remedy = str(caught.value).splitlines()
-    assert remedy == "Correct them, or leave such rows out by unusable: drop, beside the file's entry."
-    assert head == "6 of 12 rows of the test source cannot be read:"
+    assert remedy == "Correct them, or leave them out by prompts.unusable: drop."
+    assert head == "6 of 12 rows of the test source cannot be read (rows are counted from 0):"
     assert [line.split(":")[0].strip() for line in lines] == ["row 1", "row 4", "row 5", "row 7", "row 9"]
     assert "not 'who knows'" in lines[0] and lines[1] == "  row 4: question has no value"
 
@@ -317,7 +330,7 @@ def test_rows_that_cannot_be_read_are_counted_and_located(tmp_path: Path) -> Non
 def test_columns_that_the_source_does_not_have_are_named(tmp_path: Path) -> None:
     """If it fails, the user has to open the file to learn what its columns are called."""
     rows: list[Row] = [{"q": "1 + 1?", "a": "#### 2"}]
-    with pytest.raises(DataError, match=r"columns names question, but the test source has the columns q, a"):
+    with pytest.raises(DataError, match=r"columns names question, but the test .* columns q, a; .* so rename"):
         read("gsm8k", rows, tmp_path / "p.jsonl", columns={"question": "question"})
     with pytest.raises(DataError, match=r"has the columns q, a, but wanted are question, answer; say by prompts"):
         read("gsm8k", rows, tmp_path / "p.jsonl")
