@@ -170,8 +170,7 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
             if config.unusable == "drop":
                 _require_usable(domain, made["problem"], made["reference"])
             name = _own(made.get("id")) if stand and "id" in used else _id(split, cells.get("id", index))
-            if name is None:
-                nameless.append(f"row {index} has no id")
+            nameless += [] if name else [f"row {index} has no id"]
             rows.append(_phrased(domain, made) | {"id": name})
         except DataError as error:
             faults.append(f"row {index}: {error}"[:300])
