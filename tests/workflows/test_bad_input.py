@@ -29,7 +29,7 @@ from tests.workflows.conftest import ROOT, SMOKE, Pyflyte, run_in_process
         ('{"rollout": {"sampler": {"length": 15, "block_length": 4}}}', ["rollout.sampler", "15", "multiple", "16"]),
         ('{"distill": {"objective": {"guidence": 1}}}', ["distill.objective.guidence", "did you mean 'guidance'"]),
         ("nowhere.yaml", ["no such file: 'nowhere.yaml' in"]),
-        ('{"prompts": {"train_data": {"path": "nowhere.parquet"}}}', ["nowhere.parquet", "cannot be read"]),
+        ('{"prompts": {"train_data": {"path": "nowhere.parquet"}}}', ["no such file:", "nowhere.parquet"]),
     ],
 )
 def test_a_bad_config_is_refused_at_once(change: str, words: list[str], pyflyte: Pyflyte, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_corrected_reward_or_file_goes_on_by_the_command_of_the_failure(
     home = tmp_path / "my task"
     home.mkdir()
     monkeypatch.chdir(home)
-    (reward,) = re.findall("^```python\n(.*?)^```$", (ROOT / "docs/domains/custom.md").read_text(), re.DOTALL | re.M)
+    reward, *_ = re.findall("^```python\n(.*?)^```$", (ROOT / "docs/domains/custom.md").read_text(), re.DOTALL | re.M)
     domain = {"name": "custom", "path": "sorting_reward:Sorting"}
     prompts = {"domain": domain, "test_data": {"path": "test.jsonl"}}
     Path("config.yaml").write_text(yaml.safe_dump({"prompts": prompts}))
