@@ -134,7 +134,7 @@ def test_the_example_that_reads_a_file_works(package: Path, monkeypatch: pytest.
     fewer = config.prompts.model_copy(update={"validation_size": 1})
     made = problems.make_prompts(fewer)
     check_prompts(made, fewer).require()
-    problems.check_problems(fewer.domain, made)
+    problems.check_problems(fewer, made)
     assert {split: table.num_rows for split, table in made.items()} == {"train": 3, "validation": 1, "test": 1}
     (asked,) = made["test"].to_pylist()
     assert (asked["prompt"], asked["reference"]) == ("murciélago: ", "uiéao")

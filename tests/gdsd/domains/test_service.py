@@ -657,7 +657,7 @@ def test_a_file_needs_no_references(text: str, tmp_path: Path) -> None:
         {"prompt": f"Of {problem}:", "problem": problem, "reference": ""} for problem in ("rain", "snow")
     ]
     check_prompts(made, config).require()
-    check_problems(config.domain, made)
+    check_problems(config, made)
 
 
 def problems(*references: str) -> pa.Table:
