@@ -389,7 +389,7 @@ def test_the_form_of_the_published_test_set_is_read(tmp_path: Path) -> None:
     sound = [(PUZZLE, SOLUTION), (SEVERAL, OTHER)]
     assert loaded(tmp_path, rows, "refuse") == sound
     broken = f"{rows}1100000000000000,{SOLUTION}\n"
-    with pytest.raises(DataError, match=r"'test-000002': '11\.{14}' has no solution\n.* unusable: drop"):
+    with pytest.raises(DataError, match=r"'test-000002': '11\.{14}' has no solution\n.* prompts\.unusable: drop"):
         loaded(tmp_path, broken, "refuse")
     assert loaded(tmp_path, broken, "drop") == sound
 
