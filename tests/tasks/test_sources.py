@@ -139,7 +139,7 @@ def reward(folder: Path) -> Path:
     """Writes the documented reward, which now imports a module late and reads a file, and its configuration."""
     package = folder / "my_package"
     package.mkdir(parents=True)
-    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    example, *_ = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     (package / "sorting.py").write_text(example)
     edit(package / "sorting.py", "    generates = True", '    generates = True\n    files = ("data/words.txt",)')
     edit(

@@ -35,7 +35,7 @@ def variant(folder: Path, **changes: object) -> Path:
 def test_a_run_says_what_happened_and_where_everything_lies(smoke: Outcome) -> None:
     """The last lines are what a person reads; each path in them must exist and hold what it says."""
     lines = [line.split(None, 1) for line in smoke.text.splitlines()[-10:]]
-    words = ["base", "trained", "answer", "gain", "decision", "seconds", "report", "metrics", "samples", "policy"]
+    words = ["base", "trained", "result", "gain", "decision", "seconds", "report", "metrics", "samples", "policy"]
     assert [line[0] for line in lines] == words
     said = dict(lines)
     assert "not promoted" in said["decision"] and "prompts" in said["seconds"]
