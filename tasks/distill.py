@@ -1,20 +1,17 @@
 """Stage `distill`: one epoch of an objective, GDSD by default, on a round's rewarded completions."""
 
-import logging
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flytekit import FlyteContextManager, current_context
-from flytekit.core.checkpointer import SyncCheckpoint
-from flytekit.exceptions.base import FlyteException
 from flytekit.extend import IgnoreOutputs
 from flytekit.types.file import FlyteFile
 
 from images.nodes import ENDPOINT, Nodes
+from tasks.flyte.attempts import states
 from tasks.flyte.console import speak
 from tasks.flyte.local import in_pod, keep, new_folder
 from tasks.flyte.stage import gpu_task
@@ -26,24 +23,12 @@ from tasks.gdsd.records import EpochStats
 if TYPE_CHECKING:
     from tasks.gdsd.distill.machines import Machines
 
-logger = logging.getLogger(__name__)
-PATIENCE = (1.0, 10.0, 60.0)  # seconds between tries to fetch a state
 STORE_SECONDS = 3600.0  # for another machine to store what came of an epoch
 
 
 class Distilled(NamedTuple):
     checkpoint: Checkpoint
     stats: EpochStats
-
-
-@dataclass(frozen=True)
-class Sender:
-    """Stores a file where Flyte looks for the checkpoint of this attempt; also from a process that the task started."""
-
-    destination: str
-
-    def __call__(self, file: Path) -> None:
-        SyncCheckpoint(self.destination).save(file)
 
 
 @gpu_task(hours=6)
@@ -106,19 +91,17 @@ def _distill(
     machines: "Machines | None",
 ) -> Distilled:
     """Trains on this machine, as one of several if there are more."""
-    from tasks.gdsd.denoiser import checkpoint_record
+    from tasks.gdsd.distill import resume
     from tasks.gdsd.distill.epoch import Epoch, train
 
     with nullcontext() if machines is None else machines.preparing():
-        found, send = _states(machines is None or machines.number == 0) if in_pod() else (None, None)
+        first = machines is None or machines.number == 0
+        found, send = states(first, resume.FILE) if in_pod() else (None, None)
         folder, table = Path(os.fspath(policy)), Path(os.fspath(rewarded))
         trained, evidence = new_folder("policy") / "checkpoint", new_folder("evidence")
-        needs_base = config.objective.needs_reference and (
-            not checkpoint_record.read_record(folder).adapter or _has_trained_adapter(base)
-        )
         epoch = Epoch(
             policy=folder,
-            base=Path(os.fspath(base)) if needs_base else None,
+            base=reference(folder, base, config),
             rewarded=table,
             config=config,
             group_size=group_size,
@@ -136,6 +119,16 @@ def _distill(
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     evidence.rmdir()
     return Distilled(stored(trained), stats)
+
+
+def reference(policy: Path, base: Checkpoint, config: DistillConfig) -> Path | None:
+    """Returns the folder of the base where the objective needs one that the policy with its adapter off is not."""
+    from tasks.gdsd.denoiser import checkpoint_record
+
+    needed = config.objective.needs_reference and (
+        not checkpoint_record.read_record(policy).adapter or _has_trained_adapter(base)
+    )
+    return Path(os.fspath(base)) if needed else None
 
 
 def _has_trained_adapter(base: Checkpoint) -> bool:
@@ -168,43 +161,3 @@ def _is_stored() -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.5)
-
-
-def _states(first: bool) -> tuple[Path | None, Sender]:
-    """Returns the state that the attempt before this one has stored, if any, and what stores those of this one.
-
-    The first machine stores it anew at once, unread: the attempt after this one looks nowhere else, and this one may
-    end soon.
-    """
-    from tasks.gdsd.distill import resume
-
-    states = current_context().checkpoint
-    if not isinstance(states, SyncCheckpoint):
-        raise TypeError(f"Flyte gave a {type(states).__name__}, but a checkpoint is kept as by SyncCheckpoint")
-    folder = None
-    for patience in (*PATIENCE, 0.0):
-        try:
-            folder = states.restore()
-            break
-        except FlyteException as error:  # flytekit does not say whether there is none or the store is not reached
-            if _is_none(states._checkpoint_src):
-                logger.info("the attempt before this one has left no state of the epoch")
-                break
-            logger.warning("the state of the attempt before this one cannot be fetched (%s)", error)
-            time.sleep(patience)
-    # The object itself cannot go to another process.
-    sender = Sender(states._checkpoint_dest)
-    if folder is None or not (folder / resume.FILE).is_file():
-        return None, sender
-    if first:
-        resume.store(folder / resume.FILE, sender)
-    return folder / resume.FILE, sender
-
-
-def _is_none(address: str) -> bool:
-    """Whether a store says for sure that nothing lies at an address."""
-    try:
-        return not FlyteContextManager.current_context().file_access.get_filesystem_for_path(address).exists(address)
-    except Exception as error:
-        logger.warning("%s cannot be looked at (%s)", address, error)
-        return False

@@ -1,6 +1,5 @@
 """Stage `drift`: compares an approximate engine with the exact one, and gives it up where it differs too much."""
 
-import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,6 @@ from tasks.flyte.types import Checkpoint, Table
 from tasks.gdsd.config.sampler import DriftConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import DriftStats, RolloutStats
-
-logger = logging.getLogger(__name__)
 
 
 class BothSamples(BaseModel):
@@ -71,21 +68,4 @@ def measure_drift(
         return MeasuredDrift(drift.unmeasured(round), engine)
     made = tables.read(Path(os.fspath(samples.table)), tables.ROLLOUTS)
     stats, following = drift.measure(made, samples.stats, samples.end_ids, engine, limits, domain, round)
-    if stats.fell_back:
-        logger.warning(
-            "round %d: %s has drifted, so the exact engine makes the rollouts from here on: %s",
-            stats.round,
-            stats.engine,
-            stats.reason,
-        )
-    elif stats.agreement is not None:
-        logger.info(
-            "round %d: %s of the tokens of %s are the exact engine's, reward %s, %.0f %% of the positions (%.1f s)",
-            stats.round,
-            stats.agreement.percent(),
-            stats.engine,
-            "not judged" if stats.reward_gap is None else f"{stats.reward_gap.mean:+.3f}",
-            100 * stats.positions / stats.exact_positions,
-            stats.seconds,
-        )
     return MeasuredDrift(stats, following)

@@ -52,7 +52,7 @@ def report_progress(
         drifts, rewards, epochs: of the rounds that are new
         validations: the one before them, if there was one
     """
-    from tasks.gdsd.run import health, progress
+    from tasks.gdsd.run import progress
 
     speak()  # in a pod nothing else does
     earlier = Progress.read(before)
@@ -62,36 +62,62 @@ def report_progress(
         epochs=[*earlier.epochs, *epochs],
         validations=[*earlier.validations, *validations],
     )
-    concerns, known = health.concerns(after), {concern.name for concern in health.concerns(earlier)}
-    for concern in concerns:
-        if concern.name not in known:
-            logger.warning(" ".join(concern.said()))
+    _warn(name, earlier, after)
     if in_pod():  # elsewhere `announce_round` did
         for reward, epoch in zip(rewards, epochs, strict=True):
             logger.info(progress.round_line(reward, epoch, rounds))
-    if in_pod() or _pace.is_time():
-        from tasks.gdsd import report
-
-        importlib.import_module("matplotlib.figure")  # once, and so no part of what each drawing takes
-        with _pace.timed():
-            page = report.progress_page(
-                name,
-                rounds,
-                after,
-                time.time(),
-                not in_pod(),
-                [concern.said() for concern in concerns],
-                progress.times(after, rounds),
-            )
-            if in_pod():
-                Deck("Progress", page)
-            else:
-                file = _page(name, after)
-                if _write(file, page):
-                    _say(logging.INFO, f"the run's page so far, which is drawn anew as it goes on: {file}")
+    _show(name, rounds, after)
     recorded = new_folder("recorded") / "progress.json.gz"
     after.write(recorded)
     return stored_file(recorded)
+
+
+def show_round(name: str, rounds: int, run: Progress) -> None:
+    """Says in a line what the last round of a run came to, and shows where the run is, while a task goes on with it.
+
+    Args:
+        name: of the run, on the page
+        rounds: that the run is to have
+        run: what it has recorded
+    """
+    from tasks.gdsd.run import progress
+
+    logger.info(progress.round_line(run.rewards[-1], run.epochs[-1], rounds))
+    before = run.model_copy(update={"rewards": run.rewards[:-1], "epochs": run.epochs[:-1]})
+    _warn(name, before, run)
+    _show(name, rounds, run)
+
+
+def _warn(name: str, earlier: Progress, after: Progress) -> None:
+    """Says what the last rounds of a run have shown to be wrong, once in a process."""
+    from tasks.gdsd.run import health
+
+    known = {concern.name for concern in health.concerns(earlier)}
+    for concern in health.concerns(after):
+        key = name, concern.name, concern.since
+        if concern.name not in known and key not in _warned:
+            _warned.add(key)
+            logger.warning(" ".join(concern.said()))
+
+
+def _show(name: str, rounds: int, run: Progress) -> None:
+    """Shows where a run is: in the Deck, and as a page where it is local, if it is time for that."""
+    if not in_pod() and not _pace.is_time():
+        return
+    from tasks.gdsd import report
+    from tasks.gdsd.run import health, progress
+
+    importlib.import_module("matplotlib.figure")  # once, and so no part of what each drawing takes
+    with _pace.timed():
+        concerns = [concern.said() for concern in health.concerns(run)]
+        times = progress.times(run, rounds)
+        page = report.progress_page(name, rounds, run, time.time(), not in_pod(), concerns, times)
+        if in_pod():
+            Deck("Progress", page)
+        else:
+            file = _page(name, run)
+            if _write(file, page):
+                _say(logging.INFO, f"the run's page so far, which is drawn anew as it goes on: {file}")
 
 
 def lead_to(report: Path, name: str, run: Progress) -> None:
@@ -135,3 +161,4 @@ def _say(level: int, words: str) -> None:
 
 
 _pace = Pace(SHARE)
+_warned: set[tuple[str, str, int]] = set()  # of runs of a name: the concern, and the round since which there is one

@@ -1,9 +1,8 @@
 """Stage `reward`: verdicts and advantages of a round's completions, checked before anything is trained on them."""
 
 import os
-import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flytekit import Deck
 from flytekit.types.file import FlyteFile
@@ -15,6 +14,9 @@ from tasks.gdsd.config.train import RewardConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import RewardStats
 from tasks.rollout import RolloutShard
+
+if TYPE_CHECKING:
+    from tasks.gdsd.prompts.expectations import QualityReport
 
 
 class Rewarded(NamedTuple):
@@ -32,17 +34,14 @@ def reward_rollouts(
         QualityError: a critical expectation on the rewarded table failed; the Deck shows all of them.
     """
     from tasks.gdsd import tables
-    from tasks.gdsd.reward import quality, rewards
+    from tasks.gdsd.reward import scoring
 
-    began = time.monotonic()
     merged = tables.join(tables.read(Path(os.fspath(shard.table)), tables.ROLLOUTS) for shard in shards)
-    table = rewards.reward(merged, domain, group_size, config.scale_by_std)
-    seconds = time.monotonic() - began
-    report = quality.check_rewarded(table, group_size, domain)
+    table, stats = scoring.score(merged, [shard.stats for shard in shards], domain, group_size, config, _show)
+    file = tables.write(table, tables.REWARDED, new_folder("rewarded") / "rewarded.parquet")
+    return Rewarded(FlyteFile(str(file)), stats)
+
+
+def _show(report: "QualityReport") -> None:
     Deck("Quality", report.html())
     Deck.publish()
-    report.require()
-    file = tables.write(table, tables.REWARDED, new_folder("rewarded") / "rewarded.parquet")
-    warnings = [f"{finding.where}: {finding.expectation}" for finding in report.warnings]
-    stats = rewards.summarise(table, domain, group_size, [shard.stats for shard in shards], warnings, seconds)
-    return Rewarded(FlyteFile(str(file)), stats)

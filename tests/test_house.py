@@ -23,6 +23,7 @@ ROOMS = (
     ("reward",),
     ("distill",),
     ("evaluate",),
+    ("resident",),
     ("run",),
     ("report",),
     ("publish", "registry", "planning"),

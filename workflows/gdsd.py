@@ -254,7 +254,7 @@ def check(config: TrainConfig = TrainConfig()) -> CheckResult:
 
 
 @workflow(on_failure=failure.record_train_failure)
-def train(config: TrainConfig = TrainConfig()) -> RunResult:
+def train(config: TrainConfig = TrainConfig(rounds_per_task=10)) -> RunResult:
     """Trains a diffusion language model by GDSD and compares it with its base on the test problems.
 
     Args:

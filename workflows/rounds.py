@@ -29,6 +29,7 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.evaluate import stopping
 from tasks.gdsd.records import DriftStats, EpochStats, EvalReport, Progress, RewardStats
 from tasks.progress import announce_round, report_progress
+from tasks.resident import Stayed, train_rounds
 from tasks.reward import Rewarded, reward_rollouts
 from tasks.rollout import generate_rollouts
 from workflows.publish import LAUNCHING, tell_of
@@ -157,6 +158,13 @@ def run_leg(
     if validation and stopping.best(validations) == len(validations) - 1:
         best = policy
     tell_of(config, recorded.model_copy(update={"validations": validations}), began)
+    if config.rounds_per_task > 1:
+        for block in blocks(first, end, config.rounds_per_task):
+            made = stay(config, policy, base, engine, train, block, progress)
+            policy, engine = made.checkpoint, made.engine
+            news = News(validation, made.drifts, made.rewards, made.epochs)
+            progress, validation = [record(config, progress, news)], []
+        return Standing(policy, best, engine, progress, validate(config, policy, problems, evaluated))
     news = News(validation, [], [], [])
     for index in range(first, end):
         if config.rollout.engine.drift is not None:
@@ -171,13 +179,59 @@ def run_leg(
         if not on_cluster():
             announce_round(reward=rewarded.stats, epoch=distilled.stats, rounds=config.rounds)
         if on_cluster() or index + 1 == end:  # beside what comes next; on this machine nothing is beside anything
-            progress = [report_progress(name=config.name, rounds=config.rounds, before=progress, **news._asdict())]
-            news = News([], [], [], [])
-    after = []
-    if evaluated:
-        domain = config.prompts.domain
-        after = [assess(policy, problems, domain, config.evaluation, config.seed, config.hardware).report]
-    return Standing(policy, best, engine, progress, after)
+            progress, news = [record(config, progress, news)], News([], [], [], [])
+    return Standing(policy, best, engine, progress, validate(config, policy, problems, evaluated))
+
+
+def record(config: TrainConfig, progress: list[ProgressFile], news: News) -> ProgressFile:
+    """Adds rounds to what the run has recorded."""
+    return report_progress(name=config.name, rounds=config.rounds, before=progress, **news._asdict())
+
+
+def validate(config: TrainConfig, policy: Checkpoint, problems: Table, evaluated: bool) -> list[EvalReport]:
+    """Adds the evaluation that ends a leg, if one does."""
+    if not evaluated:
+        return []
+    return [assess(policy, problems, config.prompts.domain, config.evaluation, config.seed, config.hardware).report]
+
+
+def blocks(first: int, end: int, size: int) -> Iterator[range]:
+    """Yields the rounds of a leg, as many at a time as are one task."""
+    for start in range(first, end, size):
+        yield range(start, min(start + size, end))
+
+
+def stay(
+    config: TrainConfig,
+    policy: Checkpoint,
+    base: Checkpoint,
+    engine: RolloutEngine,
+    train: Table,
+    block: range,
+    progress: list[ProgressFile],
+) -> Stayed:
+    """Adds rounds that are one task."""
+    return on(
+        config.hardware.distill,
+        train_rounds(
+            policy=policy,
+            base=base,
+            train=train,
+            domain=config.prompts.domain,
+            engine=engine,
+            rollout=config.rollout,
+            reward=config.reward,
+            distill=config.distill,
+            first=block.start,
+            end=block.stop,
+            kept=[number for number in config.keep_rollouts if number - 1 in block],
+            seed=config.seed,
+            name=config.name,
+            rounds=config.rounds,
+            before=progress,
+        ),
+        processes=config.distill.compute.processes,
+    )
 
 
 def check_engine(

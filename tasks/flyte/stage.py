@@ -56,15 +56,24 @@ def cpu_task(
     return _task(CPU, hours, retries, cached, ignored, deck, secret, None, environment or {})
 
 
-def gpu_task(*, hours: float, retries: int = 3, nodes: Nodes | None = None) -> Decorator:
+def gpu_task(
+    *,
+    hours: float,
+    retries: int = 3,
+    ignored: tuple[str, ...] = (),
+    deck: bool = False,
+    nodes: Nodes | None = None,
+) -> Decorator:
     """Makes a function a cached task on a GPU, or on several machines with some each.
 
     Args:
         hours: after which Flyte ends an attempt.
         retries: of failures that may go away by themselves, and of machines that are taken away.
+        ignored: inputs that are no part of the cache's key.
+        deck: whether the task shows a page of its own in Flyte's console.
         nodes: the machines that share the task; a call in a dynamic task overrides it.
     """
-    return _task(GPU, hours, retries, True, (), False, None, nodes, {})
+    return _task(GPU, hours, retries, True, ignored, deck, None, nodes, {})
 
 
 def _task(

@@ -22,6 +22,7 @@ A folder is a stage, or something that several stages share. Each imports only w
     modules, sandbox, domains, config, records         code, hostile programs, problems, configurations, reports
     denoiser, objectives                               the model; losses as pure functions
     prompts, rollout, reward, distill, evaluate        the stages of a round, in their order
+    resident                                           rounds of these stages in memory
     run, report, publish, registry, planning           the run as a whole, and what comes of it
     library                                            the loop without Flyte, for scripts and notebooks
 

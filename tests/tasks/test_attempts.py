@@ -15,6 +15,7 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
 from tasks import distill
+from tasks.flyte import attempts
 from tasks.gdsd.denoiser import checkpoint
 from tasks.gdsd.distill import machines
 from tasks.gdsd.distill.epoch import Epoch
@@ -144,7 +145,7 @@ def test_a_store_that_fails_for_a_moment_costs_no_state(
         return restore(self)
 
     monkeypatch.setattr(SyncCheckpoint, "restore", fails_at_first)
-    monkeypatch.setattr(distill, "PATIENCE", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(attempts, "PATIENCE", (0.0, 0.0, 0.0))
     caplog.set_level("INFO")
     monkeypatch.setattr(logging.getLogger("tasks"), "propagate", True)
     trained(attempt(distill.distill_epoch, tmp_path / "second", tmp_path / "first", **inputs))

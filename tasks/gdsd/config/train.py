@@ -100,6 +100,16 @@ class TrainConfig(Config):
     seed: int = Field(0, description="draws rollouts, masks and the order of prompts")
     rounds: Count = Field(150, description="rounds of rollout, reward and distillation")
     validate_every: Count = Field(10, description="rounds between validations; the last round is always validated")
+    rounds_per_task: Count = Field(
+        1,
+        description="1: each stage of a round is a task of its own; more: so many rounds are one task, with the policy "
+        "in memory, on the machine of hardware.distill. It ends where a validation is due",
+    )
+    keep_rollouts: list[Count] = Field(
+        [],
+        description="rounds, counted from 1, whose rewarded completions a task of several rounds returns as tables; "
+        "with rounds_per_task 1 those of all rounds are results of their tasks",
+    )
     patience: int | None = Field(
         None,
         ge=1,
@@ -133,7 +143,32 @@ class TrainConfig(Config):
         check_warm_start(self.policy, self.prompts.domain)
         check_bits(self.policy, self.distill, "distill")
         self._check_patience()
+        self._check_resident()
         return self
+
+    def _check_resident(self) -> None:
+        """Refuses rounds in one task that its processes cannot share, and tables that are kept anyway, or never."""
+        if self.rounds_per_task == 1:
+            if self.keep_rollouts:
+                raise ValueError(
+                    "keep_rollouts is for rounds_per_task above 1; with 1, the completions of all rounds are results "
+                    "of their tasks; leave it out, or raise rounds_per_task"
+                )
+            return
+        compute, shards = self.distill.compute, self.rollout.shards
+        if compute.nodes > 1:
+            raise ValueError(
+                f"rounds_per_task {self.rounds_per_task} makes rounds on one machine, and distill.compute.nodes is "
+                f"{compute.nodes}; set nodes to 1, or rounds_per_task to 1"
+            )
+        if shards % compute.processes:
+            raise ValueError(
+                f"rounds_per_task {self.rounds_per_task} lets the {compute.processes} distill.compute.processes share "
+                f"the shards of the rollouts, and {shards} rollout.shards do not go among them; use a multiple, such "
+                f"as {compute.processes}"
+            )
+        if beyond := [number for number in self.keep_rollouts if number > self.rounds]:
+            raise ValueError(f"keep_rollouts has round {beyond[0]}, but the run has {self.rounds} rounds; leave it out")
 
     def _check_patience(self) -> None:
         """Refuses a patience that no run can lose before its end."""

@@ -91,12 +91,7 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
     record = read_record(folder)
     require_whole(folder, moments)
     denoiser = load_folder(folder, record.family, device, dtype)
-    optimizer: dict[str, Tensor] = {}
-    if moments:
-        try:
-            optimizer = load_file(folder / OPTIMIZER)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
+    optimizer = load_moments(folder) if moments else {}
     if denoiser.has_adapter != record.adapter:
         what = "an" if denoiser.has_adapter else "no"
         raise CheckpointError(f"{folder} has {what} adapter, but {RECORD} says that adapter is {record.adapter}")
@@ -110,6 +105,18 @@ def load(folder: Path, device: torch.device, *, moments: bool = True, dtype: tor
         wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise CheckpointError(f"{folder / OPTIMIZER} does not fit the weights: {len(wrong)} entries, first {wrong[:3]}")
     return PolicyState(denoiser, record, optimizer)
+
+
+def load_moments(folder: Path) -> dict[str, Tensor]:
+    """Maps what training keeps of a checkpoint's policy: "<trainable parameter>.<slot>" -> tensor.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        return load_file(folder / OPTIMIZER)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
 
 
 def _slots(shape: torch.Size, averaged: bool) -> dict[str, torch.Size]:

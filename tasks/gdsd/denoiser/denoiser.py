@@ -17,7 +17,7 @@ from tasks.gdsd.denoiser import lora, weights
 from tasks.gdsd.denoiser.checkpoint_record import BaseRecord
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.head import Head
-from tasks.gdsd.denoiser.networks import Network
+from tasks.gdsd.denoiser.networks import Network, precision
 from tasks.gdsd.denoiser.text import Text
 from tasks.gdsd.errors import CheckpointError
 
@@ -146,6 +146,46 @@ class Denoiser(torch.nn.Module):
             exact_sum.settle(self.network)
         self.network.requires_grad_(False)
         self._only_samples = True
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside, the policy is what it would be if it were saved, loaded and frozen for sampling; then as it was.
+
+        It is so bit for bit. Gradients are dropped.
+
+        Raises:
+            ValueError: the adapter is switched off.
+        """
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.zero_grad(set_to_none=True)
+        with self._read_anew():
+            self.requires_grad_(False)
+            self._frozen_head, self._only_samples = None, True
+            try:
+                yield
+            finally:
+                self._frozen_head, self._only_samples = None, False
+                for parameter in trained:
+                    parameter.requires_grad_(True)
+
+    @contextmanager
+    def _read_anew(self) -> Iterator[None]:
+        """Puts the weights into the precision in which they would be loaded, and an adapter into the maps."""
+        if self.has_adapter:
+            from tasks.gdsd.denoiser import exact_sum  # only here, since it imports peft
+
+            with exact_sum.settled(self.network):
+                yield
+            return
+        dtype = precision(self.family, self.device)
+        kept = {parameter: parameter.data for parameter in self.parameters() if parameter.dtype != dtype}
+        for parameter in kept:
+            parameter.data = parameter.data.to(dtype)
+        try:
+            yield
+        finally:
+            for parameter, data in kept.items():
+                parameter.data = data
 
     def _refuse_if_frozen(self, what: str) -> None:
         if self._only_samples:

@@ -9,6 +9,9 @@ This file stands apart from the rest of the adapter, since it imports peft. That
 an adapter does not need.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
@@ -16,6 +19,8 @@ from torch.nn.functional import linear
 
 from tasks.gdsd.denoiser import quantization
 from tasks.gdsd.denoiser.networks import Network
+
+MERGED = (torch.float32, torch.float64)  # the precisions of a base into which an adapter is merged for sampling
 
 
 def total(
@@ -110,11 +115,35 @@ def settle(network: Network) -> None:
     for name in [*layers]:
         layer = layers.pop(name)  # so that its weights are gone when the next one is rounded
         base, (down, up) = layer.base(), layer.factors()
-        if base.weight.dtype in (torch.float32, torch.float64):
+        if base.weight.dtype in MERGED:
             base.weight.add_(up * layer.scale @ down)
             network.set_submodule(name, base)
         else:
             network.set_submodule(name, Beside(base, down, up * layer.scale))
+
+
+@contextmanager
+def settled(network: Network) -> Iterator[None]:
+    """Inside, the adapted maps are as `settle` leaves them; afterwards they are what they were, bit for bit.
+
+    Raises:
+        ValueError: see `settle`.
+    """
+    layers = adapted(network)
+    weights = {
+        name: layer.base().weight.detach().clone()
+        for name, layer in layers.items()
+        if layer.base().weight.dtype in MERGED  # from a sum, a difference would not lead back
+    }
+    settle(network)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, layer in layers.items():
+                if name in weights:
+                    layer.base().weight.copy_(weights[name])
+                network.set_submodule(name, layer)
 
 
 @torch.no_grad()

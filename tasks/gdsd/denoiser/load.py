@@ -113,8 +113,7 @@ def _load(
         network = networks.build(family, values)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    if dtype is None:
-        dtype = torch.bfloat16 if device.type == "cuda" and family.name != "tiny" else torch.float32
+    dtype = dtype or networks.precision(family, device)
     if device.type != "meta":
         weights.read(folder, network, family, device, dtype, bits)
         networks.finish(network, family, device)

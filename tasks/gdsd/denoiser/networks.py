@@ -37,6 +37,11 @@ STOCK: dict[Architecture, tuple[type[PretrainedConfig], Callable[..., Network]]]
 ROTATED = "sdpa_rotated_in_float32"
 
 
+def precision(family: Family, device: torch.device) -> torch.dtype:
+    """Returns the precision in which weights are read where none is asked for."""
+    return torch.bfloat16 if device.type == "cuda" and family.name != "tiny" else torch.float32
+
+
 def build(family: Family, values: Values) -> Network:
     """Builds a family's network on the meta device: all shapes, no weights.
 

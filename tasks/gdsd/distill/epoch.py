@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -25,6 +26,7 @@ from tasks.gdsd.files import digest
 from tasks.gdsd.records import EpochStats
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,32 @@ def train(epoch: Epoch, machines: Machines | None = None) -> EpochStats:
 
     Without `machines`, all processes are on this one. Of several, the one with the first process saves.
 
-    Processes among which weights are spread cannot take smaller micro-batches each on its own: where memory runs out,
-    all are started again with micro-batches of half the size.
-
     Raises:
         GdsdError: see `loop.distill`.
         Exception: see `launcher.launch`.
     """
+
+    def share(config: DistillConfig) -> EpochStats:
+        compute = config.compute
+        number = compute.everywhere if machines is None else compute.processes
+        return launch(_train, replace(epoch, config=config), number, machines)
+
+    return fitted(epoch.config, share)
+
+
+def fitted(config: DistillConfig, work: Callable[[DistillConfig], Result]) -> Result:
+    """Lets processes work, and again with micro-batches of half the size where memory runs out.
+
+    Processes among which weights are spread cannot take smaller ones each on its own, so all are started again.
+
+    Raises:
+        OutOfMemoryError: the smallest do not fit.
+        Exception: whatever the work raises.
+    """
     while True:
-        compute = epoch.config.compute
+        compute = config.compute
         try:
-            return launch(_train, epoch, compute.everywhere if machines is None else compute.processes, machines)
+            return work(config)
         except SharedShortageError as error:
             if error.smallest:
                 raise OutOfMemoryError(str(error)) from error
@@ -69,7 +86,7 @@ def train(epoch: Epoch, machines: Machines | None = None) -> EpochStats:
                 "%d tokens do not fit the memory; starting again with micro-batches of %d", error.tokens, tokens
             )
         smaller = compute.model_copy(update={"micro_batch_tokens": tokens})
-        epoch = replace(epoch, config=epoch.config.model_copy(update={"compute": smaller}))
+        config = config.model_copy(update={"compute": smaller})
 
 
 def _train(epoch: Epoch) -> EpochStats:
@@ -77,14 +94,8 @@ def _train(epoch: Epoch) -> EpochStats:
     number, count = processes.place()
     if epoch.speak is not None and count > 1:
         epoch.speak()
-    device = devices.device()
     parent = digest(epoch.policy)
-    state, base = load(epoch.policy, device), None
-    if epoch.base is not None and not state.denoiser.has_adapter:
-        base = _reference(epoch.base, device, epoch.config.compute)
-    elif epoch.base is not None:
-        checkpoint_record.require_whole(epoch.base, moments=False)
-        state.denoiser.refer_to(epoch.base / ADAPTER)
+    state, base = load_both(epoch.policy, epoch.base, epoch.config.compute)
     trained, stats = loop.distill(
         state,
         base,
@@ -100,6 +111,26 @@ def _train(epoch: Epoch) -> EpochStats:
     if number == 0:
         checkpoint.save(epoch.trained, trained)
     return stats
+
+
+def load_both(policy: Path, base: Path | None, compute: ComputeConfig) -> tuple[PolicyState, PolicyState | None]:
+    """Loads a policy to be trained, and the base where that is another model.
+
+    Args:
+        base: where the objective needs a reference that the policy with its adapter off is not.
+
+    Raises:
+        CheckpointError: see `checkpoint.load`.
+    """
+    device = devices.device()
+    state = load(policy, device)
+    if base is None:
+        return state, None
+    if not state.denoiser.has_adapter:
+        return state, _reference(base, device, compute)
+    checkpoint_record.require_whole(base, moments=False)
+    state.denoiser.refer_to(base / ADAPTER)
+    return state, None
 
 
 def load(folder: Path, device: torch.device) -> PolicyState:

@@ -136,6 +136,13 @@ class Domain(ABC):
             SandboxError: answers have to be run, and this system cannot do so.
         """
 
+    def require(self) -> None:  # noqa: B027  # most need nothing
+        """Refuses a machine on which answers cannot be judged, before anything is computed for that.
+
+        Raises:
+            SandboxError: answers have to be run, and this system cannot do so.
+        """
+
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Verifies answers in order; a domain whose verdicts are slow works on several at a time."""
         return [self._verified(item) for item in shown(items, len(items))]

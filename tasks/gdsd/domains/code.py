@@ -156,6 +156,14 @@ class Code(Domain):
         """Verifies one answer; see `verify_all`."""
         return self.verify_all([Answer(problem, reference, answer)])[0]
 
+    def require(self) -> None:
+        """Refuses a system that does not offer the isolation that the configuration asks for.
+
+        Raises:
+            SandboxError: it does not.
+        """
+        levels.choose(self.config.isolation)
+
     def verify_all(self, items: Sequence[Answer]) -> list[Verdict]:
         """Runs the block of each answer that counts, `workers` at a time; each thread only waits for processes.
 

@@ -3,6 +3,7 @@
 Problems and random numbers are the same in each round of a run. Only the policy changes from round to round.
 """
 
+import logging
 import statistics
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from tasks.gdsd.records import DriftStats, Estimate, RolloutStats
 from tasks.gdsd.reward import rewards
 from tasks.gdsd.rollout import shard
 
+logger = logging.getLogger(__name__)
 EXACT = RolloutEngine(ExactConfig())
 
 
@@ -89,7 +91,28 @@ def measure(
         reason=reason or ("within the limits" if both else "within the limit of tokens; no rewards to compare"),
         seconds=sum(cost.seconds for cost in costs) + time.monotonic() - began,
     )
+    _announce(stats)
     return stats, EXACT if stats.fell_back else choice
+
+
+def _announce(stats: DriftStats) -> None:
+    if stats.fell_back:
+        logger.warning(
+            "round %d: %s has drifted, so the exact engine makes the rollouts from here on: %s",
+            stats.round,
+            stats.engine,
+            stats.reason,
+        )
+    elif stats.agreement is not None:
+        logger.info(
+            "round %d: %s of the tokens of %s are the exact engine's, reward %s, %.0f %% of the positions (%.1f s)",
+            stats.round,
+            stats.agreement.percent(),
+            stats.engine,
+            "not judged" if stats.reward_gap is None else f"{stats.reward_gap.mean:+.3f}",
+            100 * stats.positions / stats.exact_positions,
+            stats.seconds,
+        )
 
 
 def unmeasured(round_index: int) -> DriftStats:
