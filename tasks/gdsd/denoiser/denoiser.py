@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.gdsd.config.model_source import ADAPTER, BASE, HubModel, ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig
-from tasks.gdsd.denoiser import lora, weights
+from tasks.gdsd.denoiser import lora, networks, weights
 from tasks.gdsd.denoiser.checkpoint_record import BaseRecord
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.head import Head
-from tasks.gdsd.denoiser.networks import Network, precision
+from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.denoiser.text import Text
 from tasks.gdsd.errors import CheckpointError
 
@@ -177,7 +177,7 @@ class Denoiser(torch.nn.Module):
             with exact_sum.settled(self.network):
                 yield
             return
-        dtype = precision(self.family, self.device)
+        dtype = networks.precision(self.family, self.device)
         kept = {parameter: parameter.data for parameter in self.parameters() if parameter.dtype != dtype}
         for parameter in kept:
             parameter.data = parameter.data.to(dtype)

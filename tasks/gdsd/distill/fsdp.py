@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.distributed._composable_state import _module_state_mapping
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -70,6 +71,7 @@ def _shard(block: torch.nn.Module, mesh: DeviceMesh, spare: set[torch.nn.Paramet
         for name in set(vars(block)) - set(attributes):
             delattr(block, name)
         vars(block).update(hooks)
+        _module_state_mapping.pop(block)  # where torch notes what is spread, so that it can be spread again
 
     return restore
 
