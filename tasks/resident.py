@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -23,8 +23,7 @@ from tasks.flyte.sources import source_digest
 from tasks.flyte.stage import gpu_task
 from tasks.flyte.types import Checkpoint, ProgressFile, Table, stored
 from tasks.gdsd.config.sampler import RolloutEngine
-from tasks.gdsd.config.train import DistillConfig, RewardConfig, RolloutConfig
-from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.config.train import ResidentConfig
 from tasks.gdsd.errors import NonFiniteError
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import DriftStats, EpochStats, Progress, RewardStats
@@ -46,28 +45,21 @@ def train_rounds(
     policy: Checkpoint,
     base: Checkpoint,
     train: Table,
-    domain: DomainChoice,
     engine: RolloutEngine,
-    rollout: RolloutConfig,
-    reward: RewardConfig,
-    distill: DistillConfig,
+    config: ResidentConfig,
     first: int,
     end: int,
-    kept: list[int],
-    seed: int,
     name: str,
     rounds: int,
     before: list[ProgressFile],
 ) -> Stayed:
     """Trains the policy for the rounds from `first` to before `end`, with what the stages of each round do.
 
-    The state is kept after each round: on a cluster as Flyte's checkpoint, locally in the folder of local runs. An
-    attempt, or a run, after one that was killed goes on from there.
+    The state is kept after each round, as Flyte's checkpoint or in the folder of local runs; what follows a kill goes on.
 
     Args:
-        engine: which makes the first rollouts; `rollout.engine` has its limits
-        kept: rounds, counted from 1, whose completions are returned
-        name, rounds, before: of the run, on its page: what it is called, how many it has, what it recorded before
+        engine: which makes the first rollouts; `config.rollout.engine` has its limits
+        name, rounds, before: of the run, on its page: its name, how many rounds it has, what it recorded before
 
     Raises:
         SandboxError: this machine cannot judge the domain's answers; nothing was computed.
@@ -79,12 +71,8 @@ def train_rounds(
     from tasks.gdsd.resident.state import FILE
 
     folder, table = Path(os.fspath(policy)), Path(os.fspath(train))
-    home = reference(folder, base, distill)
-    key = _key(
-        {"policy": folder, "train": table} | ({} if home is None else {"base": home}),
-        {"domain": domain, "engine": engine, "rollout": rollout, "reward": reward, "distill": distill},
-        {"first": first, "kept": kept, "seed": seed},
-    )
+    home = reference(folder, base, config.distill)
+    key = _key([folder, home, table], [engine, config], first)
     place, send = _place(key, FILE)
     work, evidence = Path(tempfile.mkdtemp(prefix="rounds-")), new_folder("evidence")
     done, tables = new_folder("policy") / "checkpoint", new_folder("completions") / "kept"
@@ -92,15 +80,10 @@ def train_rounds(
         policy=folder,
         base=home,
         train=table,
-        domain=domain,
         engine=engine,
-        rollout=rollout,
-        reward=reward,
-        distill=distill,
+        config=config,
         first=first,
         end=end,
-        seed=seed,
-        keep=kept,
         key=key,
         work=work,
         file=place,
@@ -115,8 +98,8 @@ def train_rounds(
         raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    for spare in (evidence, place.parent):
-        shutil.rmtree(spare)
+    evidence.rmdir()
+    shutil.rmtree(place.parent)
     completions = [FlyteFile(str(file)) for file in sorted(tables.iterdir())]
     return Stayed(stored(done), made.engine, made.drifts, made.rewards, made.epochs, completions)
 
@@ -148,14 +131,10 @@ class _Pages(Protocol):
     def show_round(self, name: str, rounds: int, progress: Progress) -> None: ...
 
 
-def _key(files: Mapping[str, Path], configs: Mapping[str, BaseModel], values: Mapping[str, object]) -> str:
-    """Returns a digest of all that rounds follow from; the last of them is not part of it."""
-    said = {
-        "sources": source_digest(__name__),
-        **{name: digest(path) for name, path in files.items()},
-        **{name: config.model_dump(mode="json") for name, config in configs.items()},
-        **values,
-    }
+def _key(files: Sequence[Path | None], configs: Sequence[BaseModel], first: int) -> str:
+    """Returns a digest of all that rounds follow from; which one is the last is not part of it."""
+    read = [None if file is None else digest(file) for file in files]
+    said = [source_digest(__name__), read, [config.model_dump(mode="json") for config in configs], first]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

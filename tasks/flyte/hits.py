@@ -20,8 +20,11 @@ TAKEN = {
     "prepare_policy": "policy",
     "take_policy": "policy",
     "distill_epoch": "round",
+    "train_rounds": "round",
     "verify_answers": "evaluation",
 }
+
+ROUNDS = ("round", "first", "end")  # inputs that say which they are, counted from 0
 
 _taken: dict[str, list[int]] = {}  # in the order in which it was taken: the rounds of each, counted from 1, or zeros
 
@@ -34,8 +37,14 @@ def take(name: str, inputs: LiteralMap) -> None:
     """
     what = TAKEN.get(name.rpartition(".")[2])
     if what is not None:
-        number = inputs.literals["round"].scalar.primitive.integer + 1 if what == "round" else 0
-        _taken.setdefault(what, []).append(number)
+        _taken.setdefault(what, []).extend(_rounds(inputs) if what == "round" else [0])
+
+
+def _rounds(inputs: LiteralMap) -> list[int]:
+    """Returns the rounds of a task that makes one, or some in a row."""
+    numbers = {name: literal.scalar.primitive.integer for name, literal in inputs.literals.items() if name in ROUNDS}
+    first = numbers.get("round", numbers.get("first", 0))
+    return list(range(first + 1, numbers.get("end", first + 1) + 1))
 
 
 def told(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:

@@ -5,7 +5,7 @@ from flytekit import FlyteContextManager, PythonFunctionTask
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import LiteralMap
 
-from tasks import distill, evaluate, policy, prompts
+from tasks import distill, evaluate, policy, prompts, resident
 from tasks.flyte import hits
 
 NOTHING = LiteralMap({})
@@ -54,7 +54,7 @@ def test_every_name_is_a_task() -> None:
     """If it fails, a renamed task is taken from the cache without a word."""
     found = {
         name
-        for module in (prompts, policy, distill, evaluate)
+        for module in (prompts, policy, distill, resident, evaluate)
         for name, value in vars(module).items()
         if isinstance(value, PythonFunctionTask)
     }

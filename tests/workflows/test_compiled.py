@@ -67,6 +67,12 @@ TASKS = {
     "distill_epoch_on_nodes": Expected(
         "base config group_size policy rewarded round seed", "checkpoint stats", gpu=True, hours=6
     ),
+    "train_rounds": Expected(
+        "base before config end engine first name policy rounds train",
+        "checkpoint completions drifts engine epochs rewards",
+        gpu=True,
+        hours=72,
+    ),
     "prepare_test": Expected("config"),
     "prepare_guard": Expected("config prompts train"),
     "answer_problems": Expected("config policy problems room seed shard shards", gpu=True, hours=4),

@@ -174,6 +174,8 @@ ENGINE_CHANGES: dict[str, object] = {
 # What other tests show.
 ELSEWHERE = {
     "patience": "tests/workflows/test_legs.py",
+    "rounds_per_task": "tests/workflows/test_legs.py",  # only time
+    "keep_rollouts": "tests/workflows/test_legs.py",
     "prompts.train_data": "test_a_file_replaces_generated_problems",
     "prompts.validation_data": "test_a_file_replaces_generated_problems",
     "prompts.test_data": "test_a_file_replaces_generated_problems",

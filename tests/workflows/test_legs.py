@@ -78,6 +78,16 @@ def test_few_legs_are_a_chain(tmp_path: Path) -> None:
     assert len(leg.nodes) == 10 * 4 + 2
 
 
+def test_rounds_of_one_task_are_a_node(tmp_path: Path) -> None:
+    """If it fails, a cluster starts pods for stages that were to stay in one."""
+    config = configure(rounds=25, validate_every=25, rounds_per_task=10)
+    leg = unroll(rounds.run_leg, leg_inputs(config, tmp_path, end=25))
+    names = [node.metadata.name.rpartition(".")[2] for node in leg.nodes]
+    assert names[:-2] == ["train_rounds", "report_progress"] * 3 and "answer_problems" in names[-2]
+    (block,) = {span(node)["end"] - span(node)["first"] for node in leg.nodes[:3:2]}
+    assert block == 10 and span(leg.nodes[4]) == {"first": 20, "end": 25}
+
+
 @pytest.mark.parametrize(("total", "every"), [(5, 1), (23, 1), (80, 30)])
 def test_many_legs_are_a_tree_that_has_each_of_them_once(
     total: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -251,3 +261,23 @@ def test_a_patience_that_nothing_can_try_is_refused(changes: dict[str, object], 
     with pytest.raises(ConfigError) as refused:
         configure(**changes)
     assert all(word in str(refused.value) for word in words), refused.value
+
+
+def test_rounds_in_one_task_are_the_same_run(
+    train: Train, said: Callable[[], list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, a run that stays in memory is another experiment, tells of its rounds late, or makes them twice."""
+
+    def numbers(record: RunRecord) -> object:
+        return without_times(record.model_dump(mode="json", exclude={"config"}))
+
+    learns: dict[str, object] = {"seed": 2, "distill": {}, "validate_every": 2}
+    expected, _ = train(configure(**learns))
+    resident, _ = train(configure(**learns, rounds_per_task=2, keep_rollouts=[3]))
+    assert numbers(resident) == numbers(expected)
+    assert said() == [1, 2, 3, 4, 1, 2, 3, 4]
+    train(configure(**learns, rounds_per_task=2, keep_rollouts=[3], rounds=6))
+    assert said()[8:] == [5, 6]
+    home = Path(os.environ["GDSD_HOME"])
+    (kept,) = home.glob("completions-*/kept/round-*.parquet")
+    assert kept.name == "round-00003.parquet" and not [*home.glob("rounds-*")]

@@ -16,6 +16,7 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
 from tasks.gdsd.run.provenance import Provenance
 from tests.workflows.conftest import ROOT, SMOKE, Outcome, Pyflyte, run_in_process
+from workflows import gdsd
 
 
 def variant(folder: Path, **changes: object) -> Path:
@@ -152,7 +153,8 @@ def test_a_folder_that_is_no_policy_is_refused(pyflyte_here: Pyflyte, tmp_path: 
 def test_the_default_is_the_shipped_config() -> None:
     """`train` without --config and with configs/tiny_sudoku.yaml are one experiment."""
     shipped = yaml.safe_load((ROOT / "configs/tiny_sudoku.yaml").read_text())
-    assert TrainConfig.model_validate_json(json.dumps(shipped)) == TrainConfig()
+    _, default = gdsd.train.python_interface.inputs_with_defaults["config"]
+    assert TrainConfig.model_validate_json(json.dumps(shipped)) == default
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -17,7 +17,7 @@ from tasks.gdsd.config.policy import PolicyConfig, check_readable, check_warm_st
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.sampler import CacheConfig, ExactConfig, RolloutEngine, SamplerConfig, check_cache
-from tasks.gdsd.domains import make
+from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.strict import Config, Count
 
 
@@ -93,6 +93,17 @@ class DistillConfig(Config):
         return self
 
 
+class ResidentConfig(Config):
+    """What rounds in one task are made by: the parts of a run's configuration on which their numbers depend."""
+
+    domain: DomainChoice
+    rollout: RolloutConfig
+    reward: RewardConfig
+    distill: DistillConfig
+    seed: int
+    keep: list[Count]  # rounds, counted from 1, whose completions are kept as a table
+
+
 class TrainConfig(Config):
     """A whole training run."""
 
@@ -145,6 +156,17 @@ class TrainConfig(Config):
         self._check_patience()
         self._check_resident()
         return self
+
+    def resident(self, rounds: range) -> ResidentConfig:
+        """Returns what some rounds, numbered from 0, are made by."""
+        return ResidentConfig(
+            domain=self.prompts.domain,
+            rollout=self.rollout,
+            reward=self.reward,
+            distill=self.distill,
+            seed=self.seed,
+            keep=[number for number in self.keep_rollouts if number - 1 in rounds],
+        )
 
     def _check_resident(self) -> None:
         """Refuses rounds in one task that its processes cannot share, and tables that are kept anyway, or never."""

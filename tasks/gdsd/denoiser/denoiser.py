@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.gdsd.config.model_source import ADAPTER, BASE, HubModel, ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig
-from tasks.gdsd.denoiser import lora, networks, weights
+from tasks.gdsd.denoiser import lora, weights
 from tasks.gdsd.denoiser.checkpoint_record import BaseRecord
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.head import Head
@@ -145,47 +145,11 @@ class Denoiser(torch.nn.Module):
 
             exact_sum.settle(self.network)
         self.network.requires_grad_(False)
-        self._only_samples = True
+        self.only_sample(True)
 
-    @contextmanager
-    def sampling(self) -> Iterator[None]:
-        """Inside, the policy is what it would be if it were saved, loaded and frozen for sampling; then as it was.
-
-        It is so bit for bit. Gradients are dropped.
-
-        Raises:
-            ValueError: the adapter is switched off.
-        """
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.zero_grad(set_to_none=True)
-        with self._read_anew():
-            self.requires_grad_(False)
-            self._frozen_head, self._only_samples = None, True
-            try:
-                yield
-            finally:
-                self._frozen_head, self._only_samples = None, False
-                for parameter in trained:
-                    parameter.requires_grad_(True)
-
-    @contextmanager
-    def _read_anew(self) -> Iterator[None]:
-        """Puts the weights into the precision in which they would be loaded, and an adapter into the maps."""
-        if self.has_adapter:
-            from tasks.gdsd.denoiser import exact_sum  # only here, since it imports peft
-
-            with exact_sum.settled(self.network):
-                yield
-            return
-        dtype = networks.precision(self.family, self.device)
-        kept = {parameter: parameter.data for parameter in self.parameters() if parameter.dtype != dtype}
-        for parameter in kept:
-            parameter.data = parameter.data.to(dtype)
-        try:
-            yield
-        finally:
-            for parameter, data in kept.items():
-                parameter.data = data
+    def only_sample(self, only: bool) -> None:
+        """Refuses from here on whatever needs the weights as they are at rest, or does so no longer."""
+        self._only_samples, self._frozen_head = only, None
 
     def _refuse_if_frozen(self, what: str) -> None:
         if self._only_samples:

@@ -19,12 +19,13 @@ from accelerate import Accelerator
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.sampler import RolloutEngine
-from tasks.gdsd.config.train import DistillConfig, RewardConfig, RolloutConfig
+from tasks.gdsd.config.train import DistillConfig, ResidentConfig
 from tasks.gdsd.denoiser import checkpoint
+from tasks.gdsd.denoiser.sampling import sampling
 from tasks.gdsd.distill import epoch, loop, processes, resume
 from tasks.gdsd.distill.failures import FailureReport
 from tasks.gdsd.distill.launcher import launch
-from tasks.gdsd.domains import DomainChoice, make
+from tasks.gdsd.domains import make
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.evaluate import drift
 from tasks.gdsd.files import digest
@@ -47,15 +48,10 @@ class Rounds:
     policy: Path
     base: Path | None  # where the objective needs a reference that the policy with its adapter off is not
     train: Path
-    domain: DomainChoice
     engine: RolloutEngine  # which makes the first rollouts
-    rollout: RolloutConfig
-    reward: RewardConfig
-    distill: DistillConfig
+    config: ResidentConfig
     first: int
     end: int  # the first round that is not among them
-    seed: int
-    keep: list[int]  # rounds, counted from 1, whose completions are kept as a table
     key: str  # digest of all that the rounds follow from
     work: Path  # a folder that is emptied
     file: Path  # what an earlier attempt has kept, and what this one keeps
@@ -77,13 +73,14 @@ def train(rounds: Rounds, trained: Path, kept: Path) -> Made:
         GdsdError: see the stages.
         Exception: see `launcher.launch`.
     """
-    make(rounds.domain).require()
+    make(rounds.config.domain).require()
 
-    def share(config: DistillConfig) -> Made:
+    def share(distill: DistillConfig) -> Made:
         state.take_up(rounds.file, rounds.work, rounds.key)
-        return launch(_train, replace(rounds, distill=config), config.compute.processes)
+        config = rounds.config.model_copy(update={"distill": distill})
+        return launch(_train, replace(rounds, config=config), distill.compute.processes)
 
-    made = epoch.fitted(rounds.distill, share)
+    made = epoch.fitted(rounds.config.distill, share)
     os.rename(rounds.work / state.POLICY, trained)
     (rounds.work / state.KEPT).mkdir(exist_ok=True)
     os.rename(rounds.work / state.KEPT, kept)
@@ -111,16 +108,16 @@ class _Resident:
         self.rounds = rounds
         self.at = state.read(rounds.work) or StateRecord(rounds=rounds.key, made=Made(engine=rounds.engine))
         self.folder = rounds.work / state.POLICY if self.at.made.epochs else rounds.policy
-        self.policy, self.base = epoch.load_both(self.folder, rounds.base, rounds.distill.compute)
+        self.policy, self.base = epoch.load_both(self.folder, rounds.base, rounds.config.distill.compute)
         self.train = tables.read(rounds.train, tables.PROMPTS)
-        self.accelerator = processes.accelerator(self.policy.denoiser.device, rounds.distill.compute)
+        self.accelerator = processes.accelerator(self.policy.denoiser.device, rounds.config.distill.compute)
         self.keeper = state.Keeper(rounds.work, rounds.file, rounds.send)
 
     def collect(self, index: int) -> None:
         """Makes a round's completions, and judges them."""
         engine, measured = self.at.made.engine, None
-        with self.policy.denoiser.sampling():
-            if self.rounds.rollout.engine.drift is not None:
+        with sampling(self.policy.denoiser):
+            if self.rounds.config.rollout.engine.drift is not None:
                 measured, engine = _of_first(partial(self._measure, engine, index), self.accelerator)
             made = self._sample(engine, index)
         if torch.cuda.is_available():
@@ -130,24 +127,24 @@ class _Resident:
 
     def _measure(self, engine: RolloutEngine, index: int) -> tuple[DriftStats, RolloutEngine]:
         """Says how far an approximate engine is from the exact one, and which one makes the rollouts from here on."""
-        rounds, denoiser, limits = self.rounds, self.policy.denoiser, self.rounds.rollout.engine.drift
+        rounds, denoiser, limits = self.rounds, self.policy.denoiser, self.rounds.config.rollout.engine.drift
         if engine.drift is None or limits is None:
             return drift.unmeasured(index), engine
         rows, costs = drift.sample(
             denoiser,
             self.train,
-            rounds.rollout.sampler,
+            rounds.config.rollout.sampler,
             engine,
             size=limits.sample,
-            batch_size=rounds.rollout.batch_size,
-            seed=rounds.seed,
+            batch_size=rounds.config.rollout.batch_size,
+            seed=rounds.config.seed,
         )
         made = pa.Table.from_pylist(rows, tables.ROLLOUTS)
-        return drift.measure(made, costs, denoiser.end_ids, engine, limits, rounds.domain, index)
+        return drift.measure(made, costs, denoiser.end_ids, engine, limits, rounds.config.domain, index)
 
     def _sample(self, engine: RolloutEngine, index: int) -> list[Shard]:
         """Generates this process's shards of a round's rollouts; returns those of all, in order."""
-        rollout = self.rounds.rollout
+        rollout = self.rounds.config.rollout
         number, count = self.accelerator.process_index, self.accelerator.num_processes
         mine = [
             shard.generate_shard(
@@ -159,7 +156,7 @@ class _Resident:
                 group_size=rollout.group_size,
                 batch_size=rollout.batch_size,
                 round_index=index,
-                seed=self.rounds.seed,
+                seed=self.rounds.config.seed,
                 shard=each,
                 shards=rollout.shards,
             )
@@ -173,10 +170,10 @@ class _Resident:
         rounds, work = self.rounds, self.rounds.work
         merged = tables.join(pa.Table.from_pylist(rows, tables.ROLLOUTS) for rows, _ in made)
         costs = [cost for _, cost in made]
-        group_size = rounds.rollout.group_size
-        table, stats = scoring.score(merged, costs, rounds.domain, group_size, rounds.reward, _unshown)
+        group_size = rounds.config.rollout.group_size
+        table, stats = scoring.score(merged, costs, rounds.config.domain, group_size, rounds.config.reward, _unshown)
         file = tables.write(table, tables.REWARDED, work / state.REWARDED)
-        if index + 1 in rounds.keep:
+        if index + 1 in rounds.config.keep:
             (work / state.KEPT).mkdir(exist_ok=True)
             shutil.copyfile(file, work / state.KEPT / f"round-{index + 1:05}.parquet")
         return Collected(engine=engine, drift=measured, reward=stats)
@@ -188,23 +185,23 @@ class _Resident:
             self.policy,
             self.base,
             tables.read(rounds.work / state.REWARDED, tables.REWARDED),
-            rounds.distill,
+            rounds.config.distill,
             round_index=index,
-            group_size=rounds.rollout.group_size,
-            seed=rounds.seed,
+            group_size=rounds.config.rollout.group_size,
+            seed=rounds.config.seed,
             parent=digest(self.folder),
             evidence=rounds.evidence,
             keeper=self._epoch_keeper(index),
         )
         self.policy, self.folder = trained, rounds.work / state.POLICY
         self.at = _of_first(partial(self._settle, stats), self.accelerator)
-        if rounds.distill.compute.sharding == "fsdp" and not self.accelerator.is_main_process:
+        if rounds.config.distill.compute.sharding == "fsdp" and not self.accelerator.is_main_process:
             trained.optimizer = checkpoint.load_moments(self.folder)  # which the first one has put together
 
     def _epoch_keeper(self, index: int) -> resume.Keeper:
         """Returns what keeps the states inside a round's epoch, as part of the state of all rounds."""
         rounds, at = self.rounds, self.at
-        said = [rounds.key, str(index), rounds.distill.model_dump_json(), digest(rounds.work / state.REWARDED)]
+        said = [rounds.key, str(index), rounds.config.distill.model_dump_json(), digest(rounds.work / state.REWARDED)]
         name = hashlib.sha256("\0".join(said).encode()).hexdigest()
         file = rounds.work / resume.FILE
 
@@ -212,7 +209,7 @@ class _Resident:
             self.keeper.keep(at)
 
         found = file if file.is_file() else None
-        return resume.Keeper(name, rounds.distill.compute.save_minutes, file, found, send)
+        return resume.Keeper(name, rounds.config.distill.compute.save_minutes, file, found, send)
 
     def _settle(self, stats: EpochStats) -> StateRecord:
         """Writes down what a round came to, keeps it, and tells of it."""

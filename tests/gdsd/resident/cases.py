@@ -46,7 +46,9 @@ class Case:
         rollout = {"prompts_per_round": 4, "group_size": 4, "shards": self.shards, "sampler": sampler}
         distill = {"inner_steps": 2, "objective": self.objective, "compute": self.compute, "ema_decay": self.ema_decay}
         values = {
+            "seed": 7,
             "rounds_per_task": ROUNDS,
+            "keep_rollouts": [2],
             "prompts": {"train_size": 16, "validation_size": 4, "test_size": 4},
             "rollout": {**rollout, "engine": self.engine},
             "distill": distill,
@@ -76,15 +78,10 @@ def prepare(folder: Path, case: Case) -> Rounds:
         policy=base,
         base=base if needs_base else None,
         train=problems,
-        domain=config.prompts.domain,
         engine=config.rollout.engine.without_limits(),
-        rollout=config.rollout,
-        reward=config.reward,
-        distill=config.distill,
+        config=config.resident(range(ROUNDS)),
         first=0,
         end=ROUNDS,
-        seed=7,
-        keep=[2],
         key="key",
         work=folder / "work",
         file=folder / "kept" / FILE,
@@ -125,7 +122,7 @@ def staged(rounds: Rounds, folder: Path) -> Came:
     rewards: list[RewardStats] = []
     epochs: list[EpochStats] = []
     kept: list[Path] = []
-    rollout = rounds.rollout
+    rollout = rounds.config.rollout
 
     def written(rows: list[dict[str, object]], name: str) -> pa.Table:
         return tables.read(tables.write(rows, tables.ROLLOUTS, folder / f"{name}.parquet"), tables.ROLLOUTS)
@@ -143,10 +140,10 @@ def staged(rounds: Rounds, folder: Path) -> Came:
                 engine,
                 size=limits.sample,
                 batch_size=rollout.batch_size,
-                seed=rounds.seed,
+                seed=rounds.config.seed,
             )
             made, ends = written(rows, f"drift-{index}"), denoiser.end_ids
-            stats, engine = drift.measure(made, costs, ends, engine, limits, rounds.domain, index)
+            stats, engine = drift.measure(made, costs, ends, engine, limits, rounds.config.domain, index)
             drifts.append(stats)
         shards = [
             shard.generate_shard(
@@ -158,7 +155,7 @@ def staged(rounds: Rounds, folder: Path) -> Came:
                 group_size=rollout.group_size,
                 batch_size=rollout.batch_size,
                 round_index=index,
-                seed=rounds.seed,
+                seed=rounds.config.seed,
                 shard=each,
                 shards=rollout.shards,
             )
@@ -166,18 +163,28 @@ def staged(rounds: Rounds, folder: Path) -> Came:
         ]
         merged = tables.join(written(rows, f"rollouts-{index}-{each}") for each, (rows, _) in enumerate(shards))
         costs = [cost for _, cost in shards]
-        table, reward = scoring.score(merged, costs, rounds.domain, rollout.group_size, rounds.reward, told)
+        table, reward = scoring.score(
+            merged, costs, rounds.config.domain, rollout.group_size, rounds.config.reward, told
+        )
         file = tables.write(table, tables.REWARDED, folder / f"rewarded-{index}.parquet")
         trained = folder / f"policy-{index}"
         stats_of_epoch = train_epoch(
             Epoch(
-                policy, rounds.base, file, rounds.distill, rollout.group_size, index, rounds.seed, trained, folder / "e"
+                policy,
+                rounds.base,
+                file,
+                rounds.config.distill,
+                rollout.group_size,
+                index,
+                rounds.config.seed,
+                trained,
+                folder / "e",
             )
         )
         policy = trained
         rewards.append(reward)
         epochs.append(stats_of_epoch)
-        kept += [file] if index + 1 in rounds.keep else []
+        kept += [file] if index + 1 in rounds.config.keep else []
     return came(policy, kept, Made(engine=engine, drifts=drifts, rewards=rewards, epochs=epochs))
 
 

@@ -114,7 +114,8 @@ def test_what_cannot_be_judged_here_is_refused_before_anything_is_loaded(tmp_pat
     """If it fails, a GPU makes a round of code answers that its machine has no sandbox for."""
     rounds = prepare(tmp_path / "case", Case())
     code = TypeAdapter(DomainChoice).validate_python({"name": "code"})
-    rounds = replace(rounds, domain=code, policy=tmp_path / "nothing")
+    config = rounds.config.model_copy(update={"domain": code})
+    rounds = replace(rounds, config=config, policy=tmp_path / "nothing")
     nothing = mock.patch.object(levels, "offered", return_value=(None, "there is no bubblewrap"))
     with nothing, pytest.raises(SandboxError, match="no bubblewrap"):
         resident(rounds, tmp_path / "case")
