@@ -66,17 +66,18 @@ def report_progress(
     if in_pod():  # elsewhere `announce_round` did
         for reward, epoch in zip(rewards, epochs, strict=True):
             logger.info(progress.round_line(reward, epoch, rounds))
-    _show(name, rounds, after)
+    if in_pod() or _pace.is_time():
+        _show(name, rounds, after)
     recorded = new_folder("recorded") / "progress.json.gz"
     after.write(recorded)
     return stored_file(recorded)
 
 
-def show_round(name: str, rounds: int, run: Progress) -> None:
-    """Says in a line what the last round of a run came to, and shows where the run is, while a task goes on with it.
+def say_round(name: str, rounds: int, run: Progress) -> None:
+    """Says in a line what the last round of a run came to, while a task goes on with it.
 
     Args:
-        name: of the run, on the page
+        name: of the run
         rounds: that the run is to have
         run: what it has recorded
     """
@@ -85,7 +86,14 @@ def show_round(name: str, rounds: int, run: Progress) -> None:
     logger.info(progress.round_line(run.rewards[-1], run.epochs[-1], rounds))
     before = run.model_copy(update={"rewards": run.rewards[:-1], "epochs": run.epochs[:-1]})
     _warn(name, before, run)
-    _show(name, rounds, run)
+
+
+def show_rounds(name: str, rounds: int, run: Progress) -> None:
+    """Shows where a run is, if it is time for that, while a task goes on with it; see `say_round`."""
+    if _pace.is_time():  # nothing is beside the rounds
+        _show(name, rounds, run)
+        if in_pod():
+            Deck.publish()
 
 
 def _warn(name: str, earlier: Progress, after: Progress) -> None:
@@ -101,9 +109,7 @@ def _warn(name: str, earlier: Progress, after: Progress) -> None:
 
 
 def _show(name: str, rounds: int, run: Progress) -> None:
-    """Shows where a run is: in the Deck, and as a page where it is local, if it is time for that."""
-    if not in_pod() and not _pace.is_time():
-        return
+    """Shows where a run is: in the Deck, or as a page where it is local."""
     from tasks.gdsd import report
     from tasks.gdsd.run import health, progress
 

@@ -1,15 +1,13 @@
 """Stage `resident`: several rounds as one task, with the policy in memory from the first to the last."""
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
@@ -21,12 +19,16 @@ from tasks.flyte.console import speak
 from tasks.flyte.local import in_pod, keep, new_folder
 from tasks.flyte.sources import source_digest
 from tasks.flyte.stage import gpu_task
+from tasks.flyte.telling import Teller, shown
 from tasks.flyte.types import Checkpoint, ProgressFile, Table, stored
 from tasks.gdsd.config.sampler import RolloutEngine
 from tasks.gdsd.config.train import ResidentConfig
 from tasks.gdsd.errors import NonFiniteError
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import DriftStats, EpochStats, Progress, RewardStats
+
+if TYPE_CHECKING:
+    from tasks.gdsd.resident.rounds import Rounds
 
 
 class Stayed(NamedTuple):
@@ -55,7 +57,7 @@ def train_rounds(
 ) -> Stayed:
     """Trains the policy for the rounds from `first` to before `end`, with what the stages of each round do.
 
-    The state is kept after each round, as Flyte's checkpoint or in the folder of local runs; what follows a kill goes on.
+    The state is kept after each round, from which the next attempt, or the same local run, goes on after a kill.
 
     Args:
         engine: which makes the first rollouts; `config.rollout.engine` has its limits
@@ -66,69 +68,59 @@ def train_rounds(
         NonFiniteError: several updates in a row were not finite; the evidence was saved.
         OutOfMemoryError: there is not enough memory for the smallest micro-batch.
     """
+    from tasks.gdsd.resident.rounds import train as make
+
+    evidence, done = new_folder("evidence"), new_folder("policy") / "checkpoint"
+    tables = new_folder("completions") / "kept"
+    tell = Teller(name, rounds, Progress.read(before), shows=config.distill.compute.processes == 1 or not in_pod())
+    asked = _ask(policy, base, train, engine, config, range(first, end), evidence, tell)
+    try:
+        with shown(tell, asked.work):
+            made = make(asked, done, tables)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
+    finally:
+        shutil.rmtree(asked.work, ignore_errors=True)
+    for spare in (evidence, asked.file.parent):
+        shutil.rmtree(spare)
+    kept = [FlyteFile(str(file)) for file in sorted(tables.iterdir())]
+    return Stayed(stored(done), made.engine, made.drifts, made.rewards, made.epochs, kept)
+
+
+def _ask(
+    policy: Checkpoint,
+    base: Checkpoint,
+    train: Table,
+    engine: RolloutEngine,
+    config: ResidentConfig,
+    block: range,
+    evidence: Path,
+    tell: Teller,
+) -> "Rounds":
+    """Fetches what rounds read, and says where they keep their state: what an earlier attempt has left is there."""
     from tasks.gdsd.resident.rounds import Rounds
-    from tasks.gdsd.resident.rounds import train as work_through
     from tasks.gdsd.resident.state import FILE
 
     folder, table = Path(os.fspath(policy)), Path(os.fspath(train))
     home = reference(folder, base, config.distill)
-    key = _key([folder, home, table], [engine, config], first)
-    place, send = _place(key, FILE)
-    work, evidence = Path(tempfile.mkdtemp(prefix="rounds-")), new_folder("evidence")
-    done, tables = new_folder("policy") / "checkpoint", new_folder("completions") / "kept"
-    asked = Rounds(
+    key = _key([folder, home, table], [engine, config], block.start)
+    file, send = _place(key, FILE)
+    return Rounds(
         policy=folder,
         base=home,
         train=table,
         engine=engine,
         config=config,
-        first=first,
-        end=end,
+        first=block.start,
+        end=block.stop,
         key=key,
-        work=work,
-        file=place,
+        work=Path(tempfile.mkdtemp(prefix="rounds-")),
+        file=file,
         evidence=evidence,
-        tell=Teller(name, rounds, Progress.read(before)),
+        tell=tell,
         send=send,
         speak=speak,
     )
-    try:
-        made = work_through(asked, done, tables)
-    except NonFiniteError as error:
-        raise NonFiniteError(f"{error} Weights and batch are in {keep(evidence)}.") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    evidence.rmdir()
-    shutil.rmtree(place.parent)
-    completions = [FlyteFile(str(file)) for file in sorted(tables.iterdir())]
-    return Stayed(stored(done), made.engine, made.drifts, made.rewards, made.epochs, completions)
-
-
-@dataclass
-class Teller:
-    """Shows where a run is after each round; in the process that makes the rounds, so it can be sent there."""
-
-    name: str
-    rounds: int
-    progress: Progress
-
-    def __call__(self, drift: DriftStats | None, reward: RewardStats, epoch: EpochStats) -> None:
-        """Adds a round to what the run has recorded, and shows it."""
-        so_far = self.progress
-        self.progress = so_far.model_copy(
-            update={
-                "drifts": [*so_far.drifts, *([] if drift is None else [drift])],
-                "rewards": [*so_far.rewards, reward],
-                "epochs": [*so_far.epochs, epoch],
-            }
-        )
-        # By its name, so that what a page looks like is no part of the cache's key of the rounds.
-        pages = cast(_Pages, importlib.import_module("tasks.progress"))
-        pages.show_round(self.name, self.rounds, self.progress)
-
-
-class _Pages(Protocol):
-    def show_round(self, name: str, rounds: int, progress: Progress) -> None: ...
 
 
 def _key(files: Sequence[Path | None], configs: Sequence[BaseModel], first: int) -> str:

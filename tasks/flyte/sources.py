@@ -29,12 +29,14 @@ LIBRARIES = ("accelerate", "peft", "sympy", "torch", "transformers")
 PLACES = frozenset(
     {
         "tasks.gdsd.config.hardware",
+        "tasks.flyte.attempts",
         "tasks.flyte.console",
         "tasks.flyte.folders",
         "tasks.flyte.hits",
         "tasks.flyte.registration",
         "tasks.flyte.retry",
         "tasks.flyte.stage",
+        "tasks.flyte.telling",
     }
 )
 DECORATORS = ("cpu_task", "gpu_task", "unroll")

@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.gdsd.config.sampler import EvaluationEngine, ExactConfig, SamplerConfig
+from tasks.gdsd.config.sampler import EvaluationEngine, ExactConfig, RolloutEngine, SamplerConfig
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.errors import DataError
@@ -292,6 +292,15 @@ class Progress(Record):
     def write(self, file: Path) -> None:
         """Writes what a run has recorded, packed; equal records have equal files."""
         file.write_bytes(gzip.compress(self.model_dump_json().encode(), mtime=0))
+
+
+class Made(Record):
+    """What some rounds in a row came to that stayed in one task."""
+
+    engine: RolloutEngine  # which makes the rollouts after them
+    drifts: list[DriftStats] = []  # empty where the configured engine is exact
+    rewards: list[RewardStats] = []
+    epochs: list[EpochStats] = []
 
 
 class GuardReport(Record):

@@ -93,6 +93,20 @@ def test_two_executions_at_once_compute_each_task_once(cluster: Cluster, trained
     assert served == computed  # by the other one
 
 
+def test_rounds_in_one_pod_give_the_same_numbers(
+    cluster: Cluster, trained: tuple[list[Execution], Any], written: Write, request: pytest.FixtureRequest
+) -> None:
+    """If it fails, a run that pays for no pod of each stage is another experiment, or pays for them after all."""
+    config = written("resident", TRAIN | {"rounds_per_task": TRAIN["rounds"]})
+    execution = cluster.start("resident", WORKFLOWS, "train", "--config", config).succeeded()
+    assert not tries(execution, "generate_rollouts") and not tries(execution, "distill_epoch")
+    record = cluster.record(execution, "run.json")
+    (overhead,) = [RunRecord.model_validate(record).overhead()]
+    request.node.user_properties.append((OVERHEAD, f"in one pod: {overhead}"))
+    found, wanted = (without_times({**each, "config": None}) for each in (record, trained[1]))
+    assert found == wanted
+
+
 def test_nothing_but_the_object_store_is_shared(cluster: Cluster, trained: tuple[list[Execution], Any]) -> None:
     """If it fails, a task looks for what another one left on a disk, which on a cluster is another machine's."""
     for execution in trained[0]:

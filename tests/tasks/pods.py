@@ -27,15 +27,15 @@ class Attempt:
         return self.error.kind == errors_pb2.ContainerError.RECOVERABLE
 
 
-def attempt(task: PythonFunctionTask, folder: Path, before: Path | None = None, **inputs: object) -> Attempt:
-    """Runs a task whose checkpoint goes to `folder / "checkpoint"`, after an attempt that had `before`."""
+def attempt(task: PythonFunctionTask, folder: Path, previous: Path | None = None, **inputs: object) -> Attempt:
+    """Runs a task whose checkpoint goes to `folder / "checkpoint"`, after an attempt that had `previous`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "outputs").mkdir()
     with setup_execution(
         raw_output_data_prefix=str(folder / "raw"),
         output_metadata_prefix=str(folder / "outputs"),
         checkpoint_path=str(folder / "checkpoint"),
-        prev_checkpoint="" if before is None else str(before / "checkpoint"),
+        prev_checkpoint="" if previous is None else str(previous / "checkpoint"),
     ) as context:
         assert context is FlyteContextManager.current_context() and context.execution_state is not None
         types = dict(task.python_interface.inputs)

@@ -30,15 +30,15 @@ from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.evaluate import drift
 from tasks.gdsd.files import digest
 from tasks.gdsd.prompts.expectations import QualityReport
-from tasks.gdsd.records import DriftStats, EpochStats, RewardStats, RolloutStats
+from tasks.gdsd.records import DriftStats, EpochStats, Made, RolloutStats
 from tasks.gdsd.resident import state
-from tasks.gdsd.resident.state import Collected, Made, StateRecord
+from tasks.gdsd.resident.state import Collected, StateRecord
 from tasks.gdsd.reward import scoring
 from tasks.gdsd.rollout import shard
 
 Result = TypeVar("Result")
 Shard: TypeAlias = tuple[list[dict[str, object]], RolloutStats]
-Tell = Callable[[DriftStats | None, RewardStats, EpochStats], None]
+Tell = Callable[[Made], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Rounds:
     work: Path  # a folder that is emptied
     file: Path  # what an earlier attempt has kept, and what this one keeps
     evidence: Path  # what is left of an epoch whose updates were not finite
-    tell: Tell  # is given each round, in the first process
+    tell: Tell  # is given what the rounds came to so far, after each, in the first process
     send: Callable[[Path], None] | None = None  # puts a state where the next attempt finds it
     speak: Callable[[], None] | None = None  # shows the log lines of a process that was started for this
 
@@ -222,7 +222,7 @@ class _Resident:
             (work / name).unlink(missing_ok=True)
         reached = StateRecord(rounds=self.rounds.key, made=collected.after(self.at.made, stats))
         self.keeper.keep(reached)
-        self.rounds.tell(collected.drift, collected.reward, stats)
+        self.rounds.tell(reached.made)
         return reached
 
 

@@ -14,26 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
-
 from tasks.gdsd.config.sampler import RolloutEngine
 from tasks.gdsd.distill import resume
 from tasks.gdsd.errors import CheckpointError, DataError
-from tasks.gdsd.records import DriftStats, EpochStats, Record, RewardStats
+from tasks.gdsd.records import DriftStats, EpochStats, Made, Record, RewardStats
 
 logger = logging.getLogger(__name__)
 FILE = "rounds.tar"
 RECORD, REWARDED, KEPT = "rounds.json", "rewarded.parquet", "kept"  # in the working folder
 POLICY = "policy"  # likewise: the checkpoint of the last whole round
-
-
-class Made(Record):
-    """What some rounds in a row came to."""
-
-    engine: RolloutEngine  # which makes the rollouts after them
-    drifts: list[DriftStats] = Field(default_factory=list)  # empty where the configured engine is exact
-    rewards: list[RewardStats] = Field(default_factory=list)
-    epochs: list[EpochStats] = Field(default_factory=list)
 
 
 class Collected(Record):

@@ -17,9 +17,9 @@ from tasks.gdsd.distill.epoch import train as train_epoch
 from tasks.gdsd.evaluate import drift
 from tasks.gdsd.files import digest
 from tasks.gdsd.prompts.problems import make_prompts
-from tasks.gdsd.records import DriftStats, EpochStats, RewardStats
+from tasks.gdsd.records import DriftStats, EpochStats, Made, RewardStats
 from tasks.gdsd.resident.rounds import Rounds, train
-from tasks.gdsd.resident.state import FILE, Made
+from tasks.gdsd.resident.state import FILE
 from tasks.gdsd.reward import scoring
 from tasks.gdsd.rollout import shard
 from tests.gdsd.conftest import build
