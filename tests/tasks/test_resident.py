@@ -32,6 +32,7 @@ def test_the_next_attempt_goes_on_from_the_last_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If it fails, a machine that is taken away costs all rounds of its task, or the policy becomes another."""
+    monkeypatch.setattr(progress, "_pace", Pace(1e9))
     rounds = prepare(tmp_path / "case", Case(compute={"save_minutes": 0.0}))
     inputs: dict[str, object] = {
         "policy": FlyteDirectory(str(rounds.policy)),

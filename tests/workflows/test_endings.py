@@ -77,6 +77,7 @@ def test_a_run_ends_with_all_its_processes(place: Path) -> None:
     """
     config = yaml.safe_load(SMOKE.read_text())
     config["distill"] = {"inner_steps": 1000, "compute": {"processes": 2}}
+    config["rounds_per_task"] = 2
     file = place / "my config's.yaml"
     file.write_text(yaml.safe_dump(config))
     command = [str(PYFLYTE), "run", "workflows/gdsd.py", "train", "--config", str(file)]
