@@ -44,8 +44,8 @@ class ComputeConfig(Config):
         10,
         ge=0,
         le=1440,
-        description="on a cluster, minutes between two states of an unfinished epoch (12 bytes per trained weight), "
-        "from the last of which its next attempt goes on; 0: one after each update",
+        description="on a cluster, or with rounds_per_task above 1, minutes between two states of an unfinished epoch "
+        "(12 bytes per trained weight), from the last of which its next attempt goes on; 0: one after each update",
     )
 
     @property
