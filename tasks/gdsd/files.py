@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fsspec.core import OpenFile
 
 OWN = ("file", "local", "memory")  # fsspec's names of what is this machine's, or this process's
+SMALL = 2**24  # bytes of files that are digested before threads would have started
 SUMS = "SHA256SUMS"  # digests of a folder's files, in it, as `sha256sum --check` reads them
 
 Options = Callable[[str], Mapping[str, object]]
@@ -126,5 +127,7 @@ def damage(folder: Path, unread: Collection[str] = ()) -> str | None:
 
 
 def _digests(files: Mapping[str, Path], names: list[str]) -> list[str]:
+    if sum(files[name].stat().st_size for name in names) < SMALL:
+        return [digest(files[name]) for name in names]
     with ThreadPoolExecutor() as threads:  # Python lets several files be digested at once
         return list(threads.map(lambda name: digest(files[name]), names))

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -127,9 +128,14 @@ def _slots(shape: torch.Size, averaged: bool) -> dict[str, torch.Size]:
 
 def versions() -> dict[str, str]:
     """Returns the versions that a policy's weights depend on, without local build labels."""
+    return {name: _version(name) for name in ("peft", "torch", "transformers")}
+
+
+@cache
+def _version(name: str) -> str:
     from importlib.metadata import version
 
-    return {name: version(name).split("+")[0] for name in ("peft", "torch", "transformers")}
+    return version(name).split("+")[0]
 
 
 def base_state(denoiser: Denoiser, parent: str | None = None) -> PolicyState:
