@@ -82,7 +82,7 @@ def train_rounds(
     finally:
         shutil.rmtree(asked.work, ignore_errors=True)
     for spare in (evidence, asked.file.parent):
-        shutil.rmtree(spare)
+        shutil.rmtree(spare, ignore_errors=True)  # a run of the same rounds at once may have taken the second
     kept = [FlyteFile(str(file)) for file in sorted(tables.iterdir())]
     return Stayed(stored(done), made.engine, made.drifts, made.rewards, made.epochs, kept)
 

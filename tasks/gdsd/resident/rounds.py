@@ -81,9 +81,9 @@ def train(rounds: Rounds, trained: Path, kept: Path) -> Made:
         return launch(_train, replace(rounds, config=config), distill.compute.processes)
 
     made = epoch.fitted(rounds.config.distill, share)
-    os.rename(rounds.work / state.POLICY, trained)
     (rounds.work / state.KEPT).mkdir(exist_ok=True)
-    os.rename(rounds.work / state.KEPT, kept)
+    for made_here, place in ((state.POLICY, trained), (state.KEPT, kept)):
+        shutil.move(rounds.work / made_here, place)  # which may be on another disk
     return made
 
 

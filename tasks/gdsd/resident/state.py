@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +66,12 @@ class Keeper:
             OSError: this machine's disk does not take it.
         """
         note(self.work, record)
-        self.file.parent.mkdir(exist_ok=True)
-        partial = self.file.with_name(f"{uuid.uuid4().hex}.partial")
-        with tarfile.open(partial, "w") as archive:
-            archive.add(self.work, ".")
-        os.replace(partial, self.file)
+        with suppress(FileNotFoundError):  # a run of the same rounds at once takes the folder with it when it ends
+            self.file.parent.mkdir(exist_ok=True)
+            partial = self.file.with_name(f"{uuid.uuid4().hex}.partial")
+            with tarfile.open(partial, "w") as archive:
+                archive.add(self.work, ".")
+            os.replace(partial, self.file)
         if self.send is not None:
             resume.store(self.file, self.send)
 
