@@ -25,6 +25,7 @@ def with_prompts(config: TrainConfig, prompts: int) -> TrainConfig:
     """Returns the experiment with rounds of another number of problems, which it refuses where there are too few."""
     values = config.model_dump(mode="json")
     values["rollout"] |= {"prompts_per_round": prompts, "shards": 1}  # their number follows from that of GPUs
+    values |= {"rounds_per_task": 1, "keep_rollouts": []}  # what is simulated
     return TrainConfig.model_validate_json(json.dumps(values))
 
 

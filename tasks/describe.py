@@ -18,9 +18,11 @@ from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.errors import GdsdError
+from tasks.gdsd.planning.capacity import Assumptions
 from tasks.gdsd.planning.comparison import Comparison, of_comparison
-from tasks.gdsd.planning.plan import READ, Plan, plan, table
+from tasks.gdsd.planning.plan import READ, Plan, plan, table, task_size
 from tasks.gdsd.planning.shapes import Shape, shape_of
+from tasks.gdsd.planning.ways import Way, resident, staged, why_not_resident
 from tasks.gdsd.planning.work import DEVICES, Device, reached_by_cpu
 
 files.use(storage_options)  # of prompt files, which are pinned when a configuration is loaded
@@ -108,6 +110,63 @@ def shares(found: Plan, device: Device) -> list[str]:
     ]
 
 
+def loads(found: Plan) -> list[str]:
+    """Returns how often the model is loaded, and how long that takes."""
+    each = found.loads
+    rollouts, seconds, of = each.rollouts + each.drifts, each.round_seconds, "a round"
+    if found.tasks:
+        rollouts, seconds, of = 0, each.task_seconds, f"each of {found.tasks} tasks of rounds"
+    hashing = f", and hashes {each.hashed / 1e9:.3g} GB of the local folder" if each.hashed else ""
+    return [
+        f"{'loads of the model':22}{rollouts:10}{each.epochs:10}   {of}, and {each.evaluations} for the "
+        "evaluations: one for each shard or process",
+        f"{'seconds of loading':22}{seconds:10.3g}   {of}, at {READ / 1e9:.3g} GB/s: one for sampling reads "
+        f"{each.sampled / 1e9:.3g} GB{hashing}",
+    ]
+
+
+def both_ways(config: TrainConfig, found: Plan, device: Device) -> list[str]:
+    """Returns what the run takes on a cluster both ways: a line for each with its reason, and which is cheaper."""
+    fault, stays, assumed = why_not_resident(config), config.rounds_per_task > 1, Assumptions()
+    one, other = staged(config, found, device), resident(config, found, device)
+    most, devices = min(task_size(config), config.rounds), f"{other.held} device{'s' * (other.held > 1)}"
+    columns = ("by clock", "money", "work", "starts", "loads", "writes", "waits")
+    lines = [
+        f"{'on a cluster, hours':22}{'of devices':>10}{''.join(f'{column:>10}' for column in columns)}",
+        _row(one, "staged", not stays, f"{one.pods} pods for the rounds, each of which loads the model"),
+    ]
+    if fault is None:
+        reason = f"{other.pods} tasks of {most} rounds at most, on {devices}, which wait for verdicts"
+        lines += [_row(other, "resident", stays, reason), cheaper(one, other)]
+    else:
+        lines.append(f"{'resident':22}{'impossible':>10}   {fault}")
+    return [
+        *lines,
+        f"if all is on {device.name}, machines come at once and stay, a pod works after "
+        f"{assumed.pod + assumed.imports:g} s ({assumed.pod:g} of its start, {assumed.imports:g} of imports) and "
+        f"{assumed.verdicts:g} answers are judged a second",
+    ]
+
+
+def _row(way: Way, name: str, configured: bool, reason: str) -> str:
+    money = "no price" if way.money is None else f"{way.money:.4g}"
+    hours = (way.clock, way.work, way.starts, way.loads, way.writes, way.waits)
+    clock, *parts = (f"{each:10.3g}" for each in hours)
+    return f"{name + ' (configured)' * configured:22}{way.hours:10.3g}{clock}{money:>10}{''.join(parts)}   {reason}"
+
+
+def cheaper(one: Way, other: Way) -> str:
+    """Says whether to stay in memory is cheaper, in money where that is known, and whether it is quicker."""
+    before, after, unit = one.hours, other.hours, "device-hours"
+    if one.money is not None and other.money is not None:
+        before, after, unit = one.money, other.money, "of money"
+    name = "resident" if after < before else "staged"
+    pace = one.clock / other.clock if after < before else other.clock / one.clock
+    speed = f"is {pace:.2g} times as fast" if pace >= 1 else f"takes {1 / pace:.2g} times as long"
+    saved, most = abs(before - after), max(before, after)
+    return f"cheaper: {name}, by {saved:.3g} {unit} ({saved / most:.0%}); it {speed} by the clock"
+
+
 def fits(peak: float, device: Device) -> str:
     """Says whether a device has as many bytes."""
     return f"{'fits' if peak <= device.gib * 2**30 else 'exceeds'} {device.name}'s {device.gib:.0f} GiB"
@@ -129,10 +188,10 @@ def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
         f"{kind:22}{values[0]:10.2f}{values[1]:10.2f}{values[2]:12.2f}"
         for kind, values in table({"rollout": found.rollout, "distill": found.distill, "evaluation": found.evaluation})
     ]
-    rollout, distill, loads = found.rollout_seconds(device), found.distill_seconds(device), found.loads
-    drift = [f"{'seconds of drift':22}{found.drift_seconds(device):10.3g}   a round, of both engines, and another load"]
-    drift = drift if loads.drifts else []
-    hashing = f", and hashes {loads.hashed / 1e9:.3g} GB of the local folder" if loads.hashed else ""
+    rollout, distill = found.rollout_seconds(device), found.distill_seconds(device)
+    drift = [
+        f"{'seconds of drift':22}{found.drift_seconds(device):10.3g}   a round, of both engines"
+    ] * found.loads.drifts
     lines += [
         fits(found.peak, device),
         "",
@@ -140,11 +199,8 @@ def describe(found: Plan, device: Device, name: str, assumed: str) -> str:
         f"a signal{' and no completion is over early' if found.may_end_early else ''}",
         *shares(found, device),
         f"{'PFLOP':22}{found.rollout_work.total / 1e15:10.3g}{found.distill_work.total / 1e15:10.3g}",
-        f"{'loads of the model':22}{loads.rollouts:10}{loads.epochs:10}   a round, and {loads.evaluations} for the "
-        "evaluations: one for each shard or process",
         *drift,
-        f"{'seconds of loading':22}{loads.round_seconds:10.3g}   a round, at {READ / 1e9:.3g} GB/s: one for rollouts "
-        f"reads {loads.sampled / 1e9:.3g} GB{hashing}",
+        *loads(found),
         f"{'hours of one device':22}{found.hours(device):10.3g}   the run: {found.rounds} rounds, of which "
         f"{found.evaluation_hours(device):.3g} for its evaluations and {found.load_hours:.3g} for loads",
     ]
@@ -214,7 +270,7 @@ def main(arguments: Sequence[str]) -> int:
         print(describe_comparison(compared, device, config.name, assumed))
     else:
         found = plan(config, shape, family, device.is_gpu, given.prompt_tokens)
-        print(describe(found, device, config.name, assumed))
+        print(describe(found, device, config.name, assumed), "", *both_ways(config, found, device), sep="\n")
     if isinstance(config.policy.model, ModelFolder):
         print(f"model in {config.policy.model.path}, sha256: {config.policy.model.sha256}")
     return 0

@@ -1,5 +1,6 @@
 """The command that says what an experiment needs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,30 @@ def test_what_engines_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert describe.main([str(file)]) == 0
         found = capsys.readouterr().out
         assert ("seconds of drift" in found, said in found) == lines
+
+
+def test_both_ways_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a person pays for a pod and a load for each stage of each round, and never learns of it."""
+    recipe, prices = str(ROOT / "configs/llada_gsm8k.yaml"), []
+    for role, price in {"rollout": 1, "distill": 3, "evaluation": 3}.items():
+        prices += ["--set", f"hardware.{role}.price={price}"]
+    one = ["--set", "distill.compute.processes=1"]
+    found = []
+    for options in ([], [*one, "--set", "rounds_per_task=1"], [*one, *prices]):
+        assert describe.main([recipe, *options]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        found.append(lines[next(index for index, line in enumerate(lines) if line.startswith("on a cluster")) :])
+    shipped, alone, priced = found
+    (shown,) = re.findall(r"```\n(on a cluster.*?)\n```", (ROOT / "docs/hardware.md").read_text(), re.DOTALL)
+    assert "\n".join(shipped[:-1]) == shown, "docs/hardware.md has another plan"
+    assert "27 s (15 of its start, 12 of imports) and 1000 answers are judged a second" in shipped[-1]
+    assert shipped[2].startswith("resident (configured)") and alone[1].startswith("staged (configured)")
+    assert "cheaper: resident, by 16.5 device-hours (21%); it takes 1.9 times as long by the clock" in alone
+    # Of rollouts on GPUs that cost a third, staged rounds are the cheaper ones.
+    assert priced[3].startswith("cheaper: staged, by ") and " of money " in priced[3]
+    assert float(priced[1].split()[3]) < float(priced[2].split()[4])
+    assert describe.main([str(ROOT / "configs/llada_code.yaml")]) == 0
+    assert "resident              impossible   code is run in isolation" in capsys.readouterr().out
 
 
 def test_a_broken_config_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

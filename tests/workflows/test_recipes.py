@@ -20,6 +20,8 @@ from _pytest.mark import ParameterSet
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
+from tasks.gdsd.planning import ways
+from tasks.gdsd.planning.capacity import sized
 from tasks.gdsd.planning.memory import GIB
 from tasks.gdsd.planning.plan import plan
 from tasks.gdsd.planning.shapes import shape_of
@@ -142,6 +144,7 @@ def small(recipe: Path, folder: Path) -> TrainConfig:
         guard |= {"test_size": 1, "domain": graded(guard["domain"])}
     config["policy"]["adapter"] |= {"rank": 4, "alpha": 2.0}
     config["rollout"] |= {"prompts_per_round": 2, "group_size": 2, "batch_size": 2, "shards": 2}
+    config["distill"]["compute"]["processes"] = 1
     config["distill"]["inner_steps"] = min(2, config["distill"]["inner_steps"])  # bfloat16 is slow without hardware
     config["evaluation"] |= {"shards": 1}
     for stage in ("rollout", "evaluation"):
@@ -164,21 +167,29 @@ def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
 
     Header and docs/recipes.md have what `python -m tasks.describe` says; whatever changes that has to change them.
     """
-    config = load(written(recipe))
+    config, alone = (load(written(recipe) | change) for change in ({}, {"rounds_per_task": 1}))
     assert config.name == recipe.stem and config.policy.model is not None
     head = " ".join(line.removeprefix("#").strip() for line in recipe.read_text().split("\nname:")[0].splitlines())
-    family, shape = shape_of(config.policy)
-    found, kind = plan(config, shape, family), config.hardware.distill.kind
-    hours = found.hours(DEVICES[kind])
+    (family, shape), kind = shape_of(config.policy), config.hardware.distill.kind
+    found, device = plan(config, shape, family), DEVICES[kind]
+    way = ways.resident(config, found, device) if found.tasks else ways.staged(config, found, device)
     rollout, distill = (short(memory.total / GIB) for memory in (found.rollout, found.distill))
     assert (
         f"Planned (python -m tasks.describe configs/{recipe.name}), not measured, for prompts of {found.prompt_tokens} "
-        f"tokens: {short(hours)} GPU hours of an {kind.upper()}, of which "
-        f"{short(found.evaluation_hours(DEVICES[kind]))} for evaluations and {short(found.load_hours)} for loads; "
-        f"{rollout} GiB for rollouts, {distill} for training."
+        f"tokens: {short(way.hours)} GPU hours of an {kind.upper()}, of which {short(way.work)} are work, in "
+        f"{short(way.clock)} by the clock; {rollout} GiB for rollouts, {distill} for training."
     ) in head
-    row = f"| `configs/{recipe.name}` | {short(hours)} {kind.upper()} | {rollout} / {distill} |"
+    alone = sized(alone, config.rollout.shards, processes=1)
+    staged = ways.staged(alone, plan(alone, shape, family), device)
+    saved = f"{1 - way.hours / staged.hours:.0%}"
+    stays = f"{config.distill.compute.processes} | {short(way.hours)} in {short(way.clock)} | {saved}"
+    row = (
+        f"| `configs/{recipe.name}` | {kind.upper()} | {short(staged.hours)} in {short(staged.clock)} | "
+        f"{stays if found.tasks else '- | - | -'} | {rollout} / {distill} |"
+    )
     assert row in (ROOT / "docs/recipes.md").read_text()
+    cheaper = ways.why_not_resident(config) is None and ways.resident(config, found, device).hours < way.hours
+    assert not cheaper, "it is cheaper with rounds_per_task"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -186,8 +197,9 @@ def test_a_recipe_compiles_for_a_cluster(recipe: Path, tmp_path: Path) -> None:
     """If it fails, a cluster refuses the rounds that the recipe asks for once it has loaded the base policy."""
     config = load(written(recipe))
     compiled = unroll(rounds.run_leg, leg_inputs(config, tmp_path))
-    # Two rounds of rollouts, verdicts, an epoch and what is said of it; after the last one answers and their verdicts.
-    assert len(compiled.nodes) == 2 * 4 + 2
+    # Two rounds of rollouts, verdicts, an epoch and what is said of it, or one task of both and what is said of them;
+    # after the last one answers and their verdicts.
+    assert len(compiled.nodes) == (2 if config.rounds_per_task > 1 else 2 * 4) + 2
 
 
 def quick(recipe: Path) -> ParameterSet:

@@ -16,7 +16,7 @@ import numpy as np
 from tasks.gdsd.config.hardware import MOST_GPUS
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
-from tasks.gdsd.planning.plan import HASHED, READ, plan
+from tasks.gdsd.planning.plan import HASHED, READ, Plan, plan
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import Device
 
@@ -71,10 +71,14 @@ def sized(config: TrainConfig, shards: int, processes: int) -> TrainConfig:
     return config.model_copy(update={"rollout": rollout, "distill": distill})
 
 
-def stages(config: TrainConfig, shape: Shape, family: Family, device: Device, assumed: Assumptions) -> list[Stage]:
-    """Returns the stages of a round."""
-    found = plan(config, shape, family, device.is_gpu)
-    rollout, processes = config.rollout, config.distill.compute.processes
+def devices(config: TrainConfig, device: Device) -> int:
+    """Returns how many devices an epoch has; processes on a CPU share it."""
+    return config.distill.compute.everywhere if device.is_gpu else config.distill.compute.nodes
+
+
+def stages(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions) -> list[Stage]:
+    """Returns the stages of a round, each of which is a task, or several."""
+    rollout, processes = config.rollout, devices(config, device)
     prompts, shards = rollout.prompts_per_round, rollout.shards
     hardware, loads, start = config.hardware, found.loads, assumed.pod + assumed.imports
     load = loads.sampled / READ + loads.hashed / HASHED
@@ -150,7 +154,8 @@ def capacity(
     most = min(shards, MOST_GPUS.get(config.hardware.distill.kind, 8))
     options = []
     for processes in (2**power for power in range(most.bit_length())):
-        made = stages(sized(config, shards, processes), shape, family, device, assumed)
+        changed = sized(config, shards, processes)
+        made = stages(changed, plan(changed, shape, family, device.is_gpu), device, assumed)
         options.append((simulate(made, gpus, still)[..., 0].sum(), processes, made))
     quickest, processes, made = min(options, key=lambda option: option[:2])
     work = simulate([replace(stage, before=0.0) for stage in made], gpus, still)[..., 0].sum()

@@ -193,6 +193,30 @@ def of_epoch(
     return _packed(found, shape, weight, adapter)
 
 
+def staying(
+    sampled: Memory, trained: Memory, shape: Shape, config: DistillConfig, b: int, adapter: AdapterConfig | None
+) -> Memory:
+    """Returns what sampling holds where the policy stays in memory between rounds, see denoiser.sampling.
+
+    What is trained waits in float32: the adapter, and the maps that it was merged into, or all weights beside their
+    halves. So do its moments, unless they are spread, and the reference.
+    """
+    spread = config.compute.sharding == "fsdp"
+    waiting = 0.0
+    if adapter is None:
+        waiting = shape.parameters * FLOAT if b < FLOAT else 0.0
+    elif beside(adapter, b) is None:
+        maps = shape.maps()
+        waiting = shape.layers * sum(maps[name][0] * maps[name][1] for name in adapter.targets) * FLOAT
+    return replace(
+        sampled,
+        weights=sampled.weights + waiting,
+        reference=trained.reference,
+        adapter=sampled.adapter + (0 if adapter is None else shape.adapter(adapter) * FLOAT),
+        optimizer=0.0 if spread else trained.optimizer,
+    )
+
+
 def read_micro_batch(
     shape: Shape,
     config: DistillConfig,

@@ -6,16 +6,18 @@ from math import ceil
 
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.sampler import ExactConfig
-from tasks.gdsd.config.train import TrainConfig
+from tasks.gdsd.config.train import DistillConfig, TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.domains import make
-from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling
+from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling, staying
 from tasks.gdsd.planning.shapes import Shape
 from tasks.gdsd.planning.work import Device, Work, completion, epoch, may_end_early, micro_batch
 
 LETTERS_PER_TOKEN, TEMPLATE_TOKENS = 3.5, 16  # of English in the published vocabularies; a chat template's own tokens
-# Bytes a second. Both are assumptions: of a local disk, and of four cores at what one was measured to hash.
+# Bytes a second. Both are assumptions: of a local disk that reads or writes and a store that files are sent to, and of
+# four cores at what one was measured to hash.
 READ, HASHED = 1e9, 4 * 1.3e9
+LONGEST = 25  # rounds in a leg, see workflows.rounds
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Loads:
     sampled: float  # bytes that a load for rollouts or evaluations reads
     trained: float  # bytes that those of an epoch read together, moments and all
     hashed: float  # bytes that each load hashes: of a model in a local folder
+    written: float  # bytes of a round's checkpoint, with the moments
 
     @property
     def of_round(self) -> int:
@@ -38,6 +41,11 @@ class Loads:
     def round_seconds(self) -> float:
         read = (self.rollouts + self.drifts) * self.sampled + self.trained
         return read / READ + self.of_round * self.hashed / HASHED
+
+    @property
+    def task_seconds(self) -> float:
+        """Seconds of a task of several rounds."""
+        return self.trained / READ + self.epochs * self.hashed / HASHED
 
     @property
     def evaluation_seconds(self) -> float:
@@ -63,6 +71,7 @@ class Plan:
     evaluation_work: Work  # of all evaluations of the run
     loads: Loads
     rounds: int
+    tasks: int  # of several rounds, with the policy in memory; 0: each stage of a round is a task
     may_end_early: bool  # whether completions may take less than is counted
     halves: bool  # whether the network computes in bfloat16
     distill_halves: bool
@@ -86,13 +95,18 @@ class Plan:
     @property
     def load_hours(self) -> float:
         """Device-hours of all loads of the run."""
-        return (self.rounds * self.loads.round_seconds + self.loads.evaluation_seconds) / 3600
+        loads = self.loads
+        of_rounds = self.tasks * loads.task_seconds if self.tasks else self.rounds * loads.round_seconds
+        return (of_rounds + loads.evaluation_seconds) / 3600
+
+    def round_seconds(self, device: Device) -> float:
+        """Returns the device-seconds of a round's work."""
+        return self.rollout_seconds(device) + self.drift_seconds(device) + self.distill_seconds(device)
 
     def hours(self, device: Device) -> float:
-        """Returns the device-hours of the whole run."""
-        sampling = self.rollout_seconds(device) + self.drift_seconds(device)
-        of_round = sampling + self.distill_seconds(device) + self.loads.round_seconds
-        return self.rounds * of_round / 3600 + self.evaluation_hours(device)
+        """Returns the device-hours of the whole run: work and loads."""
+        work = self.rounds * self.round_seconds(device) + self.evaluation_work.seconds(device, self.halves)
+        return work / 3600 + self.load_hours
 
     @property
     def peak(self) -> float:
@@ -134,18 +148,21 @@ def plan(
     answering = family.sampler.fill(evaluation.sampler)
     completions = rollout.prompts_per_round * rollout.group_size
     share = ceil(rollout.prompts_per_round / distill.compute.everywhere) * rollout.group_size
-    batch = min(rollout.batch_size, ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size)
-    drift = rollout.engine.drift
-    compared = 0 if drift is None else drift.sample
-    batch = max(batch, min(rollout.batch_size, compared))
+    compared = 0 if (drift := rollout.engine.drift) is None else drift.sample
+    batch = min(
+        rollout.batch_size, max(ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size, compared)
+    )
     one, exact = (completion(shape, prompt, sampler, frozen, each) for each in (engine, ExactConfig()))
     answer = completion(shape, prompt, answering, frozen, evaluation.engine)
     sampled = of_sampling(shape, batch, prompt, sampler, b, policy.adapter, engine, is_gpu)
-    share_answers = ceil(max(evaluated) / evaluation.shards) * evaluation.samples
-    together = min(evaluation.batch_size, share_answers)
-    answered = of_sampling(shape, together, prompt, answering, b, policy.adapter, evaluation.engine, is_gpu)
+    answers = min(evaluation.batch_size, ceil(max(evaluated) / evaluation.shards) * evaluation.samples)
     goes_on = policy.stored_adapter == "continue"
-    trained = of_epoch(shape, distill, share, rollout.group_size, prompt, sampler, b, policy.adapter, goes_on)
+    trained, whole = (
+        of_epoch(shape, each, share, rollout.group_size, prompt, sampler, b, policy.adapter, goes_on)
+        for each in (distill, unspread(distill))
+    )
+    if config.rounds_per_task > 1:
+        sampled = staying(sampled, whole, shape, distill, b, policy.adapter)
     # The products of what is trained are in the configured precision, those of a frozen base in its own.
     lowers = distill.compute.precision == "bfloat16" or (b == HALF and policy.adapter is not None)
     return Plan(
@@ -157,13 +174,14 @@ def plan(
         micro_batch=micro_batch(distill, rollout.group_size, share, prompt, sampler),
         rollout=sampled,
         distill=trained,
-        evaluation=answered,
+        evaluation=of_sampling(shape, answers, prompt, answering, b, policy.adapter, evaluation.engine, is_gpu),
         rollout_work=one * completions,
         drift_work=(one + exact) * compared,
         distill_work=epoch(shape, distill, completions, prompt, sampler, adapter),
         evaluation_work=answer * (evaluation.samples * sum(evaluated)),
         loads=loads(config, shape, adapter, len(evaluated)),
         rounds=config.rounds,
+        tasks=resident_tasks(config, config.rounds_per_task) if config.rounds_per_task > 1 else 0,
         may_end_early=may_end_early(sampler, engine) or may_end_early(answering, evaluation.engine),
         halves=b == HALF,
         distill_halves=is_gpu and lowers,
@@ -190,7 +208,28 @@ def loads(config: TrainConfig, shape: Shape, adapter: int, evaluations: int) -> 
         sampled=own,
         trained=distill.compute.everywhere * (own + moments + published * reads_base),
         hashed=published if hashes else 0.0,
+        written=(adapter or shape.parameters) * FLOAT + moments,
     )
+
+
+def unspread(distill: DistillConfig) -> DistillConfig:
+    """Returns the same with all weights whole in each process, as they are between the epochs of rounds in memory."""
+    return distill.model_copy(update={"compute": distill.compute.model_copy(update={"sharding": "none"})})
+
+
+def task_size(config: TrainConfig) -> int:
+    """Returns how many rounds are one task: as configured, or where each stage is one, as many as could be."""
+    return config.rounds_per_task if config.rounds_per_task > 1 else max(2, min(config.validate_every, LONGEST))
+
+
+def resident_tasks(config: TrainConfig, size: int) -> int:
+    """Counts the tasks of so many rounds: none goes beyond a validation, or beyond a leg of the workflow."""
+
+    def until_validation(rounds: int) -> int:
+        return sum(ceil(min(LONGEST, rounds - first) / size) for first in range(0, rounds, LONGEST))
+
+    whole, rest = divmod(config.rounds, config.validate_every)
+    return whole * until_validation(config.validate_every) + until_validation(rest)
 
 
 def evaluations(config: TrainConfig) -> list[int]:

@@ -255,7 +255,9 @@ def test_what_is_read_together_is_the_distillers(name: str, baseline: str) -> No
 
 
 def recipe(name: str, **changes: dict[str, object]) -> TrainConfig:
-    written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    """A recipe on one GPU, with each stage of a round as a task, and some of its fields changed."""
+    written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) | {"rounds_per_task": 1}
+    written["distill"]["compute"]["processes"] = 1
     for section, values in changes.items():
         written[section] |= values
     return TrainConfig.model_validate_json(json.dumps(written))
