@@ -6,7 +6,7 @@ from math import ceil
 
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.sampler import ExactConfig
-from tasks.gdsd.config.train import DistillConfig, TrainConfig
+from tasks.gdsd.config.train import DistillConfig, RolloutConfig, TrainConfig
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.domains import make
 from tasks.gdsd.planning.memory import FLOAT, GIB, HALF, Memory, beside, of_epoch, of_sampling, staying
@@ -148,13 +148,9 @@ def plan(
     answering = family.sampler.fill(evaluation.sampler)
     completions = rollout.prompts_per_round * rollout.group_size
     share = ceil(rollout.prompts_per_round / distill.compute.everywhere) * rollout.group_size
-    compared = 0 if (drift := rollout.engine.drift) is None else drift.sample
-    batch = min(
-        rollout.batch_size, max(ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size, compared)
-    )
     one, exact = (completion(shape, prompt, sampler, frozen, each) for each in (engine, ExactConfig()))
     answer = completion(shape, prompt, answering, frozen, evaluation.engine)
-    sampled = of_sampling(shape, batch, prompt, sampler, b, policy.adapter, engine, is_gpu)
+    sampled = of_sampling(shape, together(rollout), prompt, sampler, b, policy.adapter, engine, is_gpu)
     answers = min(evaluation.batch_size, ceil(max(evaluated) / evaluation.shards) * evaluation.samples)
     goes_on = policy.stored_adapter == "continue"
     trained, whole = (
@@ -176,7 +172,7 @@ def plan(
         distill=trained,
         evaluation=of_sampling(shape, answers, prompt, answering, b, policy.adapter, evaluation.engine, is_gpu),
         rollout_work=one * completions,
-        drift_work=(one + exact) * compared,
+        drift_work=(one + exact) * compared(rollout),
         distill_work=epoch(shape, distill, completions, prompt, sampler, adapter),
         evaluation_work=answer * (evaluation.samples * sum(evaluated)),
         loads=loads(config, shape, adapter, len(evaluated)),
@@ -210,6 +206,17 @@ def loads(config: TrainConfig, shape: Shape, adapter: int, evaluations: int) -> 
         hashed=published if hashes else 0.0,
         written=(adapter or shape.parameters) * FLOAT + moments,
     )
+
+
+def compared(rollout: RolloutConfig) -> int:
+    """Returns the completions of a round's drift sample."""
+    return 0 if rollout.engine.drift is None else rollout.engine.drift.sample
+
+
+def together(rollout: RolloutConfig) -> int:
+    """Returns how many completions are sampled at a time, in rollouts or the drift sample."""
+    share = ceil(rollout.prompts_per_round / rollout.shards) * rollout.group_size
+    return min(rollout.batch_size, max(share, compared(rollout)))
 
 
 def unspread(distill: DistillConfig) -> DistillConfig:
