@@ -129,6 +129,10 @@ def test_the_default_is_the_shipped_config() -> None:
         ),
         ({"contestants": {"X y": {}}}, "contestants"),
         ({"rollout": {"prompts_per_round": 9999}}, "exceeds prompts.train_size"),
+        (
+            {"rounds_per_task": 2, "contestants": {"x": {"compute": {"processes": 2}}}},
+            "lets the 2 contestants.x.compute.processes share the shards",
+        ),
         ({"seed": [1]}, "did you mean 'seeds'"),
         (
             {
@@ -165,7 +169,10 @@ CHANGES: dict[str, object] = {
     "evaluation": {"sampler": {"steps_per_block": 2}},
     "contestants": {"gdsd": {"objective": {"mask_source": "random", "guidance": 5.0}}},
 }
-ELSEWHERE = {"hardware"}  # tests/workflows/test_hardware.py
+ELSEWHERE = {
+    "hardware",  # tests/workflows/test_hardware.py
+    "rounds_per_task",  # below: it changes nothing but time
+}
 
 
 def test_every_field_is_covered() -> None:
@@ -189,6 +196,21 @@ def curves(changes: dict[str, object]) -> object:
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     with quick_runs(tmp_path_factory.mktemp("data")):
         yield curves({})
+
+
+def test_runs_stay_in_memory_where_their_comparison_says_so() -> None:
+    """If it fails, a comparison starts a pod for each stage of each round that was to stay in memory."""
+    stays = CompareConfig.model_validate_json(config(rounds_per_task=2))
+    assert [each.run("gdsd", "x", 0).rounds_per_task for each in (stays, CompareConfig())] == [2, 1]
+
+
+@pytest.mark.whole
+def test_rounds_in_memory_change_no_comparison(unchanged: object, tmp_path: Path) -> None:
+    """If it fails, objectives are compared on other numbers than those of their runs."""
+    every = {"evaluate_every": 2}
+    with quick_runs(tmp_path):
+        staged, resident = curves(every), curves(every | {"rounds_per_task": 2})
+    assert staged == resident != unchanged
 
 
 @pytest.mark.whole

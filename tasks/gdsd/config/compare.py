@@ -16,6 +16,7 @@ from tasks.gdsd.config.train import (
     TrainConfig,
     check_bits,
     check_objective,
+    check_sharing,
     check_supply,
 )
 from tasks.gdsd.domains import DomainChoice
@@ -66,6 +67,9 @@ class CompareConfig(Config):
     tuning: TuningConfig | None = Field(TuningConfig(), description="null: each contestant has its own learning rate")
     rounds: Count = Field(32, description="rounds of every run")
     evaluate_every: Count = Field(8, description="rounds between the points of a curve; the last round is always one")
+    rounds_per_task: Count = Field(
+        1, description="rounds that are one task, with the policy in memory, see `train`; they change no result"
+    )
     # The puzzles and the model that the published comparison was measured on (docs/results.md).
     prompts: PromptConfig = PromptConfig(domain=DomainChoice(SudokuConfig(min_empty=3, max_empty=5)))
     policy: PolicyConfig = PolicyConfig(
@@ -94,6 +98,7 @@ class CompareConfig(Config):
             self.hardware.check_processes(distill.compute.processes, f"contestants.{name}.compute")
             check_objective(self.rollout.sampler, distill.objective, f"contestants.{name}.objective")
             check_bits(self.policy, distill, f"contestants.{name}")
+            check_sharing(self.rounds_per_task, self.rollout, distill.compute, f"contestants.{name}.compute")
         if self.tuning is not None:
             if shared := sorted({*self.seeds} & {*self.tuning.seeds}):
                 raise ValueError(
@@ -118,6 +123,7 @@ class CompareConfig(Config):
             seed=seed,
             rounds=self.rounds,
             validate_every=self.evaluate_every,
+            rounds_per_task=self.rounds_per_task,
             prompts=self.prompts,
             policy=self.policy,
             rollout=self.rollout,

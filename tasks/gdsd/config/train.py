@@ -170,24 +170,11 @@ class TrainConfig(Config):
 
     def _check_resident(self) -> None:
         """Refuses rounds in one task that its processes cannot share, and tables that are kept anyway, or never."""
-        if self.rounds_per_task == 1:
-            if self.keep_rollouts:
-                raise ValueError(
-                    "keep_rollouts is for rounds_per_task above 1; with 1, the completions of all rounds are results "
-                    "of their tasks; leave it out, or raise rounds_per_task"
-                )
-            return
-        compute, shards = self.distill.compute, self.rollout.shards
-        if compute.nodes > 1:
+        check_sharing(self.rounds_per_task, self.rollout, self.distill.compute, "distill.compute")
+        if self.rounds_per_task == 1 and self.keep_rollouts:
             raise ValueError(
-                f"rounds_per_task {self.rounds_per_task} makes rounds on one machine, and distill.compute.nodes is "
-                f"{compute.nodes}; set nodes to 1, or rounds_per_task to 1"
-            )
-        if shards % compute.processes:
-            raise ValueError(
-                f"rounds_per_task {self.rounds_per_task} lets the {compute.processes} distill.compute.processes share "
-                f"the shards of the rollouts, and {shards} rollout.shards do not go among them; use a multiple, such "
-                f"as {compute.processes}"
+                "keep_rollouts is for rounds_per_task above 1; with 1, the completions of all rounds are results of "
+                "their tasks; leave it out, or raise rounds_per_task"
             )
         if beyond := [number for number in self.keep_rollouts if number > self.rounds]:
             raise ValueError(f"keep_rollouts has round {beyond[0]}, but the run has {self.rounds} rounds; leave it out")
@@ -215,6 +202,20 @@ def check_objective(sampler: SamplerConfig, objective: Objective, where: str) ->
         raise ValueError(
             f"{where}.mask_blocks {objective.mask_blocks} makes one block of the {sampler.length} tokens of "
             "rollout.sampler.length, in which any token may be hidden; lower it, or leave it out"
+        )
+
+
+def check_sharing(size: int, rollout: RolloutConfig, compute: ComputeConfig, where: str) -> None:
+    """Refuses rounds in one task that its processes cannot share."""
+    if size > 1 and compute.nodes > 1:
+        raise ValueError(
+            f"rounds_per_task {size} makes rounds on one machine, and {where}.nodes is {compute.nodes}; set nodes to "
+            "1, or rounds_per_task to 1"
+        )
+    if size > 1 and rollout.shards % compute.processes:
+        raise ValueError(
+            f"rounds_per_task {size} lets the {compute.processes} {where}.processes share the shards of the rollouts, "
+            f"and {rollout.shards} rollout.shards do not go among them; use a multiple, such as {compute.processes}"
         )
 
 
