@@ -231,6 +231,20 @@ COMBINATIONS = [
         prompts(**CODE) | FROM_DATA,
         "policy.warm_start teaches the references of training problems, and those of code are no answers;",
     ),
+    (
+        {"rounds_per_task": 5, "distill": {"compute": {"nodes": 2}}},
+        "rounds_per_task 5 makes rounds on one machine, and distill.compute.nodes is 2; set nodes to 1, or",
+    ),
+    (
+        {"rounds_per_task": 5, "distill": {"compute": {"processes": 2}}, "rollout": {"shards": 3}},
+        "rounds_per_task 5 lets the 2 distill.compute.processes share the shards of the rollouts, and 3 rollout.shards "
+        "do not go among them; use a multiple, such as 2",
+    ),
+    ({"keep_rollouts": [1]}, "keep_rollouts is for rounds_per_task above 1; with 1, the completions of all rounds are"),
+    (
+        {"rounds": 9, "rounds_per_task": 5, "keep_rollouts": [9, 10]},
+        "keep_rollouts has round 10, but the run has 9 rounds; leave it out",
+    ),
 ]
 
 
