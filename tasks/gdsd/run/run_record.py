@@ -109,6 +109,8 @@ class RunRecord(Record):
     def stage_costs(self, since: float = -math.inf) -> list[StageCost]:
         """Returns what each stage cost, in the order of the pipeline, without work that ended before `since`."""
         hardware, evaluations = self.config.hardware, self.evaluations()
+        if self.config.rounds_per_task > 1:  # the updates' machine also makes the rollouts
+            hardware = hardware.model_copy(update={"rollout": hardware.distill})
         return stage_costs(hardware, self.prompts, self.check, self.policy, self.progress(), evaluations, since)
 
     def round_times(self) -> list[RoundTime | None]:

@@ -64,6 +64,9 @@ def test_money_follows_from_prices() -> None:
     page = rendered(run, pairs())
     assert "0.02 at the configured prices" in page and f"on {GPU}, cpu" in page
     assert cells(page, "distill") == [GPU, "3.0", "21%", "0.00167", "", "0.01"]
+    # Rollouts of rounds in memory are on the machine of the updates, at its price: 4 s at 7.2 an hour.
+    stays = run.model_copy(update={"config": run.config.model_copy(update={"rounds_per_task": 2})})
+    assert money(stays.stage_costs()) == pytest.approx(0.017 + 0.004)
     # A run of unknown price does not look free, and the table of costs tells the times of the run's last lines.
     run = on_gpus()
     assert money(run.stage_costs()) is None and "configured prices" not in rendered(run, pairs())
