@@ -125,10 +125,10 @@ def loads(found: Plan) -> list[str]:
     ]
 
 
-def both_ways(config: TrainConfig, found: Plan, device: Device) -> list[str]:
+def both_ways(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions) -> list[str]:
     """Returns what the run takes on a cluster both ways: a line for each with its reason, and which is cheaper."""
-    fault, stays, assumed = why_not_resident(config), config.rounds_per_task > 1, Assumptions()
-    one, other = staged(config, found, device), resident(config, found, device)
+    fault, stays = why_not_resident(config), config.rounds_per_task > 1
+    one, other = staged(config, found, device, assumed), resident(config, found, device, assumed)
     most, devices = min(task_size(config), config.rounds), f"{other.held} device{'s' * (other.held > 1)}"
     columns = ("by clock", "money", "work", "starts", "loads", "writes", "waits")
     lines = [
@@ -256,7 +256,12 @@ def main(arguments: Sequence[str]) -> int:
         "--device", choices=[*DEVICES, "cpu"], help="default: hardware.distill.kind; h100 where that says just gpu"
     )
     parser.add_argument("--prompt-tokens", type=int, help="tokens of a prompt; default: estimated from the domain")
+    parser.add_argument(
+        "--verdicts", type=float, default=Assumptions.verdicts, help="answers judged in a second; default: %(default)g"
+    )
     given = parser.parse_args(arguments)
+    if given.verdicts <= 0:
+        parser.error("answers judged in a second are more than 0")
     try:
         config, family, shape = read(given.config, given.set)
     except (OSError, GdsdError) as error:
@@ -270,7 +275,8 @@ def main(arguments: Sequence[str]) -> int:
         print(describe_comparison(compared, device, config.name, assumed))
     else:
         found = plan(config, shape, family, device.is_gpu, given.prompt_tokens)
-        print(describe(found, device, config.name, assumed), "", *both_ways(config, found, device), sep="\n")
+        both = both_ways(config, found, device, Assumptions(verdicts=given.verdicts))
+        print(describe(found, device, config.name, assumed), "", *both, sep="\n")
     if isinstance(config.policy.model, ModelFolder):
         print(f"model in {config.policy.model.path}, sha256: {config.policy.model.sha256}")
     return 0

@@ -139,6 +139,13 @@ def test_both_ways_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     # Of rollouts on GPUs that cost a third, staged rounds are the cheaper ones.
     assert priced[3].startswith("cheaper: staged, by ") and " of money " in priced[3]
     assert float(priced[1].split()[3]) < float(priced[2].split()[4])
+    # 320 answers at one a second are 320 s of each of 150 rounds, in which 4 GPUs wait: 53 hours.
+    assert describe.main([recipe, "--verdicts", "1"]) == 0
+    judged = capsys.readouterr().out.splitlines()
+    assert judged[-1].endswith("1 answers are judged a second") and judged[-2].startswith("cheaper: staged, by ")
+    assert float(judged[-3].split()[10]) == pytest.approx(4 * 320 * 150 / 3600, abs=0.1)
+    with pytest.raises(SystemExit):
+        describe.main([recipe, "--verdicts", "0"])
     assert describe.main([str(ROOT / "configs/llada_code.yaml")]) == 0
     assert "resident              impossible   code is run in isolation" in capsys.readouterr().out
 

@@ -21,7 +21,7 @@ from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.domains.base import Answer, Domain, Problem, Verdict
 from tasks.gdsd.planning import ways
-from tasks.gdsd.planning.capacity import sized
+from tasks.gdsd.planning.capacity import Assumptions, sized
 from tasks.gdsd.planning.memory import GIB
 from tasks.gdsd.planning.plan import plan
 from tasks.gdsd.planning.shapes import shape_of
@@ -171,8 +171,8 @@ def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
     assert config.name == recipe.stem and config.policy.model is not None
     head = " ".join(line.removeprefix("#").strip() for line in recipe.read_text().split("\nname:")[0].splitlines())
     (family, shape), kind = shape_of(config.policy), config.hardware.distill.kind
-    found, device = plan(config, shape, family), DEVICES[kind]
-    way = ways.resident(config, found, device) if found.tasks else ways.staged(config, found, device)
+    found, device, assumed = plan(config, shape, family), DEVICES[kind], Assumptions()
+    way = ways.resident(config, found, device, assumed) if found.tasks else ways.staged(config, found, device, assumed)
     rollout, distill = (short(memory.total / GIB) for memory in (found.rollout, found.distill))
     assert (
         f"Planned (python -m tasks.describe configs/{recipe.name}), not measured, for prompts of {found.prompt_tokens} "
@@ -180,7 +180,7 @@ def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
         f"{short(way.clock)} by the clock; {rollout} GiB for rollouts, {distill} for training."
     ) in head
     alone = sized(alone, config.rollout.shards, processes=1)
-    staged = ways.staged(alone, plan(alone, shape, family), device)
+    staged = ways.staged(alone, plan(alone, shape, family), device, assumed)
     saved = f"{1 - way.hours / staged.hours:.0%}"
     stays = f"{config.distill.compute.processes} | {short(way.hours)} in {short(way.clock)} | {saved}"
     row = (
@@ -188,7 +188,7 @@ def test_a_recipe_loads_and_says_what_it_costs(recipe: Path) -> None:
         f"{stays if found.tasks else '- | - | -'} | {rollout} / {distill} |"
     )
     assert row in (ROOT / "docs/recipes.md").read_text()
-    cheaper = ways.why_not_resident(config) is None and ways.resident(config, found, device).hours < way.hours
+    cheaper = ways.why_not_resident(config) is None and ways.resident(config, found, device, assumed).hours < way.hours
     assert not cheaper, "it is cheaper with rounds_per_task"
 
 

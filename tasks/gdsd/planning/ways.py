@@ -64,9 +64,8 @@ def why_not_resident(config: TrainConfig) -> str | None:
     return None
 
 
-def staged(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions | None = None) -> Way:
+def staged(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions) -> Way:
     """Plans the run with each stage of a round as a task of its own."""
-    assumed = assumed or Assumptions()
     rounds, start, number = found.rounds, assumed.pod + assumed.imports, devices(config, device)
     made = {stage.name: stage for stage in stages(config, found, device, assumed)}
     sampling = sum(_held(made[name]) for name in ("drift", "rollout") if name in made)
@@ -91,9 +90,8 @@ def staged(config: TrainConfig, found: Plan, device: Device, assumed: Assumption
     )
 
 
-def resident(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions | None = None) -> Way:
+def resident(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions) -> Way:
     """Plans the run with as many rounds as one task as configured, or as go into one where that is none."""
-    assumed = assumed or Assumptions()
     rounds, start, number = found.rounds, assumed.pod + assumed.imports, devices(config, device)
     made = {stage.name: stage for stage in stages(config, found, device, assumed)}
     tasks = resident_tasks(config, task_size(config))

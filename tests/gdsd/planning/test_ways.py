@@ -98,8 +98,8 @@ def test_processes_on_a_cpu_are_one_device() -> None:
             json.dumps({"rollout": {"shards": 2}, "distill": {"compute": {"processes": processes}}})
         )
         planned = plan(config, shape, family, is_gpu=False)
-        found.append((staged(config, planned, cpu).work, resident(config, planned, cpu).work))
-        assert resident(config, planned, cpu).held == 1
+        found.append((staged(config, planned, cpu, ASSUMED).work, resident(config, planned, cpu, ASSUMED).work))
+        assert resident(config, planned, cpu, ASSUMED).held == 1
     assert found[0] == found[1]
 
 
