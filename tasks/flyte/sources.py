@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from flytekit.core.cache import VersionParameters
 
+from tasks.gdsd import files
 from tasks.gdsd.modules import syntax
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,11 +109,6 @@ def _path(name: str) -> Path | None:
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
-def _signs(path: Path) -> list[int]:
-    state = path.stat()
-    return [state.st_mtime_ns, state.st_size]
-
-
 class _Module(NamedTuple):
     """What a source says."""
 
@@ -129,7 +125,7 @@ class _Notes:
     def __init__(self) -> None:
         self._file = Path(__file__).parent / f"__pycache__/sources.{sys.implementation.cache_tag}.json"
         # By which another version of what reads them knows that the notes are not its own.
-        self._own = [*_signs(Path(__file__)), *_signs(Path(str(syntax.__file__)))]
+        self._own = [*files.signs(Path(__file__)), *files.signs(Path(str(syntax.__file__)))]
         self._new = False
         self._notes: dict[str, list[object]] = {}
         with suppress(OSError, ValueError):
@@ -139,7 +135,7 @@ class _Notes:
 
     def read(self, path: Path) -> _Module:
         """Reads a source, or takes what is known of it."""
-        name, signs = str(path.relative_to(ROOT)), _signs(path)
+        name, signs = str(path.relative_to(ROOT)), list(files.signs(path))
         match self._notes.get(name):
             case [known, [*imports], str(meaning)] if known == signs:
                 return _Module([str(item) for item in imports], meaning)

@@ -15,6 +15,7 @@ SMALL = 2**24  # bytes of files that are digested before threads would have star
 SUMS = "SHA256SUMS"  # digests of a folder's files, in it, as `sha256sum --check` reads them
 
 Options = Callable[[str], Mapping[str, object]]
+Signs = tuple[int, int]  # nanoseconds of the last change, bytes
 
 
 def _none(uri: str) -> Mapping[str, object]:
@@ -82,6 +83,12 @@ def digest(path: Path) -> str:
     for item in sorted(item for item in path.rglob("*") if item.is_file()):
         total.update(f"{item.relative_to(path).as_posix()}\0{digest(item)}\0".encode())
     return total.hexdigest()
+
+
+def signs(path: Path) -> Signs:
+    """Returns that by which a change of a source is noticed without reading it."""
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
 
 
 def seal(folder: Path) -> None:

@@ -11,6 +11,8 @@ from tasks.gdsd.domains import answers
 from tasks.gdsd.domains.drawing import Grid
 from tasks.gdsd.strict import Config
 
+SLACK = 1e-6  # by which rounding may carry a part of a reward out of its range, 0 to 1
+
 
 class DomainConfig(Config):
     """Base of the domains' configurations; `name` says which domain it is."""

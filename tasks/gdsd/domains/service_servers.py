@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
-from tasks.gdsd.domains.base import Answer
+from tasks.gdsd.domains.base import SLACK, Answer
 from tasks.gdsd.errors import ServiceError
 from tasks.gdsd.strict import Config
 
@@ -27,7 +27,6 @@ NUMBER = re.compile(
     re.ASCII,
 )
 LONGEST = 200  # bytes of a reply that an error quotes
-SLACK = 1e-6  # of the range, by which rounding may carry a score out of it
 
 
 class Score(NamedTuple):

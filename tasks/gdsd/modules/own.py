@@ -23,8 +23,6 @@ PACKAGES = frozenset({"site-packages", "dist-packages"})
 LIBRARY = Path(os.path.realpath(os.path.dirname(os.__file__)))  # Python's own modules
 LISTED = "files"  # the attribute of a class that names what it reads beside its module
 
-Signs = tuple[int, int]  # nanoseconds of the last change, bytes
-
 
 class Code(NamedTuple):
     """A module of a person's own, with all of their own that it reaches."""
@@ -81,7 +79,7 @@ def follow(module: str) -> Code:
     for name, (_, source) in sorted(found.items()):
         total.update(f"{name}\0{source.meaning}\0".encode())
     for name, file in sorted(data.items()):
-        total.update(f"{name}\0{_digest(file, _signs(file))}\0".encode())
+        total.update(f"{name}\0{_digest(file, files.signs(file))}\0".encode())
     folder = None if _is_standard(module) or _is_installed(start) else base(module, start)
     modules = {name: path for name, (path, _) in found.items()}
     return Code(folder, modules, data, _unknown(module, found), total.hexdigest())
@@ -149,7 +147,7 @@ def _reach(module: str) -> dict[str, tuple[Path, _Source]]:
             continue
         path = find(name)
         if path is not None and (is_same or not _is_installed(path)):
-            found[name] = path, _read(name, path, _signs(path))
+            found[name] = path, _read(name, path, files.signs(path))
             waiting += found[name][1].imports
         if "." in name:
             waiting.append(name.rpartition(".")[0])  # the package around it, which is imported first
@@ -174,7 +172,7 @@ def _unknown(module: str, found: dict[str, tuple[Path, _Source]]) -> list[str]:
 
 
 @cache
-def _read(module: str, path: Path, signs: Signs) -> _Source:
+def _read(module: str, path: Path, signs: files.Signs) -> _Source:
     try:
         tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else None
     except (SyntaxError, ValueError):  # its import will say so
@@ -187,14 +185,8 @@ def _read(module: str, path: Path, signs: Signs) -> _Source:
 
 
 @cache
-def _digest(path: Path, signs: Signs) -> str:
+def _digest(path: Path, signs: files.Signs) -> str:
     return files.digest(path)
-
-
-def _signs(path: Path) -> Signs:
-    """By which a change of a file is noticed without reading it."""
-    state = path.stat()
-    return state.st_mtime_ns, state.st_size
 
 
 def _file(folder: str | Path, names: list[str]) -> Path | None:

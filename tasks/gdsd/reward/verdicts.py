@@ -6,11 +6,11 @@ from numbers import Real
 import numpy as np
 
 from tasks.gdsd.domains import Answer, Domain, Verdict
+from tasks.gdsd.domains.base import SLACK
 from tasks.gdsd.errors import DataError, Interrupted, SandboxError, ServiceError
 from tasks.gdsd.modules.own import raised_at
 
 REMARK = 1000  # characters of a remark at most; what is longer is cut
-SLACK = 1e-6  # by which rounding may carry a part out of its range
 
 
 def judge(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]:
