@@ -34,6 +34,7 @@ take what `train` and `evaluate` take.
 """
 WORDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+NUMBERS = {"minItems": "at least", "minProperties": "at least", "maxItems": "at most", "maxProperties": "at most"}
 
 
 def page() -> str:
@@ -112,19 +113,23 @@ def _kind(schema: JsonSchemaValue, known: JsonSchemaValue) -> tuple[str, str]:
         return WORDS[schema.get("type", "string")], ", ".join(f"`{value}`" for value in values)
     if schema.get("type") == "array":
         kind, each = _kind(schema["items"], known)
-        least = f"at least {schema['minItems']}" if "minItems" in schema else ""
-        return f"list of: {kind}", "; ".join(filter(None, (least, f"each {each}" if each else "")))
+        return f"list of: {kind}", "; ".join([*_numbers(schema), *([f"each {each}"] if each else [])])
     if schema.get("type") == "object":
         pattern, values = next(iter(schema.get("patternProperties", {}).items()), ("", None))
         kind, each = _kind(values or schema["additionalProperties"], known)
-        keys = f"names like `{pattern}`" if pattern else ""
-        return f"names, each with: {kind}", "; ".join(filter(None, (keys, f"each {each}" if each else "")))
+        keys = [f"names like `{pattern}`"] if pattern else []
+        return f"names, each with: {kind}", "; ".join([*keys, *_numbers(schema), *([f"each {each}"] if each else [])])
     bounds = [f"{sign} {schema[word]:,.10g}" for word, sign in BOUNDS.items() if word in schema]
     if schema.get("minLength") == 1:
         bounds.append("not empty")
     if "pattern" in schema:
         bounds.append(f"like `{schema['pattern']}`")
     return WORDS[schema["type"]], " and ".join(bounds)
+
+
+def _numbers(schema: JsonSchemaValue) -> list[str]:
+    """Says how many items there may be."""
+    return [f"{sign} {schema[word]}" for word, sign in NUMBERS.items() if word in schema]
 
 
 def _default(field: FieldInfo) -> str:

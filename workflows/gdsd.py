@@ -206,6 +206,18 @@ def evaluate_policy(
     return assess(policy, problems, domain, config, seed, hardware)
 
 
+def measure(policy: Checkpoint, problems: Table, domain: DomainChoice, config: TrainConfig) -> Evaluated:
+    """Adds an evaluation under the protocol of a run, as a dynamic task of its own, which has all shards."""
+    return evaluate_policy(
+        policy=policy,
+        problems=problems,
+        domain=domain,
+        config=config.evaluation,
+        seed=config.seed,
+        hardware=config.hardware,
+    )
+
+
 @unroll()
 def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
     """Evaluates a policy on the problems of a configuration, under one protocol per completion length."""
@@ -224,12 +236,9 @@ def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
 @unroll()
 def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], config: TrainConfig) -> list[GuardReport]:
     """Evaluates base and trained policy on the guarded domains, under the protocol of the run."""
-    hardware, found = config.hardware, []
+    found = []
     for (name, guard), problems in zip(config.judge.guards.items(), guards, strict=True):
-        before, after = (
-            assess(policy, problems, guard.domain, config.evaluation, config.seed, hardware)
-            for policy in (base, trained)
-        )
+        before, after = (measure(policy, problems, guard.domain, config) for policy in (base, trained))
         found.append(
             gate_guard(
                 name=name,
@@ -237,7 +246,7 @@ def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], con
                 base_samples=before.samples,
                 trained=after.report,
                 trained_samples=after.samples,
-                config=config.judge,
+                config=config.judge.model_copy(update={"guards": {name: guard}}),
             )
         )
     return found
@@ -275,26 +284,12 @@ def train(config: TrainConfig = TrainConfig(rounds_per_task=10)) -> RunResult:
 
 def learn(config: TrainConfig, begun: Beginning) -> RunResult:
     """Adds to a workflow what makes a run of a beginning: rounds, evaluations, the gate and the report."""
-    before = evaluate_policy(
-        policy=begun.base,
-        problems=begun.test,
-        domain=config.prompts.domain,
-        config=config.evaluation,
-        seed=config.seed,
-        hardware=config.hardware,
-    )
+    before = measure(begun.base, begun.test, config.prompts.domain, config)
     rounds = run_rounds(
         config=config, distill=config.distill, train=begun.train, problems=begun.validation, base=begun.base
     )
     best = select_best(before=rounds.best, last=rounds.policy, progress=rounds.progress, validation=rounds.validation)
-    after = evaluate_policy(
-        policy=best,
-        problems=begun.test,
-        domain=config.prompts.domain,
-        config=config.evaluation,
-        seed=config.seed,
-        hardware=config.hardware,
-    )
+    after = measure(best, begun.test, config.prompts.domain, config)
     guards = check_guards(base=begun.base, trained=best, guards=begun.guards, config=config)
     decision = gate(
         base=before.report,

@@ -37,9 +37,10 @@ from workflows.publish import LAUNCHING, tell_of
 ship(reach(__name__))
 
 # Flyte keeps what a dynamic task adds, and sends it to its own service, as one message. With these it stays below a
-# megabyte, also where a configuration is several times as long as the default, which each leg is given.
+# megabyte, however long the configuration is.
 LONGEST = 25  # rounds in a leg, where evaluations are further apart than that; 10 to 23 kB each
-WIDEST = 100  # legs, or bundles of legs, in a chain; 2.4 kB each
+WIDEST = 100  # legs, or bundles of legs, in a chain; 1.4 kB each, and the configuration
+CONFIGURATIONS = 500_000  # bytes of JSON that those of a chain have together at most
 
 
 class Standing(NamedTuple):
@@ -334,9 +335,10 @@ def chain(
     began: float,
 ) -> Standing:
     """Adds legs to a dynamic task: each by itself, or in bundles if there are too many for that."""
+    widest = max(2, min(WIDEST, CONFIGURATIONS // len(config.model_dump_json())))
     size = 1  # of a bundle
-    while size * WIDEST < len(legs):
-        size *= WIDEST
+    while size * widest < len(legs):
+        size *= widest
     for number in range(0, len(legs), size):
         first, last = legs[number], legs[number : number + size][-1]
         add = partial(run_leg, evaluated=last.evaluated) if size == 1 else run_legs

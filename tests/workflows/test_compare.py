@@ -122,6 +122,7 @@ def test_the_default_is_the_shipped_config() -> None:
         ({"tuning": {"factors": [1.0]}}, "tuning.factors"),
         ({"tuning": {"factors": [1.0, 1.0]}}, "more than once"),
         ({"contestants": {}}, "contestants"),
+        ({"seeds": [*range(50)]}, "6 contestants with 53 runs each are 318 runs, .* at most 200"),
         ({"contestants": {"x": {"objective": {"name": "grpo"}}}}, r"contestants.x.objective.name: got 'grpo'"),
         (
             {"contestants": {"x": {"objective": {"name": "wd1", "clip": 1}}}},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from flyteidl.core.dynamic_job_pb2 import DynamicJobSpec
 from flyteidl.core.tasks_pb2 import Resources as ResourcesIdl
 from flyteidl.core.workflow_pb2 import Node, TaskNodeOverrides
 from flytekit.tools.translator import get_serializable
@@ -54,7 +55,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launched(config: TrainConfig, folder: Path) -> dict[str, tuple[TaskNodeOverrides, bool]]:
     """What all tasks of a run would be asked for, and whether they may be interrupted, by the task's name."""
-    policy, table = FlyteDirectory(str(folder)), FlyteFile(str(folder / "table"))
     specs = [
         unroll(
             gdsd.prepare,
@@ -70,9 +70,6 @@ def launched(config: TrainConfig, folder: Path) -> dict[str, tuple[TaskNodeOverr
         ),
         unroll(rounds.run_leg, leg_inputs(config, folder, end=1)),
     ]
-    if config.judge.guards:
-        guards = {"base": policy, "trained": policy, "guards": [table], "config": config}
-        specs.append(unroll(gdsd.check_guards, guards))
     return {name: asked for spec in specs for name, asked in by_task(spec.nodes).items()}
 
 
@@ -150,7 +147,7 @@ def test_each_stage_has_a_machine_of_its_own(folder: Path) -> None:
             cores, memory = str(place["cpu"]), place["memory"]
             assert amounts(asked) == {ResourcesIdl.CPU: (cores, cores), ResourcesIdl.MEMORY: (memory, memory)}
             assert spot is place["spot"], task
-    assert set(tasks) == {"gate_guard", "report_progress"}
+    assert set(tasks) == {"report_progress"}
 
 
 def test_a_check_judges_where_a_run_would(folder: Path) -> None:
@@ -195,14 +192,27 @@ def test_a_comparison_hands_its_hardware_to_its_runs(folder: Path) -> None:
     tables = {"train": table, "validation": table, "test": table, "base": policy}
     changes = {"hardware": {"rollout": {"kind": "h200"}}, "contestants": {"gdsd": {}}, "seeds": [0, 1], "tuning": None}
     config = CompareConfig.model_validate_json(json.dumps(changes))
-    spec = unroll(gdsd.run_contest, tables | {"config": config})
-    given = [
+    given = handed(unroll(gdsd.run_contest, tables | {"config": config}), "run_rounds", "config")
+    assert len(given) == 2 and all(b"h200" in value for value in given)
+
+
+def test_guards_are_asked_on_the_machines_of_their_run(folder: Path) -> None:
+    """If it fails, a published policy answers the problems of a guard on a machine that cannot hold it."""
+    policy, table = FlyteDirectory(str(folder)), FlyteFile(str(folder / "table"))
+    config = configured(hardware={"evaluation": {"kind": "h200"}}, judge={"guards": {"one": {}, "other": {}}})
+    guards = {"base": policy, "trained": policy, "guards": [table, table], "config": config}
+    given = handed(unroll(gdsd.check_guards, guards), "evaluate_policy", "hardware")
+    assert len(given) == 4 and all(b"h200" in value for value in given)
+
+
+def handed(spec: DynamicJobSpec, task: str, name: str) -> list[bytes]:
+    """What a dynamic task gives to others as one of their inputs, packed."""
+    return [
         binding.binding.scalar.binary.value
         for node in spec.nodes
         for binding in node.inputs
-        if node.metadata.name == "run_rounds" and binding.var == "config"
+        if node.metadata.name == task and binding.var == name
     ]
-    assert len(given) == 2 and all(b"h200" in value for value in given)
 
 
 def kinds(config: TrainConfig | CompareConfig) -> Mapping[str, str]:

@@ -15,12 +15,17 @@ from flytekit import PythonFunctionTask
 from flytekit.core.workflow import WorkflowBase
 from flytekit.models.task import TaskSpec
 from flytekit.tools.translator import get_serializable
+from flytekit.types.directory import FlyteDirectory
+from flytekit.types.file import FlyteFile
 
 from tasks.flyte.pace import Pace
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.records import Progress
 from tasks.gdsd.run.run_record import RunRecord
+from tasks.gdsd.strict import Config
 from tests.gdsd.series import epoch, reward, validation
 from tests.workflows.conftest import without_times
 from tests.workflows.test_compiled import SETTINGS, leg_inputs, unroll
@@ -139,6 +144,38 @@ def test_no_closure_exceeds_a_megabyte(
         validations=[validation(number, 0.5) for number in done],
     )
     compiled = chain(config, tmp_path, task, recorded=recorded if done else None, **inputs)
+    assert compiled.nodes and compiled.ByteSize() < 1_000_000
+
+
+# As many of each as a configuration may have.
+GUARDS = {"judge": {"guards": {f"guard-{number:026}": {} for number in range(64)}}}
+LENGTHS = {
+    "lengths": [*range(1, 33)],
+    "evaluation": {"shards": 512, "sampler": {"block_length": 1, "steps_per_block": 1}},
+}
+SEEDS = {"seeds": [*range(30)]}
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "written"),
+    [
+        (rounds.run_rounds, TrainConfig, MOST | GUARDS | {"rounds": 100}),
+        (gdsd.prepare, TrainConfig, MOST | GUARDS),
+        (gdsd.check_guards, TrainConfig, MOST | GUARDS),
+        (gdsd.evaluate_lengths, EvaluateConfig, LENGTHS),
+        (gdsd.run_contest, CompareConfig, SEEDS),
+    ],
+)
+def test_no_list_of_a_configuration_makes_a_closure_of_a_megabyte(
+    task: PythonFunctionTask, model: type[Config], written: dict[str, object], tmp_path: Path
+) -> None:
+    """If it fails, a cluster refuses a run with many guards, an evaluation of many lengths or a comparison of many."""
+    config = model.model_validate_json(json.dumps(written))
+    (tmp_path / "table").write_text("")
+    policy, table = FlyteDirectory(str(tmp_path)), FlyteFile(str(tmp_path / "table"))
+    given = dict.fromkeys(("base", "trained", "policy"), policy) | dict.fromkeys(("train", "validation", "test"), table)
+    given |= {"problems": table, "guards": [table] * 64, "config": config} | vars(config)  # whose parts `prepare` takes
+    compiled = unroll(task, {name: given[name] for name in task.python_interface.inputs})
     assert compiled.nodes and compiled.ByteSize() < 1_000_000
 
 

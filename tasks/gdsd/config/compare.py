@@ -23,6 +23,8 @@ from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.domains.sudoku import SudokuConfig
 from tasks.gdsd.strict import Config, Count, distinct
 
+MOST_RUNS = 200  # of a comparison; a cluster is given them as one workflow, of at most a megabyte
+
 
 def _contestants() -> dict[str, DistillConfig]:
     """The objectives of the default comparison, under the same masks and the same optimizer, as their authors train."""
@@ -111,6 +113,12 @@ class CompareConfig(Config):
                         f"contestants.{name}.learning_rate {distill.learning_rate} times the highest of tuning.factors "
                         f"is {highest}, but a learning rate is at most 1; lower either"
                     )
+        each = len(self.seeds) + (len(self.tuning.factors) * len(self.tuning.seeds) if self.tuning is not None else 0)
+        if (runs := each * len(self.contestants)) > MOST_RUNS:
+            raise ValueError(
+                f"{len(self.contestants)} contestants with {each} runs each are {runs} runs, but a cluster is given at "
+                f"most {MOST_RUNS} at once; use fewer seeds, factors or contestants, or several comparisons"
+            )
         check_supply(self.prompts, self.rollout)
         check_readable(self.policy, {"prompts": self.prompts.domain})
         check_warm_start(self.policy, self.prompts.domain)

@@ -61,7 +61,9 @@ class GateConfig(Config):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals of gains and differences")
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples of the test problems")
     guards: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], GuardConfig] = Field(
-        {}, description="other test problems, by a name of your own, on which the policy must not get worse"
+        {},
+        max_length=64,
+        description="other test problems, by a name of your own, on which the policy must not get worse",
     )
 
 
@@ -72,7 +74,9 @@ class EvaluateConfig(Config):
     prompts: TestConfig = TestConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     lengths: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
-        [], description="completion lengths to try one after the other; empty: evaluation.sampler.length alone"
+        [],
+        max_length=32,
+        description="completion lengths to try one after the other; empty: evaluation.sampler.length alone",
     )
     hardware: HardwareConfig = HardwareConfig()
 
