@@ -6,9 +6,14 @@ python -m tasks.nights last s3://bucket/registry --hours 26
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+
+from flytekit.configuration import Config
+from flytekit.configuration.file import get_config_file
+from flytekit.configuration.internal import Platform
 
 from tasks.flyte.ending import end_command_well
 from tasks.gdsd.errors import ConfigError, GdsdError, RegistryError
@@ -32,14 +37,10 @@ def start(plan: str, project: str, domain: str, config: str | None) -> str:
             refuses.
     """
     import grpc
-    from flytekit.configuration import Config
     from flytekit.exceptions.base import FlyteException
     from flytekit.remote import FlyteRemote  # which takes long to import
 
-    try:
-        client = Config.auto(config)
-    except OSError as error:
-        raise ConfigError(f"the client's configuration {config} cannot be read: {error.strerror}") from None
+    client = _client(config)
     remote = FlyteRemote(client, default_project=project, default_domain=domain)
     try:
         active = remote.fetch_active_launchplan(name=plan)
@@ -49,7 +50,7 @@ def start(plan: str, project: str, domain: str, config: str | None) -> str:
                 f"pyflyte launchplan -p {project} -d {domain} --activate {plan} VERSION"
             )
         execution = remote.execute(active, inputs={"kickoff_time": datetime.now(UTC).replace(microsecond=0)})
-    except (FlyteException, grpc.RpcError) as error:
+    except (FlyteException, grpc.RpcError, OSError) as error:  # the last of these is of a certificate or a login
         words = " ".join(str(error).split())
         raise ConfigError(f"Flyte at {client.platform.endpoint} did not start {plan}: {words:.500}") from error
     registry = active.fixed_inputs.literals["registry"].scalar.primitive.string_value
@@ -57,6 +58,22 @@ def start(plan: str, project: str, domain: str, config: str | None) -> str:
         f"{plan}, version {active.id.version}, with {registry}: started as {execution.id.name}\n"
         f"{remote.generate_console_url(execution)}"
     )
+
+
+def _client(file: str | None) -> Config:
+    """Reads where Flyte is; where no file says so, flytekit would take an address of its own."""
+    where = f"the client's configuration {file or os.environ.get('FLYTECTL_CONFIG') or '~/.flyte/config.yaml'}"
+    try:
+        client, address = Config.auto(file), Platform.URL.read(get_config_file(file))
+    except Exception as error:  # what reads it raises what it likes
+        words = " ".join(str(error).split())
+        raise ConfigError(f"{where} cannot be read ({type(error).__name__}: {words:.200}); correct it") from None
+    if not isinstance(address, str):
+        raise ConfigError(
+            f"{where} does not say where Flyte is; write admin.endpoint into it, as docs/cluster.md shows, or name "
+            "another file by -c"
+        )
+    return client
 
 
 def last(registry: Registry, hours: float, now: datetime) -> str:

@@ -250,6 +250,29 @@ def test_what_a_hand_mistypes_is_said_in_words(
     assert found == status and words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("latin.yaml", b"admin: {endpoint: \xe4}", "cannot be read (UnicodeDecodeError"),
+        ("cut.cfg", b"platform\n", "cannot be read (MissingSectionHeaderError"),
+        ("open.yaml", b"admin: [a", "does not say where Flyte is; write admin.endpoint into it"),
+        ("list.yaml", b"- admin", "does not say where Flyte is"),
+        ("empty.yaml", b"", "does not say where Flyte is"),
+        ("number.yaml", b"admin: {endpoint: 5}", "does not say where Flyte is"),
+        ("sealed.yaml", b"admin: {endpoint: 'h:1', caCertFilePath: /nowhere}", "Flyte at h:1 did not start nightly"),
+    ],
+)
+def test_a_damaged_configuration_of_the_client_is_refused(
+    name: str, content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it fails, a night is started in a cluster that nobody has named, or the answer is a traceback."""
+    file = tmp_path / name
+    file.write_bytes(content)
+    assert nights.main(["start", "-p", "p", "-d", "d", "-c", str(file)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert words in said and (str(file) in said or "/nowhere" in said)
+
+
 def test_what_pods_can_use_is_taken(files: dict[str, str]) -> None:
     """If it fails, a schedule that would run is refused."""
     for registry in (
