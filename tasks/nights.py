@@ -85,7 +85,7 @@ def last(registry: Registry, hours: float, now: datetime) -> str:
     nights = registry.nights.all() if registry.exists() else []
     since = f"no night of {registry.url} has ended for {hours:g} hours"
     if not nights:
-        raise RegistryError(f"{since}, nor ever before; see the executions of {NIGHTLY_PLAN} in Flyte's console")
+        raise RegistryError(f"{since}, and no earlier one is known; see the executions of {NIGHTLY_PLAN} in Flyte's console")
     night = nights[-1]
     when = f"{night.ended.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if now - night.ended > timedelta(hours=hours):
@@ -116,19 +116,19 @@ def main(arguments: Sequence[str]) -> int:
     ended.add_argument("registry", help="path or URL of the registry")
     ended.add_argument("--hours", type=_hours, default=26, help="that may pass between two; default: %(default)s")
     given = parser.parse_args(arguments)
-    wrong = []
+    said, wrong = [], list[str]()
     try:
         if given.command == "start":
-            said = start(given.plan, given.project, given.domain, given.config)
+            said.append(start(given.plan, given.project, given.domain, given.config))
         else:
             with in_words(given.registry):
                 registry = open_registry(given.registry)
-                said = last(registry, given.hours, datetime.now(UTC))
-                wrong = damage(registry)
+                wrong += damage(registry)
+                said.append(last(registry, given.hours, datetime.now(UTC)))
     except GdsdError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(said)
+        wrong.append(str(error))
+    for sentence in said:
+        print(sentence)
     for sentence in wrong:
         print(sentence, file=sys.stderr)
     return 1 if wrong else 0

@@ -96,6 +96,20 @@ def test_a_log_that_is_gone_is_no_new_registry(kept: Registry, capsys: Shown) ->
     assert registry.main([kept.url, "fetch", "policy"]) == 1 and "is not known" in capsys.readouterr().err
 
 
+def test_half_a_note_hides_neither_the_champion_nor_that_no_night_ended(kept: Registry, capsys: Shown) -> None:
+    """If it fails, an operator is told of a file that is worth nothing, and of nothing else."""
+    (note,) = Path(kept.url, "nights").iterdir()
+    spoil(kept, f"nights/{note.name}", "truncated")
+    damaged = f"{note} is damaged: its 40 bytes are no whole JSON; bring the file back"
+    assert registry.main([kept.url]) == 1
+    said = capsys.readouterr()
+    assert f"champion  {kept.champion()}" in said.out and said.err.startswith(damaged) and said.err.count("\n") == 1
+    assert nights.main(["last", kept.url]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(damaged) and f"no night of {kept.url} has ended for 26 hours, and no" in said.err
+    assert registry.main([kept.url, "fetch", str(note.with_name("policy"))]) == 0
+
+
 @pytest.mark.parametrize("place", ["file/policy", "/proc/policy"])
 def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(
     place: str, kept: Registry, tmp_path: Path, capsys: Shown

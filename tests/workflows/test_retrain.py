@@ -349,7 +349,7 @@ def test_it_is_known_how_each_night_ended_and_that_none_has_ended_lately(
         by_hand.last(Registry(url), 26, late)
     assert kept[2].outcome() in by_hand.last(Registry(url), 26, late - timedelta(seconds=2))
     assert by_hand.main(["last", f"{url}-other"]) == 1
-    assert "nor ever before" in capsys.readouterr().err
+    assert "and no earlier one is known" in capsys.readouterr().err
 
 
 def test_a_mail_arrives_after_an_outage_and_its_loss_fails_no_night(

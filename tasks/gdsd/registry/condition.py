@@ -21,13 +21,11 @@ class Unrecorded(NamedTuple):
 def damage(registry: Registry) -> list[str]:
     """Returns what is lost or damaged that somebody should see to, a sentence each.
 
-    That is in the log, and in the entries of champions that were not rolled back from since.
+    That is in the log, in the entries of champions that were not rolled back from since, and in what says how nights
+    ended and what champions reached later.
     """
     found, champions = registry.log.damage(), dict[str, None]()
-    try:
-        found += [_sentence(registry, one) for one in _unrecorded(registry)]
-    except RegistryError as error:  # of what says how a night ended
-        found.append(str(error))
+    found += [_sentence(registry, one) for one in _unrecorded(registry)]
     for change in registry.history():
         if change.action == "rolled back" and change.previous is not None:
             champions.pop(change.previous, None)
@@ -37,7 +35,7 @@ def damage(registry: Registry) -> list[str]:
             require_files(registry, entry)
         except RegistryError as error:
             found.append(str(error))
-    return found
+    return [*found, *registry.nights.damage(), *registry.evaluations.damage()]
 
 
 def require_known(registry: Registry) -> None:

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 
 from tasks.gdsd.records import EvalReport
-from tasks.gdsd.registry.kept import LaterEvaluation, read, to_json
+from tasks.gdsd.registry.kept import LaterEvaluation, read_all, to_json
 from tasks.gdsd.registry.store import Store
 
 _NAME = re.compile(r"^evaluations/[0-9a-f]{64}/[0-9]{8}T[0-9]{6}Z\.json$")
@@ -26,7 +26,13 @@ class Evaluations:
         return self._store.address(name)
 
     def all(self) -> list[LaterEvaluation]:
-        """Returns every evaluation, the oldest first."""
+        """Returns every evaluation, the oldest first; damaged files are passed over."""
+        return sorted(self._read()[0], key=lambda one: one.when)
+
+    def damage(self) -> list[str]:
+        """Returns what is wrong with each file that is damaged, and what can be done."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[list[LaterEvaluation], list[str]]:
         names = [name for name in self._store.files("evaluations") if _NAME.match(name)]
-        found = [read(self._store, LaterEvaluation, name) for name in names]
-        return sorted((one for one in found if one is not None), key=lambda one: one.when)
+        return read_all(self._store, LaterEvaluation, names)

@@ -1,5 +1,6 @@
 """What the registry keeps as JSON: entries, changes of the champion, later evaluations, and how nights ended."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeVar
@@ -142,3 +143,16 @@ def read(store: Store, kind: type[Kept], name: str) -> Kept | None:
         raise RegistryError(
             f"{error}; bring the file back from a backup of the store, or remove it, since nothing else depends on it"
         ) from None
+
+
+def read_all(store: Store, kind: type[Kept], names: Iterable[str]) -> tuple[list[Kept], list[str]]:
+    """Returns what is kept under names and nothing else depends on, and what is wrong with the others, in words."""
+    whole, wrong = [], []
+    for name in names:
+        try:
+            found = read(store, kind, name)
+        except RegistryError as error:
+            wrong.append(str(error))
+        else:
+            whole += [] if found is None else [found]
+    return whole, wrong

@@ -201,8 +201,12 @@ class Registry:
         return self._store.address(f"entries/{entry}/policy")
 
     def run_folder(self, entry: str) -> str | None:
-        """Returns the path or URL of the folder of an entry's run, None where that was not kept."""
-        run = read(self._store, Run, f"entries/{entry}/run.json")
+        """Returns the path or URL of the folder of an entry's run, None where that was not kept or is damaged."""
+        try:
+            run = read(self._store, Run, f"entries/{entry}/run.json")
+        except RegistryError as error:  # which must not end a night that is promoted
+            logger.warning("it is not known where a run's folder is: %s", error)
+            return None
         return None if run is None else run.folder
 
     def add(

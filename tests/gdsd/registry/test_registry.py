@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -19,6 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import RegistryError, StaleError
+from tasks.gdsd.registry.condition import damage, require_known
 from tasks.gdsd.registry.kept import Night, Origin, to_json
 from tasks.gdsd.registry.registry import Registry
 from tasks.gdsd.registry.store import Store, require_shared
@@ -336,23 +338,34 @@ def test_nights_of_two_experiments_at_one_time_are_two(tmp_path: Path) -> None:
         (b'{"format": 2}', r"was written by another version of this project, or changed by hand \(format: "),
     ],
 )
-def test_a_note_that_cannot_be_read_says_what_to_do(data: bytes, words: str, tmp_path: Path) -> None:
-    """If it fails, half a file gives the words of a library, and no remedy."""
+def test_a_note_that_cannot_be_read_ends_nothing_and_says_what_to_do(data: bytes, words: str, tmp_path: Path) -> None:
+    """If it fails, half a file on which nothing depends ends all nights, or gives the words of a library."""
     registry = Registry(str(tmp_path / "registry"))
     moment = "20261124T020000Z"
-    for name, read in (
-        (f"nights/{moment}.json", registry.nights.all),
-        (f"nights/{moment}-sudoku.json", registry.nights.all),
-        (f"evaluations/{'b' * 64}/{moment}.json", registry.evaluations.all),
+    for name, notes in (
+        (f"nights/{moment}.json", registry.nights),
+        (f"nights/{moment}-sudoku.json", registry.nights),
+        (f"evaluations/{'b' * 64}/{moment}.json", registry.evaluations),
     ):
         for stray in (".DS_Store", "a.json.swp"):
             registry._store.write(f"{name.rsplit('/', 1)[0]}/{stray}", b"\x00")
-        assert read() == [], "what is no note is none of ours"
+        assert notes.damage() == [], "what is no note is none of ours"
         registry._store.write(name, data)
-        with pytest.raises(RegistryError, match=f"{name} {words}") as refused:
-            read()
-        assert "remove it, since nothing else depends on it" in str(refused.value) and "\n" not in str(refused.value)
+        assert notes.all() == []
+        require_known(registry)  # as a night does
+        (said,) = damage(registry)
+        assert re.search(f"{name} {words}", said) and "\n" not in said
+        assert "remove it, since nothing else depends on it" in said
         spoil(registry, name, "deleted")
+
+
+def test_where_a_run_was_is_not_worth_a_night(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, half a file on which nothing depends keeps a repeated night from its end."""
+    registry = Registry(str(tmp_path / "registry"))
+    entry = add(registry, make_policy(tmp_path / "a", "a"))
+    spoil(registry, f"entries/{entry}/run.json", "truncated")
+    assert registry.run_folder(entry) is None
+    assert "run.json is damaged: its 40 bytes are no whole JSON; bring the file back" in caplog.text
 
 
 @pytest.mark.parametrize(
