@@ -85,7 +85,9 @@ def last(registry: Registry, hours: float, now: datetime) -> str:
     nights = registry.nights.all() if registry.exists() else []
     since = f"no night of {registry.url} has ended for {hours:g} hours"
     if not nights:
-        raise RegistryError(f"{since}, and no earlier one is known; see the executions of {NIGHTLY_PLAN} in Flyte's console")
+        raise RegistryError(
+            f"{since}, and no earlier one is known; see the executions of {NIGHTLY_PLAN} in Flyte's console"
+        )
     night = nights[-1]
     when = f"{night.ended.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if now - night.ended > timedelta(hours=hours):

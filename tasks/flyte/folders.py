@@ -31,7 +31,7 @@ _held: list[Path] = []  # temporary folders of this process
 
 def home() -> Path:
     """Returns the folder of local run data: GDSD_HOME, by default ~/.flyte/gdsd."""
-    return Path(os.environ.get("GDSD_HOME") or "~/.flyte/gdsd").expanduser().absolute()
+    return Path(os.path.expanduser(os.environ.get("GDSD_HOME") or "~/.flyte/gdsd")).absolute()
 
 
 def new(name: str) -> Path:
@@ -80,7 +80,10 @@ def _hold(place: Path) -> None:
 
 
 def clean(place: Path) -> Iterator[Path]:
-    """Removes what runs have made in a folder such as `home()`, and names it; what others have put there stays.
+    """Removes what runs have made in a folder such as `home()`; what others have put there stays.
+
+    Yields:
+        each folder, which is still there if it could not be removed as a whole
 
     Raises:
         StorageError: a run of this machine is going on there, or nobody can know whether one is.
@@ -99,9 +102,10 @@ def clean(place: Path) -> Iterator[Path]:
         for line in sorted((place / LIST).glob("*")):
             folder = place / line.name
             if folder.is_dir() and not folder.is_symlink():
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
                 yield folder
-            line.unlink()
+            if not folder.is_dir() or folder.is_symlink():
+                line.unlink()
     finally:
         os.close(held)
 

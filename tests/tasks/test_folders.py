@@ -37,6 +37,9 @@ def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path:
     """A small home disk must not stop a run: the data can lie elsewhere."""
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "elsewhere"))
     assert folders.home() == tmp_path / "elsewhere"
+    monkeypatch.setenv("GDSD_HOME", "~nobody-of-this-name/elsewhere")
+    assert folders.home() == Path("~nobody-of-this-name/elsewhere").absolute(), "as a shell has it"
+    monkeypatch.setenv("GDSD_HOME", str(tmp_path / "elsewhere"))
     assert folders.new("x").parent == tmp_path / "elsewhere"
 
 
@@ -120,8 +123,11 @@ def test_nothing_is_removed_where_nothing_can_be_locked(tmp_path: Path, monkeypa
 def test_what_cannot_be_removed_stays_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If it fails, what a thread writes while its run ends stays for ever, or is said to be removed."""
+    """If it fails, what a thread writes while its run ends stays for ever, or is called removed, or keeps the rest."""
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(folders, "use", lambda: None)  # as if another process, which has ended, had made these
+    held, made = (folders.named(f"{name}-20260101-120000-0123abcd") for name in ("a", "b"))
+    (held / "busy").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     left = tmp_path / "gdsd-left"
     for name in ("busy", "quiet"):
@@ -130,16 +136,17 @@ def test_what_cannot_be_removed_stays_marked(
     remove = shutil.rmtree
 
     def busily(path: Path, ignore_errors: bool) -> None:
-        if path.name != "busy":
+        if path.name != "busy" and path != held:
             remove(path)
 
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", busily)
         assert clean.main() == 1
     said = capsys.readouterr()
-    assert str(left) not in said.out and str(left) in said.err
+    assert said.out == f"{made}\n" and [line.split()[0] for line in said.err.splitlines()] == [str(left), str(held)]
     assert sorted(os.listdir(left)) == [folders.MARK, "busy"]
-    assert clean.main() == 0 and not left.exists() and str(left) in capsys.readouterr().out
+    assert clean.main() == 0 and not left.exists() and not held.exists()
+    assert capsys.readouterr().out.startswith(f"{left}\n{held}\nremoved 2 of")
 
 
 def test_a_run_removes_what_killed_ones_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
