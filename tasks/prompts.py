@@ -17,6 +17,7 @@ from tasks.flyte.types import Table, stored_file
 from tasks.gdsd import files
 from tasks.gdsd.config.evaluate import GuardConfig
 from tasks.gdsd.config.prompts import PromptConfig, TestConfig, Unusable
+from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import PromptStats
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
         ended_unix_seconds=time.time(),
     )
     logger.info("prompts: %d to train, %d to validate, %d to test", stats.train, stats.validation, stats.test)
-    _tell(unusable, near)
+    _tell(unusable, near, "prompts")
     train, validation, test = (stored_file(written[split]) for split in ("train", "validation", "test"))
     return Prompts(train, validation, test, stats)
 
@@ -82,12 +83,15 @@ def prepare_test(config: TestConfig) -> Table:
         QualityError: a critical expectation failed; the Deck shows all of them.
         DataError: a source cannot be read or is not the pinned one, or a problem is not valid in its domain.
     """
-    return _prepare_test(config, {}, 1.0, "refuse")
+    return _prepare_test(config, {}, 1.0, "refuse", "prompts")
 
 
 @cpu_task(deck=True)
-def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> Table:
+def prepare_guard(name: str, config: GuardConfig, prompts: PromptConfig, train: Table) -> Table:
     """Makes or loads the problems of a guard, and refuses or leaves out those that the policy is trained on.
+
+    Args:
+        name: of the guard, which errors have, since those of several are alike.
 
     Raises:
         QualityError: a critical expectation failed, such as one on leaks; the Deck shows all of them.
@@ -98,11 +102,15 @@ def prepare_guard(config: GuardConfig, prompts: PromptConfig, train: Table) -> T
     same = config.domain.name == prompts.domain.name
     rows = tables.read(Path(os.fspath(train)), tables.PROMPTS).to_pylist() if same else []
     trained_on = {row["id"]: row["problem"] for row in rows}
-    return _prepare_test(config, trained_on, prompts.similarity, prompts.near_duplicates)
+    try:
+        return _prepare_test(config, trained_on, prompts.similarity, prompts.near_duplicates, f"guard {name}")
+    except DataError as error:
+        own = str(error).replace(config.section, f"judge.guards.{name}")
+        raise type(error)(f"guard {name}: {own}") from None
 
 
 def _prepare_test(
-    config: TestConfig, trained_on: dict[str, str], similarity: float, near_duplicates: Unusable
+    config: TestConfig, trained_on: dict[str, str], similarity: float, near_duplicates: Unusable, whose: str
 ) -> FlyteFile:
     from tasks.gdsd import tables
     from tasks.gdsd.prompts import problems as prompts
@@ -117,15 +125,15 @@ def _prepare_test(
     prompts.check_supply({"test": table}, left_out)
     _show(quality.check_test(table, config, trained_on, similarity), left_out)
     prompts.check_problems(config, {"test": table})
-    _tell(unusable, near)
+    _tell(unusable, near, whose)
     return stored_file(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet"))
 
 
-def _tell(unusable: list[str], near: list[str]) -> None:
+def _tell(unusable: list[str], near: list[str], whose: str) -> None:
     if near:
-        logger.info("prompts: %d left out for being nearly those of another split; the first: %s", len(near), near[0])
+        logger.info("%s: %d left out for being nearly those of another split; the first: %s", whose, len(near), near[0])
     if unusable:
-        logger.info("prompts: %d unusable rows left out; the first: %s", len(unusable), unusable[0])
+        logger.info("%s: %d unusable rows left out; the first: %s", whose, len(unusable), unusable[0])
 
 
 def _show(report: "QualityReport", left_out: list[str]) -> None:

@@ -156,8 +156,8 @@ def make_problems(
     """Adds to a dynamic task what makes all problems of a run: its own and those of its guards."""
     tables = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=rollout.prompts_per_round))
     guards = [
-        on(hardware.prompts, prepare_guard(config=guard, prompts=prompts, train=tables.train))
-        for guard in judge.guards.values()
+        on(hardware.prompts, prepare_guard(name=name, config=guard, prompts=prompts, train=tables.train))
+        for name, guard in judge.guards.items()
     ]
     return tables, guards
 

@@ -74,7 +74,7 @@ TASKS = {
         hours=72,
     ),
     "prepare_test": Expected("config"),
-    "prepare_guard": Expected("config prompts train"),
+    "prepare_guard": Expected("config name prompts train"),
     "answer_problems": Expected("config policy problems room seed shard shards", gpu=True, hours=4),
     "verify_answers": Expected("config domain seed shards", "report samples", hours=4),
     "select_best": Expected("before last progress validation"),
