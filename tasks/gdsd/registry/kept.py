@@ -1,6 +1,7 @@
 """What the registry keeps as JSON: entries, changes of the champion, later evaluations, and how nights ended."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeVar
@@ -11,6 +12,7 @@ from tasks.gdsd.errors import RegistryError
 from tasks.gdsd.records import Estimate, Record
 from tasks.gdsd.registry.store import Store
 
+AT_ONCE = 16  # files that are read; an object store takes its time for each of a year of nights
 SHORT = 12  # characters of an id where people read it
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Kept = TypeVar("Kept", bound=Record)
@@ -147,12 +149,13 @@ def read(store: Store, kind: type[Kept], name: str) -> Kept | None:
 
 def read_all(store: Store, kind: type[Kept], names: Iterable[str]) -> tuple[list[Kept], list[str]]:
     """Returns what is kept under names and nothing else depends on, and what is wrong with the others, in words."""
-    whole, wrong = [], []
-    for name in names:
+
+    def read_or_say(name: str) -> Kept | str | None:
         try:
-            found = read(store, kind, name)
+            return read(store, kind, name)
         except RegistryError as error:
-            wrong.append(str(error))
-        else:
-            whole += [] if found is None else [found]
-    return whole, wrong
+            return str(error)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(read_or_say, names))
+    return [one for one in found if isinstance(one, kind)], [one for one in found if isinstance(one, str)]

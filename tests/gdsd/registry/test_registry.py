@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -357,6 +358,23 @@ def test_a_note_that_cannot_be_read_ends_nothing_and_says_what_to_do(data: bytes
         assert re.search(f"{name} {words}", said) and "\n" not in said
         assert "remove it, since nothing else depends on it" in said
         spoil(registry, name, "deleted")
+
+
+def test_nights_are_read_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a year of nights in an object store takes a minute, in each command and in each night."""
+    registry = Registry(str(tmp_path / "registry"))
+    told = {"experiment": "sudoku", "ended": NIGHT, "who": "f", "promoted": False, "champion": None, "gain": GAIN}
+    nights = [Night(due=NIGHT.replace(day=day), reason="no", **told) for day in range(1, 9)]
+    for night in nights:
+        registry.nights.keep(night)
+    together, read = threading.Barrier(len(nights)), Store.read
+
+    def wait(store: Store, name: str) -> bytes | None:
+        together.wait(600)
+        return read(store, name)
+
+    monkeypatch.setattr(Store, "read", wait)
+    assert registry.nights.all() == nights
 
 
 def test_where_a_run_was_is_not_worth_a_night(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
