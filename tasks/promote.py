@@ -118,7 +118,7 @@ def find_champion(registry: str, experiment: str, kickoff_time: datetime) -> Cha
     opened, moment = open_registry(registry), due(kickoff_time)
     opened.require_writable()
     opened.log.copy()
-    for damage in opened.log.damage():
+    for damage in (*opened.log.damage(), *opened.nights.damage()):
         logger.warning("registry: %s", damage)
     entry = opened.champion()
     if (made := opened.of_night(experiment, moment)) is not None:
