@@ -152,6 +152,14 @@ def test_what_a_store_raises_is_a_sentence(
     class SlowDown(Exception):
         """Of some library."""
 
+    long = SlowDown("try\nlater\n" * 1000)
+    monkeypatch.setattr(Store, "read", lambda store, name: (_ for _ in ()).throw(long))
+    for command in (registry, nights):  # which ask first whether there is one
+        assert command.main([kept.url] if command is registry else ["last", kept.url]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"{kept.url!r} cannot be read or written (SlowDown: try later try later")
+        assert said.count("\n") == 1 and len(said) < 1000
+    monkeypatch.undo()
     for error in (SlowDown("try\nlater"), PermissionError("try later")):
         fail(error)
         for command, words in (*commands, (nights, None)):

@@ -66,8 +66,8 @@ def in_words(url: str) -> Iterator[None]:
         if type(error).__module__ == "builtins" and not isinstance(error, OSError):
             raise  # a fault of our own
         raise RegistryError(
-            f"{_shown(url)} cannot be read or written ({type(error).__name__}: {' '.join(str(error).split())}); check "
-            "the address, the connection and your rights there"
+            f"{_shown(url)} cannot be read or written ({_cause(error)}); check the address, the connection and your "
+            "rights there"
         ) from error
 
 
@@ -220,8 +220,8 @@ class Store:
             raise
         except Exception as error:  # each store's library raises what it likes
             raise RegistryError(
-                f"{self.url} cannot be written to ({type(error).__name__}: {error}); create the bucket or folder, or "
-                "give the right to write to it"
+                f"{self.url} cannot be written to ({_cause(error)}); create the bucket or folder, or give the right to "
+                "write to it"
             ) from error
         if again:
             raise RegistryError(
@@ -247,6 +247,11 @@ def _shown(url: str) -> str:
     head, separator, host = url.rpartition("@")
     protocol, slashes, _ = head.rpartition("://")
     return repr(f"{protocol}{slashes}...@{host}" if separator else url)
+
+
+def _cause(error: Exception) -> str:
+    """Says on a line what a library has raised, of which some say a page."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.500}"
 
 
 def _settle(path: Path) -> None:
