@@ -56,11 +56,20 @@ def sample_both(
     return BothSamples(table=FlyteFile(str(file)), stats=stats, end_ids=end_ids)
 
 
-@cpu_task(hours=2, retries=3)
+@cpu_task(hours=2, retries=3, ignored=("domain",))
 def measure_drift(
-    samples: BothSamples, engine: RolloutEngine, limits: DriftConfig, domain: DomainChoice, round: int
+    samples: BothSamples,
+    engine: RolloutEngine,
+    limits: DriftConfig,
+    domain: DomainChoice,
+    rule: DomainChoice,
+    round: int,
 ) -> MeasuredDrift:
-    """Measures the drift, and returns the engine to use from here on: the same, or the exact one for good."""
+    """Measures the drift, and returns the engine to use from here on: the same, or the exact one for good.
+
+    Args:
+        rule: of the domain, by which the cache knows verdicts.
+    """
     from tasks.gdsd import tables
     from tasks.gdsd.evaluate import drift
 

@@ -61,9 +61,14 @@ def answer_problems(
     return AnswerShard(table=FlyteFile(str(file)), stats=stats)
 
 
-@cpu_task(hours=4, deck=True)
-def verify_answers(shards: list[AnswerShard], domain: DomainChoice, config: EvaluationConfig, seed: int) -> Evaluated:
+@cpu_task(hours=4, ignored=("domain",), deck=True)
+def verify_answers(
+    shards: list[AnswerShard], domain: DomainChoice, rule: DomainChoice, config: EvaluationConfig, seed: int
+) -> Evaluated:
     """Verifies the answers of an evaluation, and reports the solved share and the reward with intervals.
+
+    Args:
+        rule: of the domain, by which the cache knows verdicts, and two evaluations that they compare.
 
     Raises:
         QualityError: a critical expectation on the samples failed; the Deck shows all of them.
@@ -82,7 +87,7 @@ def verify_answers(shards: list[AnswerShard], domain: DomainChoice, config: Eval
     Deck.publish()
     checked.require()
     warnings = [f"{finding.where}: {finding.expectation}" for finding in checked.warnings]
-    report = evaluation.report(samples, domain, config, seed, [shard.stats for shard in shards], warnings, seconds)
+    report = evaluation.report(samples, rule, config, seed, [shard.stats for shard in shards], warnings, seconds)
     file = tables.write(samples, tables.SAMPLES, new_folder("samples") / "samples.parquet")
     logger.info(
         "evaluation after round %d: %.1f %% of %d problems solved, reward %.3f, %.1f %% judged (%.1f s)",

@@ -24,11 +24,14 @@ class Rewarded(NamedTuple):
     stats: RewardStats
 
 
-@cpu_task(hours=2, retries=3, deck=True)
+@cpu_task(hours=2, retries=3, ignored=("domain",), deck=True)
 def reward_rollouts(
-    shards: list[RolloutShard], domain: DomainChoice, group_size: int, config: RewardConfig
+    shards: list[RolloutShard], domain: DomainChoice, rule: DomainChoice, group_size: int, config: RewardConfig
 ) -> Rewarded:
     """Verifies a round's completions and turns the rewards into advantages.
+
+    Args:
+        rule: of the domain, by which the cache knows verdicts.
 
     Raises:
         QualityError: a critical expectation on the rewarded table failed; the Deck shows all of them.

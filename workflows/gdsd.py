@@ -154,9 +154,12 @@ def make_problems(
     prompts: PromptConfig, hardware: HardwareConfig, rollout: RolloutConfig, judge: GateConfig
 ) -> tuple[Prompts, list[Table]]:
     """Adds to a dynamic task what makes all problems of a run: its own and those of its guards."""
-    tables = on(hardware.prompts, prepare_prompts(config=prompts, prompts_per_round=rollout.prompts_per_round))
+    tables = on(hardware.prompts, prepare_prompts(config=prompts.rule(), prompts_per_round=rollout.prompts_per_round))
     guards = [
-        on(hardware.prompts, prepare_guard(name=name, config=guard, prompts=prompts, train=tables.train))
+        on(
+            hardware.prompts,
+            prepare_guard(name=name, config=guard.rule(), prompts=prompts.rule(), train=tables.train),
+        )
         for name, guard in judge.guards.items()
     ]
     return tables, guards
@@ -221,7 +224,7 @@ def measure(policy: Checkpoint, problems: Table, domain: DomainChoice, config: T
 @unroll()
 def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
     """Evaluates a policy on the problems of a configuration, under one protocol per completion length."""
-    problems = on(config.hardware.prompts, prepare_test(config=config.prompts))
+    problems = on(config.hardware.prompts, prepare_test(config=config.prompts.rule()))
     protocols = config.protocols()
     # The same problems for all lengths; what the longest has no room for is known before any is answered.
     longest = max(protocol.sampler.length for protocol in protocols)

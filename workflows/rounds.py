@@ -99,7 +99,8 @@ def assess(
         shards = on(hardware.evaluation, map_task(answer_shard)(shard=numbers))
     else:  # on this machine, where flytekit caches a map task as a whole, and an interruption would lose every shard
         shards = [answer_shard(shard=number) for number in numbers]
-    return on(hardware.scoring, verify_answers(shards=shards, domain=domain, config=config, seed=seed))
+    verified = verify_answers(shards=shards, domain=domain, rule=domain.rule(), config=config, seed=seed)
+    return on(hardware.scoring, verified)
 
 
 def on_cluster() -> bool:
@@ -248,9 +249,10 @@ def check_engine(
             seed=config.seed,
         ),
     )
+    domain = config.prompts.domain
     return on(
         config.hardware.scoring,
-        measure_drift(samples=samples, engine=engine, limits=limits, domain=config.prompts.domain, round=index),
+        measure_drift(samples=samples, engine=engine, limits=limits, domain=domain, rule=domain.rule(), round=index),
     )
 
 
@@ -274,7 +276,9 @@ def collect(config: TrainConfig, policy: Checkpoint, engine: RolloutEngine, trai
     domain = config.prompts.domain
     return on(
         config.hardware.scoring,
-        reward_rollouts(shards=shards, domain=domain, group_size=rollout.group_size, config=config.reward),
+        reward_rollouts(
+            shards=shards, domain=domain, rule=domain.rule(), group_size=rollout.group_size, config=config.reward
+        ),
     )
 
 

@@ -203,7 +203,7 @@ class DriftStats(Record):
 class Protocol(Record):
     """How a number came about; two numbers compare only under the same protocol."""
 
-    domain: DomainChoice  # the prompt's form, what counts as right, and what a reward is made of
+    domain: DomainChoice  # its `rule`: the prompt's form, what counts as right, and what a reward is made of
     sampler: SamplerConfig
     engine: EvaluationEngine = ExactConfig()
     samples: int  # answers to each problem

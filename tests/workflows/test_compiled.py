@@ -59,8 +59,8 @@ TASKS = {
         "batch_size engine group_size policy prompts_per_round round sampler seed shard shards train", gpu=True, hours=6
     ),
     "sample_both": Expected("batch_size engine policy sampler seed size train", gpu=True, hours=2),
-    "measure_drift": Expected("domain engine limits round samples", "engine stats", hours=2, retries=3),
-    "reward_rollouts": Expected("config domain group_size shards", "stats table", hours=2, retries=3),
+    "measure_drift": Expected("domain engine limits round rule samples", "engine stats", hours=2, retries=3),
+    "reward_rollouts": Expected("config domain group_size rule shards", "stats table", hours=2, retries=3),
     "distill_epoch": Expected(
         "base config group_size policy rewarded round seed", "checkpoint stats", gpu=True, hours=6
     ),
@@ -76,7 +76,7 @@ TASKS = {
     "prepare_test": Expected("config"),
     "prepare_guard": Expected("config name prompts train"),
     "answer_problems": Expected("config policy problems room seed shard shards", gpu=True, hours=4),
-    "verify_answers": Expected("config domain seed shards", "report samples", hours=4),
+    "verify_answers": Expected("config domain rule seed shards", "report samples", hours=4),
     "select_best": Expected("before last progress validation"),
     "report_progress": Expected("before drifts epochs name rewards rounds validations", retries=3),
     "announce_round": Expected("epoch reward rounds", hours=0.5, retries=3),
@@ -112,6 +112,9 @@ def test_task_compiles_to_what_is_documented(name: str) -> None:
     assert metadata.discoverable is metadata.cache_serializable is expected.cached
     assert len(metadata.discovery_version) == (64 if expected.cached else 0)
     assert sorted(template.interface.inputs.variables) == sorted(expected.inputs.split())
+    # How a reward service is asked is part of a domain, and its rule is what the cache knows.
+    judges = "domain" in template.interface.inputs.variables
+    assert judges is ("rule" in template.interface.inputs.variables) is ("domain" in metadata.cache_ignore_input_vars)
     assert sorted(template.interface.outputs.variables) == expected.outputs.split()
 
 

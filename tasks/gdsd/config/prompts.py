@@ -109,6 +109,10 @@ class TestConfig(Config):
         """What is read rather than generated."""
         return [source for source in (self.test_data,) if source is not None]
 
+    def rule(self) -> Self:
+        """Returns what decides the problems; see `DomainChoice.rule`."""
+        return self.model_copy(update={"domain": self.domain.rule()})
+
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
         domain, read = make(self.domain), {"id", "prompt", "problem", "reference"}

@@ -51,6 +51,10 @@ class DomainChoice(RootModel[Configuration], StrictJson):
             part: self.root.weights.get(part, 0.0) if self.root.weights else weight for part, weight in parts.items()
         }
 
+    def rule(self) -> Self:
+        """Returns what decides problems and verdicts, by which the cache knows results: not how a server is asked."""
+        return self.model_copy(update={"root": self.root.rule()})
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         parts = make(self).parts

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import Field
 
@@ -23,6 +23,10 @@ class DomainConfig(Config):
         description="weights of the reward's parts; empty for the domain's own, and a part that is left out counts "
         "nothing",
     )
+
+    def rule(self) -> Self:
+        """Returns what decides problems and verdicts: the same, where other fields have their defaults."""
+        return self
 
 
 class Problem(NamedTuple):

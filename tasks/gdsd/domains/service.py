@@ -50,6 +50,10 @@ class ServiceConfig(DomainConfig):
             )
         return self
 
+    def rule(self) -> Self:
+        """Returns the same, with a server that is asked in the default way."""
+        return self.model_copy(update={"server": self.server.rule()})
+
 
 class Service(Domain):
     """Problems of any kind whose answers a server scores.

@@ -26,6 +26,8 @@ NUMBER = re.compile(
     r"(?![^\W_]|[.,\u2013-]\d|\s{0,3}/\s{0,3}\d)",
     re.ASCII,
 )
+# Fields that say how a server is asked. They decide no score, so that the cache does not know results by them.
+ASKING = ("key", "parallel", "attempts", "connect_seconds", "seconds", "minutes")
 LONGEST = 200  # bytes of a reply that an error quotes
 
 
@@ -113,6 +115,10 @@ class ServerConfig(Config):
         if not self.low < self.high:
             raise ValueError(f"low must be below high, but they are {self.low:g} and {self.high:g}")
         return self
+
+    def rule(self) -> Self:
+        """Returns what decides scores: the same server, asked in the default way."""
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in ASKING})
 
     def scaled(self, number: float) -> float | None:
         """Returns a number of the server as a reward from 0 to 1; None where it is out of range and refused."""

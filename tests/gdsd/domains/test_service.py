@@ -20,7 +20,7 @@ from tasks.gdsd import tables
 from tasks.gdsd.config.at_home import public
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.domains import Answer, DomainChoice, Verdict, make, service_client
-from tasks.gdsd.domains.service import ServiceConfig
+from tasks.gdsd.domains.service import PostConfig, ServiceConfig
 from tasks.gdsd.errors import ConfigError, DataError, ServiceError, SilentServiceError
 from tasks.gdsd.prompts.problems import check_problems, make_prompts
 from tasks.gdsd.prompts.quality import check_prompts
@@ -691,6 +691,22 @@ def test_a_new_version_is_another_configuration_to_the_cache(start: Start) -> No
     assert old.model_dump_json() != new.model_dump_json()
     assert [make(each).verify("p", "r", "a").parts["score"] for each in (old, new)] == [0.1, 0.1]
     assert server.asked[0].body == server.asked[1].body
+
+
+def test_how_a_server_is_asked_is_no_part_of_what_the_cache_knows() -> None:
+    """If it fails, a longer timeout asks for all rounds anew, or another rule is answered with the old one's scores."""
+    asked = {"key": "GDSD_KEY", "parallel": 2, "attempts": 2, "connect_seconds": 2.0, "seconds": 2.0, "minutes": 2.0}
+    said = {"url": "http://other", "version": "2", "low": -1.0, "high": 2.0, "outside": "clip", "batch": 2}
+    assert {"name", *asked, *said} == set(PostConfig.model_fields)
+    plain = choice(post("http://judge"))
+    assert plain.rule() == plain and choice(post("http://judge", **asked)).rule() == plain
+    for name, value in said.items():
+        assert choice(post("http://judge") | {name: value}).rule() != plain, name
+    for fields in ({"prompt": "now {problem}"}, {"solved_from": 1.0}, {"weights": {"score": 2.0}}):
+        assert choice(post("http://judge"), **fields).rule() != plain, fields
+    source = {"hub": "some/words", "revision": "0" * 40}
+    prompts = {"domain": {"name": "service", "server": post("http://judge", **asked)}, "test_data": source}
+    assert PromptConfig.model_validate_json(json.dumps(prompts)).rule().domain == plain
 
 
 def test_the_check_compares_with_references_also_where_nothing_is_solved(start: Start) -> None:

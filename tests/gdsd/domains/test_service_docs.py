@@ -133,3 +133,9 @@ def test_the_example_trains(url: str, tmp_path: Path) -> None:
     assert url not in Path(report).read_text() and url in (Path(report).parent / "config.yaml").read_text()
     metrics = [json.loads(line) for line in (Path(report).parent / "metrics.jsonl").read_text().splitlines()]
     assert any(row.get("reward/mean", 0.0) > 0 for row in metrics)
+    domain = config["prompts"]["domain"]
+    assert isinstance(domain, dict)
+    domain["server"] |= {"seconds": 300.0, "attempts": 2}
+    done = run_in_process("run", "workflows/gdsd.py", "train", "--config", json.dumps(config | small), home=home)
+    assert done.code == 0, done.text
+    assert "from the cache: policy, 3 evaluations, rounds 1 to 2" in done.text

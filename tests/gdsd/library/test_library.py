@@ -68,7 +68,7 @@ def by_tasks(folder: Path, rounds: int) -> Iterator[tuple[Path, pa.Table, EpochS
     for index in range(rounds):
         asked = (policy, made.train, SAMPLER, engine, COUNT, GROUP, 5, index, SEED)
         shards = [generate_rollouts.task_function(shard, 2, *asked) for shard in range(2)]
-        rewarded = reward_rollouts.task_function(shards, PROMPTS.domain, GROUP, RewardConfig())
+        rewarded = reward_rollouts.task_function(shards, PROMPTS.domain, PROMPTS.domain.rule(), GROUP, RewardConfig())
         file = FlyteFile(os.fspath(rewarded.table))
         policy, stats = distill_epoch.task_function(policy, base, file, CONFIG, GROUP, index, SEED)
         yield Path(os.fspath(policy)), tables.read(Path(os.fspath(file)), tables.REWARDED), stats
