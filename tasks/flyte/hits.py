@@ -1,6 +1,7 @@
 """What a local run takes from the cache: it is said in one line, before the run computes what was missing, or ends."""
 
 import logging
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -12,17 +13,21 @@ logger = logging.getLogger(__name__)
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
 
-# A task: what is taken, where its result is. What is made on the way there, or only sums up, is not named.
+# A task: what is taken, where its result is. What is quickly made, or only sums up, is not named.
 TAKEN = {
     "prepare_prompts": "prompts",
     "prepare_test": "prompts",
     "prepare_guard": "prompts",
     "prepare_policy": "policy",
     "take_policy": "policy",
+    "generate_rollouts": "rollouts",
     "distill_epoch": "round",
     "train_rounds": "round",
+    "answer_problems": "answers",
     "verify_answers": "evaluation",
 }
+ON_THE_WAY = {"round": "rollouts", "evaluation": "answers"}  # what is not named where all of it is taken
+MAPPED = re.compile("map_(.*)_[0-9a-f]+-arraynode")  # flytekit's name of a task that is done for several shards
 
 ROUNDS = ("round", "first", "end")  # inputs that say which they are, counted from 0
 
@@ -35,9 +40,10 @@ def take(name: str, inputs: LiteralMap) -> None:
     Args:
         name: of the task, with its module.
     """
-    what = TAKEN.get(name.rpartition(".")[2])
+    what = TAKEN.get(MAPPED.sub(r"\1", name.rpartition(".")[2]))
     if what is not None:
-        _taken.setdefault(what, []).extend(_rounds(inputs) if what == "round" else [0])
+        _taken.pop(ON_THE_WAY.get(what, ""), None)
+        _taken.setdefault(what, []).extend(_rounds(inputs) if what in ("rollouts", "round") else [0])
 
 
 def _rounds(inputs: LiteralMap) -> list[int]:
@@ -61,6 +67,8 @@ def told(work: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
 
 
 def _words(what: str, numbers: list[int]) -> str:
+    if what == "rollouts":
+        return f"rollouts of round {numbers[-1]}"
     if what not in ("round", "evaluation"):
         return what
     if len(numbers) == 1:

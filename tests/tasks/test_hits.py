@@ -5,10 +5,12 @@ from flytekit import FlyteContextManager, PythonFunctionTask
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import LiteralMap
 
-from tasks import distill, evaluate, policy, prompts, resident
+from tasks import distill, evaluate, policy, prompts, resident, rollout
 from tasks.flyte import hits
 
 NOTHING = LiteralMap({})
+ROLLOUTS, EPOCH = "tasks.rollout.map_generate_rollouts_1f-arraynode", "tasks.distill.distill_epoch"
+ANSWERS, VERDICTS = "tasks.evaluate.answer_problems", "tasks.evaluate.verify_answers"
 
 
 def of_round(index: int) -> LiteralMap:
@@ -26,13 +28,20 @@ def compute(number: int) -> int:
 @pytest.mark.parametrize(
     ("taken", "said"),
     [
-        ([("tasks.policy.prepare_policy", None), ("tasks.distill.distill_epoch", 4)], "policy, round 5"),
-        ([("tasks.distill.distill_epoch", index) for index in range(37)], "rounds 1 to 37"),
-        ([("tasks.distill.distill_epoch", index) for index in (0, 1, 0, 1)], "4 rounds"),
-        ([("tasks.evaluate.verify_answers", None)], "1 evaluation"),
-        ([("tasks.evaluate.verify_answers", None)] * 3, "3 evaluations"),
+        ([("tasks.policy.prepare_policy", None), (EPOCH, 4)], "policy, round 5"),
+        ([(EPOCH, index) for index in range(37)], "rounds 1 to 37"),
+        ([(EPOCH, index) for index in (0, 1, 0, 1)], "4 rounds"),
+        ([(VERDICTS, None)] * 3, "3 evaluations"),
         ([("tasks.prompts.prepare_prompts", None), ("tasks.prompts.prepare_guard", None)], "prompts"),
-        ([("tasks.rollout.map_generate_rollouts_1-arraynode", 3), ("elsewhere", None)], None),
+        (
+            [(ROLLOUTS, 2), (EPOCH, 2), (ROLLOUTS, 3), ("tasks.reward.reward_rollouts", None)],
+            "round 3, rollouts of round 4",
+        ),
+        ([(ROLLOUTS, 2), (EPOCH, 2)], "round 3"),
+        ([(ANSWERS, None), (ANSWERS, None)], "answers"),
+        ([(ANSWERS, None), (ANSWERS, None), (VERDICTS, None)], "1 evaluation"),
+        ([(VERDICTS, None), (ANSWERS, None)], "1 evaluation, answers"),
+        ([("elsewhere", None)], None),
         ([], None),
     ],
 )
@@ -54,7 +63,7 @@ def test_every_name_is_a_task() -> None:
     """If it fails, a renamed task is taken from the cache without a word."""
     found = {
         name
-        for module in (prompts, policy, distill, resident, evaluate)
+        for module in (prompts, policy, rollout, distill, resident, evaluate)
         for name, value in vars(module).items()
         if isinstance(value, PythonFunctionTask)
     }
