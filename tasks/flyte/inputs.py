@@ -29,6 +29,7 @@ def read_strictly() -> None:
     if RUN not in sys.modules:
         return  # a pod, or a program that only imports the workflows
     from flytekit.clis.sdk_in_container import run
+    from flytekit.core.workflow import WorkflowBase
     from flytekit.interaction import click_types
 
     class Given(click_types.JsonParamType):  # type: ignore[misc]  # flytekit gives it no types
@@ -71,9 +72,17 @@ def read_strictly() -> None:
             """Returns all inputs of a file."""
             return json.loads(written.parse(text.encode(), FILE))
 
+    class NoSuchWorkflow(click.ClickException):
+        """What flytekit raises, in a line: its own is a traceback."""
+
+        def __init__(self, module: str, name: str) -> None:
+            known = [own for own, value in vars(sys.modules[module]).items() if isinstance(value, WorkflowBase)]
+            super().__init__(f"{module} has no workflow {name!r}; it has {', '.join(sorted(known))}")
+
     click_types.JsonParamType = Given
     run.YamlFileReadingCommand = Command
     run.yaml = Inputs
+    run.FlyteEntityNotFoundException = NoSuchWorkflow
 
 
 def _configured(kind: type[StrictJson], text: str, param: click.Parameter, ctx: click.Context) -> StrictJson:

@@ -101,6 +101,10 @@ def test_a_file_of_inputs(get: Get, tmp_path: Path) -> None:
         (["train", "--set", "rounds"], "--set 'rounds': write the path of a field, '=' and its value"),
         (["train", "--inputs-file", "nowhere.yaml"], "ConfigError: no such file: 'nowhere.yaml' in "),
         (["train", "--config", "nowhere.yaml", "--set", "rounds=3"], "ConfigError: no such file: 'nowhere.yaml' in "),
+        (
+            ["describe", "--config", "mine.yaml"],
+            "workflows.gdsd has no workflow 'describe'; it has check, compare, eval",
+        ),
         # of several configurations none is meant
         (["prepare", "--set", "seed=3"], "No such option '--set'"),
     ],
