@@ -64,11 +64,12 @@ class RewardService:
             raise asking.stopped(asking.silence)
         if without := [score.remark for score in found.values() if score.value is None]:
             logger.warning(
-                "%s: %d of %d answers have no score, such as: %.400s",
+                "%s: %d of %d answers have no score, such as: %.400s%s",
                 self.server.url,
                 len(without),
                 len(found),
                 without[0],
+                "" if asking.failure is None else f"; the last failure{asking.failure.details}",
             )
         return [found[answer] for answer in answers]
 
@@ -102,7 +103,7 @@ class _Failed(NamedTuple):
 
     said: str  # behind `the server`
     passing: bool  # whether it may be another one later
-    details: str = ""  # which may name the address
+    details: str = ""  # behind that, which may name the address
     remedy: str = ""
 
 
@@ -127,6 +128,7 @@ class _Asking:
         self.answered = 0  # requests, by a reply or by a refusal
         self.silent = 0  # requests that failed
         self.silence: _Failed | None = None  # why the last one did
+        self.failure: _Failed | None = None  # likewise, or why the last one was refused
         self.refusal: ServiceError | None = None  # after which nothing is asked any more
 
     async def ask(self, answers: Sequence[Answer]) -> list[Score]:
@@ -146,6 +148,8 @@ class _Asking:
 
     async def _scored(self, answers: Sequence[Answer]) -> list[Score]:
         reply = await self._tried(answers)
+        if isinstance(reply, _Failed) and reply.details:
+            self.failure = reply
         if isinstance(reply, _Failed) and reply.passing:
             self.silent += 1
             self.silence = reply
@@ -205,7 +209,7 @@ class _Asking:
             wrong = "url or model" if isinstance(self.server, OpenaiConfig) else "url"
             raise ServiceError(f"{url} answers no such requests (status {status}{said}); correct {wrong}")
         if not response.is_success:
-            raise HTTPStatusError(f"status {status}{said}", request=response.request, response=response)
+            raise HTTPStatusError(said, request=response.request, response=response)
         if response.headers.get("content-encoding", "identity") != "identity":
             raise ServiceError(f"{url} sent a compressed reply, which was not asked for and is not read")
         return reply
@@ -213,10 +217,11 @@ class _Asking:
     def _failure(self, error: TransportError | HTTPStatusError | TimeoutError) -> _Failed:
         details = ""
         match error:
-            case HTTPStatusError(response=response) if response.status_code == 429:
-                said, remedy = str(error), "set fewer requests at a time (server.parallel) or more server.attempts"
-            case HTTPStatusError():
-                said, remedy = str(error), "see why in its own log, or set more server.attempts"
+            case HTTPStatusError(response=response):
+                said, details = f"status {response.status_code}", str(error)
+                is_busy = response.status_code == 429
+                busy = "set fewer requests at a time (server.parallel) or more server.attempts"
+                remedy = busy if is_busy else "see why in its own log, or set more server.attempts"
             case TimeoutError():
                 said = f"no whole reply within {self.server.seconds:g} s"
                 remedy = "set more server.seconds or server.attempts"
@@ -225,7 +230,7 @@ class _Asking:
                 remedy = "see that it runs and that server.url is right"
         if transient.may_pass(error):
             return _Failed(f"does not answer: {said}", True, details, f"; {remedy}")
-        return _Failed(f"refuses a request: {said}", False)
+        return _Failed(f"refuses a request: {said}", False, details)
 
 
 def _asked_wait(error: TransportError | HTTPStatusError | TimeoutError) -> float | None:

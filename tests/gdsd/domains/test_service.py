@@ -366,8 +366,9 @@ def test_a_request_that_is_refused_costs_its_own_answers_only(start: Start, capl
     with caplog.at_level(logging.WARNING):
         good, bad = verdicts(openai(server.url), "a", "aaa")
     assert (good.parts["score"], bad.parts["score"], bad.solved) == (0.5, None, None)
-    assert bad.remark == 'no score: the server refuses a request: status 400: b\'{"error": "too long"}\''
+    assert bad.remark == "no score: the server refuses a request: status 400"
     assert len(server.asked) == 2 and f"{server.url}: 1 of 2 answers have no score, such as: no" in caplog.text
+    assert 'the last failure: b\'{"error": "too long"}\'' in caplog.text
     assert scores(openai(server.url), "aaa", "aaaa") == [None, None]
 
 
@@ -479,15 +480,16 @@ def test_a_remark_does_not_say_where_the_server_is(start: Start) -> None:
 
     def reply(asked: Asked) -> Reply:
         said = str(asked.body)
-        return Reply(status=500 if "y" in said else 400) if "x" in said else Reply({"scores": [None]})
+        status = 500 if "y" in said else 400
+        return Reply("at http://127.0.0.1/judge", status) if "x" in said else Reply({"scores": [None]})
 
     server = start(reply)
     found = verdicts(post(server.url, batch=1, attempts=1), "o", "x", "xy")
     remarks = [verdict.remark or "" for verdict in found]
     assert remarks[0] == "the service gave no score" and "127.0.0.1" not in "".join(remarks)
-    assert [remark[:40] for remark in remarks[1:]] == [
-        "no score: the server refuses a request: ",
-        "no score: the server does not answer: st",
+    assert [remark.partition(";")[0] for remark in remarks[1:]] == [
+        "no score: the server refuses a request: status 400",
+        "no score: the server does not answer: status 500",
     ]
 
 
