@@ -25,9 +25,9 @@ from tasks.gdsd.domains import Answer, Domain, DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError
 from tasks.gdsd.library.prompts import Prompt, table
 from tasks.gdsd.records import EpochStats
-from tasks.gdsd.reward import verdicts
 from tasks.gdsd.reward.advantages import leave_one_out
 from tasks.gdsd.reward.rewards import require_groups, weigh
+from tasks.gdsd.reward.verdicts import require_verdicts
 from tasks.gdsd.rollout import shard
 from tasks.gdsd.rollout.shard import Rollout
 
@@ -143,7 +143,7 @@ def judge(domain: DomainChoice | Domain, rollouts: Sequence[Rollout]) -> list[Ju
     else:
         own, weights, name = make(domain), domain.weights, domain.name
     answers = [Answer(rollout.problem, rollout.reference, rollout.completion) for rollout in rollouts]
-    found = verdicts.judge(own, answers, name)
+    found = require_verdicts(own, answers, name)
     return [
         Judgement(weigh(verdict.parts, weights), verdict.solved, verdict.parts, verdict.remark) for verdict in found
     ]

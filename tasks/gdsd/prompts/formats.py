@@ -35,6 +35,7 @@ CONTROL = re.compile(
         ]
     )
 )
+HALF = "a text with half a character, a surrogate without its other half"
 CONTROL_REMEDY = r"in JSON a backslash is written twice, as in \\frac"
 # A command of LaTeX behind two backslashes, and a backslash that stands alone: a text with line breaks has both.
 DOUBLED = re.compile(
@@ -112,6 +113,15 @@ def from_table(table: pa.Table, wanted: Collection[str]) -> Rows:
     return Rows(table.column_names, [{name: columns[name][row] for name in names} for row in range(table.num_rows)])
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text has nothing that no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def foreign(value: object) -> str | None:
     """Says what in a cell is neither text nor number nor made of them, or None."""
     waiting = [value]  # a stack, because a file may nest lists deeper than Python calls functions
@@ -125,10 +135,8 @@ def foreign(value: object) -> str | None:
                     return f"a text with the control character {control[0]!r}, in {near!r}; {CONTROL_REMEDY}"
                 if (double := DOUBLED.search(text)) and not SINGLE.search(text):
                     return f"a text in which every backslash is doubled, as in {double[0]}; write it once"
-                try:
-                    text.encode()
-                except UnicodeEncodeError:
-                    return "a text with half a character, a surrogate without its other half"
+                if not is_whole(text):
+                    return HALF
             case float() as number:
                 if not math.isfinite(number):
                     return f"{number}, which is no number"

@@ -14,7 +14,7 @@ from tasks.gdsd.domains import Domain, DomainChoice, Problem, make
 from tasks.gdsd.domains.spoiled import spoiled
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.prompts import columns, near_duplicates, sources
-from tasks.gdsd.prompts.formats import Cells, foreign
+from tasks.gdsd.prompts.formats import HALF, Cells, foreign, is_whole
 from tasks.gdsd.prompts.quality import IDS
 
 EXACT = 2**53  # from here on a float does not have every whole number
@@ -177,6 +177,8 @@ def _as_texts(row: Mapping[str, object]) -> dict[str, str]:
     for name, value in row.items():
         if not isinstance(value, str) and (name != "id" or value is not None):
             raise DataError(f"{name} must be of type text, not {type(value).__name__}: {brief(value)}")
+        if isinstance(value, str) and not is_whole(value):
+            raise DataError(f"{name} holds {HALF}: {brief(value)}")
     return {name: value for name, value in row.items() if isinstance(value, str)}
 
 

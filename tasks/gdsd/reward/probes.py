@@ -19,7 +19,7 @@ from tasks.gdsd.errors import DataError, Interrupted, SilentServiceError
 from tasks.gdsd.modules.own import raised_at
 from tasks.gdsd.prompts.expectations import shorten
 from tasks.gdsd.reward.rewards import JUDGED, weigh
-from tasks.gdsd.reward.verdicts import judge
+from tasks.gdsd.reward.verdicts import require_verdicts
 
 Kind = Literal["right", "empty", "junk", "over-long", "repeated"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -105,7 +105,7 @@ def probe(
         for kind, answers in asked.items():
             began = time.perf_counter()
             try:
-                verdicts = judge(domain, answers, choice.name)
+                verdicts = require_verdicts(domain, answers, choice.name)
             except SilentServiceError as error:
                 silence[kind] = error
                 verdicts = [Verdict(dict.fromkeys(domain.parts), None, "the service did not answer")] * len(answers)
@@ -118,7 +118,7 @@ def probe(
             raise next(iter(silence.values()))
         # By a domain made anew and the other way round, which differs for what draws, counts or remembers.
         answered = [probe for kind, probes in found.probes.items() if kind not in silence for probe in probes]
-        again = judge(make(choice), [probe.answer for probe in answered][::-1], choice.name)[::-1]
+        again = require_verdicts(make(choice), [probe.answer for probe in answered][::-1], choice.name)[::-1]
     return found._replace(
         fault=_untrainable(found, domain)
         or (None if domain.varies else _unsteady(found, answered, again, domain.remedies)),

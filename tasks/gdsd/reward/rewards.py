@@ -1,5 +1,6 @@
 """Rewards of rollouts: the domain's verdict on each completion, and the advantage of each within its group."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from tasks.gdsd.domains import Answer, DomainChoice, make
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RewardStats, RolloutStats
 from tasks.gdsd.reward.advantages import leave_one_out
-from tasks.gdsd.reward.verdicts import judge
+from tasks.gdsd.reward.verdicts import require_verdicts
 
 QUOTED = 300  # characters of a remark in a round's record
 JUDGED = 0.9  # least share of answers with a reward, below which there is a warning
@@ -28,7 +29,7 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     weights = choice.weights
     columns = [answers[name].to_pylist() for name in ("problem", "reference", "completion")]
     items = [Answer(*item) for item in zip(*columns, strict=True)]
-    verdicts = judge(make(choice), items, choice.name)
+    verdicts = require_verdicts(make(choice), items, choice.name)
     added: dict[str, list[float | None] | list[bool | None] | list[str | None]] = {
         "reward": [weigh(verdict.parts, weights) for verdict in verdicts],
         "solved": [verdict.solved for verdict in verdicts],
@@ -59,8 +60,8 @@ def unrewarded(judged: pa.Table, choice: DomainChoice) -> str:
     parts = [f"the part {part} is None in {number}" for part, number in missing.items() if number]
     said = next((f"; of one it says: {remark:.300}" for remark in judged["remark"].to_pylist() if remark), "")
     return (
-        f"{', '.join(parts)} of them{said}. None is for what cannot be judged. Where `verify` forgets a value, or "
-        "means that an answer is wrong, let it give a number from 0 to 1; mend a service or a limit that is the cause"
+        f"{', '.join(parts)} of them{said}. {make(choice).remedies.unrewarded}; mend a service or a limit that is the "
+        "cause"
     )
 
 
@@ -153,7 +154,7 @@ def summarise(
     return RewardStats(
         reward_mean=float(rewards.mean()),
         reward_std=float(rewards.std()),
-        solved=float(np.mean(solved)) if solved else 0.0,
+        solved=float(np.mean(solved)) if solved else None,
         judged=len(rewards) / rewarded.num_rows,
         frac_zero_std=float((abs(advantages).max(1) == 0).mean()),
         parts=part_means(rewarded),
@@ -170,4 +171,5 @@ def summarise(
         rollout_busy_seconds=union(at_work),
         rollout_began_unix_seconds=min(began for began, _ in at_work),
         reward_seconds=seconds,
+        ended_unix_seconds=time.time(),
     )

@@ -13,7 +13,7 @@ from tasks.gdsd.modules.own import raised_at
 REMARK = 1000  # characters of a remark at most; what is longer is cut
 
 
-def judge(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]:
+def require_verdicts(domain: Domain, answers: Sequence[Answer], name: str) -> list[Verdict]:
     """Returns the domain's verdict on each answer, with plain floats and bools.
 
     Raises:

@@ -159,6 +159,7 @@ def test_the_example_is_checked(package: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PYTHONPATH", str(home))
     done = run_in_process("run", "workflows/gdsd.py", "check", "--config", json.dumps(config), home=home / "home")
     assert done.code == 0 and "no warnings" in done.text, done.text
+    assert "train problems: 256 that the policy can read, prompts of at most 11 tokens" in done.text
     lines = [line.rstrip() for line in done.text.splitlines()]
     (shown,) = re.findall(r"^```\n(problem .*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     assert shown in "\n".join(lines) + "\n", done.text
@@ -393,7 +394,7 @@ def test_an_error_names_the_line_of_the_persons_own_code_that_raised_it(package:
     scoring = package / "scoring.py"
     scoring.write_text("import statistics\n\n\ndef scored(answer):\n    return statistics.mean(answer)\n")
     with pytest.raises(DataError) as caught:
-        verdicts.judge(make(custom()), [Answer("30412", "01234", "")], PATH)
+        verdicts.require_verdicts(make(custom()), [Answer("30412", "01234", "")], PATH)
     assert f"on the answer '' to '30412' ({scoring}, line 5); verify must" in str(caught.value)
 
 
@@ -473,6 +474,7 @@ def test_a_row_becomes_texts(package: Path, tmp_path: Path) -> None:
     [
         ('yield Problem(number, "".join(sorted(number)))', "yield Problem(number, 5)", "reference .* text, not int: 5"),
         ('return f"sort {problem}="', "None", "prompt .* text, not NoneType: None"),
+        ('return f"sort {problem}="', 'return "\\ud800"', r"prompt holds a text with half a character, .*: '\\ud800'"),
     ],
 )
 def test_what_a_domain_generates_is_texts(old: str, new: str, said: str, package: Path) -> None:
