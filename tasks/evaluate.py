@@ -25,6 +25,7 @@ class AnswerShard(BaseModel):
     """A shard's answers (schema `tables.ANSWERS`), and what they are of."""
 
     table: FlyteFile
+    problems: str  # which they answer, in words
     stats: AnswerStats
 
 
@@ -40,7 +41,8 @@ def answer_problems(
     """Answers one shard of the problems; together the shards are the same, however many there are.
 
     Args:
-        room: what the problems have to leave room for. Where several lengths are compared, it is the longest.
+        room: which problems these are, and what they have to leave room for. Where several lengths are compared, it
+            has the longest.
 
     Raises:
         CheckpointError: the folder is not a checkpoint of this project.
@@ -58,7 +60,7 @@ def answer_problems(
     file = tables.write(rows, tables.ANSWERS, new_folder("answers") / "answers.parquet")
     if shards > 1:
         logger.info("answers at length %d: shard %d of %d done", config.sampler.length, shard + 1, shards)
-    return AnswerShard(table=FlyteFile(str(file)), stats=stats)
+    return AnswerShard(table=FlyteFile(str(file)), problems=room.problems, stats=stats)
 
 
 @cpu_task(hours=4, ignored=("domain",), deck=True)
@@ -90,12 +92,13 @@ def verify_answers(
     report = evaluation.report(samples, rule, config, seed, [shard.stats for shard in shards], warnings, seconds)
     file = tables.write(samples, tables.SAMPLES, new_folder("samples") / "samples.parquet")
     logger.info(
-        "evaluation after round %d: %.1f %% of %d problems solved, reward %.3f, %.1f %% judged (%.1f s)",
+        "evaluation after round %d: %.1f %% of %d %s problems solved, reward %.3f%s (%.1f s)",
         report.round,
         100 * report.solved.mean,
         report.protocol.problems,
+        shards[0].problems,
         report.reward.mean,
-        100 * report.judged,
+        "" if report.judged == 1 else f", {report.judged:.1%} of the answers judged",
         report.seconds,
     )
     return Evaluated(report, FlyteFile(str(file)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flytekit.types.file import FlyteFile
 
 from tasks.flyte.local import new_folder
-from tasks.flyte.stage import gpu_task
+from tasks.flyte.stage import cpu_task, gpu_task
 from tasks.flyte.types import Checkpoint, Table, stored, stored_file
 from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.config.prompts import Room
@@ -63,11 +63,7 @@ def prepare_policy(
     if bits is not None:
         quantization.require()
     asked = [train, validation, test, *guards]
-    problems = _read(asked)
-    outlined = beginning.outline(config, problems, rooms)
-    if config.warm_start is not None:
-        rooms = [rooms[0].model_copy(update={"teaches_references": config.warm_start.steps > 0}), *rooms[1:]]
-    fitted = _fit(outlined, problems, rooms)
+    outlined, fitted = beginning.measure(config, _read(asked), rooms)
     state = beginning.complete(config, outlined, fitted[0].table, rooms[0].length, devices.device())
     denoiser = state.denoiser
     folder = checkpoint.save(new_folder("policy") / "checkpoint", state)
@@ -94,29 +90,48 @@ def take_policy(
         DataError: a prompt and its answer do not fit the model's positions.
     """
     from tasks.gdsd.denoiser import checkpoint, checkpoint_record, devices, quantization
+    from tasks.gdsd.prompts import lengths
 
     began = time.monotonic()
     folder = checkpoint.rebase(Path(os.fspath(policy)), new_folder("policy") / "checkpoint")
     denoiser = checkpoint.load(folder, devices.device(), moments=False).denoiser
     asked = [train, validation, test, *guards]
-    fitted = _fit(denoiser, _read(asked), rooms)
+    fitted = lengths.fit_all(denoiser, _read(asked), rooms)
     logger.info(
         "base policy: the champion, %s, %s parameters", denoiser.family.name, f"{quantization.weights(denoiser):,}"
     )
     return _policy(folder, denoiser, asked, fitted, began, checkpoint_record.read_record(folder).parent)
 
 
+@cpu_task(cached=False)
+def measure_problems(config: PolicyConfig, problems: list[Table], rooms: list[Room]) -> None:
+    """Says whether the base can be asked the problems of a run, as `prepare_policy` would; it reads no weights.
+
+    Args:
+        rooms: what each table of problems has to leave room for.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: see `prepare_policy`.
+    """
+    from tasks.gdsd.distill import beginning
+
+    outlined, fitted = beginning.measure(config, _read(problems), rooms)
+    for fit, room in zip(fitted, rooms, strict=True):
+        logger.info(
+            "%s problems: %d that the policy can read, prompts of at most %d tokens; with completions of %d it has "
+            "room for %d",
+            room.problems,
+            fit.table.num_rows,
+            fit.longest,
+            room.length,
+            outlined.positions,
+        )
+
+
 def _read(asked: Sequence[FlyteFile]) -> "list[pa.Table]":
     from tasks.gdsd import tables
 
     return [tables.read(Path(os.fspath(table)), tables.PROMPTS) for table in asked]
-
-
-def _fit(denoiser: "Denoiser", problems: "Sequence[pa.Table]", rooms: Sequence[Room]) -> "list[Fitted]":
-    """Measures the tables of problems, each for the room that it needs."""
-    from tasks.gdsd.prompts import lengths
-
-    return [lengths.fit(denoiser, table, room) for table, room in zip(problems, rooms, strict=True)]
 
 
 def _policy(
@@ -130,6 +145,7 @@ def _policy(
     """Returns a base with the problems that fit it: a table as it came, or another one where some were left out."""
     from tasks.gdsd import tables
     from tasks.gdsd.denoiser import devices, quantization
+    from tasks.gdsd.evaluate import evaluation
 
     kept = [
         stored_file(tables.write(fit.table, tables.PROMPTS, new_folder("prompts") / "fitting.parquet"))
@@ -141,6 +157,7 @@ def _policy(
         parameters=quantization.weights(denoiser),
         prompt_tokens_mean=fitted[0].mean,
         prompt_tokens_longest=fitted[0].longest,
+        train_sha256=evaluation.fingerprint(fitted[0].table),
         unusable=sum(fit.left_out for fit in fitted),
         seconds=time.monotonic() - began,
         ended_unix_seconds=time.time(),

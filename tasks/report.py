@@ -16,6 +16,7 @@ from tasks.flyte.local import in_pod, new_folder
 from tasks.flyte.sources import ROOT, source_digest
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.types import Checkpoint, ProgressFile, Table
+from tasks.gdsd.config import model_source
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import CheckStats, Decision, Delivery, EvalReport, PolicyStats, Progress, PromptStats
@@ -140,6 +141,7 @@ def report_run(
         execution=_execution(),
         base_sha256=record.epochs[0].parent,
         policy_sha256=digest(folder / "policy"),
+        policy_pin=model_source.digest(folder / "policy"),
         command=commands.run("workflows/gdsd.py", "train", "--config", stored),
     )
     page = report.write(folder, record, samples, origin)

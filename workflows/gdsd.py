@@ -10,7 +10,7 @@
 |----------|-------------------------------------------|-----|------------------------------------------------|
 | prompts  | `prepare_prompts`                         | CPU | its config                                     |
 | check    | `check_rewards`                           | CPU | problems, their domains                        |
-|          | `show_verdicts`                           | CPU | not cached                                     |
+|          | `measure_problems`, `show_verdicts`       | CPU | not cached                                     |
 | policy   | `prepare_policy`                          | GPU | its config, problems, completion lengths       |
 | drift    | `sample_both`                             | GPU | policy, problems, sampler, engine, seed        |
 |          | `measure_drift`                           | CPU | completions, engine, limits                    |
@@ -52,7 +52,7 @@ from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import DistillConfig, RolloutConfig, TrainConfig
 from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.records import CheckStats, EvalReport, GuardReport, PolicyStats, PromptStats, Series, Tuning
-from tasks.policy import Policy, prepare_policy
+from tasks.policy import Policy, measure_problems, prepare_policy
 from tasks.prompts import Prompts, prepare_guard, prepare_prompts, prepare_test
 from tasks.publish import require_publishing
 from tasks.report import EvalResult, RunResult, report_evaluations, report_run
@@ -135,6 +135,13 @@ def ask(
         hardware.scoring,
         check_rewards(problems=[train, validation, test, *guards], sections=sections(prompts, rollout, judge)),
     )
+    return Asked(tables, guards, check, needed_rooms(prompts, rollout, evaluation, judge), began)
+
+
+def needed_rooms(
+    prompts: PromptConfig, rollout: RolloutConfig, evaluation: EvaluationConfig, judge: GateConfig
+) -> list[Room]:
+    """Returns what the problems of a run have to leave room for: train, validation, test and each guard."""
     room = Room(
         problems="train",
         length=evaluation.sampler.length,
@@ -147,7 +154,7 @@ def ask(
     for name, guard in judge.guards.items():
         own = {"problems": name, "section": f"judge.guards.{name}", "unusable": guard.unusable}
         rooms.append(room.model_copy(update=own | {"writes_references": make(guard.domain).reference_is_answer}))
-    return Asked(tables, guards, check, rooms, began)
+    return rooms
 
 
 def make_problems(
@@ -186,14 +193,16 @@ def begin(asked: Asked, base: Policy) -> Beginning:
 
 @unroll()
 def check_domains(config: TrainConfig) -> CheckResult:
-    """Makes the problems of a run, and looks at the verdicts on answers to them, where the run would judge answers."""
-    (train, validation, test, _), guards = make_problems(config.prompts, config.hardware, config.rollout, config.judge)
-    return on(
-        config.hardware.scoring,
-        show_verdicts(
-            problems=[train, validation, test, *guards], sections=sections(config.prompts, config.rollout, config.judge)
-        ),
-    )
+    """Makes the problems of a run, measures them for its policy, and looks at the verdicts on answers to them.
+
+    Answers are judged where the run would judge them.
+    """
+    prompts, rollout, judge, scoring = config.prompts, config.rollout, config.judge, config.hardware.scoring
+    (train, validation, test, _), guards = make_problems(prompts, config.hardware, rollout, judge)
+    problems = [train, validation, test, *guards]
+    rooms = needed_rooms(prompts, rollout, config.evaluation, judge)
+    on(scoring, measure_problems(config=config.policy, problems=problems, rooms=rooms))
+    return on(scoring, show_verdicts(problems=problems, sections=sections(prompts, rollout, judge)))
 
 
 @unroll()
@@ -204,12 +213,16 @@ def evaluate_policy(
     config: EvaluationConfig,
     seed: int,
     hardware: TrainHardwareConfig,
+    asked: str,
 ) -> Evaluated:
-    """Answers every problem and verifies the answers."""
-    return assess(policy, problems, domain, config, seed, hardware)
+    """Answers every problem and verifies the answers; `asked` says which problems they are."""
+    room = Room(problems=asked, length=config.sampler.length)
+    return assess(policy, problems, domain, config, seed, hardware, room)
 
 
-def measure(policy: Checkpoint, problems: Table, domain: DomainChoice, config: TrainConfig) -> Evaluated:
+def measure(
+    policy: Checkpoint, problems: Table, domain: DomainChoice, config: TrainConfig, asked: str = "test"
+) -> Evaluated:
     """Adds an evaluation under the protocol of a run, as a dynamic task of its own, which has all shards."""
     return evaluate_policy(
         policy=policy,
@@ -218,6 +231,7 @@ def measure(policy: Checkpoint, problems: Table, domain: DomainChoice, config: T
         config=config.evaluation,
         seed=config.seed,
         hardware=config.hardware,
+        asked=asked,
     )
 
 
@@ -241,7 +255,9 @@ def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], con
     """Evaluates base and trained policy on the guarded domains, under the protocol of the run."""
     found = []
     for (name, guard), problems in zip(config.judge.guards.items(), guards, strict=True):
-        before, after = (measure(policy, problems, guard.domain, config) for policy in (base, trained))
+        before, after = (
+            measure(policy, problems, guard.domain, config, f"guard {name}") for policy in (base, trained)
+        )
         found.append(
             gate_guard(
                 name=name,
@@ -258,6 +274,8 @@ def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], con
 @workflow
 def check(config: TrainConfig = TrainConfig()) -> CheckResult:
     """Shows what an experiment's domains say of right, empty, senseless, over-long and repeated answers.
+
+    What of the problems its policy cannot read, or has no room for, is refused before.
 
     Args:
         config: the experiment, as for `train`
@@ -289,7 +307,12 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
     """Adds to a workflow what makes a run of a beginning: rounds, evaluations, the gate and the report."""
     before = measure(begun.base, begun.test, config.prompts.domain, config)
     rounds = run_rounds(
-        config=config, distill=config.distill, train=begun.train, problems=begun.validation, base=begun.base
+        config=config,
+        distill=config.distill,
+        train=begun.train,
+        problems=begun.validation,
+        base=begun.base,
+        asked="validation",
     )
     best = select_best(before=rounds.best, last=rounds.policy, progress=rounds.progress, validation=rounds.validation)
     after = measure(best, begun.test, config.prompts.domain, config)
@@ -338,9 +361,9 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
     All share the base, the prompts and the rollouts' random numbers; only what is distilled differs.
     """
 
-    def run_one(contestant: str, distill: DistillConfig, problems: Table, seed: int, what: str = "run") -> Series:
+    def run_one(contestant: str, distill: DistillConfig, problems: Table, asked: str, seed: int, what: str) -> Series:
         run = config.run(contestant, f"{config.name}-{contestant}-{what}-{seed}", seed)
-        rounds = run_rounds(config=run, distill=distill, train=train, problems=problems, base=base)
+        rounds = run_rounds(config=run, distill=distill, train=train, problems=problems, base=base, asked=asked)
         return record_series(
             contestant=contestant,
             distill=distill,
@@ -357,14 +380,14 @@ def run_contest(config: CompareConfig, train: Table, validation: Table, test: Ta
                 for factor in config.tuning.factors
             }
             tried = [
-                run_one(name, rate, validation, seed, f"rate-{factor:g}".replace(".", "_"))
+                run_one(name, rate, validation, "validation", seed, f"rate-{factor:g}".replace(".", "_"))
                 for factor, rate in rates.items()
                 for seed in config.tuning.seeds
             ]
             chosen = choose_learning_rate(contestant=name, distill=distill, series=tried)
             tunings.append(chosen.tuning)
             distill = chosen.distill
-        series += [run_one(name, distill, test, seed) for seed in config.seeds]
+        series += [run_one(name, distill, test, "test", seed, "run") for seed in config.seeds]
     return Contest(tunings, series)
 
 

@@ -78,12 +78,12 @@ def assess(
     config: EvaluationConfig,
     seed: int,
     hardware: HardwareConfig,
-    room: Room | None = None,
+    room: Room,
 ) -> Evaluated:
     """Adds an evaluation to a dynamic workflow: answers in shards, each cached, and one verdict on all of them.
 
     Args:
-        room: what the problems have to leave room for; by default, a completion of this evaluation.
+        room: which problems these are, and what they have to leave room for.
     """
     answer_shard = partial(
         answer_problems,
@@ -92,7 +92,7 @@ def assess(
         problems=problems,
         config=config,
         seed=seed,
-        room=room or Room(problems="evaluation", length=config.sampler.length),
+        room=room,
     )
     numbers = list(range(config.shards))
     if on_cluster():
@@ -140,6 +140,7 @@ def run_leg(
     problems: Table,
     base: Checkpoint,
     began: float,
+    asked: str,
 ) -> Standing:
     """Unrolls the rounds from `first` to before `end`, or nothing if the run has stopped.
 
@@ -152,6 +153,7 @@ def run_leg(
         problems: what is evaluated on
         base: what the run started from
         began: when the run began its rounds, in seconds since 1970
+        asked: what the problems are called
     """
     recorded = Progress.read(progress)
     validations = [*recorded.validations, *validation]
@@ -166,7 +168,7 @@ def run_leg(
             policy, engine = made.checkpoint, made.engine
             news = News(validation, made.drifts, made.rewards, made.epochs)
             progress, validation = [record(config, progress, news)], []
-        return Standing(policy, best, engine, progress, validate(config, policy, problems, evaluated))
+        return Standing(policy, best, engine, progress, validate(config, policy, problems, asked) if evaluated else [])
     news = News(validation, [], [], [])
     for index in range(first, end):
         if config.rollout.engine.drift is not None:
@@ -182,7 +184,7 @@ def run_leg(
             announce_round(reward=rewarded.stats, epoch=distilled.stats, rounds=config.rounds)
         if on_cluster() or index + 1 == end:  # beside what comes next; on this machine nothing is beside anything
             progress, news = [record(config, progress, news)], News([], [], [], [])
-    return Standing(policy, best, engine, progress, validate(config, policy, problems, evaluated))
+    return Standing(policy, best, engine, progress, validate(config, policy, problems, asked) if evaluated else [])
 
 
 def record(config: TrainConfig, progress: list[ProgressFile], news: News) -> ProgressFile:
@@ -190,11 +192,11 @@ def record(config: TrainConfig, progress: list[ProgressFile], news: News) -> Pro
     return report_progress(name=config.name, rounds=config.rounds, before=progress, **news._asdict())
 
 
-def validate(config: TrainConfig, policy: Checkpoint, problems: Table, evaluated: bool) -> list[EvalReport]:
-    """Adds the evaluation that ends a leg, if one does."""
-    if not evaluated:
-        return []
-    return [assess(policy, problems, config.prompts.domain, config.evaluation, config.seed, config.hardware).report]
+def validate(config: TrainConfig, policy: Checkpoint, problems: Table, asked: str) -> list[EvalReport]:
+    """Adds the evaluation that ends a leg."""
+    domain, protocol = config.prompts.domain, config.evaluation
+    room = Room(problems=asked, length=protocol.sampler.length)
+    return [assess(policy, problems, domain, protocol, config.seed, config.hardware, room).report]
 
 
 def blocks(first: int, end: int, size: int) -> Iterator[range]:
@@ -316,6 +318,7 @@ def run_legs(
     problems: Table,
     base: Checkpoint,
     began: float,
+    asked: str,
 ) -> Standing:
     """Chains the legs of the rounds from `first` to before `end`, or nothing if the run has stopped.
 
@@ -326,7 +329,7 @@ def run_legs(
         return at
     every_leg = cut(config.rounds, config.validate_every)
     legs = [leg for leg in every_leg if first <= leg.rounds.start < end]
-    return chain(config, at, legs, train, problems, base, began)
+    return chain(config, at, legs, train, problems, base, began, asked)
 
 
 def chain(
@@ -337,6 +340,7 @@ def chain(
     problems: Table,
     base: Checkpoint,
     began: float,
+    asked: str,
 ) -> Standing:
     """Adds legs to a dynamic task: each by itself, or in bundles if there are too many for that."""
     widest = max(2, min(WIDEST, CONFIGURATIONS // len(config.model_dump_json())))
@@ -359,23 +363,27 @@ def chain(
             problems=problems,
             base=base,
             began=began,
+            asked=asked,
         )
     return at
 
 
 @unroll(environment=LAUNCHING)
-def run_rounds(config: TrainConfig, distill: DistillConfig, train: Table, problems: Table, base: Checkpoint) -> Rounds:
+def run_rounds(
+    config: TrainConfig, distill: DistillConfig, train: Table, problems: Table, base: Checkpoint, asked: str
+) -> Rounds:
     """Chains the legs of a run, which evaluate on some problems; the last round is always evaluated.
 
     Each round is cached tasks, so a run that was killed or is asked for more rounds computes only what is missing.
 
     Args:
         distill: what takes the place of the configuration's, such as what a comparison chose while it ran
+        asked: what the problems are called that it evaluates on
     """
     began = time.time()
     config = config.model_copy(update={"distill": distill})
     # Limits decide which engine is used, not what it makes: others leave the rollouts in the cache.
     at = Standing(base, base, config.rollout.engine.without_limits(), [], [])
     legs = list(cut(config.rounds, config.validate_every))
-    at = chain(config, at, legs, train, problems, base, began)
+    at = chain(config, at, legs, train, problems, base, began, asked)
     return Rounds(at.policy, at.best, at.progress, at.validation)

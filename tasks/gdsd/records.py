@@ -73,6 +73,7 @@ class PolicyStats(Record):
     parameters: int
     prompt_tokens_mean: float
     prompt_tokens_longest: int
+    train_sha256: str | None = None  # of the training problems, as of an evaluation's; None in records of before
     unusable: int = 0  # problems of all splits and guards left out: too long, or with characters that the policy lacks
     seconds: float
     ended_unix_seconds: float = 0.0  # when the work was done; 0 in records from before it was kept
@@ -100,6 +101,7 @@ class AnswerStats(Record):
     sampler: SamplerConfig  # with what the configuration left to the policy's family
     tokens: int
     seconds: float
+    ended_unix_seconds: float  # when the work was done
     device: str | None = None  # that did the work
 
 
@@ -108,7 +110,7 @@ class RewardStats(Record):
 
     reward_mean: float
     reward_std: float
-    solved: float  # share of the completions of which is known whether they are right
+    solved: float | None  # share of the completions of which is known whether they are right; None if it is of none
     judged: float  # share of completions that have a reward
     frac_zero_std: float  # share of groups without spread, which carry no signal
     parts: dict[str, float | None]  # mean of each part of the reward where it was judged; None if it never was
@@ -125,6 +127,14 @@ class RewardStats(Record):
     rollout_busy_seconds: float  # in which at least one shard was at work
     rollout_began_unix_seconds: float  # when the first shard's work began
     reward_seconds: float
+    ended_unix_seconds: float | None = None  # when the rewards were there; None in records from before it was kept
+
+    def since(self, moment: float) -> Self:
+        """Returns it without the seconds and tokens of work from before a moment, in seconds since 1970."""
+        is_made = self.rollout_began_unix_seconds >= moment
+        is_rewarded = is_made if self.ended_unix_seconds is None else self.ended_unix_seconds >= moment
+        rollouts: dict[str, float] = {} if is_made else {"tokens": 0, "rollout_seconds": 0.0}
+        return self.model_copy(update=rollouts if is_rewarded else {**rollouts, "reward_seconds": 0.0})
 
 
 class StepStats(Record):
@@ -245,7 +255,17 @@ class EvalReport(Record):
     seconds: float
     scoring_seconds: float = 0.0  # of `seconds`, those in which the answers were judged
     ended_unix_seconds: float = 0.0  # when that was done; 0 in records from before it was kept
+    answered_unix_seconds: float | None = None  # when the answers were there; None in records from before it was kept
     device: str | None = None  # that they were made on
+
+    def since(self, moment: float) -> Self:
+        """Returns it without the seconds and tokens of work from before a moment, in seconds since 1970."""
+        answered = self.ended_unix_seconds if self.answered_unix_seconds is None else self.answered_unix_seconds
+        is_answered, is_judged = answered >= moment, self.ended_unix_seconds >= moment
+        scoring = self.scoring_seconds * is_judged
+        seconds = (self.seconds - self.scoring_seconds) * is_answered + scoring
+        worked = {"tokens": self.tokens * is_answered, "seconds": seconds, "scoring_seconds": scoring}
+        return self.model_copy(update=worked)
 
 
 class Concern(Record):
@@ -279,14 +299,13 @@ class Progress(Record):
         return cls.load(Path(files[-1])) if files else cls()
 
     def since(self, moment: float) -> "Progress":
-        """Returns what was worked from a moment on, in seconds since 1970."""
-        rewards = [reward for reward in self.rewards if reward.rollout_began_unix_seconds >= moment]
-        first = len(self.rewards) - len(rewards)
+        """Returns the work from a moment on, in seconds since 1970."""
+        taken = sum(reward.rollout_began_unix_seconds < moment for reward in self.rewards)
         return Progress(
-            drifts=self.drifts[first:],
-            rewards=rewards,
+            drifts=self.drifts[taken:],
+            rewards=[reward.since(moment) for reward in self.rewards],
             epochs=[epoch for epoch in self.epochs if epoch.ended_unix_seconds >= moment],
-            validations=[report for report in self.validations if report.ended_unix_seconds >= moment],
+            validations=[report.since(moment) for report in self.validations],
         )
 
     def write(self, file: Path) -> None:

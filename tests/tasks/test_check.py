@@ -46,7 +46,7 @@ def test_warnings_go_to_the_log_and_to_the_record(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING, "tasks"):
         stats = check_rewards.task_function(problems, names)
     assert stats.warnings == ["Constant verdicts: reward always the same"] and stats.seconds > 0
-    assert "check: Constant verdicts: reward always the same in 1 tables" in record(check=stats).warnings()
+    assert "check: Constant verdicts: reward always the same in 1 table" in record(check=stats).warnings()
     (line,) = [record.getMessage() for record in caplog.records if record.name == "tasks.check"]
     assert line.startswith(
         "tests.gdsd.reward.test_probes:Constant, Constant: all answers to a problem have one reward, 0.5 in"

@@ -20,7 +20,7 @@ from tasks.gdsd.errors import CheckpointError, ConfigError, DataError
 from tasks.gdsd.files import digest
 from tasks.gdsd.files import digest as content
 from tasks.gdsd.prompts.problems import make_prompts
-from tasks.policy import Policy, prepare_policy, take_policy
+from tasks.policy import Policy, measure_problems, prepare_policy, take_policy
 from tests.gdsd import epochs
 from tests.gdsd.checkpoints import trained
 from tests.gdsd.epochs import rewarded
@@ -286,6 +286,9 @@ def test_a_character_that_the_policy_lacks_is_refused_before_the_warm_start_or_l
         "SMALL LETTER SHARP S), near 'stra\u00dfe', which the policy's alphabet lacks\n Leave such problems out by "
         "prompts.unusable: drop, or train a new policy by policy.tiny.alphabet: from_data."
     )
+    train, validation, test, guards, rooms = given(tmp_path, made, lengths)
+    with pytest.raises(DataError, match=re.escape(str(caught.value))):
+        measure_problems.task_function(PLAIN, [train, validation, test, *guards], rooms)
     policy = prepare_with(PLAIN, tmp_path, made, lengths, "drop")
     left = [policy.train, policy.validation, policy.test, *policy.guards]
     names = [tables.read(Path(os.fspath(table)), tables.PROMPTS)["id"].to_pylist() for table in left]

@@ -48,6 +48,7 @@ TASKS = {
     "prepare_prompts": Expected("config prompts_per_round", "stats test train validation"),
     "check_rewards": Expected("problems sections", hours=2),
     "show_verdicts": Expected("problems sections", hours=2, cached=False),
+    "measure_problems": Expected("config problems rooms", "", cached=False),
     "prepare_policy": Expected(
         "config guards rooms test train validation",
         "checkpoint guards stats test train validation",
@@ -197,7 +198,7 @@ def leg_inputs(
     policy, table = FlyteDirectory(str(folder)), FlyteFile(str(folder / "table"))
     state = {"policy": policy, "best": policy, "progress": progress, "validation": []}
     state["engine"] = config.rollout.engine.without_limits()
-    run = {"train": table, "problems": table, "base": policy, "began": 0.0}
+    run = {"train": table, "problems": table, "base": policy, "began": 0.0, "asked": "validation"}
     return {"first": 0, "end": 2, "evaluated": True, "config": config} | state | run | changes
 
 

@@ -46,7 +46,7 @@ def round_of(folder: Path, kind: str, nodes: int, processes: int, spot: bool = T
     }
     config = TrainConfig.model_validate_json(json.dumps(written))
     where = {"policy": policy, "best": policy, "base": policy, "train": table, "problems": table, "validation": []}
-    what = {"first": 0, "end": 1, "evaluated": False, "progress": [], "began": 0.0}
+    what = {"first": 0, "end": 1, "evaluated": False, "progress": [], "began": 0.0, "asked": "validation"}
     return unroll(run_leg, where | what | {"config": config, "engine": config.rollout.engine})
 
 

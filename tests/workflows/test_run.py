@@ -12,6 +12,7 @@ import yaml
 
 from tasks.gdsd import tables
 from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.files import digest
 from tasks.gdsd.run.provenance import Provenance
@@ -48,6 +49,7 @@ def test_a_run_says_what_happened_and_where_everything_lies(smoke: Outcome) -> N
     assert {"base_reward_cells", "trained_reward_cells"} <= set(samples.column_names)
     origin = Provenance.model_validate_json(Path(said["report"]).with_name("environment.json").read_text())
     assert origin.policy_sha256 == digest(Path(said["policy"])) != origin.base_sha256 is not None
+    assert origin.policy_pin == ModelFolder(path=said["policy"].strip()).sha256, "by which a run that goes on names it"
     assert origin.packages["flytekit"] and origin.execution is None and len(origin.sources_sha256) == 64
     assert {"config.json", "gdsd.json", "model.safetensors"} <= set(os.listdir(said["policy"]))
 

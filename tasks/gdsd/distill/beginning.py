@@ -13,6 +13,7 @@ from tasks.gdsd.denoiser.denoiser import Denoiser
 from tasks.gdsd.distill.warm_start import warm_start
 from tasks.gdsd.domains.alphabet import ALPHABET
 from tasks.gdsd.prompts import lengths
+from tasks.gdsd.prompts.lengths import Fitted
 
 
 def outline(config: PolicyConfig, asked: Iterable[pa.Table], rooms: Sequence[Room]) -> Denoiser:
@@ -32,6 +33,24 @@ def outline(config: PolicyConfig, asked: Iterable[pa.Table], rooms: Sequence[Roo
     assert config.tiny is not None  # the configuration sees to it
     alphabet = ALPHABET if config.tiny.alphabet == "plain" else lengths.alphabet(asked, rooms)
     return tiny.build(config.tiny, config.seed, alphabet)
+
+
+def measure(config: PolicyConfig, asked: Sequence[pa.Table], rooms: Sequence[Room]) -> tuple[Denoiser, list[Fitted]]:
+    """Returns the outline of a policy, and those problems of each table that the policy can be asked.
+
+    Args:
+        asked: all problems of the run; those of the first table teach a policy that is warm-started.
+        rooms: what each of these tables has to leave room for.
+
+    Raises:
+        CheckpointError: see `start.load`.
+        ConfigError: see `start.load`.
+        DataError: see `outline` and `lengths.fit`.
+    """
+    outlined = outline(config, asked, rooms)
+    teaches = config.warm_start is not None and config.warm_start.steps > 0
+    rooms = [rooms[0].model_copy(update={"teaches_references": teaches}), *rooms[1:]]
+    return outlined, lengths.fit_all(outlined, asked, rooms)
 
 
 def complete(

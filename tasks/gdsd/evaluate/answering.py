@@ -54,6 +54,7 @@ def answer(
         sampler=engine.resolve(config.sampler),
         tokens=len(answers) * config.sampler.length,
         seconds=time.monotonic() - began,
+        ended_unix_seconds=time.time(),
         device=devices.name(denoiser.device),
     )
     return answers, stats

@@ -71,6 +71,7 @@ def report(
         seconds=sum(shard.seconds for shard in shards) + seconds,
         scoring_seconds=seconds,
         ended_unix_seconds=time.time(),
+        answered_unix_seconds=max(shard.ended_unix_seconds for shard in shards),
         device=", ".join(sorted({shard.device for shard in shards if shard.device})) or None,
     )
 

@@ -38,6 +38,11 @@ def alphabet(asked: Iterable[pa.Table], rooms: Sequence[Room]) -> str:
     return of_texts(text for column in columns for text in column.to_pylist())
 
 
+def fit_all(denoiser: Denoiser, asked: Iterable[pa.Table], rooms: Sequence[Room]) -> list[Fitted]:
+    """Measures tables of problems, each for the room that it needs; see `fit`."""
+    return [fit(denoiser, problems, room) for problems, room in zip(asked, rooms, strict=True)]
+
+
 def fit(denoiser: Denoiser, problems: pa.Table, room: Room) -> Fitted:
     """Measures the prompts of a table in tokens, as the policy's template phrases them; needs no weights.
 

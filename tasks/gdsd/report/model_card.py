@@ -178,8 +178,9 @@ def _reached(record: RunRecord) -> str:
 def _data(record: RunRecord) -> str:
     prompts, stats = record.config.prompts, record.prompts
     test, last = record.trained.protocol, record.validations[-1].protocol
+    train = "not recorded" if record.policy.train_sha256 is None else f"`{record.policy.train_sha256}`"
     rows = [
-        ["training", str(stats.train), _from(prompts, prompts.train_data, prompts.train_seed), "not recorded"],
+        ["training", str(stats.train), _from(prompts, prompts.train_data, prompts.train_seed), train],
         ["validation", str(stats.validation), _validation(prompts), f"`{last.prompts_sha256}`"],
         ["test", str(stats.test), _from(prompts, prompts.test_data, None), f"`{test.prompts_sha256}`"],
     ]
@@ -327,7 +328,8 @@ def _origin(record: RunRecord, policy: CheckpointRecord, origin: Provenance) -> 
         f"- {line}"
         for line in (
             f"Base: {base}.",
-            f"This checkpoint: SHA-256 `{origin.policy_sha256}`, {policy.updates} updates after its base.",
+            f"This checkpoint: SHA-256 `{origin.policy_sha256}`, {policy.updates} updates after its base. A run that "
+            f"trains it further pins it as `{origin.policy_pin}`.",
             f"Code: {code}.",
             f"Made with {versions}.",
             f"Work: {seconds:.0f} s over all machines, without starts and transfers.",

@@ -60,7 +60,7 @@ def rollouts(record: RunRecord) -> str:
     rows = [
         ["reward", f"{first.reward_mean:.3f}", f"{last.reward_mean:.3f}"],
         *([f"reward: {name}", _mean(value), _mean(last.parts[name])] for name, value in first.parts.items()),
-        ["solved", f"{first.solved:.1%}", f"{last.solved:.1%}"],
+        ["solved", *("not known" if share is None else f"{share:.1%}" for share in (first.solved, last.solved))],
         ["groups without spread, all rewards equal", f"{first.frac_zero_std:.1%}", f"{last.frac_zero_std:.1%}"],
         *([words, f"{before:.1%}", f"{after:.1%}"] for words, before, after in _shares(first, last)),
     ]

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from tasks.gdsd.config import written
 from tasks.gdsd.config.at_home import public
+from tasks.gdsd.config.model_source import HubModel, ModelFolder
 from tasks.gdsd.records import Decision, Progress
 from tasks.gdsd.report import answers, curves, outcome, training
 from tasks.gdsd.report.style import Tile, document, table_html, tiles
@@ -249,8 +250,10 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
         ["began", _when(record.began_unix_seconds)],
         ["sources, SHA-256", origin.sources_sha256],
         ["git commit", checkout],
+        *_model(record.config.policy.model),
         ["base, SHA-256", origin.base_sha256 or "not recorded"],
         ["published policy, SHA-256", origin.policy_sha256],
+        ["published policy as another run's model, SHA-256", origin.policy_pin],
         ["problems, SHA-256", record.trained.protocol.prompts_sha256],
         ["report by", f"Python {origin.python}, {origin.platform}, {origin.cpus} cores"],
         ["packages", ", ".join(f"{name} {origin.packages[name]}" for name in MAIN if name in origin.packages)],
@@ -279,6 +282,16 @@ def _origin(record: RunRecord, origin: Provenance) -> str:
         here = f' data-elsewhere="{html.escape(IN_CHECKOUT)}"' if execution is None else ""
         repeat = f"<p>To repeat it{sources}{where}:</p><pre{here}>{html.escape(origin.command)}</pre>"
     return table_html("What the run was made of", [], rows) + repeat
+
+
+def _model(source: HubModel | ModelFolder | None) -> list[list[str]]:
+    """The row of the model that a configuration names, by the pin that the run which made it has of its policy."""
+    match source:
+        case HubModel():
+            return [["configured model", f"{source.hub} at {source.revision}"]]
+        case ModelFolder():
+            return [["configured model, SHA-256", source.sha256]]
+    return []
 
 
 def elsewhere(page: str) -> str:

@@ -53,9 +53,7 @@ def stage_costs(
         StageCost("prompts", prompts.seconds * asked, CPU, price=hardware.prompts.price),
         StageCost("check", check.seconds * checked, CPU, price=hardware.scoring.price),
         StageCost("policy", policy.seconds * made, policy.device, price=hardware.policy.price),
-        *_round_costs(
-            hardware, rounds.since(since), [each for each in evaluations if each.ended_unix_seconds >= since]
-        ),
+        *_round_costs(hardware, rounds.since(since), [report.since(since) for report in evaluations]),
     ]
     return [cost for cost in found if cost.seconds > 0]
 

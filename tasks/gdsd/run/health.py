@@ -52,6 +52,11 @@ class _Seen:
         """Whether most rollouts are solved, so that a group's answers are alike because they are right."""
         return self.recent("solved") >= SOLVED
 
+    def with_solved(self, words: str) -> str:
+        """Puts the share of the rollouts that are solved into words; nothing where it is not known."""
+        share = self.recent("solved")
+        return "" if math.isnan(share) else words.format(f"{share:.0%} of the rollouts")
+
     def is_easy(self) -> bool:
         return self.solves() and self.recent("without spread") >= EASY
 
@@ -155,7 +160,7 @@ def _surprise(wrong: Callable[[float, float], bool], said: str, remedy: str, mat
         first, now = float(surprise[:RECENT].mean()), seen.recent("surprise")
         if not wrong(now, first):
             return None
-        beside = f", with {seen.recent('solved'):.0%} of the rollouts solved" if matters else ""
+        beside = seen.with_solved(", with {} solved") if matters else ""
         return f"{said}: a token of its own surprises it by {now:.3g} nats, after {first:.3g} at first{beside}", remedy
 
     return check
@@ -168,9 +173,8 @@ def _share(name: str, wrong: Callable[[float], bool], said: str, remedy: str, so
         value = seen.recent(name)
         if math.isnan(value) or not wrong(value) or solves not in (None, seen.solves()):
             return None
-        solved = f"{seen.recent('solved'):.0%} of the rollouts"
-        beside = {None: "", True: f", since {solved} are solved", False: f", with {solved} solved"}[solves]
-        return f"{value:.0%} {said}{beside}", remedy
+        beside = {None: "", True: ", since {} are solved", False: ", with {} solved"}[solves]
+        return f"{value:.0%} {said}{seen.with_solved(beside)}", remedy
 
     return check
 
@@ -186,8 +190,8 @@ def _unjudged(seen: _Seen) -> Found:
     said = "" if seen.remark is None else f"; of one the domain says: {seen.remark!r:.200}"
     return (
         f"{what} have a reward, and the others teach nothing{said}",
-        "see which part of the reward is None, by make check or in the log of reward_rollouts; `verify` may give None "
-        "only for what cannot be judged, and a number for a wrong answer",
+        "see which part of the reward is None, by make check or in the log of reward_rollouts; None is only for what "
+        "cannot be judged, and a wrong answer has a number",
     )
 
 

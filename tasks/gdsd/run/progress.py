@@ -25,7 +25,7 @@ def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
     updates = "update" if len(applied) == 1 else "updates"
     parts = [
         f"reward {reward.reward_mean:.3f}",
-        f"{reward.solved:.0%} solved",
+        *([] if reward.solved is None else [f"{reward.solved:.0%} solved"]),
         *([f"{reward.judged:.0%} judged"] if reward.judged < 1 else []),
         f"{reward.frac_zero_std:.0%} of groups without spread",
         *(f"{name} {value:.3g}" for name, value in measured.items() if value is not None),

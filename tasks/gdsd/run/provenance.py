@@ -43,6 +43,7 @@ class Provenance(Record):
     execution: Execution | None  # None in a local run
     base_sha256: str | None  # of the checkpoint that the first round began with
     policy_sha256: str  # of the published one
+    policy_pin: str  # of the published one too, as `policy.model` of a run that trains it further has it
     command: str  # that repeats the run: from any folder of the machine, or in a checkout, if it was on a cluster
 
 
@@ -52,6 +53,7 @@ def record(
     execution: Execution | None,
     base_sha256: str | None,
     policy_sha256: str,
+    policy_pin: str,
     command: str,
 ) -> Provenance:
     """Returns the provenance of a run whose report this process writes.
@@ -71,6 +73,7 @@ def record(
         execution=execution,
         base_sha256=base_sha256,
         policy_sha256=policy_sha256,
+        policy_pin=policy_pin,
         command=command,
     )
 

@@ -63,14 +63,14 @@ class RunRecord(Record):
         found += [("rollouts", reward.warnings) for reward in self.rewards]
         found += [("answers", report.warnings) for report in self.evaluations()]
         counts = Counter(f"{stage}: {name}" for stage, names in found for name in names if not _is_missing(name))
-        said = [f"{name} in {count} tables" for name, count in counts.items()]
+        said = [f"{name} in {_counted(count, 'table')}" for name, count in counts.items()]
         if rounds := [reward for reward in self.rewards if any(map(_is_missing, reward.warnings))]:
             lost = 1 - sum(reward.judged for reward in rounds) / len(rounds)
             remark = next((f"; of one the domain says: {one.unrewarded!r}" for one in rounds if one.unrewarded), "")
-            said.append(f"{lost:.0%} of the rollouts of {len(rounds)} rounds have no reward{remark}")
+            said.append(f"{lost:.0%} of the rollouts of {_counted(len(rounds), 'round')} have no reward{remark}")
         if tests := [report for report in self.evaluations() if any(map(_is_missing, report.warnings))]:
             lost = 1 - sum(report.judged for report in tests) / len(tests)
-            said.append(f"{lost:.0%} of the answers of {len(tests)} evaluations have no reward")
+            said.append(f"{lost:.0%} of the answers of {_counted(len(tests), 'evaluation')} have no reward")
         return said
 
     def stage_seconds(self, since: float = -math.inf) -> dict[str, float]:
@@ -184,6 +184,10 @@ class RunRecord(Record):
                 f"policy    {folder}/policy",
             ]
         )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _is_missing(warning: str) -> bool:

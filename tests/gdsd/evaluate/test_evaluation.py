@@ -92,7 +92,7 @@ def evaluate(
 
 
 def timeless(report: EvalReport) -> EvalReport:
-    return report.model_copy(update={"seconds": 0.0, "ended_unix_seconds": 0.0})
+    return report.model_copy(update=dict.fromkeys(("seconds", "ended_unix_seconds", "answered_unix_seconds"), 0.0))
 
 
 def test_batches_and_shards_change_no_answer(denoiser: Denoiser, puzzles: pa.Table) -> None:
@@ -215,7 +215,15 @@ def test_the_report_of_several_samples_by_hand() -> None:
     ]
     samples = rewards.verify(pa.Table.from_pylist(rows, tables.ANSWERS), SCRIPTED)
     config = EvaluationConfig(samples=3, pass_at=[1, 2, 3], sampler=FREE)
-    of_shard = AnswerStats(round=2, problems=4, prompts_sha256="0" * 64, sampler=config.sampler, tokens=16, seconds=1.0)
+    of_shard = AnswerStats(
+        round=2,
+        problems=4,
+        prompts_sha256="0" * 64,
+        sampler=config.sampler,
+        tokens=16,
+        seconds=1.0,
+        ended_unix_seconds=1.0,
+    )
     stats = [of_shard] * 2
     report = evaluation.report(samples, SCRIPTED, config, 0, stats, ["late"], 0.5)
     assert report.solved.mean == pytest.approx(1 / 2)
@@ -231,7 +239,9 @@ def judged(verdicts: str) -> pa.Table:
 
 
 def summed(verdicts: str) -> EvalReport:
-    stats = AnswerStats(round=0, problems=5, prompts_sha256="0" * 64, sampler=FREE, tokens=16, seconds=1.0)
+    stats = AnswerStats(
+        round=0, problems=5, prompts_sha256="0" * 64, sampler=FREE, tokens=16, seconds=1.0, ended_unix_seconds=1.0
+    )
     return evaluation.report(judged(verdicts), SCRIPTED, EvaluationConfig(sampler=FREE), 0, [stats], [], 0.0)
 
 
@@ -248,7 +258,7 @@ def test_wrong_answers_without_a_reward_count_in_the_solved_share() -> None:
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
-        ("xx", "the part half is None in 2 of them. None is for what cannot be judged"),
+        ("xx", "the part half is None in 2 of them. See whether `verify` forgets to return a value"),
         ("hh", "`solved` is None in all of them; give True or False"),
     ],
 )

@@ -40,6 +40,7 @@ ORIGIN = Provenance(
     execution=None,
     base_sha256="b" * 64,
     policy_sha256="c" * 64,
+    policy_pin="d" * 64,
     command="pyflyte run workflows/gdsd.py train --config config.yaml",
 )
 

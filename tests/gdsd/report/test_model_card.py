@@ -112,6 +112,7 @@ def test_numbers_stand_with_their_intervals_protocol_and_limits() -> None:
         "It is one run with one seed",
         f"an earlier policy of the pipeline, SHA-256 `{'d' * 64}`",
         f"SHA-256 `{ORIGIN.policy_sha256}`",
+        f"pins it as `{ORIGIN.policy_pin}`",
         f"SHA-256 `{ORIGIN.sources_sha256}`",
         "2 rounds of 112 problems with 4 completions each",
     ):

@@ -184,7 +184,7 @@ def test_page_and_summary_have_the_answer_first() -> None:
     )
     for text in ("a-run", *answer):
         assert text in headline
-    quality = ("prompts: early in 1 tables", "rollouts: late in 2 tables", "3 problems were left out")
+    quality = ("prompts: early in 1 table;", "rollouts: late in 2 tables", "3 problems were left out")
     for text in ("left", "right", "problem 0", *quality, "rounds: 2"):
         assert text in page
 

@@ -15,7 +15,7 @@ from tasks.gdsd.evaluate import evaluation, gate
 from tasks.gdsd.records import AnswerStats, EvalReport, RolloutStats
 from tasks.gdsd.report import model_card
 from tasks.gdsd.reward import quality, rewards
-from tests.gdsd.report.records import ORIGIN, SAMPLER, cells, record, rewarded
+from tests.gdsd.report.records import ORIGIN, SAMPLER, cells, pairs, record, rendered, rewarded
 from tests.gdsd.report.test_model_card import POLICY
 from tests.gdsd.scripted import Scripted, choice
 from tests.gdsd.series import answer, rollout
@@ -44,7 +44,9 @@ def judged(texts: list[str]) -> pa.Table:
 
 
 def evaluated(samples: pa.Table) -> EvalReport:
-    stats = AnswerStats(round=0, problems=6, prompts_sha256="0" * 64, sampler=SAMPLER, tokens=96, seconds=1.0)
+    stats = AnswerStats(
+        round=0, problems=6, prompts_sha256="0" * 64, sampler=SAMPLER, tokens=96, seconds=1.0, ended_unix_seconds=1.0
+    )
     return evaluation.report(samples, DOMAIN, EvaluationConfig(), 0, [stats], [], 0.0)
 
 
@@ -92,13 +94,18 @@ def test_open_verdicts_go_through_gate_evaluation_and_report(tmp_path: Path) -> 
 def test_open_verdicts_are_trained_on_by_their_reward() -> None:
     """If it fails, an answer of which nobody knows whether it is right is lost to training, or counts as wrong."""
     rows = [rollout(sample=sample, completion=text) for sample, text in enumerate(BASE)]
-    rewarded = rewards.reward(pa.Table.from_pylist(rows, tables.ROLLOUTS), DOMAIN, 6, False)
-    quality.check_rewarded(rewarded, 6, DOMAIN).require()
-    assert rewarded["reward"].to_pylist() == [0.5, None, 0.5, None, 1.0, 0.5]
+    table = rewards.reward(pa.Table.from_pylist(rows, tables.ROLLOUTS), DOMAIN, 6, False)
+    quality.check_rewarded(table, 6, DOMAIN).require()
+    assert table["reward"].to_pylist() == [0.5, None, 0.5, None, 1.0, 0.5]
     cost = RolloutStats(completions=6, tokens=12, positions=12, seconds=1.0, ended_unix_seconds=1.0)
-    stats = rewards.summarise(rewarded, DOMAIN, 6, [cost], [], 0.0)
+    stats = rewards.summarise(table, DOMAIN, 6, [cost], [], 0.0)
     assert stats.unrewarded is None
     assert (stats.judged, stats.solved) == (pytest.approx(4 / 6), pytest.approx(1 / 4))
+    place = table.column_names.index("solved")
+    unknown = rewards.summarise(table.set_column(place, "solved", pa.nulls(6, pa.bool_())), DOMAIN, 6, [cost], [], 0)
+    assert unknown.solved is None, "what nobody knows is not 0"
+    run = record(rewards=[rewarded(0.5).model_copy(update={"solved": None})] * 2)
+    assert run.metrics()[1]["reward/solved"] is None and cells(rendered(run, pairs()), "solved") == ["not known"] * 2
 
 
 def test_missing_rewards_are_said_in_words() -> None:
@@ -110,5 +117,5 @@ def test_missing_rewards_are_said_in_words() -> None:
     run = record(base=base, rewards=[rewarded(0.5), *lost])
     *others, rollouts, answers = run.warnings()
     assert rollouts == "28% of the rollouts of 2 rounds have no reward; of one the domain says: 'no score: <busy>'"
-    assert answers == "50% of the answers of 1 evaluations have no reward"
+    assert answers == "50% of the answers of 1 evaluation have no reward"
     assert "rollouts: rollouts.has_text: expect_x in 2 tables" in others and missing not in " ".join(others)

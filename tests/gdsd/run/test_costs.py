@@ -99,3 +99,20 @@ def test_a_run_counts_its_own_work(began: float, said: str) -> None:
         }
     )
     assert run.worked() == said and f"seconds   {said}" in run.summary("folder").splitlines()
+
+
+def test_answers_and_rollouts_that_were_there_are_not_counted_with_their_new_verdicts() -> None:
+    """If it fails, after a change of the reward a run claims the hours in which an earlier run made the answers."""
+    plain, ended = record(began_unix_seconds=1030.0), "ended_unix_seconds"
+    old = {"tokens": 160, "scoring_seconds": 0.25, ended: 1031.0, "answered_unix_seconds": 1000.5}
+    reports = {
+        "base": plain.base.model_copy(update=old),
+        "trained": plain.trained.model_copy(update=old | {"answered_unix_seconds": 1030.5}),
+    }
+    run = plain.model_copy(
+        update=reports | {"rewards": [reward.model_copy(update={ended: 1030.0}) for reward in plain.rewards]}
+    )
+    assert run.worked() == "reward 1.0, evaluate 1.2; 12.0 came from the cache"
+    costs = {cost.stage: cost for cost in run.stage_costs(since=1030.0)}
+    assert (costs["evaluate: answers"].seconds, costs["evaluate: answers"].tokens) == (0.75, 160)
+    assert costs["evaluate: verdicts"].seconds == 0.5

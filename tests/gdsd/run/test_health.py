@@ -63,6 +63,9 @@ def test_each_concern_is_raised_and_nothing_else(name: str) -> None:
     assert concern.name == name and 1 <= concern.since <= ROUNDS
     what, remedy = concern.said()
     assert f"since round {concern.since}: " in what and remedy.startswith("Try: ")
+    rewards, *others = CASES[name]
+    unknown = health.concerns(run(with_all(rewards, solved=None), *others))
+    assert "nan" not in " ".join(found.seen for found in unknown), "nobody knows what is solved"
 
 
 def test_a_base_that_solves_nothing_is_told_what_to_do() -> None:

@@ -40,13 +40,13 @@ def test_the_state_of_a_checkout(tmp_path: Path) -> None:
 def test_a_run_says_what_is_installed_how_to_repeat_it_and_where_it_came_from(tmp_path: Path) -> None:
     """If it fails, a result cannot be made again, or its code and execution not be found."""
     where = Execution(project="p", domain="d", name="abc", image="registry/gdsd:cpu", version="v1")
-    local = provenance.record(tmp_path, "1" * 64, None, "2" * 64, "3" * 64, "pyflyte run")
+    local = provenance.record(tmp_path, "1" * 64, None, "2" * 64, "3" * 64, "4" * 64, "pyflyte run")
     assert local.packages["pydantic"] and local.python.startswith("3.") and local.source is None
     state = SourceState(commit="c0ffee", clean=False)
     page = rendered(record(), pairs(), ORIGIN.model_copy(update={"source": state, "execution": where}))
     said = ["c0ffee, with changes", "git checkout c0ffee", "abc in p, d", "<td>gdsd:cpu", "v1", "5" * 64, "b" * 64]
     assert "registry" not in page, "a tracker is told of the page"
-    for words in (*said, "c" * 64, "tqdm", "torch 2.13.0", "1970-01-01 00:16 UTC", ORIGIN.command):
+    for words in (*said, "c" * 64, "d" * 64, "tqdm", "torch 2.13.0", "1970-01-01 00:16 UTC", ORIGIN.command):
         assert words in page
     assert "no checkout" in rendered(record(), pairs()) and "without a cluster" in rendered(record(), pairs())
 
