@@ -74,6 +74,8 @@ class CustomConfig(DomainConfig):
             )
         if code.unknown:
             _warn(f"domain {self.path!r}: a change of these is not noticed: {'; '.join(code.unknown)}")
+        for words in code.unused:
+            _warn(f"domain {self.path!r}: {words}")
         return self
 
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import all_suffixes
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ class Code(NamedTuple):
     modules: dict[str, Path]  # the module, those that it imports and the packages around them, by their names
     data: dict[str, Path]  # what their classes list as `files`, by its path below the folder on `sys.path`
     unknown: list[str]  # what it uses that is not among them, in words
+    unused: list[str]  # files of their own that a person may take for what it uses, in sentences
     sha256: str  # of what the modules mean and the data hold, wherever they lie
 
 
@@ -82,7 +84,8 @@ def follow(module: str) -> Code:
         total.update(f"{name}\0{_digest(file, files.signs(file))}\0".encode())
     folder = None if _is_standard(module) or _is_installed(start) else base(module, start)
     modules = {name: path for name, (path, _) in found.items()}
-    return Code(folder, modules, data, _unknown(module, found), total.hexdigest())
+    used = sorted({module}.union(*(source.imports for _, source in found.values())))
+    return Code(folder, modules, data, _unknown(used, found), _unused(used), total.hexdigest())
 
 
 def find(module: str) -> Path | None:
@@ -154,8 +157,8 @@ def _reach(module: str) -> dict[str, tuple[Path, _Source]]:
     return found
 
 
-def _unknown(module: str, found: dict[str, tuple[Path, _Source]]) -> list[str]:
-    """Says what is used that is not followed, and which of it a person may take for what is."""
+def _unknown(used: Sequence[str], found: dict[str, tuple[Path, _Source]]) -> list[str]:
+    """Says what is used that is not followed."""
     listed = {name for path, source in found.values() for name in source.listed if (path.parent / name).is_file()}
     said = [
         f"what line {call.line} of {path} {call.does}"
@@ -163,12 +166,17 @@ def _unknown(module: str, found: dict[str, tuple[Path, _Source]]) -> list[str]:
         for call in source.unknown
         if not any(map(call.names, listed))
     ]
-    used = sorted({module}.union(*(source.imports for _, source in found.values())))
-    for name in used:
-        if (other := hidden(name)) is not None and (_top(name) not in OURS or find(name) is None):
-            said.append(f"{other}, which is not used, since Python finds another {_top(name)!r} before")
     tops = sorted({_top(name) for name in used if name not in found})
     return said + [f"{top} (installed)" for top in tops if (path := find(top)) is not None and _is_installed(path)]
+
+
+def _unused(used: Sequence[str]) -> list[str]:
+    """Says which files have the name of a module that is used, and are not that module."""
+    return [
+        f"{other} is not used, since {_top(name)!r} is another module; give it another name if it is meant"
+        for name in used
+        if (other := hidden(name)) is not None and (_top(name) not in OURS or find(name) is None)
+    ]
 
 
 @cache
