@@ -229,7 +229,7 @@ def _addresses(literal: Any) -> Iterator[str]:
 
 def _paths(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        if isinstance(value.get("path"), str):
+        if isinstance(value.get("path"), str) and set(value) <= {"path", "metadata"}:  # and no domain of one's own
             yield value["path"]
         for item in value.values():
             yield from _paths(item)

@@ -18,6 +18,7 @@ from tests.cluster.stand_in import (
     addresses,
     begin_here,
     finish,
+    output,
     reached,
     record_here,
     tries,
@@ -26,8 +27,12 @@ from tests.workflows.conftest import without_times
 
 pytestmark = pytest.mark.cluster
 WORKFLOWS = "workflows/gdsd.py"
+# A file of one's own, with another one beside it, travels; this machine and the pods find both by their folder.
+OWN = {"name": "custom", "path": "own_reward:Squared", "folder": "project:tests/cluster/own"}
+PROMPTS = {"prompts": SMALL["prompts"] | {"domain": OWN}}
 COMPARE = SMALL | {
     "name": "cluster",
+    **PROMPTS,
     "seeds": [0, 1],
     "rounds": 1,
     "evaluate_every": 1,
@@ -35,7 +40,7 @@ COMPARE = SMALL | {
     "tuning": {"factors": [0.1, 2.0], "seeds": [2]},
     "contestants": {"espo": {"objective": {"name": "espo"}, "learning_rate": 0.02, "warmup_steps": 0}},
 }
-EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"]}, "evaluation": SMALL["evaluation"]}
+EVALUATE = {"prompts": {"test_size": SMALL["prompts"]["test_size"], "domain": OWN}, "evaluation": SMALL["evaluation"]}
 STAGES = {
     "prepare_prompts",
     "check_rewards",
@@ -60,7 +65,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(cluster: Cluster, written: Write, home: Path) -> tuple[list[Execution], Any]:
     """The same execution, started twice at the same moment on an empty cache, and the record of a run here."""
-    config = written("train", TRAIN)
+    config = written("train", TRAIN | PROMPTS)
     started = [cluster.start(name, WORKFLOWS, "train", "--config", config) for name in ("train-a", "train-b")]
     here = begin_here(home, WORKFLOWS, "train", "--config", config)
     finish(here)
@@ -129,12 +134,15 @@ def test_a_policy_is_evaluated_alike_on_the_cluster_and_here(
     (local,) = home.glob(".flyte/gdsd/run-*/policy")
     config = written("evaluate", EVALUATE)
     there = cluster.start("evaluate", WORKFLOWS, "evaluate", "--policy", policy, "--config", config)
+    checking = cluster.start("check", WORKFLOWS, "check", "--config", written("train", TRAIN | PROMPTS))
     finish(begin_here(home, WORKFLOWS, "evaluate", "--policy", local, "--config", config))
     execution = there.succeeded()
     assert len(tries(execution, "answer_problems")) == 1
     reports = [cluster.record(execution, "evaluation.json"), record_here(home, "evaluation.json")]
     assert without_times(reports[0]) == without_times(reports[1])
     assert reached(reports[0][0]) == reached(trained[1]["trained"])
+    checked = output(checking.succeeded())
+    assert checked["warnings"] == [] and "own_reward:Squared: 8 problems of train" in checked["text"]
 
 
 def test_a_comparison_gives_the_numbers_of_a_local_one(cluster: Cluster, written: Write, home: Path) -> None:

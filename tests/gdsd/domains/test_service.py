@@ -555,8 +555,10 @@ ESCAPED = {
 
 
 @pytest.mark.parametrize("written", ESCAPED.values(), ids=list(ESCAPED))
-def test_a_key_is_hidden_however_json_writes_it(written: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it fails, the key is in samples, report and trackers, since the judge's words are shown there."""
+def test_a_key_is_hidden_however_json_writes_it(
+    written: str, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, the key is in logs, samples, report and trackers, since the judge's words are shown there."""
     monkeypatch.setenv("GDSD_JUDGE_KEY", ODD)
     content = f'{{"choices": [{{"message": {{"content": "You sent {written}. Score: 5"}}}}]}}'.encode()
     (verdict,) = verdicts(openai(start(lambda asked: Reply(content)).url, key="GDSD_JUDGE_KEY"), "a")
@@ -565,8 +567,8 @@ def test_a_key_is_hidden_however_json_writes_it(written: str, start: Start, monk
         echo = f'{{"echo": "{"-" * 170}{written}"}}'.encode()  # an error would cut it
         server = start(lambda asked, status=status, echo=echo: Reply(echo, status))  # type: ignore[misc]
         try:
-            (failed,) = verdicts(post(server.url, key="GDSD_JUDGE_KEY"), "a")
-            said = failed.remark or ""
+            verdicts(post(server.url, key="GDSD_JUDGE_KEY"), "a")
+            said = caplog.text
         except ServiceError as error:
             said = str(error)
         assert "***" in said and "abc" not in said and "0061" not in said
