@@ -145,7 +145,6 @@ def _policy(
     """Returns a base with the problems that fit it: a table as it came, or another one where some were left out."""
     from tasks.gdsd import tables
     from tasks.gdsd.denoiser import devices, quantization
-    from tasks.gdsd.evaluate import evaluation
 
     kept = [
         stored_file(tables.write(fit.table, tables.PROMPTS, new_folder("prompts") / "fitting.parquet"))
@@ -157,7 +156,7 @@ def _policy(
         parameters=quantization.weights(denoiser),
         prompt_tokens_mean=fitted[0].mean,
         prompt_tokens_longest=fitted[0].longest,
-        train_sha256=evaluation.fingerprint(fitted[0].table),
+        train_sha256=tables.fingerprint(fitted[0].table),
         unusable=sum(fit.left_out for fit in fitted),
         seconds=time.monotonic() - began,
         ended_unix_seconds=time.time(),

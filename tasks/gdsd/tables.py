@@ -1,5 +1,7 @@
 """The Arrow tables that travel between stages: their declared schemas, and reading and writing them as Parquet."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -143,3 +145,11 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
 def join(shards: Iterable[pa.Table]) -> pa.Table:
     """Joins the shards of a table of completions in one order, whatever their number."""
     return pa.concat_tables(shards).sort_by([("prompt_id", "ascending"), ("sample", "ascending")]).combine_chunks()
+
+
+def fingerprint(problems: pa.Table) -> str:
+    """Returns a SHA-256 over a prompt table's rows, whatever the file that held them."""
+    total = hashlib.sha256()
+    for row in problems.select(["id", "prompt", "problem", "reference"]).to_pylist():
+        total.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return total.hexdigest()

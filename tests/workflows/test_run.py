@@ -41,6 +41,9 @@ def test_a_run_says_what_happened_and_where_everything_lies(smoke: Outcome) -> N
     assert [line[0] for line in lines] == words
     said = dict(lines)
     assert "not promoted" in said["decision"] and "prompts" in said["seconds"]
+    assert re.search(
+        r"evaluation after round 1: [\d.]+ % of 32 validation problems solved, reward [\d.]+ \(", smoke.text
+    )
     assert Path(said["report"]).read_text().startswith("<!doctype html>")
     rows = [json.loads(line) for line in Path(said["metrics"]).read_text().splitlines()]
     assert [(row["kind"], row["round"]) for row in rows[:3]] == [("base", 0), ("round", 1), ("round", 2)]

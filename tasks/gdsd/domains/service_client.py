@@ -219,9 +219,9 @@ class _Asking:
         match error:
             case HTTPStatusError(response=response):
                 said, details = f"status {response.status_code}", str(error)
-                is_busy = response.status_code == 429
-                busy = "set fewer requests at a time (server.parallel) or more server.attempts"
-                remedy = busy if is_busy else "see why in its own log, or set more server.attempts"
+                fewer = "set fewer requests at a time (server.parallel) or more server.attempts"
+                own = "see why in its own log, or set more server.attempts"
+                remedy = fewer if response.status_code == 429 else own
             case TimeoutError():
                 said = f"no whole reply within {self.server.seconds:g} s"
                 remedy = "set more server.seconds or server.attempts"

@@ -4,11 +4,10 @@ import time
 
 import pyarrow as pa
 
-from tasks.gdsd import seeds
+from tasks.gdsd import seeds, tables
 from tasks.gdsd.config.evaluate import EvaluationConfig
 from tasks.gdsd.denoiser import devices
 from tasks.gdsd.denoiser.checkpoint import PolicyState
-from tasks.gdsd.evaluate.evaluation import fingerprint
 from tasks.gdsd.records import AnswerStats
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Request
@@ -50,7 +49,7 @@ def answer(
     stats = AnswerStats(
         round=policy.record.round,
         problems=problems.num_rows,
-        prompts_sha256=fingerprint(problems),
+        prompts_sha256=tables.fingerprint(problems),
         sampler=engine.resolve(config.sampler),
         tokens=len(answers) * config.sampler.length,
         seconds=time.monotonic() - began,

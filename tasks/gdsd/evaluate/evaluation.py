@@ -1,7 +1,5 @@
 """What the verified answers of a policy say of it, with an interval for every number. It needs no torch."""
 
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -92,11 +90,3 @@ def chance_of_pass(solved: dict[str, list[float]], k: int) -> dict[str, float]:
 
 def _means(problems: dict[str, list[float]]) -> list[float]:
     return [statistics.fmean(own) for own in problems.values()]
-
-
-def fingerprint(problems: pa.Table) -> str:
-    """Returns a SHA-256 over a prompt table's rows, whatever the file that held them."""
-    total = hashlib.sha256()
-    for row in problems.select(["id", "prompt", "problem", "reference"]).to_pylist():
-        total.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return total.hexdigest()

@@ -61,11 +61,11 @@ def test_a_fingerprint_is_of_the_content(puzzles: pa.Table) -> None:
         pa.concat_tables([puzzles.slice(0, 2), puzzles.slice(2)]),
         puzzles.append_column("note", pa.array(["x"] * 5)),
     ]
-    assert len({evaluation.fingerprint(table) for table in same}) == 1
+    assert len({tables.fingerprint(table) for table in same}) == 1
     changed = [puzzles.slice(1), puzzles.take([1, 0, 2, 3, 4])]
     for name in ("id", "prompt", "problem", "reference"):
         changed.append(pa.Table.from_pylist([rows[0] | {name: "other"}, *rows[1:]]))
-    assert len({evaluation.fingerprint(table) for table in [puzzles, *changed]}) == 7
+    assert len({tables.fingerprint(table) for table in [puzzles, *changed]}) == 7
 
 
 # Evaluating a policy
@@ -194,7 +194,7 @@ def test_the_report_counts_what_was_judged(denoiser: Denoiser) -> None:
         pass_at=[1],
         seed=5,
         problems=4,
-        prompts_sha256=evaluation.fingerprint(problems("101?")),
+        prompts_sha256=tables.fingerprint(problems("101?")),
     )
     assert table["solved"].to_pylist() == [True, False, True, None]
     assert table["reward"].to_pylist() == [0.5, 0.0, 0.5, None]
