@@ -1,4 +1,4 @@
-"""Stage `check`: verdicts on answers of which much is known, before anything is trained on verdicts."""
+"""Stage `check`: verdicts on answers of which much is known, and the room that problems need, before all training."""
 
 import logging
 import os
@@ -13,10 +13,10 @@ from pydantic import BaseModel
 
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.types import Table
-from tasks.gdsd.config.evaluate import GateConfig
-from tasks.gdsd.config.prompts import PromptConfig
+from tasks.gdsd.config.evaluate import EvaluationConfig, GateConfig
+from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.config.train import RolloutConfig
-from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.records import CheckStats
 
 if TYPE_CHECKING:
@@ -51,6 +51,25 @@ def sections(prompts: PromptConfig, rollout: RolloutConfig, judge: GateConfig) -
     splits = [Section(problems="train", domain=prompts.domain, completions=completions)]
     splits += [Section(problems=split, domain=prompts.domain, right_only=True) for split in ("validation", "test")]
     return [*splits, *(Section(problems=f"guard {name}", domain=guard.domain) for name, guard in judge.guards.items())]
+
+
+def rooms_for(
+    prompts: PromptConfig, rollout: RolloutConfig, evaluation: EvaluationConfig, judge: GateConfig
+) -> list[Room]:
+    """Returns what the problems of a run have to leave room for: train, validation, test and each guard."""
+    room = Room(
+        problems="train",
+        length=evaluation.sampler.length,
+        writes_references=make(prompts.domain).reference_is_answer,
+        unusable=prompts.unusable,
+    )
+    training = {"length": rollout.sampler.length, "sampler": "rollout.sampler", "least": rollout.prompts_per_round}
+    rooms = [room.model_copy(update=training)]
+    rooms += [room.model_copy(update={"problems": split}) for split in ("validation", "test")]
+    for name, guard in judge.guards.items():
+        own = {"problems": name, "section": f"judge.guards.{name}", "unusable": guard.unusable}
+        rooms.append(room.model_copy(update=own | {"writes_references": make(guard.domain).reference_is_answer}))
+    return rooms
 
 
 @cpu_task(hours=2, deck=True)

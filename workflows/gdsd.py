@@ -35,7 +35,7 @@ from typing import NamedTuple
 from flytekit import workflow
 
 from tasks import failure
-from tasks.check import CheckResult, check_rewards, sections, show_verdicts
+from tasks.check import CheckResult, check_rewards, rooms_for, sections, show_verdicts
 from tasks.compare import CompareResult, choose_learning_rate, record_series, report_comparison
 from tasks.evaluate import Evaluated, select_best
 from tasks.flyte.hardware import on
@@ -50,7 +50,7 @@ from tasks.gdsd.config.policy import PolicyConfig
 from tasks.gdsd.config.prompts import PromptConfig, Room
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import DistillConfig, RolloutConfig, TrainConfig
-from tasks.gdsd.domains import DomainChoice, make
+from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.records import CheckStats, EvalReport, GuardReport, PolicyStats, PromptStats, Series, Tuning
 from tasks.policy import Policy, measure_problems, prepare_policy
 from tasks.prompts import Prompts, prepare_guard, prepare_prompts, prepare_test
@@ -135,26 +135,7 @@ def ask(
         hardware.scoring,
         check_rewards(problems=[train, validation, test, *guards], sections=sections(prompts, rollout, judge)),
     )
-    return Asked(tables, guards, check, needed_rooms(prompts, rollout, evaluation, judge), began)
-
-
-def needed_rooms(
-    prompts: PromptConfig, rollout: RolloutConfig, evaluation: EvaluationConfig, judge: GateConfig
-) -> list[Room]:
-    """Returns what the problems of a run have to leave room for: train, validation, test and each guard."""
-    room = Room(
-        problems="train",
-        length=evaluation.sampler.length,
-        writes_references=make(prompts.domain).reference_is_answer,
-        unusable=prompts.unusable,
-    )
-    training = {"length": rollout.sampler.length, "sampler": "rollout.sampler", "least": rollout.prompts_per_round}
-    rooms = [room.model_copy(update=training)]
-    rooms += [room.model_copy(update={"problems": split}) for split in ("validation", "test")]
-    for name, guard in judge.guards.items():
-        own = {"problems": name, "section": f"judge.guards.{name}", "unusable": guard.unusable}
-        rooms.append(room.model_copy(update=own | {"writes_references": make(guard.domain).reference_is_answer}))
-    return rooms
+    return Asked(tables, guards, check, rooms_for(prompts, rollout, evaluation, judge), began)
 
 
 def make_problems(
@@ -200,7 +181,7 @@ def check_domains(config: TrainConfig) -> CheckResult:
     prompts, rollout, judge, scoring = config.prompts, config.rollout, config.judge, config.hardware.scoring
     (train, validation, test, _), guards = make_problems(prompts, config.hardware, rollout, judge)
     problems = [train, validation, test, *guards]
-    rooms = needed_rooms(prompts, rollout, config.evaluation, judge)
+    rooms = rooms_for(prompts, rollout, config.evaluation, judge)
     on(scoring, measure_problems(config=config.policy, problems=problems, rooms=rooms))
     return on(scoring, show_verdicts(problems=problems, sections=sections(prompts, rollout, judge)))
 
