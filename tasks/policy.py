@@ -118,13 +118,13 @@ def measure_problems(config: PolicyConfig, problems: list[Table], rooms: list[Ro
     outlined, fitted = beginning.measure(config, _read(problems), rooms)
     for fit, room in zip(fitted, rooms, strict=True):
         logger.info(
-            "%s problems: %d that the policy can read, prompts of at most %d tokens; with completions of %d it has "
-            "room for %d",
+            "%s: the policy can read %d problems; prompts have at most %d tokens and completions %d, and there is room "
+            "for %s",
             room.problems,
             fit.table.num_rows,
             fit.longest,
             room.length,
-            outlined.positions,
+            f"{outlined.positions:,}",
         )
 
 

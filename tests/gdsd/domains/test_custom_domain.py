@@ -159,7 +159,7 @@ def test_the_example_is_checked(package: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PYTHONPATH", str(home))
     done = run_in_process("run", "workflows/gdsd.py", "check", "--config", json.dumps(config), home=home / "home")
     assert done.code == 0 and "no warnings" in done.text, done.text
-    assert "train problems: 256 that the policy can read, prompts of at most 11 tokens" in done.text
+    assert "train: the policy can read 256 problems; prompts have at most 11 tokens and completions 8," in done.text
     lines = [line.rstrip() for line in done.text.splitlines()]
     (shown,) = re.findall(r"^```\n(problem .*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     assert shown in "\n".join(lines) + "\n", done.text
