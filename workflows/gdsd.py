@@ -256,7 +256,7 @@ def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], con
 def check(config: TrainConfig = TrainConfig()) -> CheckResult:
     """Shows what an experiment's domains say of right, empty, senseless, over-long and repeated answers.
 
-    What of the problems its policy cannot read, or has no room for, is refused before.
+    Problems that its policy cannot read, or has no room for, are refused.
 
     Args:
         config: the experiment, as for `train`
