@@ -13,6 +13,7 @@ Scores are float32, or float64 where the hidden states or the head are. A frozen
 use are cast. Shape letters: R rows that predict a hidden token, V vocabulary, D hidden width, k candidates.
 """
 
+from collections.abc import Iterator
 from typing import assert_never
 
 import torch
@@ -171,18 +172,38 @@ def _log_prob(
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # (R,), (R,), (R, D)
     """Returns scores, log-normalisers and, on demand, W[y] - sum_v p[v] W[v], the gradient by the hidden states.
 
-    One pass over the vocabulary: the mean row of the blocks so far shrinks as their share of the probability does.
+    One pass over the vocabulary, in which each exponential is taken once (arXiv 1805.02867): what was summed so far
+    shrinks where a higher logit appears.
     """
-    log_total = hidden.new_full((len(hidden),), -torch.inf)
-    mean = torch.zeros_like(hidden) if with_slope else None  # sum_v p[v] W[v]
-    for _, weight in head.blocks(len(hidden), hidden.dtype):
-        logits = functional.linear(hidden, weight)  # (R, v)
-        before, log_total = log_total, torch.logaddexp(log_total, logits.logsumexp(1))
+    top = hidden.new_full((len(hidden),), -torch.inf)  # the highest logit so far
+    total = torch.zeros_like(top)  # sum_v exp(z[v] - top)
+    mean = torch.zeros_like(hidden) if with_slope else None  # sum_v exp(z[v] - top) W[v], and p[v] in the end
+    for _, weight, logits in _products(hidden, head):
+        before, top = top, torch.maximum(top, logits.amax(1))
+        shrink = (before - top).exp()
+        powers = logits.sub_(top[:, None]).exp_()
+        total = total * shrink + powers.sum(1)
         if mean is not None:
-            mean *= (before - log_total).exp()[:, None]
-            mean.addmm_(logits.sub_(log_total[:, None]).exp_(), weight)
+            mean.mul_(shrink[:, None]).addmm_(powers, weight)
+    log_total = top + total.log()
     score = _logit_above(hidden, head, tokens, 0.0) - log_total
-    return score, log_total, None if mean is None else functional.embedding(tokens, head.weight).to(mean.dtype) - mean
+    if mean is None:
+        return score, log_total, None
+    return score, log_total, functional.embedding(tokens, head.weight).to(mean.dtype) - mean.div_(total[:, None])
+
+
+def _products(
+    hidden: Tensor,  # (R, D)
+    head: Head,
+) -> Iterator[tuple[slice, Tensor, Tensor]]:  # tokens, (v, D), (R, v)
+    """Gives block by block of the vocabulary its tokens, head rows and logits; a block's logits take the last one's
+    place, since new memory costs as much time as a pass over it."""
+    memory: Tensor | None = None
+    for part, weight in head.blocks(len(hidden), hidden.dtype):
+        if memory is None:  # the first block is the largest
+            memory = hidden.new_empty(len(hidden) * len(weight))
+        place = memory[: len(hidden) * len(weight)].view(len(hidden), len(weight))
+        yield part, weight, torch.mm(hidden, weight.T, out=place)
 
 
 class _LogProb(torch.autograd.Function):
@@ -219,12 +240,12 @@ class _LogProb(torch.autograd.Function):
         if not wanted[1]:
             return of_hidden, None, None
         _, hidden, weight, tokens, log_total = saved
+        # 1[v = y] - p[v] times gradient and hidden state, which are multiplied where they are narrow.
+        pull = gradient * hidden  # (R, D)
+        push = -pull
         of_weight = torch.empty_like(weight)
-        for part, rows in Head(weight).blocks(len(hidden), hidden.dtype):
-            logits = functional.linear(hidden, rows)  # (R, v)
-            of_logits = logits.sub_(log_total[:, None]).exp_().neg_()  # 1[v = y] - p[v], below
-            (here,) = torch.where((tokens >= part.start) & (tokens < part.stop))
-            of_logits[here, tokens[here] - part.start] += 1
-            of_logits *= gradient
-            torch.mm(of_logits.T, hidden, out=of_weight[part])
+        for part, _, logits in _products(hidden, Head(weight)):
+            probabilities = logits.sub_(log_total[:, None]).exp_()
+            torch.mm(probabilities.T, push, out=of_weight[part])
+        of_weight.index_put_((tokens,), pull, accumulate=True)
         return of_hidden, of_weight, None
