@@ -1,9 +1,11 @@
-"""Adapted maps W x + B A x + b in half precision: the products are summed before they are rounded.
+"""Adapted maps W x + B A x + b: the products are summed before they are rounded.
 
 If B A x is added to a W x that was rounded to half precision, most of what is below half an ulp of W x is lost. Half
 an ulp of a bfloat16 weight of 0.02 is 6e-5, and an early update is 1e-6. Scores and samples would hardly show it. So
-both products are summed in one accumulator, which is rounded once. Training (`AdaptedLinear`) and sampling (`Beside`)
-use the same sum, so both are of the same policy. Where the base is float32, the adapter is merged for sampling.
+both products are summed in one accumulator, which is rounded once. That is also the least work in any precision: what
+scales the adapter does so to B, and nothing passes over all outputs but the two products. Training (`AdaptedLinear`)
+and sampling (`Beside`) use the same sum, so both are of the same policy. Where the base is float32, the adapter is
+merged for sampling.
 
 This file stands apart from the rest of the adapter, since it imports peft. That takes seconds, which a policy without
 an adapter does not need.
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.autograd.function import BackwardCFunction, once_differentiable
 
 from tasks.gdsd.denoiser import quantization
 from tasks.gdsd.denoiser.networks import Network
@@ -24,25 +26,72 @@ MERGED = (torch.float32, torch.float64)  # the precisions of a base into which a
 
 
 def total(
-    x: Tensor,  # (..., n), in half precision
+    x: Tensor,  # (..., n)
     base: torch.nn.Linear,  # frozen: W and b
     down: Tensor,  # (r, n), as x: A
     up: Tensor,  # (m, r), as x: alpha / r B
 ) -> Tensor:  # (..., m)
     """Returns W x + B A x + b. For a backward pass it keeps x, A x and what A and B are here, and never W anew."""
     rows = x.flatten(0, -2)  # (N, n)
-    out = (rows @ down.T) @ up.T  # (N, m)
-    if base.weight.dtype == quantization.PACKED:
-        out = quantization.add_product(out, rows, base)
+    if torch.is_grad_enabled():
+        out: Tensor = _Total.apply(rows, base, down, up)  # type: ignore[no-untyped-call]  # torch has no type for it
     else:
-        out.addmm_(rows, base.weight.to(rows.dtype).T)
-    if base.bias is not None:
-        out += base.bias
+        out, _ = _total(rows, base, down, up)
     return out.unflatten(0, x.shape[:-1])
 
 
+def _total(
+    rows: Tensor,  # (N, n)
+    base: torch.nn.Linear,
+    down: Tensor,
+    up: Tensor,
+) -> tuple[Tensor, Tensor]:  # (N, m), (N, r)
+    """Returns the sum and A x."""
+    low = rows @ down.T  # (N, r)
+    out = (low @ up.T).addmm_(rows, _weight(base, rows.dtype).T)  # (N, m)
+    if base.bias is not None:
+        out += base.bias
+    return out, low
+
+
+def _weight(base: torch.nn.Linear, dtype: torch.dtype) -> Tensor:  # (m, n)
+    weight = quantization.dense(base) if base.weight.dtype == quantization.PACKED else base.weight
+    return weight.to(dtype)
+
+
+class _Total(torch.autograd.Function):
+    """The sum whose gradient by x is one accumulator as well. The map is asked for W anew, as it may be packed."""
+
+    @staticmethod
+    def forward(
+        ctx: BackwardCFunction,
+        rows: Tensor,  # (N, n)
+        base: torch.nn.Linear,
+        down: Tensor,
+        up: Tensor,
+    ) -> Tensor:  # (N, m)
+        out, low = _total(rows, base, down, up)
+        ctx.base = base  # type: ignore[attr-defined]  # it takes any
+        ctx.save_for_backward(rows, low, down, up)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: BackwardCFunction,
+        gradient: Tensor,  # (N, m)
+    ) -> tuple[Tensor | None, None, Tensor, Tensor]:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        rows, low, down, up = saved
+        of_low = gradient @ up  # (N, r)
+        of_rows = None
+        if ctx.needs_input_grad[0]:
+            of_rows = (of_low @ down).addmm_(gradient, _weight(ctx.base, gradient.dtype))  # type: ignore[attr-defined]
+        return of_rows, None, of_low.T @ rows, (low.T @ gradient).T
+
+
 class AdaptedLinear(Linear):
-    """peft's adapted map, which sums as `total` does where it computes in half precision.
+    """peft's adapted map, which sums as `total` does.
 
     Switched off, it is what the run began with: W alone, or W and the adapter of an earlier run.
     """
@@ -53,18 +102,13 @@ class AdaptedLinear(Linear):
         self,
         x: Tensor,  # (..., n)
     ) -> Tensor:  # (..., m)
-        device = x.device.type
+        base, factors = self.base(), self.began if self.disable_adapters else self.factors()
+        if factors is None:
+            alone: Tensor = base(x)
+            return alone
+        device, (down, up) = x.device.type, factors
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        is_half = dtype in (torch.bfloat16, torch.float16)
-        began = self.began if self.disable_adapters else None
-        if began is None and (self.disable_adapters or not is_half):
-            result: Tensor = super().forward(x)
-            return result
-        base, (down, up) = self.base(), began or self.factors()
-        if is_half:
-            return total(x.to(dtype), base, down.to(dtype), (up * self.scale).to(dtype))
-        summed: Tensor = base(x) + linear(linear(x.to(down.dtype), down), up) * self.scale  # in the order of peft
-        return summed.to(x.dtype)
+        return total(x.to(dtype), base, down.to(dtype), (up * self.scale).to(dtype))
 
     def base(self) -> torch.nn.Linear:
         """Returns W and b."""

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import CheckpointError, ConfigError
@@ -84,28 +83,3 @@ def dense(linear: torch.nn.Linear) -> Tensor:  # (m, n)
     assert isinstance(linear.weight, Params4bit)  # the only weights of 4 bits
     found: Tensor = dequantize_4bit(linear.weight, linear.weight.quant_state)
     return found
-
-
-def add_product(
-    total: Tensor,  # (N, m)
-    x: Tensor,  # (N, n), as total
-    linear: torch.nn.Linear,
-) -> Tensor:  # (N, m)
-    """Returns the total with x W^T added, without the bias, where W has 4 bits; the sum is rounded once."""
-    added: Tensor = _Added.apply(total, x, linear)  # type: ignore[no-untyped-call]  # torch has no type for it
-    return added
-
-
-class _Added(torch.autograd.Function):
-    """What bitsandbytes' own product does, but added to a total before it is rounded."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, total: Tensor, x: Tensor, linear: torch.nn.Linear) -> Tensor:
-        ctx.linear = linear  # type: ignore[attr-defined]  # it takes any
-        return torch.addmm(total, x, dense(linear).to(x.dtype).T)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        (gradient,) = gradients
-        weight = dense(ctx.linear)  # type: ignore[attr-defined]  # set by forward
-        return gradient, gradient @ weight.to(gradient.dtype), None
