@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.gdsd.config.model_source import ADAPTER, BASE, HubModel, ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig
-from tasks.gdsd.denoiser import lora, weights
+from tasks.gdsd.denoiser import last_block, lora, weights
 from tasks.gdsd.denoiser.checkpoint_record import BaseRecord
 from tasks.gdsd.denoiser.families.base import Family
 from tasks.gdsd.denoiser.head import Head
@@ -50,6 +50,7 @@ class Denoiser(torch.nn.Module):
         """
         super().__init__()
         self.network = network
+        last_block.prepare(network)
         self.tokenizer = tokenizer
         self.family = family
         self._files = dict(files or {})
@@ -184,16 +185,19 @@ class Denoiser(torch.nn.Module):
         self,
         ids: Tensor,  # (B, T) int64
         attention: Tensor | None = None,  # (B, T) bool, False on left padding; None when nothing is padded
-    ) -> Tensor:  # (B, T, D): row i predicts token i
-        """Returns the last hidden states, aligned so that row i predicts token i.
+        read: Tensor | None = None,  # (B, L) bool: which of the last L tokens are to be predicted, R in all
+    ) -> Tensor:  # (B, T, D): row i predicts token i; or (R, D)
+        """Returns the last hidden states, aligned so that row i predicts token i; or those alone that predict `read`.
 
         Without padding no mask is passed, which keeps scaled-dot-product attention on its fast kernel.
         """
         if torch.is_grad_enabled() and not self.has_adapter and self._bits is None:
             self._source = None  # all weights are trained, so they are no longer the pinned ones
         mask = None if attention is None or bool(attention.all()) else attention.long()
-        states: Tensor = self.network.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return _shift(states, mask) if self.family.shifted else states
+        rows = None if read is None else last_block.rows(read, ids.shape[1], attention, self.family.shifted)
+        found = self.network.model(input_ids=ids, attention_mask=mask, use_cache=False, rows=rows)
+        states: Tensor = found.last_hidden_state
+        return _shift(states, mask) if self.family.shifted and rows is None else states
 
     def head(self) -> Head:
         """Returns the map from hidden states to logits, differentiable while the head is trained.

@@ -8,15 +8,16 @@ had more hidden tokens.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaAttention, rotate_half
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
+from tasks.gdsd.denoiser.last_block import attend, rows_before
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import ConfigError
 
@@ -31,7 +32,11 @@ class KeyValues:
     values: list[Tensor] = field(default_factory=list)
 
     def update(self, layer: int, keys: Tensor, values: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        """Puts those of a part in their places, and returns all."""
+        """Puts those of a part in their places, and returns all.
+
+        Where keys are rotated in float32, attention rounds them to the values' precision. They are kept in that.
+        """
+        keys = keys.to(values.dtype)
         if layer == len(self.keys):
             self.keys.append(keys)
             self.values.append(values)
@@ -87,7 +92,7 @@ def states_at(
         raise ValueError(
             f"a part, places {begin} to {end} of {ids.shape[1]}, needs keys and values of the others: read all first"
         )
-    rows = _rows(places, attention) if denoiser.family.shifted else places
+    rows = rows_before(places, attention) if denoiser.family.shifted else places
     network: Network = denoiser.network
     x = network.model.embed_tokens(ids[:, begin:end])  # (B, Q, D)
     positions = torch.arange(begin, end, device=ids.device)[None]
@@ -95,58 +100,20 @@ def states_at(
     mask = None if attention is None else attention[:, None, None, :]
     layers = network.model.layers
     for number, layer in enumerate(layers):
-        queries, turn = None, (cosines, sines)
-        normed = layer.input_layernorm(x)
+        turn = (cosines, sines)
+        queries = normed = layer.input_layernorm(x)
         if number == len(layers) - 1:
             inside = rows - begin
             queries, x = take(normed, inside), take(x, inside)
             turn = (cosines[0][inside], sines[0][inside])  # (B, R, W)
-        attention_block = cast(LlamaAttention, layer.self_attn)
-        part = slice(begin, end)
-        x = x + _attend(attention_block, normed, queries, (cosines, sines), turn, mask, part, kept)
+        block = cast(LlamaAttention, layer.self_attn)
+        keep = None if kept is None else partial(kept.update, number, part=slice(begin, end))
+        x = x + block.o_proj(attend(block, normed, queries, (cosines, sines), turn, mask, keep))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     states: Tensor = network.model.norm(x)
     return states
 
 
-def _rows(places: Tensor, attention: Tensor | None) -> Tensor:  # (B, R), (B, T) -> (B, R)
-    """Returns the rows before; the first row of each sequence also stands for itself, see `Denoiser.forward`."""
-    first = 0 if attention is None else attention.int().argmax(1, keepdim=True)  # (B, 1)
-    return torch.where(places > first, places - 1, places)
-
-
 def take(states: Tensor, rows: Tensor) -> Tensor:  # (B, Q, D), (B, R) -> (B, R, D)
     """Returns some rows of each sequence."""
     return states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[-1]))
-
-
-def _attend(
-    block: LlamaAttention,  # or Qwen2's or Qwen3's, which have the same parts
-    normed: Tensor,  # (B, Q, D)
-    queries: Tensor | None,  # (B, R, D): the rows that ask, where not all do
-    turn: tuple[Tensor, Tensor],  # of the keys
-    turn_queries: tuple[Tensor, Tensor],
-    mask: Tensor | None,  # (B, 1, 1, T) bool
-    part: slice,
-    kept: KeyValues | None,
-) -> Tensor:  # (B, R or Q, D)
-    def heads(project: torch.nn.Module, rows: Tensor, norm: torch.nn.Module | None) -> Tensor:  # (B, H, rows, W)
-        found: Tensor = project(rows).unflatten(-1, (-1, block.head_dim))
-        return (found if norm is None else norm(found)).transpose(1, 2)
-
-    def rotate(found: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
-        turned: Tensor = found * by[0][:, None] + rotate_half(found) * by[1][:, None]
-        return turned
-
-    asking = normed if queries is None else queries
-    query = rotate(heads(block.q_proj, asking, getattr(block, "q_norm", None)), turn_queries)
-    keys = rotate(heads(block.k_proj, normed, getattr(block, "k_norm", None)), turn)
-    values = heads(block.v_proj, normed, None)
-    if kept is not None:
-        # Where keys are rotated in float32, attention rounds them to the values' precision; it is kept in that already.
-        keys, values = kept.update(block.layer_idx, keys.to(values.dtype), values, part)
-    attend = ALL_ATTENTION_FUNCTIONS[str(block.config._attn_implementation)]
-    mask = None if mask is None else mask.expand(-1, -1, query.shape[2], -1)
-    found, _ = attend(block, query, keys, values, mask, dropout=0.0, scaling=block.scaling, is_causal=False)
-    out: Tensor = block.o_proj(found.flatten(2))
-    return out

@@ -34,9 +34,8 @@ def hidden_states(
         prefix = prefix.masked_fill(views.prompt_hidden.flatten(0, 1), denoiser.mask_id)
     ids = torch.cat([prefix, tokens.masked_fill(hidden, denoiser.mask_id)], dim=1)
     attend = torch.cat([attention, torch.ones_like(completions, dtype=torch.bool)], dim=1).repeat(count, 1)
-    states = denoiser(ids, attend)[:, prompts.shape[1] :]  # (C * B, L, D)
     read = views.read.flatten(0, 1)  # (C * B, L)
-    return states[read], tokens[read]
+    return denoiser(ids, attend, read), tokens[read]
 
 
 def spread(

@@ -45,8 +45,9 @@ class Tabular:
         self.table = table  # (64, L, V)
         self.outputs = outputs  # V, or V + 1 with a logit of the mask, which the sampler forbids
 
-    def __call__(self, ids: Tensor, attention: Tensor) -> Tensor:  # (B, L) -> (B, L, V)
-        return self.table[state_index(ids)]
+    def __call__(self, ids: Tensor, attention: Tensor | None, read: Tensor | None = None) -> Tensor:
+        states = self.table[state_index(ids)]  # (B, L, V)
+        return states if read is None else states[read]  # (R, V)
 
     def head(self) -> Head:
         return Head(torch.eye(self.outputs, VOCABULARY, dtype=torch.float64))
