@@ -16,14 +16,19 @@ ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def in_turns(works: Mapping[str, Callable[[], object]], turns: int, warm_up: bool = True) -> dict[str, list[float]]:
+def in_turns(
+    works: Mapping[str, Callable[[], object]],
+    turns: int,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Returns the seconds of several kinds of work, which take turns, so that whatever slows one slows all."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns + warm_up):
         for name, work in works.items():
-            began = time.perf_counter()
+            began = clock()
             work()
-            taken[name].append(time.perf_counter() - began)
+            taken[name].append(clock() - began)
     return {name: seconds[warm_up:] for name, seconds in taken.items()}
 
 
