@@ -5,7 +5,7 @@ inside the network.
 """
 
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, prod
 
 from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.sampler import CacheConfig, EngineConfig, ExactConfig, SamplerConfig
@@ -230,7 +230,8 @@ def read_micro_batch(
     """Returns the bytes of a micro-batch that has been read, on its way back.
 
     They are what its blocks keep, its states, the gradients on their way through a block, and the readout's slopes.
-    Where products are in half precision, the blocks also keep float32 weights and the adapter rounded.
+    Where products are in half precision, the blocks also keep float32 weights and the adapter rounded, but an adapted
+    map's weights are rounded anew.
 
     Args:
         size: completions.
@@ -241,7 +242,8 @@ def read_micro_batch(
     objective, compute = config.objective, config.compute
     count = size * views(objective, sampler) * (prompt + sampler.length)
     block = kept(shape, weight, within, compute.precision == "bfloat16", adapter)
-    rounded = shape.body * HALF if within < weight else 0
+    adapted = 0 if adapter is None else shape.layers * sum(prod(shape.maps()[name]) for name in adapter.targets)
+    rounded = (shape.body - adapted) * HALF if within < weight else 0
     if adapter is not None and within < FLOAT:
         rounded += shape.adapter(adapter) * within
     if compute.gradient_checkpointing:
@@ -254,5 +256,5 @@ def read_micro_batch(
     full_rows = objective.reads == "log_prob" or objective.needs_log_prob
     slopes = rows * shape.width * FLOAT * (3 if full_rows else 2)
     on_the_way = count * (3 * shape.inner + 2 * shape.width) * within
-    buffers = 4 * min(BLOCK_BYTES, rows * shape.vocabulary * FLOAT) if full_rows else 0.0
+    buffers = 2 * min(BLOCK_BYTES, rows * shape.vocabulary * FLOAT) if full_rows else 0.0  # logits, and head rows cast
     return count * (block + states) + rounded + slopes + max(on_the_way, buffers)
