@@ -2,13 +2,13 @@
 
 make bench            or            python -m pytest -m slow -s tests/bench/test_distill_step.py
 
-The model and sizes of test_engines.py: 6 completions of 256 tokens after 200 of prompt, in a pair of views, an adapter
-of rank 16, float32, in micro-batches of two completions. Times are seconds of a processor, with one thread: what else
-the machine does hardly counts. The least of several turns counts.
+The model of test_engines.py, and two of its completions: 256 tokens after 200 of prompt, in a pair of views, an adapter
+of rank 16, float32. An update of more completions does the same several times. Times are seconds of a processor, with
+one thread: what else the machine does hardly counts. The least of several turns counts.
 
 The bare body is the stock network without adapter and head, forward and backward through its frozen weights, on the
-same tokens in the same micro-batches. The bare head is two products for each hidden token, its logits and what goes
-back from them. `log_prob` cannot do without them, and `centred` needs none.
+same tokens. The bare head is two products for each hidden token, its logits and what goes back from them. `log_prob`
+cannot do without them, and `centred` needs none.
 
 The dense step is what published code commonly does: the old policy's scores and the new one's are taken from the logits
 of every token of prompt and completion, in two forward passes. It and ours make one update of GDSD with the readout
@@ -18,13 +18,13 @@ of every token of prompt and completion, in two forward passes. It and ours make
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from tasks.gdsd.config.compute import ComputeConfig
 from tasks.gdsd.config.objective import GdsdConfig
 from tasks.gdsd.config.policy import AdapterConfig
 from tasks.gdsd.config.train import DistillConfig
@@ -34,7 +34,8 @@ from tests.bench.harness import apart, in_turns, peak_mib, show
 from tests.bench.models import round_of, train
 from tests.bench.test_engines import LARGE, TINY_SIZE, Size
 
-TURNS, RANK, PAIR = 2, 16, 2  # completions of a micro-batch
+SIZE = replace(LARGE, batch=2)
+TURNS, RANK = 3, 16
 READOUTS = ("log_prob", "centred")
 
 
@@ -47,8 +48,7 @@ class Step:
         objective = GdsdConfig.model_validate(
             {"readout": readout, "mask_source": "random", "reference_weight": 0, "trust_region": None}
         )
-        compute = ComputeConfig(micro_batch_tokens=2 * PAIR * (size.prompt + size.length))
-        self.config = DistillConfig(objective=objective, inner_steps=1, compute=compute, ema_decay=0)
+        self.config = DistillConfig(objective=objective, inner_steps=1, ema_decay=0)
         self.objective, self.group = objective, size.batch
         self.rewarded = round_of(self.denoiser.encode("abcdefgh"), 1, size.batch, size.prompt, size.length)
 
@@ -96,12 +96,11 @@ class Step:
 def bare(size: Size) -> Callable[[], None]:
     """Returns a function that goes through the body of a policy without an adapter, forward and backward."""
     body = size.build().requires_grad_(False).network.model
-    sequences = torch.full((2 * size.batch, size.prompt + size.length), 5)
+    ids = torch.full((2 * size.batch, size.prompt + size.length), 5)
 
     def work() -> None:
-        for ids in sequences.split(2 * PAIR):
-            states = body(inputs_embeds=body.embed_tokens(ids).requires_grad_(), use_cache=False).last_hidden_state
-            states.backward(torch.ones_like(states))
+        states = body(inputs_embeds=body.embed_tokens(ids).requires_grad_(), use_cache=False).last_hidden_state
+        states.backward(torch.ones_like(states))
 
     return work
 
@@ -109,13 +108,12 @@ def bare(size: Size) -> Callable[[], None]:
 def products(size: Size) -> Callable[[], None]:
     """Returns a function that makes the logits of all hidden tokens, and multiplies as many numbers by the head."""
     weight = size.build().head().weight.detach()
-    hidden = torch.randn(PAIR * size.length, size.width)
+    hidden = torch.randn(size.batch * size.length, size.width)
     logits = torch.empty(len(hidden), size.vocabulary)
 
     def work() -> None:
-        for _ in range(size.batch // PAIR):
-            torch.mm(hidden, weight.T, out=logits)
-            torch.mm(logits, weight)
+        torch.mm(hidden, weight.T, out=logits)
+        torch.mm(logits, weight)
 
     return work
 
@@ -125,8 +123,8 @@ def seconds() -> dict[str, float]:
     torch.set_num_threads(1)
     for work in (*(Step(TINY_SIZE, readout).ours for readout in READOUTS), bare(TINY_SIZE)):  # the libraries come up
         work()
-    works = {readout: Step(LARGE, readout).ours for readout in READOUTS}
-    works |= {"bare body": bare(LARGE), "bare head": products(LARGE)}
+    works = {readout: Step(SIZE, readout).ours for readout in READOUTS}
+    works |= {"bare body": bare(SIZE), "bare head": products(SIZE)}
     taken = in_turns(works, TURNS, warm_up=False, clock=time.process_time)
     return {name: min(several) for name, several in taken.items()}
 
@@ -134,7 +132,7 @@ def seconds() -> dict[str, float]:
 def peak(readout: str, name: str) -> tuple[float, float]:
     """Returns MiB above the weights, and seconds, of the first update of a process."""
     torch.set_num_threads(1)
-    small, large = (getattr(Step(size, readout), name) for size in (TINY_SIZE, LARGE))
+    small, large = (getattr(Step(size, readout), name) for size in (TINY_SIZE, SIZE))
     taken: list[float] = []
     return peak_mib(small, lambda: taken.extend(in_turns({name: large}, 1, False, time.process_time)[name])), taken[0]
 
@@ -143,7 +141,7 @@ def shares(readout: str) -> dict[str, float]:
     """Returns in which part of the computation an update spends its time; the shapes of products tell."""
     torch.set_num_threads(1)
     Step(TINY_SIZE, readout).ours()
-    step = Step(LARGE, readout)
+    step = Step(SIZE, readout)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
         step.ours()
     parts: Counter[str] = Counter()
@@ -155,7 +153,7 @@ def shares(readout: str) -> dict[str, float]:
 def _part(operation: str, shapes: list[list[int]]) -> str:
     sizes = {size for shape in shapes for size in shape}
     is_product = operation in ("aten::mm", "aten::addmm", "aten::addmm_")
-    if sizes and max(sizes) > 4 * LARGE.inner:  # a block of the vocabulary, or all of it
+    if sizes and max(sizes) > 4 * SIZE.inner:  # a block of the vocabulary, or all of it
         return "head, products" if is_product else "head, beside its products"
     if is_product:
         return "adapter, products" if RANK in sizes else "body, products"
@@ -169,19 +167,19 @@ def test_a_distillation_step_costs_little_more_than_the_body() -> None:
     rows: dict[str, dict[str, float | str]] = {name: {"seconds": taken[name]} for name in ("bare body", "bare head")}
     needed = {"log_prob": taken["bare body"] + taken["bare head"], "centred": taken["bare body"]}
     for readout in READOUTS:
-        (ours, _), (dense, of_dense) = (apart(peak, readout, name) for name in ("ours", "dense"))
+        (ours, of_ours), (dense, of_dense) = (apart(peak, readout, name) for name in ("ours", "dense"))
         rows[readout] = {
             "seconds": taken[readout],
             "times the bare body": taken[readout] / taken["bare body"],
             "times what it needs": taken[readout] / needed[readout],
             "seconds, dense": of_dense,
-            "dense / ours": of_dense / taken[readout],
+            "dense / ours": of_dense / of_ours,
             "MiB": ours,
             "MiB, dense": dense,
             "MiB, dense / ours": dense / ours,
             **apart(shares, readout),
         }
-    show(f"{LARGE}, float32, one thread", rows)
+    show(f"{SIZE}, float32, one thread", rows)
     for readout in READOUTS:
         assert float(rows[readout]["times what it needs"]) <= 1.25
-        assert float(rows[readout]["dense / ours"]) >= 2 and float(rows[readout]["MiB, dense / ours"]) >= 4
+        assert float(rows[readout]["dense / ours"]) >= 2 and float(rows[readout]["MiB, dense / ours"]) >= 2
