@@ -9,8 +9,10 @@ from typing import Literal
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tasks.gdsd.config.model_source import ModelFolder
 from tasks.gdsd.config.policy import AdapterConfig
@@ -129,9 +131,10 @@ def test_its_gradients_are_those_of_the_formula(bits: Bits) -> None:
 
 
 @BITS
-def test_nothing_of_a_weights_size_is_kept(bits: Bits) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_nothing_of_a_weights_size_is_kept(bits: Bits, dtype: torch.dtype) -> None:
     """If it fails, an update needs more memory than planned: a copy of the inputs for each map, or of the weights."""
-    base, _ = base_map(bits, torch.bfloat16)
+    base, _ = base_map(bits, dtype)
     x = drawn(ROWS, INPUTS).bfloat16().requires_grad_()
     down, up = (drawn(*shape).bfloat16().requires_grad_() for shape in ((RANK, INPUTS), (OUTPUTS, RANK)))
     known = {part.data_ptr() for part in (x, base.weight, down, up)}
@@ -145,6 +148,36 @@ def test_nothing_of_a_weights_size_is_kept(bits: Bits) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         total(x, base, down, up)
     assert set(new) == {ROWS * RANK}, "A x is all that is new"
+
+
+def test_all_outputs_are_passed_over_by_products_alone() -> None:
+    """If it fails, an adapter's scale and sum cost passes over all outputs, once a fifth of an update."""
+    layer = adapted_layer()
+    passes: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's form
+            found = func(*args, **(kwargs or {}))
+            is_view = any(one.alias_info and not one.alias_info.is_write for one in func._schema.returns)
+            if not is_view and isinstance(found, Tensor) and found.numel() >= ROWS * min(INPUTS, OUTPUTS):
+                passes.append(func.overloadpacket.__name__)
+            return found
+
+    x, gradient = drawn(ROWS, INPUTS).float().requires_grad_(), drawn(ROWS, OUTPUTS).float()
+    with Watch():
+        layer(x).backward(gradient)
+    assert passes == ["mm", "addmm_", "add_", "mm", "addmm_"], "two products and the bias, and two on the way back"
+
+
+def adapted_layer() -> AdaptedLinear:
+    """An adapted map in float32, with a bias."""
+    inside = torch.nn.ModuleDict({"map": torch.nn.Linear(INPUTS, OUTPUTS)}).requires_grad_(False)
+    config = LoraConfig(r=RANK, target_modules=["map"])
+    config._register_custom_module({torch.nn.Linear: AdaptedLinear})
+    inject_adapter_in_model(config, inside)
+    layer = inside["map"]
+    assert isinstance(layer, AdaptedLinear)
+    return layer
 
 
 # Training
