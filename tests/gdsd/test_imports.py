@@ -16,12 +16,14 @@ VERIFYING = (
     "reward.rewards",
 )
 SAMPLING = ("denoiser.checkpoint", "evaluate.answering", "rollout.shard")
+CONFIGURING = ("config.train", "domains.service")
 
 
 @pytest.mark.parametrize(
     "modules, needless",
     [
         pytest.param(VERIFYING, {"torch", "transformers", "peft", "sympy"}, id="verdicts, the gate and publishing"),
+        pytest.param(CONFIGURING, {"anyio", "httpx2"}, id="a configuration, which asks no server"),
         pytest.param(SAMPLING, {"peft"}, id="sampling without an adapter"),
     ],
 )

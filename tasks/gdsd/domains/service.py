@@ -6,8 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.gdsd.domains.base import Answer, Domain, DomainConfig, Problem, Remedies, Verdict
-from tasks.gdsd.domains.service_client import RewardService
-from tasks.gdsd.domains.service_servers import PLACEHOLDER, OpenaiConfig, PostConfig, Server
+from tasks.gdsd.domains.service_servers import PLACEHOLDER, OpenaiConfig, PostConfig, Score, Server
 from tasks.gdsd.errors import DataError
 
 __all__ = ["OpenaiConfig", "PostConfig", "RewardService", "Service", "ServiceConfig"]
@@ -53,6 +52,25 @@ class ServiceConfig(DomainConfig):
     def rule(self) -> Self:
         """Returns the same, with a server that is asked in the default way."""
         return self.model_copy(update={"server": self.server.rule()})
+
+
+class RewardService:
+    """A server that scores answers, to be asked by a domain."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def scores(self, answers: Sequence[Answer]) -> list[Score]:
+        """Returns the score of each answer, from 0 to 1 or None, in order.
+
+        Raises:
+            ServiceError: the server refuses all requests, or sends what is no score of this range, or its key is
+                missing.
+            SilentServiceError: it answered no request, and may later.
+        """
+        from tasks.gdsd.domains import service_client  # only here, since it imports an HTTP client
+
+        return service_client.scores(self.server, answers)
 
 
 class Service(Domain):

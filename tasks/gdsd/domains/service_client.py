@@ -32,46 +32,39 @@ KEY = re.compile("[!-~]+")  # what a header of a request can carry
 MISDIRECTED = frozenset({*range(300, 400), 404, 405, 410, 421})  # statuses that every request would get
 
 
-class RewardService:
-    """A server that scores answers, to be asked by a domain."""
+def scores(server: Server, answers: Sequence[Answer]) -> list[Score]:
+    """Returns the score of each answer, from 0 to 1 or None, in order.
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-
-    def scores(self, answers: Sequence[Answer]) -> list[Score]:
-        """Returns the score of each answer, from 0 to 1 or None, in order.
-
-        Raises:
-            ServiceError: the server refuses all requests, or sends what is no score of this range, or its key is
-                missing.
-            SilentServiceError: it answered no request, and may later.
-        """
-        distinct = list(dict.fromkeys(answers))
-        size = service_servers.batch_size(self.server)
-        batches = [distinct[first : first + size] for first in range(0, len(distinct), size)]
-        asking = _Asking(self.server, _key(self.server.key))
-        found: dict[Answer, Score] = {}
-        # A loop of its own, in a thread, serves notebooks too, where one is running; what is left at an error is ended.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(asking.client):
-            futures = {portal.start_task_soon(asking.ask, batch): batch for batch in batches}
-            try:
-                for answer, score in shown(_arriving(futures), len(distinct)):
-                    found[answer] = score
-            finally:
-                for future in futures:
-                    future.cancel()
-        if asking.silence is not None and not asking.answered:
-            raise asking.stopped(asking.silence)
-        if without := [score.remark for score in found.values() if score.value is None]:
-            logger.warning(
-                "%s: %d of %d answers have no score, such as: %.400s%s",
-                self.server.url,
-                len(without),
-                len(found),
-                without[0],
-                "" if asking.failure is None else f"; the last failure{asking.failure.details}",
-            )
-        return [found[answer] for answer in answers]
+    Raises:
+        ServiceError: see `RewardService.scores`.
+        SilentServiceError: see there.
+    """
+    distinct = list(dict.fromkeys(answers))
+    size = service_servers.batch_size(server)
+    batches = [distinct[first : first + size] for first in range(0, len(distinct), size)]
+    asking = _Asking(server, _key(server.key))
+    found: dict[Answer, Score] = {}
+    # A loop of its own, in a thread, serves notebooks too, where one is running; what is left at an error is ended.
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(asking.client):
+        futures = {portal.start_task_soon(asking.ask, batch): batch for batch in batches}
+        try:
+            for answer, score in shown(_arriving(futures), len(distinct)):
+                found[answer] = score
+        finally:
+            for future in futures:
+                future.cancel()
+    if asking.silence is not None and not asking.answered:
+        raise asking.stopped(asking.silence)
+    if without := [score.remark for score in found.values() if score.value is None]:
+        logger.warning(
+            "%s: %d of %d answers have no score, such as: %.400s%s",
+            server.url,
+            len(without),
+            len(found),
+            without[0],
+            "" if asking.failure is None else f"; the last failure{asking.failure.details}",
+        )
+    return [found[answer] for answer in answers]
 
 
 def _arriving(futures: dict[Future[list[Score]], list[Answer]]) -> Iterator[tuple[Answer, Score]]:
