@@ -10,6 +10,7 @@ import yaml
 
 from tasks import capacity, describe
 from tasks.gdsd.config.model_source import digest
+from tasks.gdsd.planning.work import REACHED
 from tests.gdsd.official import write_llada
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,10 @@ def test_how_seconds_follow_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert "llada, 8,015,581,184 parameters, and 335,544,320 of an adapter, which alone are trained" in text
     network, logits = shares(text, "network"), shares(text, "logits")
-    assert network[1] == "45% of 989 TFLOP/s in bfloat16" and logits[1] == "45% of 67 TFLOP/s in float32"
+    assert (
+        network[1] == f"{REACHED:.0%} of 989 TFLOP/s in bfloat16"
+        and logits[1] == f"{REACHED:.0%} of 67 TFLOP/s in float32"
+    )
     assert logits[0][0] == pytest.approx(100 * 0.26 / (0.26 + 5.1), abs=0.2)
     assert [one + other for one, other in zip(network[0], logits[0], strict=True)] == pytest.approx(
         [100, 100], abs=0.11
@@ -77,12 +81,12 @@ def test_how_seconds_follow_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert describe.main([str(tmp_path / "config.yaml"), "--device", "h200"]) == 0
     (rollout, distill), speed = shares(capsys.readouterr().out, "adapter")
-    assert rollout == 0 and distill > 10 and speed == "45% of 67 TFLOP/s in float32"
+    assert rollout == 0 and distill > 10 and speed == f"{REACHED:.0%} of 67 TFLOP/s in float32"
 
     (tmp_path / "config.yaml").write_text("distill: {compute: {precision: bfloat16}}\n")
     assert describe.main([str(tmp_path / "config.yaml"), "--device", "h200"]) == 0
     assert shares(capsys.readouterr().out, "network")[1] == (
-        "45% of 67 TFLOP/s in float32, 45% of 989 TFLOP/s in bfloat16 in training"
+        f"{REACHED:.0%} of 67 TFLOP/s in float32, {REACHED:.0%} of 989 TFLOP/s in bfloat16 in training"
     )
 
 
@@ -91,7 +95,10 @@ def test_a_comparison_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = str(ROOT / "configs/compare_tiny.yaml")
     assert describe.main([recipe, "--device", "h100"]) == 0
     said = capsys.readouterr().out
-    assert "256 completions a round, 32 rounds a run, 48 runs" in said and "45% of 67 TFLOP/s in float32" in said
+    assert (
+        "256 completions a round, 32 rounds a run, 48 runs" in said
+        and f"{REACHED:.0%} of 67 TFLOP/s in float32" in said
+    )
     rows = [line.split() for line in said.splitlines() if line.endswith("     8")]
     assert [row[0] for row in rows] == ["gdsd", "gdsd_tlc", "espo", "spg", "wd1", "diffu_grpo"]
     # Tries answer 256 validation problems each time, and the others 512 test problems, so they are a little cheaper.

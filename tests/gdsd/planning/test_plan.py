@@ -55,6 +55,12 @@ def test_shapes_that_are_no_files_are_right() -> None:
         shapes.shape_of(unknown)
 
 
+@pytest.mark.parametrize("page", ["capacity", "hardware", "recipes"])
+def test_pages_have_the_share_of_the_peak_that_is_planned_with(page: str) -> None:
+    """If it fails, a measurement has replaced the assumption, and a reader still takes the old one for the plan's."""
+    assert f" {work.REACHED:.0%}".replace("%", " % of ") in (CONFIGS.parent / f"docs/{page}.md").read_text()
+
+
 @pytest.mark.parametrize("family", WRITERS)
 @pytest.mark.parametrize("targets", [["q_proj", "k_proj", "v_proj", "o_proj"], ["down_proj", "up_proj", "k_proj"]])
 def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: list[str], tmp_path: Path) -> None:
