@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from transformers import PreTrainedModel
 
 from tasks.gdsd.denoiser import devices
 from tests.gpu import results
@@ -26,8 +27,18 @@ def machine(scale: Scale) -> dict[str, str]:
     return {"card": card, "versions": versions}
 
 
+def provide_names() -> None:
+    """Gives transformers 5.17 the names of 5.23, for which the project is written."""
+    for name in ("enable", "disable"):
+        if not hasattr(PreTrainedModel, f"activation_checkpointing_{name}"):
+            old = getattr(PreTrainedModel, f"gradient_checkpointing_{name}")
+            setattr(PreTrainedModel, f"activation_checkpointing_{name}", old)
+
+
 def run(name: str, out: Path, scale: Scale) -> None:
     """Measures a part, and writes each row as it comes, and how it ended."""
+    provide_names()
+    devices.device()  # which also sets how products are summed on a GPU
     results.write(out, name, machine=machine(scale))
     try:
         for row in importlib.import_module(f"tests.gpu.{name}").measure(scale):
@@ -47,7 +58,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
-    devices.device()  # which also sets how products are summed on a GPU
     run(options.name, options.out, SMALL if options.small else FULL)
     sys.exit()
 

@@ -35,7 +35,7 @@ class Scale:
     trained_length: int = 256  # tokens of a completion in an update
     wanting: Shape = WANTING  # a model whose update takes some GiB
     looked: tuple[int, ...] = (1, 16)  # sequences of a look
-    layers: int = 4  # of a shape that is compiled: code is made for each
+    layers: int = 2  # of a shape that is compiled: code is made for each
     compiler: str = "inductor"
     processes: int = 2
     rounds: int = 20
