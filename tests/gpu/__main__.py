@@ -11,6 +11,7 @@ what the parts have printed. Parts that are asked again replace what they had fo
 """
 
 import argparse
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.gpu import results
-from tests.gpu.parts import PARTS
+from tests.gpu.parts import LIMIT, PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[[str], Sequence[str]]
@@ -29,6 +30,9 @@ Command = Callable[[str], Sequence[str]]
 def ask(part: str, seconds: float, out: Path, command: Command) -> None:
     """Has a process measure a part, and ends it with all that it has started when its time is over."""
     results.forget(out, part)
+    if seconds <= 0:
+        results.write(out, part, ended="was not begun", said=f"the {LIMIT} s of all parts were over")
+        return
     began = time.monotonic()
     with (out / results.LOG).open("ab") as log:
         process = subprocess.Popen(command(part), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
@@ -44,7 +48,7 @@ def ask(part: str, seconds: float, out: Path, command: Command) -> None:
     part_found = results.read(out).get(part, results.Found())
     ended, said = part_found.ended, part_found.said
     if code is None:
-        ended, said = "was ended", f"its {seconds:g} s were over"
+        ended, said = "was ended", f"its {seconds:.0f} s were over"
     elif not ended:
         ended, said = "failed", f"its process ended with {code}; see {results.LOG}"
     results.write(out, part, ended=ended, said=said, seconds=taken)
@@ -65,6 +69,7 @@ def publish(out: Path) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Returns 0 where every part that could be measured was, and has found what it should."""
+    end = time.monotonic() + LIMIT
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="the folder for results.jsonl, gpu.md and log.txt")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="by default all")
@@ -82,7 +87,8 @@ def main(given: Sequence[str] | None = None) -> int:
         return [sys.executable, "-m", "tests.gpu.part", part, str(out), *(["--small"] if options.small else [])]
 
     for part in options.parts:
-        ask(part, PARTS[part].seconds, out, command)
+        limit = math.inf if options.small else min(PARTS[part].seconds, end - time.monotonic())
+        ask(part, limit, out, command)
         publish(out)
         found = results.read(out)[part]
         print(f"{part}: {found.ended} after {found.seconds:.0f} s {found.said}".rstrip(), flush=True)

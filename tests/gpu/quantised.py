@@ -16,7 +16,7 @@ def measure(scale: Scale) -> Iterator[Row]:
         raise SkippedError("bitsandbytes is not installed")
     model, values = next(iter(scale.models.items()))
     adapter, batch = adapter_of(scale, base_bits=4), scale.batches[0]
-    denoiser = random_denoiser(values, scale, in_4_bits=True)
+    denoiser = random_denoiser(values, scale, in_4_bits=True).requires_grad_(False)
     shape, settings = shapes.shape_of_config(values)[1], denoiser.family.sampler.fill(scale.sampler)
     taken = timed(sampling(denoiser, ExactConfig(), scale.sampler, batch, scale.prompt), scale)
     b = scale.dtype.itemsize

@@ -33,7 +33,7 @@ class Found:
 
     machine: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    ended: str = ""  # done, was skipped, failed or was ended; nothing while it goes on
+    ended: str = ""  # done, was skipped, failed, was ended or was not begun; nothing while it goes on
     said: str = ""
     seconds: float = 0.0
 

@@ -65,6 +65,7 @@ def measure(scale: Scale) -> Iterator[Row]:
     for model, values in scale.models.items():
         with freed(scale):
             denoiser = random_denoiser(values, scale)
+            denoiser.freeze_for_sampling()
             for batch in scale.batches:
                 for name, engine in ENGINES.items():
                     title = f"{model}, {name}, {batch} at once"

@@ -12,7 +12,7 @@ from tests.gdsd.official import dream_config, llada_config, qwen3_mdlm_config
 
 Values = dict[str, object]
 SAMPLER = SamplerConfig(length=64, block_length=32, steps_per_block=4)
-WANTING = Shape(vocabulary=8192, width=1024, inner=4096, layers=8, heads=16, kv_heads=16, head_width=64)
+WANTING = Shape(vocabulary=8192, width=512, inner=2048, layers=8, heads=8, kv_heads=8, head_width=64)
 TINY = Shape(vocabulary=64, width=32, inner=48, layers=1, heads=2, kv_heads=2, head_width=16)
 
 
@@ -25,7 +25,7 @@ class Scale:
         default_factory=lambda: {"LLaDA-8B": LLADA_8B, "Dream-7B": DREAM_7B, "Qwen3-0.6B": QWEN3_06B}
     )
     product: int = 8192  # rows and columns of a large product
-    copied: int = 2**32  # bytes
+    copied: int = 2**30  # bytes
     repeats: int = 5  # of a measurement, at most
     prompt: int = 200
     sampler: SamplerConfig = SAMPLER
@@ -33,7 +33,7 @@ class Scale:
     group: int = 4  # completions of an update, in two views each
     rank: int = 128
     trained_length: int = 256  # tokens of a completion in an update
-    wanting: Shape = WANTING  # a model whose update takes some GiB
+    wanting: Shape = WANTING  # a model of whose update most bytes are activations
     looked: tuple[int, ...] = (1, 16)  # sequences of a look
     layers: int = 2  # of a shape that is compiled: code is made for each
     compiler: str = "inductor"

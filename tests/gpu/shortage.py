@@ -50,7 +50,7 @@ def short(bytes_there: float, scale: Scale) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def trained(start: Denoiser) -> Tensor:  # (P,)
+def trained(start: Denoiser) -> Tensor:  # (P,), on the CPU
     """Returns the change of all weights in an update of which one micro-batch should be all."""
     denoiser = copy.deepcopy(start)
     rewarded = round_of(denoiser.encode("0123456789abcdef"), GROUPS, GROUP, TOKENS, TOKENS)
@@ -58,7 +58,7 @@ def trained(start: Denoiser) -> Tensor:  # (P,)
     config = epochs.configured({"mask_pairs": 1}, inner_steps=1, compute=compute)
     train(denoiser, rewarded, config, GROUP)
     pairs = zip(denoiser.parameters(), start.parameters(), strict=True)
-    return torch.cat([(after - before).flatten() for after, before in pairs]).detach()
+    return torch.cat([(after - before).flatten() for after, before in pairs]).detach().cpu()
 
 
 def measure(scale: Scale) -> Iterator[Row]:

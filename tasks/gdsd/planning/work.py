@@ -21,8 +21,8 @@ from tasks.gdsd.config.sampler import (
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.planning.shapes import Shape
 
-# Share of a GPU's peak that a model of billions of weights reaches. An assumption: `python -m tests.gpu` measures it, and
-# the page that it writes says which number would stand here.
+# Share of a GPU's peak that a model of billions of weights reaches. An assumption: `python -m tests.gpu` measures it,
+# and the page that it writes says which number would stand here.
 REACHED = 0.45
 
 
