@@ -23,6 +23,7 @@ from tasks.flyte.telling import Teller, shown
 from tasks.flyte.types import Checkpoint, ProgressFile, Table, stored
 from tasks.gdsd.config.sampler import RolloutEngine
 from tasks.gdsd.config.train import ResidentConfig
+from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.errors import NonFiniteError
 from tasks.gdsd.files import digest
 from tasks.gdsd.records import DriftStats, EpochStats, Progress, RewardStats
@@ -42,11 +43,12 @@ class Stayed(NamedTuple):
     completions: list[Table]  # schema `tables.REWARDED`, of the rounds that are kept
 
 
-@gpu_task(hours=72, ignored=("name", "rounds", "before"), deck=True)
+@gpu_task(hours=72, ignored=("domain", "name", "rounds", "before"), deck=True)
 def train_rounds(
     policy: Checkpoint,
     base: Checkpoint,
     train: Table,
+    domain: DomainChoice,
     engine: RolloutEngine,
     config: ResidentConfig,
     first: int,
@@ -60,6 +62,7 @@ def train_rounds(
     The state is kept after each round, from which the next attempt, or the same local run, goes on after a kill.
 
     Args:
+        domain: that judges; `config` has its rule alone
         engine: which makes the first rollouts; `config.rollout.engine` has its limits
         name, rounds, before: of the run, on its page: its name, how many rounds it has, what it recorded before
 
@@ -73,7 +76,7 @@ def train_rounds(
     evidence, done = new_folder("evidence"), new_folder("policy") / "checkpoint"
     tables = new_folder("completions") / "kept"
     tell = Teller(name, rounds, Progress.read(before), shows=config.distill.compute.processes == 1 or not in_pod())
-    asked = _ask(policy, base, train, engine, config, range(first, end), evidence, tell)
+    asked = _ask(policy, base, train, engine, config, range(first, end), evidence, tell).judged_by(domain)
     try:
         with shown(tell, asked.work):
             made = make(asked, done, tables)

@@ -202,7 +202,12 @@ def evaluate_policy(
 
 
 def measure(
-    policy: Checkpoint, problems: Table, domain: DomainChoice, config: TrainConfig, asked: str = "test"
+    policy: Checkpoint,
+    problems: Table,
+    domain: DomainChoice,
+    config: TrainConfig | CompareConfig,
+    seed: int,
+    asked: str = "test",
 ) -> Evaluated:
     """Adds an evaluation under the protocol of a run, as a dynamic task of its own, which has all shards."""
     return evaluate_policy(
@@ -210,7 +215,7 @@ def measure(
         problems=problems,
         domain=domain,
         config=config.evaluation,
-        seed=config.seed,
+        seed=seed,
         hardware=config.hardware,
         asked=asked,
     )
@@ -237,7 +242,7 @@ def check_guards(base: Checkpoint, trained: Checkpoint, guards: list[Table], con
     found = []
     for (name, guard), problems in zip(config.judge.guards.items(), guards, strict=True):
         before, after = (
-            measure(policy, problems, guard.domain, config, f"guard {name}") for policy in (base, trained)
+            measure(policy, problems, guard.domain, config, config.seed, f"guard {name}") for policy in (base, trained)
         )
         found.append(
             gate_guard(
@@ -286,7 +291,7 @@ def train(config: TrainConfig = TrainConfig(rounds_per_task=10)) -> RunResult:
 
 def learn(config: TrainConfig, begun: Beginning) -> RunResult:
     """Adds to a workflow what makes a run of a beginning: rounds, evaluations, the gate and the report."""
-    before = measure(begun.base, begun.test, config.prompts.domain, config)
+    before = measure(begun.base, begun.test, config.prompts.domain, config, config.seed)
     rounds = run_rounds(
         config=config,
         distill=config.distill,
@@ -296,7 +301,7 @@ def learn(config: TrainConfig, begun: Beginning) -> RunResult:
         asked="validation",
     )
     best = select_best(before=rounds.best, last=rounds.policy, progress=rounds.progress, validation=rounds.validation)
-    after = measure(best, begun.test, config.prompts.domain, config)
+    after = measure(best, begun.test, config.prompts.domain, config, config.seed)
     guards = check_guards(base=begun.base, trained=best, guards=begun.guards, config=config)
     decision = gate(
         base=before.report,
@@ -388,14 +393,7 @@ def compare(config: CompareConfig = CompareConfig()) -> CompareResult:
         evaluation=config.evaluation,
         judge=GateConfig(),
     )
-    before = evaluate_policy(
-        policy=begun.base,
-        problems=begun.test,
-        domain=config.prompts.domain,
-        config=config.evaluation,
-        seed=0,
-        hardware=config.hardware,
-    )
+    before = measure(begun.base, begun.test, config.prompts.domain, config, 0)
     contest = run_contest(
         config=config, train=begun.train, validation=begun.validation, test=begun.test, base=begun.base
     )

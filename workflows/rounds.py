@@ -221,6 +221,7 @@ def stay(
             policy=policy,
             base=base,
             train=train,
+            domain=config.prompts.domain,
             engine=engine,
             config=config.resident(block),
             first=block.start,

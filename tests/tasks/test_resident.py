@@ -38,6 +38,7 @@ def test_the_next_attempt_goes_on_from_the_last_update(
         "policy": FlyteDirectory(str(rounds.policy)),
         "base": FlyteDirectory(str(rounds.policy)),
         "train": FlyteFile(str(rounds.train)),
+        "domain": rounds.config.domain,
         "engine": rounds.engine,
         "config": rounds.config,
         "first": 0,

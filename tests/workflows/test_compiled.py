@@ -69,7 +69,7 @@ TASKS = {
         "base config group_size policy rewarded round seed", "checkpoint stats", gpu=True, hours=6
     ),
     "train_rounds": Expected(
-        "base before config end engine first name policy rounds train",
+        "base before config domain end engine first name policy rounds train",
         "checkpoint completions drifts engine epochs rewards",
         gpu=True,
         hours=72,

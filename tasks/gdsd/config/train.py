@@ -96,7 +96,7 @@ class DistillConfig(Config):
 class ResidentConfig(Config):
     """What rounds in one task are made by: the parts of a run's configuration on which their numbers depend."""
 
-    domain: DomainChoice
+    domain: DomainChoice  # its rule
     rollout: RolloutConfig
     reward: RewardConfig
     distill: DistillConfig
@@ -160,7 +160,7 @@ class TrainConfig(Config):
     def resident(self, rounds: range) -> ResidentConfig:
         """Returns what some rounds, numbered from 0, are made by."""
         return ResidentConfig(
-            domain=self.prompts.domain,
+            domain=self.prompts.domain.rule(),
             rollout=self.rollout,
             reward=self.reward,
             distill=self.distill,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import pyarrow as pa
 import torch
@@ -25,7 +25,7 @@ from tasks.gdsd.denoiser.sampling import sampling
 from tasks.gdsd.distill import epoch, loop, processes, resume
 from tasks.gdsd.distill.failures import FailureReport
 from tasks.gdsd.distill.launcher import launch
-from tasks.gdsd.domains import make
+from tasks.gdsd.domains import DomainChoice, make
 from tasks.gdsd.errors import GdsdError
 from tasks.gdsd.evaluate import drift
 from tasks.gdsd.files import digest
@@ -59,6 +59,10 @@ class Rounds:
     tell: Tell  # is given what the rounds came to so far, after each, in the first process
     send: Callable[[Path], None] | None = None  # puts a state where the next attempt finds it
     speak: Callable[[], None] | None = None  # shows the log lines of a process that was started for this
+
+    def judged_by(self, domain: DomainChoice) -> Self:
+        """Returns the rounds with another domain of the same rule, such as one that asks a server otherwise."""
+        return replace(self, config=self.config.model_copy(update={"domain": domain}))
 
 
 def train(rounds: Rounds, trained: Path, kept: Path) -> Made:
