@@ -1,8 +1,6 @@
 """The steps of a round, by the functions of the pipeline's stages.
 
-With equal seeds and configurations, tokens and weights are the pipeline's bit for bit where it has one process and the
-weights are float32. Elsewhere they are so up to rounding: for sampling, the pipeline merges an adapter into float32
-weights, and reads weights that are trained without one in bfloat16 on a GPU.
+With equal seeds and configurations, tokens and weights are the pipeline's bit for bit where it has one process.
 """
 
 import math
@@ -20,6 +18,7 @@ from tasks.gdsd.config.sampler import DualCacheConfig, ExactConfig, PrefixCacheC
 from tasks.gdsd.config.train import DistillConfig
 from tasks.gdsd.denoiser import checkpoint, devices
 from tasks.gdsd.denoiser.checkpoint import PolicyState
+from tasks.gdsd.denoiser.sampling import sampling
 from tasks.gdsd.distill import beginning, epoch, loop
 from tasks.gdsd.domains import Answer, Domain, DomainChoice, make
 from tasks.gdsd.errors import ConfigError, DataError
@@ -127,7 +126,8 @@ def sample(
             )
     asked = shard.ask([vars(prompt) for prompt in prompts], group_size, policy.record.round, seed)
     title = f"rollouts of round {policy.record.round + 1}"
-    made, _ = shard.complete(denoiser, asked, sampler, RolloutEngine(engine), batch_size, title)
+    with sampling(denoiser):
+        made, _ = shard.complete(denoiser, asked, sampler, RolloutEngine(engine), batch_size, title)
     return made
 
 

@@ -56,12 +56,14 @@ def moved(first: library.PolicyState, second: library.PolicyState) -> bool:
     return not torch.equal(weights(first), weights(second))
 
 
-def by_tasks(folder: Path, rounds: int) -> Iterator[tuple[Path, pa.Table, EpochStats | None]]:
+def by_tasks(
+    folder: Path, config: library.PolicyConfig, rounds: int
+) -> Iterator[tuple[Path, pa.Table, EpochStats | None]]:
     """The base and each round of a run, by the pipeline's tasks: the checkpoint, its completions, and the updates."""
     splits = prepare_prompts.task_function(PROMPTS, COUNT)
     files = [splits.train, splits.validation, splits.test]
     rooms = [Room(problems=split, length=SAMPLER.length) for split in tables.SPLITS]
-    made = prepare_policy.task_function(PLAIN, *files, [], rooms)
+    made = prepare_policy.task_function(config, *files, [], rooms)
     policy = base = made.checkpoint
     yield Path(os.fspath(base)), tables.REWARDED.empty_table(), None
     engine = RolloutEngine(ExactConfig())
@@ -74,13 +76,16 @@ def by_tasks(folder: Path, rounds: int) -> Iterator[tuple[Path, pa.Table, EpochS
         yield Path(os.fspath(policy)), tables.read(Path(os.fspath(file)), tables.REWARDED), stats
 
 
+@pytest.mark.parametrize("adapter", [None, AdapterConfig(rank=2)], ids=["all weights", "an adapter"])
 def test_rounds_are_those_of_the_pipeline(
-    train: list[library.Prompt], policy: library.PolicyState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: AdapterConfig | None, train: list[library.Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, what a researcher finds out here does not hold in a run with the same configuration and seed."""
     monkeypatch.setenv("GDSD_HOME", str(tmp_path / "data"))
-    base = deepcopy(policy)
-    (folder, _, _), *rounds = by_tasks(tmp_path, rounds=2)
+    config = PLAIN.model_copy(update={"adapter": adapter})
+    policy = library.start(config, train, SAMPLER.length)
+    before = deepcopy(policy)
+    (folder, _, _), *rounds = by_tasks(tmp_path, config, rounds=2)
     assert same(policy, library.load(folder))
     for number, (folder, table, expected) in enumerate(rounds, start=1):
         rollouts = library.sample(
@@ -88,7 +93,7 @@ def test_rounds_are_those_of_the_pipeline(
         )
         judged = library.judge(PROMPTS.domain, rollouts)
         rewards = [judgement.reward for judgement in judged]
-        stats = library.update(policy, rollouts, rewards, CONFIG, base=base, seed=SEED)
+        stats = library.update(policy, rollouts, rewards, CONFIG, base=None if adapter else before, seed=SEED)
         rows = {(row["prompt_id"], row["sample"]): row for row in table.to_pylist()}
         assert len(rows) == len(rollouts) == COUNT * GROUP
         for rollout, judgement in zip(rollouts, judged, strict=True):
@@ -100,7 +105,7 @@ def test_rounds_are_those_of_the_pipeline(
         assert expected is not None and stats.steps == expected.steps and stats.round == number
         trained = library.load(folder)
         policy.record = policy.record.model_copy(update={"parent": trained.record.parent})  # it was saved there
-        assert same(policy, trained) and moved(policy, base)
+        assert same(policy, trained) and moved(policy, before)
 
 
 def test_what_was_saved_goes_on_as_if_it_had_not_been(
