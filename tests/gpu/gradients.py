@@ -1,7 +1,6 @@
 """Whether losses and gradients are the CPU's, for each objective, and what bfloat16 changes of them."""
 
 import copy
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -67,7 +66,6 @@ def row(name: str, found: Update, wanted: Update, most: float) -> Row:
 
 
 def measure(scale: Scale) -> Iterator[Row]:
-    warnings.simplefilter("ignore")
     for name, objective in OBJECTIVES.items():
         config = epochs.CONFIG.model_copy(update={"objective": objective, "inner_steps": 1})
         adapter = name == ADAPTED
