@@ -84,7 +84,7 @@ def staged(config: TrainConfig, found: Plan, device: Device, assumed: Assumption
         writes=rounds * number * writes / HOUR,
         waits=rounds * idle / HOUR,
         clock=(rounds * clock + evaluations.clock) / HOUR,
-        money=_money(config, rounds * sampling, rounds * updating, evaluations, rounds * _one(made["reward"])),
+        money=_money(config, rounds * sampling, rounds * updating, evaluations, rounds * _seconds(made["reward"])),
         pods=rounds * pods,
         held=number,
     )
@@ -115,14 +115,14 @@ def resident(config: TrainConfig, found: Plan, device: Device, assumed: Assumpti
     )
 
 
-def _one(stage: Stage) -> float:
+def _seconds(stage: Stage) -> float:
     """Returns the seconds of all tasks of a stage."""
     return sum(stage.before + work for work in stage.work)
 
 
 def _held(stage: Stage) -> float:
     """Returns the device-seconds that a stage's pods hold."""
-    return stage.gpus * _one(stage)
+    return stage.gpus * _seconds(stage)
 
 
 def _evaluations(config: TrainConfig, found: Plan, device: Device, assumed: Assumptions) -> _Answering:
