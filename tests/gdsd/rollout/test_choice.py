@@ -46,6 +46,62 @@ def test_the_draw_has_the_softmax_distribution() -> None:
         assert ((counts - expected)[possible] ** 2 / expected[possible]).sum().item() < 30, f"T = {temperature}"
 
 
+CHUNKED = 2 * 512 + 77  # tokens of several chunks, the last of which is not full
+
+
+def test_every_token_of_a_large_vocabulary_is_drawn_with_its_probability() -> None:
+    """If it fails, some tokens of a published model's vocabulary come too often, or rare ones never.
+
+    The least uniform number that draws a token or a later one is found by bisection, to the last bit; the token's
+    probability is the distance to the next. It is the softmax's in float64 up to 3 millionths of itself, though
+    probabilities go down to 1e-9: d = logit - peak is rounded to float32, and with |d| < 22 that moves exp(d) by at most
+    1e-6.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(CHUNKED, generator=generator)
+    logits[5], logits[511], logits[1024], logits[-1] = -math.inf, -math.inf, logits.max() + 3, -3.0
+    head, by, count = Head(logits[:, None]), rules(), CHUNKED + 1
+    low, high = torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
+    wanted = torch.arange(count)
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = choose(torch.ones(count, 1), head, middle.clamp(max=1 - 2.0**-53), by)[0] >= wanted
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    found = torch.cat([low[1:-1], torch.ones(1)]) - torch.cat([torch.zeros(1), low[1:-1]])
+    expected = logits.double().softmax(0)
+    possible = expected > 1e-9
+    assert possible.sum() > CHUNKED / 2 and found[[5, 511]].max() < 1e-15
+    assert found[possible].tolist() == pytest.approx(expected[possible].tolist(), rel=3e-6)
+
+
+def test_what_a_large_vocabulary_says_of_the_draw() -> None:
+    """If it fails, what is unmasked first, and what training takes for unsure, is wrong for published models only.
+
+    Ranks in float64 by the formulas, for each temperature; their errors stay below those of the logits.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(64, CHUNKED, generator=generator)
+    logits[:, 7] += torch.linspace(0, 40, 64)  # from unsure rows to sure ones
+    uniform = torch.rand(64, generator=generator, dtype=torch.float64)
+    for temperature in (0.0, 0.7, 1.0):
+        tokens, ranks = chosen(logits, uniform, rules(temperature))
+        plain = logits.double().softmax(-1).gather(1, tokens[:, None]).squeeze(1)
+        assert ranks.tolist() == pytest.approx(plain.tolist(), rel=3e-6)
+        heated = (logits.double() / (temperature or 1.0)).softmax(-1)
+        ranks = chosen(logits, uniform, rules(temperature, "entropy"))[1]
+        assert ranks.tolist() == pytest.approx(torch.xlogy(heated, heated).sum(-1).tolist(), abs=1e-5)
+
+
+def test_draws_of_a_large_vocabulary_by_its_cumulative_sums() -> None:
+    """If it fails, a token depends on how its vocabulary is cut; the middle of each token's own interval gives it."""
+    logits = 2 * torch.randn(CHUNKED, generator=torch.Generator().manual_seed(1))
+    mass = logits.double().softmax(0)
+    uniform = mass.cumsum(0) - mass / 2
+    assert draw(logits, 1.0, uniform).tolist() == list(range(CHUNKED))
+    ends = draw(logits, 1.0, torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64))
+    assert ends.tolist() == [0, CHUNKED - 1]
+
+
 NO, TAIL = -math.inf, math.log(1e-12)
 BY_HAND: dict[str, tuple[list[float], float, list[float], list[int]]] = {
     # Four tokens of equal mass, 1, 2, 4 and 5, own a quarter of [0, 1) each, closed below and open above.
@@ -73,10 +129,21 @@ def test_draws_by_hand(logits: list[float], temperature: float, uniform: list[fl
 @pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.7])
 @pytest.mark.parametrize("order", ["confidence", "entropy"])
 @pytest.mark.parametrize("top_p, top_k", [(1.0, None), (0.5, None), (1e-6, None), (1.0, 4), (0.8, 6)])
+@pytest.mark.parametrize("chunk, error", [(512, 1e-12), (5, 1e-6)], ids=["one chunk", "chunks"])
 def test_tokens_and_ranks_equal_the_plain_ones(
-    temperature: float, order: str, top_p: float, top_k: int | None, monkeypatch: pytest.MonkeyPatch
+    temperature: float,
+    order: str,
+    top_p: float,
+    top_k: int | None,
+    chunk: int,
+    error: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """If it fails, what is drawn or unmasked first is not what the options say; also where rows are cut into chunks."""
+    """If it fails, what is drawn or unmasked first is not what the options say; also where rows are cut into chunks.
+
+    Rows are cut, and the vocabulary is: 17 tokens are three chunks of 5 and a rest, in float32.
+    """
+    monkeypatch.setattr("tasks.gdsd.rollout.engines.choice.CHUNK", chunk)
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(40, 17, generator=generator)
     uniform = torch.rand(40, generator=generator, dtype=torch.float64)
@@ -87,7 +154,7 @@ def test_tokens_and_ranks_equal_the_plain_ones(
     tokens, ranks = chosen(logits, uniform, rules(temperature, order, top_p, top_k))
     plain = [choose_plainly(row, number, config) for row, number in zip(logits, uniform.tolist(), strict=True)]
     assert tokens.tolist() == [token for token, _ in plain]
-    assert ranks.tolist() == pytest.approx([rank for _, rank in plain], abs=1e-12)
+    assert ranks.tolist() == pytest.approx([rank for _, rank in plain], abs=error)
 
 
 @pytest.mark.parametrize("order", ["confidence", "entropy"])
@@ -129,4 +196,5 @@ def test_the_nucleus_among_equals_and_negative_logits(
         falling = mass.gather(1, order)
         before = falling.cumsum(-1) - falling
         plain = torch.zeros_like(mass).scatter_(1, order, falling * (before < top_p * falling.sum(-1, keepdim=True)))
-        assert torch.equal(keep_likeliest(logits, mass, top_p, None), plain)
+        tokens, kept = keep_likeliest(logits, mass, top_p, None)
+        assert torch.equal(torch.zeros_like(mass).scatter_(1, tokens, kept), plain)

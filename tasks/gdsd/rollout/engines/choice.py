@@ -3,6 +3,10 @@
 Rows of logits are made only where a token is hidden, and worked on a few at a time, so that what is held beside them
 stays small. One uniform number per row drives the draw by inverting the cumulative distribution in the order of the
 vocabulary: no noise of the vocabulary's size is made, and the same number gives the same token wherever it is drawn.
+
+A vocabulary of more than CHUNK tokens is cut into chunks. Probabilities are computed in float32 and summed by chunk, the
+sums are added up in float64, and the token is looked for in the one chunk that is hit. Numbers in float32 move each
+token's probability by a few millionths of itself, rare tokens' too, which is no more than the logits' own rounding does.
 """
 
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ LOGITS_BYTES = 2**28  # of logits at a time
 # Of probabilities in float64 at a time: within the cache of a CPU, and enough to keep a GPU busy.
 CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}
 
+CHUNK = 512  # tokens of the vocabulary whose probabilities are summed first
 SORTED = 256  # of each row's likeliest tokens, among which most nuclei end
 
 
@@ -62,22 +67,25 @@ def choose(
 
 
 def _choose(logits: Tensor, uniform: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:  # (N, V), (N,)
-    peak, likeliest = logits.max(-1)  # the first of equals
-    below = logits.to(torch.float64, copy=True).sub_(peak[:, None])
+    peak, tokens = logits.max(-1) if rules.temperature == 0 else (logits.amax(-1), None)  # the first of equals
+    below = logits.to(logits.dtype if logits.shape[1] > CHUNK else torch.float64, copy=True).sub_(peak[:, None])
     heat = rules.temperature or 1.0
     by_confidence = rules.order == "confidence"
     # The mass of all tokens at temperature 1, from which confidence is taken.
-    whole = below.exp().sum(-1) if by_confidence and heat != 1 else None
+    whole = _total(below.exp()) if by_confidence and heat != 1 else None
     mass = (below if heat == 1 else below.div_(heat)).exp_()
     if whole is None and by_confidence:
-        whole = mass.sum(-1)
+        whole = _total(mass)
+    kept = None
     if rules.is_filtered:
-        mass = keep_likeliest(logits, mass, rules.top_p, rules.top_k)
-    tokens = likeliest if rules.temperature == 0 else invert(mass, uniform)
+        kept, mass = keep_likeliest(logits, mass, rules.top_p, rules.top_k)
+    if tokens is None:
+        tokens = invert(mass, uniform)
+        tokens = tokens if kept is None else kept.gather(1, tokens[:, None]).squeeze(1)
     if whole is not None:
         return tokens, (logits.gather(1, tokens[:, None]).squeeze(1).double() - peak).exp() / whole
-    total = mass.sum(-1)
-    return tokens, torch.xlogy(mass, mass).sum(-1) / total - total.log()
+    total = _total(mass)
+    return tokens, _total(torch.xlogy(mass, mass)) / total - total.log()
 
 
 def uncertainty(
@@ -89,67 +97,99 @@ def uncertainty(
 
 
 def invert(
-    mass: Tensor,  # (N, V) float64, not negative; its rows need not add up to 1
+    mass: Tensor,  # (N, V), not negative; its rows need not add up to 1
     uniform: Tensor,  # (N,) float64 in [0, 1)
 ) -> Tensor:  # (N,) int64
     """Returns the token at which the running sum of a row first exceeds its uniform number's share of the whole.
 
     A row of NaN, which nothing exceeds, gives the last token: one outside the vocabulary would stop a GPU for good.
     """
-    running = mass.cumsum(-1)
-    # right=True skips tokens of no mass, which a uniform of exactly 0 would otherwise select.
+    vocabulary = mass.shape[1]
+    if vocabulary <= CHUNK:
+        return _first_above(mass.double().cumsum(-1), uniform)
+    sums = _sums(mass)  # (N, C)
+    running = sums.cumsum(-1)
+    chunk = _first_above(running, uniform)
+    before, own = ((each.gather(1, chunk[:, None]).squeeze(1)) for each in (running - sums, sums))
+    # What of the uniform number is left falls in the chunk; sums that were rounded could put it on the chunk's end.
+    share = ((uniform * running[:, -1] - before) / own).clamp_(0, 1 - 2.0**-53)
+    places = CHUNK * chunk[:, None] + torch.arange(CHUNK, device=mass.device)  # (N, CHUNK)
+    inside = mass.gather(1, places.clamp(max=vocabulary - 1)).double().masked_fill_(places >= vocabulary, 0)
+    return (CHUNK * chunk + _first_above(inside.cumsum(-1), share)).clamp_(max=vocabulary - 1)
+
+
+def _first_above(running: Tensor, uniform: Tensor) -> Tensor:  # (N, M), (N,) -> (N,) int64
+    # right=True skips what has no mass, which a uniform of exactly 0 would otherwise select.
     found = torch.searchsorted(running, uniform[:, None] * running[:, -1:], right=True).squeeze(-1)
-    return found.clamp_(max=mass.shape[-1] - 1)
+    return found.clamp_(max=running.shape[-1] - 1)
+
+
+def _sums(values: Tensor) -> Tensor:  # (N, V) -> (N, C) float64: of each chunk
+    chunks = values.shape[1] // CHUNK
+    cut = CHUNK * chunks
+    full, rest = values[:, :cut].unflatten(-1, (chunks, CHUNK)), values[:, cut:]
+    return torch.cat([full.sum(-1), rest.sum(-1, keepdim=True)], -1).double()
+
+
+def _total(values: Tensor) -> Tensor:  # (N, V) -> (N,) float64
+    return values.sum(-1) if values.shape[1] <= CHUNK else _sums(values).sum(-1)
 
 
 def keep_likeliest(
     logits: Tensor,  # (N, V)
-    mass: Tensor,  # (N, V) float64: equal for equal logits, and falling with them
+    mass: Tensor,  # (N, V): equal for equal logits, and falling with them
     top_p: float,
     top_k: int | None,
-) -> Tensor:  # (N, V) float64
-    """Sets to zero what is not among the `top_k` likeliest tokens, or not needed for `top_p` of the row's mass.
+) -> tuple[Tensor, Tensor]:  # (N, K) int64, (N, K) of the mass's dtype or float64
+    """Returns tokens in the vocabulary's order, and their mass: 0 where a token is left out, as all others are.
 
-    The nucleus is the fewest likeliest tokens whose mass reaches `top_p`: at least one. Of equally likely tokens the
-    first are kept.
+    A token is left out that is not among the `top_k` likeliest, or not needed for `top_p` of the row's mass. The
+    nucleus is the fewest likeliest tokens whose mass reaches `top_p`: at least one. Of equally likely tokens the first
+    are kept.
     """
-    if top_p < 1:
-        mass = mass * _nucleus(logits, mass, top_p)
-    if top_k is not None:
-        least = logits.topk(top_k, dim=-1).values[:, -1:]
-        mass = mass * _from(logits, least, top_k - (logits > least).sum(-1, keepdim=True))
-    return mass
+    vocabulary, wanted = mass.shape[1], top_p * _total(mass)[:, None]
+    if top_k is not None or mass.device.type == "cpu":
+        kept = _likeliest(logits, min(top_k or SORTED, vocabulary))  # (N, K), the likeliest first
+        own = mass.gather(1, kept).double()
+        running = own.cumsum(-1)
+        # Only a CPU may look whether the nucleus is among them: a GPU would wait longer than the search takes.
+        if top_k is not None or bool((running[:, -1:] >= wanted).all()):
+            if top_p < 1:
+                own = own.where(running - own < wanted, 0.0)
+            kept, order = kept.sort(-1)
+            return kept, own.gather(1, order)
+    return torch.arange(vocabulary, device=mass.device).expand_as(mass), mass * _nucleus(logits, mass, wanted)
 
 
-def _nucleus(logits: Tensor, mass: Tensor, top_p: float) -> Tensor:  # (N, V) bool
+def _likeliest(logits: Tensor, count: int) -> Tensor:  # (N, V) -> (N, count) int64
+    """Returns the likeliest tokens, the likeliest first; of equals the first, while `topk` takes any of them."""
+    values, tokens = logits.topk(count, dim=-1)
+    least = values[:, -1:]
+    # Negative places, which numbers in float32 hold up to 2^24, so that the largest are the first of the least.
+    places = -torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
+    equals = torch.where(logits == least, places, -torch.inf).topk(count, dim=-1).indices
+    above = values > least
+    turn = torch.arange(count, device=logits.device) - above.sum(-1, keepdim=True)
+    tokens = torch.where(above, tokens, equals.gather(1, turn.clamp_(min=0))).sort(-1).values
+    order = logits.gather(1, tokens).argsort(dim=-1, descending=True, stable=True)
+    return tokens.gather(1, order)
+
+
+def _nucleus(logits: Tensor, mass: Tensor, wanted: Tensor) -> Tensor:  # (N, V), (N, V), (N, 1) -> (N, V) bool
     """Marks each row's nucleus, whose least likely token is found by bisection: sorting a vocabulary takes longer.
 
     Read as integers, the bits of numbers are in the order of the numbers once those of negative ones are turned round,
-    so there are as many steps as bits, and nothing is rounded. Most nuclei are among the first tokens, which are sorted
-    beforehand; a CPU then leaves the steps out, while a GPU would wait longer to know that than it takes to do them.
+    so there are as many steps as bits, and nothing is rounded.
     """
     whole = torch.int32 if logits.dtype == torch.float32 else torch.int64
     bits = (logits + 0.0).view(whole)  # which makes 0 of -0
     order = torch.where(bits < 0, bits ^ torch.iinfo(whole).max, bits)
-    wanted = top_p * mass.sum(-1, keepdim=True)
-    first, places = order.topk(min(SORTED, order.shape[-1]), dim=-1)
-    found = mass.gather(1, places).cumsum(-1) >= wanted  # (N, SORTED)
-    is_among = found.any(-1, keepdim=True)
-    least = first.gather(1, found.int().argmax(-1, keepdim=True))
-    low = torch.where(is_among, least, order.amin(-1, keepdim=True))
-    high = torch.where(is_among, least, first[:, -1:])
+    low, high = order.amin(-1, keepdim=True), order.amax(-1, keepdim=True)
     for _ in range(torch.iinfo(whole).bits):
-        if order.device.type == "cpu" and torch.equal(low, high):
-            break
         middle = (low | high) - ((low ^ high) >> 1)  # rounded up, without an overflow
-        is_enough = torch.where(order >= middle, mass, 0.0).sum(-1, keepdim=True) >= wanted
+        is_enough = _total(torch.where(order >= middle, mass, 0.0))[:, None] >= wanted
         low, high = torch.where(is_enough, middle, low), torch.where(is_enough, high, middle - 1)
     one = torch.where(order == low, mass, 0.0).amax(-1, keepdim=True)
-    missing = wanted - torch.where(order > low, mass, 0.0).sum(-1, keepdim=True)
-    return _from(order, low, (missing / one).ceil())
-
-
-def _from(values: Tensor, least: Tensor, equals: Tensor) -> Tensor:  # (N, V), (N, 1), (N, 1) -> (N, V) bool
-    """Marks what is larger than the least, and the first so many of its equals."""
-    equal = values == least
-    return (values > least) | (equal & (equal.cumsum(-1) <= equals))
+    missing = wanted - _total(torch.where(order > low, mass, 0.0))[:, None]
+    equal = order == low
+    return (order > low) | (equal & (equal.cumsum(-1) <= (missing / one).ceil()))
