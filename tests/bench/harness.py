@@ -12,16 +12,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def in_turns(
-    works: Mapping[str, Callable[[], object]],
-    turns: int,
-    warm_up: bool = True,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
+def clock() -> float:
+    """Returns seconds, of the processor where torch has one thread: other work on the machine adds little to them.
+
+    With several threads they are of the wall, since threads that wait for each other use the processor.
+    """
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def in_turns(works: Mapping[str, Callable[[], object]], turns: int, warm_up: bool = True) -> dict[str, list[float]]:
     """Returns the seconds of several kinds of work, which take turns, so that whatever slows one slows all."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns + warm_up):

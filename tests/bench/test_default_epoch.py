@@ -7,7 +7,6 @@ backward by inputs and weights in each of three updates; the epoch also reads th
 average. Times are seconds of a processor, with one thread.
 """
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -60,7 +59,7 @@ def works(updates: int | None = None) -> dict[str, Callable[[], None]]:
 
 def seconds() -> dict[str, float]:
     torch.set_num_threads(1)
-    taken = in_turns(works(), TURNS, clock=time.process_time)
+    taken = in_turns(works(), TURNS)
     return {name: min(several) for name, several in taken.items()}
 
 

@@ -125,7 +125,7 @@ def seconds() -> dict[str, float]:
         work()
     works = {readout: Step(SIZE, readout).ours for readout in READOUTS}
     works |= {"bare body": bare(SIZE), "bare head": products(SIZE)}
-    taken = in_turns(works, TURNS, warm_up=False, clock=time.process_time)
+    taken = in_turns(works, TURNS, warm_up=False)
     return {name: min(several) for name, several in taken.items()}
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, rotate_half
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from tasks.gdsd.denoiser.networks import Network
 
-Turn: TypeAlias = tuple[Tensor, Tensor]  # cosines and sines, (1 or B, rows, W) each
+Turn: TypeAlias = tuple[Tensor, Tensor]  # cosines and `signed` sines, (1 or B, rows, W) each
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ def rows_before(
     return torch.where(places > first, places - 1, places)
 
 
+def signed(sines: Tensor) -> Tensor:  # (..., W)
+    """Negates the sines of a head's first half: there a rotation subtracts, and in the second it adds."""
+    lower, upper = sines.chunk(2, -1)
+    return torch.cat([-lower, upper], -1)
+
+
 def attend(
     block: LlamaAttention,  # or Qwen2's or Qwen3's, which have the same parts
     normed: Tensor,  # (B, T, D)
@@ -71,8 +77,8 @@ def attend(
         return (found if norm is None else norm(found)).transpose(1, 2)
 
     def rotate(found: Tensor, by: Turn) -> Tensor:
-        turned: Tensor = found * by[0][:, None] + rotate_half(found) * by[1][:, None]
-        return turned
+        # The stock rotation to the last bit, in fewer passes: the halves change places and take the signs of the sines.
+        return (found * by[0][:, None]).add_(found.roll(block.head_dim // 2, -1) * by[1][:, None])
 
     query = rotate(heads(block.q_proj, queries, getattr(block, "q_norm", None)), turn_queries)
     keys = rotate(heads(block.k_proj, normed, getattr(block, "k_norm", None)), turn)
@@ -96,7 +102,7 @@ class LastBlock(GradientCheckpointingLayer):
         self,
         hidden_states: Tensor,  # (B, T, D)
         attention_mask: Tensor | None = None,  # (B, 1, T, T) bool
-        position_embeddings: Turn | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
         rows: Rows | None = None,  # None: all
         **options: object,  # whatever this version of the library passes on
     ) -> Tensor:  # (R, D), or (B, T, D)
@@ -107,12 +113,12 @@ class LastBlock(GradientCheckpointingLayer):
             return whole
         block, begin = cast(LlamaDecoderLayer, self), rows.begin
         normed = block.input_layernorm(hidden_states)
-        cosines, sines = position_embeddings
+        cosines, sines = position_embeddings[0], signed(position_embeddings[1])
         found = attend(
             block.self_attn,
             normed,
             normed[:, begin:],
-            position_embeddings,
+            (cosines, sines),
             (cosines[:, begin:], sines[:, begin:]),
             None if attention_mask is None else attention_mask[:, :, begin:],
         )

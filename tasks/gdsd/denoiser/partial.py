@@ -17,7 +17,7 @@ from torch._dynamo.exc import TorchDynamoException
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from tasks.gdsd.denoiser.denoiser import Denoiser
-from tasks.gdsd.denoiser.last_block import attend, rows_before
+from tasks.gdsd.denoiser.last_block import attend, rows_before, signed
 from tasks.gdsd.denoiser.networks import Network
 from tasks.gdsd.errors import ConfigError
 
@@ -97,6 +97,7 @@ def states_at(
     x = network.model.embed_tokens(ids[:, begin:end])  # (B, Q, D)
     positions = torch.arange(begin, end, device=ids.device)[None]
     cosines, sines = network.model.rotary_emb(x, position_ids=positions)  # (1, Q, W)
+    sines = signed(sines)
     mask = None if attention is None else attention[:, None, None, :]
     layers = network.model.layers
     for number, layer in enumerate(layers):
@@ -108,8 +109,8 @@ def states_at(
             turn = (cosines[0][inside], sines[0][inside])  # (B, R, W)
         block = cast(LlamaAttention, layer.self_attn)
         keep = None if kept is None else partial(kept.update, number, part=slice(begin, end))
-        x = x + block.o_proj(attend(block, normed, queries, (cosines, sines), turn, mask, keep))
-        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        x = x.add_(block.o_proj(attend(block, normed, queries, (cosines, sines), turn, mask, keep)))
+        x = x.add_(layer.mlp(layer.post_attention_layernorm(x)))
     states: Tensor = network.model.norm(x)
     return states
 

@@ -54,8 +54,7 @@ def test_every_token_of_a_large_vocabulary_is_drawn_with_its_probability() -> No
 
     The least uniform number that draws a token or a later one is found by bisection, to the last bit; the token's
     probability is the distance to the next. It is the softmax's in float64 up to 3 millionths of itself, though
-    probabilities go down to 1e-9: d = logit - peak is rounded to float32, and with |d| < 22 that moves exp(d) by at most
-    1e-6.
+    probabilities go down to 1e-9: d = logit - peak is rounded to float32, and where |d| < 22 that moves exp(d) by 1e-6.
     """
     generator = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(CHUNKED, generator=generator)

@@ -25,7 +25,7 @@ from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout import engines
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Request
 from tasks.gdsd.rollout.engines.exact import Exact
-from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking, make_rules, resolve
+from tasks.gdsd.rollout.engines.unmasking import Canvas, Unmasking, resolve
 from tests.gdsd.official import write_llada
 from tests.gdsd.plain_sampler import alike, plain_sampler
 
@@ -93,10 +93,16 @@ def test_every_option_equals_the_plain_sampler(
 
 
 @pytest.mark.parametrize("config", [FREE, GREEDY], ids=["free", "greedy"])
-def test_batches_change_no_token(denoiser: Denoiser, config: SamplerConfig) -> None:
-    """If it fails, a larger batch, another shard count or another neighbour changes the training."""
+def test_batches_change_no_token(denoiser: Denoiser, config: SamplerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a larger batch, another shard count or another neighbour changes the training.
+
+    A CPU reads a part of a batch at a time: here less than a sequence, some sequences, or all.
+    """
     asked = requests(denoiser)
     together = sample(denoiser, asked, config)
+    for tokens in (1, 100):
+        monkeypatch.setattr("tasks.gdsd.rollout.engines.unmasking.TOGETHER", tokens)
+        assert sample(denoiser, asked, config) == together
     for batch_size in (1, 5, 24):
         assert sample(denoiser, asked, config, batch_size) == together
     order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0)).tolist()
@@ -130,40 +136,6 @@ def test_mask_and_padding_are_never_emitted(denoiser: Denoiser) -> None:
     emitted = {token for made in sample(denoiser, requests(denoiser, 64), config) for token in made.ids}
     assert len(emitted) == len(denoiser.tokenizer) - 2
     assert emitted.isdisjoint({denoiser.mask_id, denoiser.pad_id})
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"temperature": 0.0}, {"order": "entropy", "top_p": 0.9, "top_k": 5}, {"ban": ["1"], "top_p": 0.5}],
-    ids=["free", "greedy", "entropy", "filtered"],
-)
-@pytest.mark.parametrize(
-    "config",
-    [ExactConfig(), PrefixCacheConfig(), DualCacheConfig(), ThresholdConfig()],
-    ids=lambda config: config.name,
-)
-def test_no_value_is_looked_at_inside_a_block(
-    denoiser: Denoiser, config: EngineConfig, options: dict[str, object]
-) -> None:
-    """If it fails, every step waits for the GPU to finish before the next one can be handed to it.
-
-    Tensors of the device 'meta' have no values, so whoever looks at one is refused.
-    """
-    denoiser.to("meta")
-    engine = engines.make(config, denoiser)
-    assert isinstance(engine, Unmasking)
-    if isinstance(config, ThresholdConfig):
-        options = {**options, "order": "confidence"}
-    values = {"length": 8, "block_length": 4, "steps_per_block": 4}
-    settings = engine.resolve(SamplerConfig.model_validate(values | options))
-    canvas = engine._canvas([Request([3, 4, 5], 0), Request([4], 1)], [0, 1], settings)
-    canvas.block = slice(canvas.start + 4, canvas.start + 8)
-    with torch.no_grad():
-        if isinstance(config, ThresholdConfig):  # the one that has to look, so the device does refuse
-            with pytest.raises(NotImplementedError, match="no data"):
-                engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 4)
-        else:
-            engine.unmask_block(canvas, settings, make_rules(settings, denoiser), 4)
 
 
 @pytest.mark.parametrize("config", [ExactConfig(), ThresholdConfig()], ids=lambda config: config.name)

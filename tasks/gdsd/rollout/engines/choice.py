@@ -4,9 +4,9 @@ Rows of logits are made only where a token is hidden, and worked on a few at a t
 stays small. One uniform number per row drives the draw by inverting the cumulative distribution in the order of the
 vocabulary: no noise of the vocabulary's size is made, and the same number gives the same token wherever it is drawn.
 
-A vocabulary of more than CHUNK tokens is cut into chunks. Probabilities are computed in float32 and summed by chunk, the
-sums are added up in float64, and the token is looked for in the one chunk that is hit. Numbers in float32 move each
-token's probability by a few millionths of itself, rare tokens' too, which is no more than the logits' own rounding does.
+A vocabulary of more than CHUNK tokens is cut into chunks. Probabilities are computed in float32 and summed by chunk,
+the sums are added up in float64, and the token is looked for in the one chunk that is hit. Numbers in float32 move the
+probability of each token, rare or not, by a few millionths of itself, which is no more than the logits' rounding does.
 """
 
 from dataclasses import dataclass

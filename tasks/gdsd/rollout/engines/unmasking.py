@@ -22,6 +22,8 @@ from tasks.gdsd.errors import ConfigError, NonFiniteError
 from tasks.gdsd.rollout.engines.base import Completion, Engine, Finished, Request
 from tasks.gdsd.rollout.engines.choice import Rules, choose, uncertainty
 
+TOGETHER = 2048  # tokens that a CPU reads at a time: what it computes of them in a small network stays in its cache
+
 
 @dataclass
 class Canvas:
@@ -99,8 +101,17 @@ class Unmasking(Engine):
         step: int,  # of the block, counted in denoiser calls
     ) -> Tensor:  # (B, R, D)
         """Returns the states that predict the hidden tokens, and counts the work of the network's blocks."""
-        self.count(canvas, canvas.ids.shape[1])
-        return states_at(self.denoiser, canvas.ids, canvas.attention, hidden_at)
+        batch, places = canvas.ids.shape
+        self.count(canvas, places)
+        some = max(1, TOGETHER // places) if canvas.ids.device.type == "cpu" else batch
+        parts = [slice(first, first + some) for first in range(0, batch, some)]
+        seen = canvas.attention
+        return torch.cat(
+            [
+                states_at(self.denoiser, canvas.ids[part], None if seen is None else seen[part], hidden_at[part])
+                for part in parts
+            ]
+        )
 
     def count(self, canvas: Canvas, places: int) -> None:
         """Counts a call of the denoiser that computes so many places of each sequence."""
