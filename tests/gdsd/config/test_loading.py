@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from tasks.gdsd.config import loading
+from tasks.gdsd.config.compare import CompareConfig
+from tasks.gdsd.config.evaluate import EvaluateConfig
 from tasks.gdsd.config.publish import PublishConfig
 from tasks.gdsd.config.train import TrainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.files import absolute
+from tasks.gdsd.strict import StrictJson
 
+ROOT = Path(__file__).resolve().parents[3]
 SUM = "0" * 64
 
 
@@ -31,6 +35,30 @@ def test_a_command_takes_a_file_or_json(tmp_path: Path, monkeypatch: pytest.Monk
             loading.given(TrainConfig, text)
         with pytest.raises(ConfigError, match="stands twice in one mapping"):
             TrainConfig.model_validate_json(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "said"),
+    [
+        (
+            EvaluateConfig,
+            "smoke",
+            "this is a configuration of train and retrain, since it has .*rounds.*; evaluate takes ",
+        ),
+        (CompareConfig, "smoke", "this is a configuration of train and retrain, since it has .*; compare takes "),
+        (
+            TrainConfig,
+            "compare_tiny",
+            "this is a configuration of compare, since it has .*contestants.*; train and ret",
+        ),
+    ],
+)
+def test_the_configuration_of_another_workflow_is_refused_in_a_sentence(
+    kind: type[StrictJson], file: str, said: str
+) -> None:
+    """If it fails, who gives `evaluate` the file of `train` reads a list of unknown keys."""
+    with pytest.raises(ConfigError, match=rf"^{said}[^\n]*$"):
+        loading.load(kind, ROOT / f"configs/{file}.yaml")
 
 
 @pytest.mark.parametrize(
