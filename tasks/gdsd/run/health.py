@@ -17,6 +17,8 @@ HELD = 3  # rounds that it has to be so, since with this many rounds some would 
 LEARNS = 20  # rounds after which a reward that rises shows it: the default's rises by one spread of the completions
 TREND = 40  # rounds over which a reward that rose before is said to have stopped
 LITTLE = 0.1  # of that spread: a rise over `TREND` rounds that is not worth their cost
+HARDLY_ANY = 0.02  # of the rollouts solved; the default begins with 0.07
+ALIKE = 0.15  # spread of the completions; the default begins with 0.26, and ends with 0.13 while it still rises
 NO_SPREAD = 0.9  # of the groups; Countdown learned with 0.6 to 0.8
 EASY = 0.8  # of the groups, where most rollouts are solved: a group in five still teaches; the default ends at 0.86
 SOLVED = 0.5  # of the rollouts, from which equal answers are right ones rather than a policy that has collapsed
@@ -122,8 +124,7 @@ def _flat(seen: _Seen) -> Found:
     if every.low <= 0:
         return (
             f"the reward has not risen: {rise} over all {len(reward)} rounds",
-            "raise distill.learning_rate or distill.inner_steps; more rollouts a round show a smaller rise; see that "
-            "the base solves some problems at all",
+            _lift(seen),
         )
     window, spread = reward[-TREND:], float(seen.all("spread")[-TREND:].mean())
     last = slope(window)
@@ -134,6 +135,21 @@ def _flat(seen: _Seen) -> Found:
         f"over the last {TREND} rounds, where completions spread by {spread:.3f}",
         "lower distill.learning_rate, take other problems, or stop here: patience does so by the validations",
     )
+
+
+def _lift(seen: _Seen) -> str:
+    """What to try where a reward has not risen."""
+    spread, solved = seen.recent("spread"), seen.recent("solved")
+    said = ["raise distill.learning_rate or distill.inner_steps", "more rollouts a round show a smaller rise"]
+    if spread < ALIKE:
+        said.insert(
+            0,
+            f"the rewards of the last {RECENT} rounds spread by {spread:.3f} only, and one learns in proportion: "
+            "set reward.scale_by_std, or weigh the parts that tell answers apart (weights)",
+        )
+    if solved < HARDLY_ANY:
+        said.append("see that the base solves some problems at all")
+    return "; ".join(said)
 
 
 def _runaway(name: str, times: float, said: str, remedy: str) -> Check:
@@ -213,7 +229,21 @@ def _fallen(seen: _Seen) -> Found:
     )
 
 
-AT_ONCE = (_fallen, _unjudged)  # which ask for two validations, or for what is no accident
+def _by_heart(seen: _Seen) -> Found:
+    """Twice in a row. A healthy policy solves less where it is sampled for rollouts than where it is validated."""
+    last, solved = seen.validations[-2:], seen.all("solved")
+    shares = [float(solved[: report.round][-RECENT:].mean()) for report in last if report.round >= RECENT]
+    if len(shares) < 2 or not all(share > report.solved.high for share, report in zip(shares, last, strict=True)):
+        return None
+    return (
+        f"{shares[1]:.0%} of the rollouts of training problems are solved, but {last[1].solved.percent()} of the "
+        f"validation problems after round {last[1].round}",
+        "give more training problems, since a policy learns few of them by heart, or stop here: the best round is the "
+        "one that is published (patience); where the validation problems are harder ones, this is no fault",
+    )
+
+
+AT_ONCE = (_fallen, _by_heart, _unjudged)  # which ask for two validations, or for what is no accident
 
 CHECKS: dict[str, Check] = {
     "no spread": _share(
@@ -233,6 +263,7 @@ CHECKS: dict[str, Check] = {
     ),
     "reward flat": _flat,
     "validation fell": _fallen,
+    "learned by heart": _by_heart,
     "shift": _runaway(
         "shift",
         SHIFT,

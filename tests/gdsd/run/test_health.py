@@ -38,11 +38,13 @@ def names(progress: Progress) -> list[str]:
 
 VALIDATIONS = [validation(10 * number, 0.1 * number) for number in range(1, 5)]
 FALLEN = [*VALIDATIONS, validation(50, 0.25), validation(60, 0.3)]
+BEHIND = [*VALIDATIONS, validation(50, 0.5), validation(60, 0.5)]
 CASES: dict[str, tuple[Rows, Rows, list[EvalReport]]] = {
     "no spread": (with_all(LEARNING, 40, frac_zero_std=0.95), steps(), []),
     "problems solved": (with_all(LEARNING, 40, frac_zero_std=0.85, solved=0.8), steps(), []),
     "reward flat": (noisy(0.0), steps(), []),
     "validation fell": (LEARNING, steps(), FALLEN),
+    "learned by heart": (with_all(LEARNING, 20, solved=0.6), steps(), BEHIND),
     "shift": (LEARNING, steps(50, shift_abs=0.2), []),
     "divergence": (LEARNING, steps(50, kl_ref=5.0), []),
     "gradient": (LEARNING, steps(50, grad_norm=3.0), []),
@@ -116,6 +118,22 @@ def test_a_flat_reward_is_told_from_one_that_noise_hides() -> None:
     assert "no longer rises" in stopped.seen
     assert names(run(noisy(0.0, health.LEARNS - 1))) == []  # too early to tell
     assert names(run([*noisy(0.01, 30), *noisy(0.001, 60, start=0.6)])) == []  # slow, but it rises
+
+
+def test_a_flat_reward_is_told_by_what_the_run_shows() -> None:
+    """If it fails, who has a reward that hardly differs is told to look for a base that solves nothing."""
+    for solved, spread, told in ((0.48, 0.1, False), (0.0, 0.25, True)):
+        rows = with_all(noisy(0.0), solved=solved, reward_std=spread)
+        (concern,) = health.concerns(run(rows))
+        assert ("spread by 0.100 only" in concern.remedy and "reward.scale_by_std" in concern.remedy) is not told
+        assert ("see that the base solves some problems" in concern.remedy) is told
+
+
+def test_rollouts_far_above_one_validation_alarm_nobody() -> None:
+    """If it fails, chance in a small validation is taken for a policy that has learned its problems by heart."""
+    once = [*VALIDATIONS, validation(50, 0.6), validation(60, 0.5)]
+    assert names(run(with_all(LEARNING, 20, solved=0.6), steps(), once)) == []
+    assert names(run(with_all(LEARNING, 20, solved=0.53), steps(), BEHIND)) == [], "within the interval"
 
 
 def default_run() -> Progress:
