@@ -9,6 +9,7 @@ import pyarrow as pa
 from tasks.gdsd.domains import DomainChoice
 from tasks.gdsd.report import drawn
 from tasks.gdsd.report.style import table_html
+from tasks.gdsd.tables import PART
 
 ROOM = 600  # characters of a text in the page; samples.parquet has all
 TOKENS = 256  # of a completion whose order is drawn, likewise
@@ -29,6 +30,7 @@ class Side(NamedTuple):
     solved: bool | None
     reward: float | None
     remark: str | None
+    parts: dict[str, float | None]  # of the reward
 
 
 class Pair(NamedTuple):
@@ -72,7 +74,9 @@ def section(samples: pa.Table, domain: DomainChoice) -> str:
 
 def _side(row: dict[str, object], who: str) -> Side:
     """Reads one policy's answer from a row of `tables.COMPARISON`."""
-    return Side._make(row[f"{who}_{name}"] for name in Side._fields)
+    before = f"{who}_{PART}"
+    parts = {name.removeprefix(before): value for name, value in row.items() if name.startswith(before)}
+    return Side._make([*(row[f"{who}_{name}"] for name in Side._fields if name != "parts"), parts])
 
 
 def _of(pairs: Sequence[Pair], before: bool, after: bool) -> list[Pair]:
@@ -94,7 +98,7 @@ def _worth(side: Side) -> float:
 def _card(pair: Pair, domain: DomainChoice) -> str:
     sides = "".join(
         f"<div><p class='side'><b>{title}</b> {_verdict(side)}</p>"
-        f"{_text(side.completion)}{_remark(side)}{_drawn(pair, side, domain)}"
+        f"{_parts(side)}{_text(side.completion)}{_remark(side)}{_drawn(pair, side, domain)}"
         f"{strip(side.tokens, side.unmasked_at)}{frames(side.tokens, side.unmasked_at)}</div>"
         for title, side in (("before", pair.base), ("after", pair.trained))
     )
@@ -114,6 +118,14 @@ def _verdict(side: Side) -> str:
         )
     tone, word = ("good", "right") if side.solved else ("bad", "wrong")
     return f"<span class='{tone}'>{word}, {reward}</span>"
+
+
+def _parts(side: Side) -> str:
+    """Says what the reward was made of, where it has several parts."""
+    if len(side.parts) < 2:
+        return ""
+    said = (f"{name} {'not judged' if value is None else f'{value:.2f}'}" for name, value in side.parts.items())
+    return f"<p class='muted'>{html.escape(', '.join(said))}</p>"
 
 
 def _remark(side: Side) -> str:

@@ -201,6 +201,7 @@ def test_the_page_shows_what_the_reward_is_made_of() -> None:
     assert cells(rest, "rollouts") == ["round 1", "round 2"]
     assert cells(rest, "reward: cells") == ["0.250", "0.750"]
     assert cells(rest, "ran out of tokens") == ["18.8%", "18.8%"]
+    assert "reward 0.25</span></p><p class='muted'>cells 0.25, format not judged</p>" in page
 
 
 def test_pass_at_k_is_shown_where_k_is_more_than_1() -> None:
