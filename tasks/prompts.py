@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flytekit import Deck
 from flytekit.types.file import FlyteFile
 
-from tasks.flyte.local import new_folder
+from tasks.flyte.local import in_pod, new_folder
 from tasks.flyte.stage import cpu_task
 from tasks.flyte.store_options import storage_options
 from tasks.flyte.types import Table, stored_file
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.gdsd.prompts.expectations import QualityReport
 
 logger = logging.getLogger(__name__)
+LEFT_OUT = "left_out.txt"  # beside the problems
 LISTED = 100  # problems that were left out, of which the Deck says why
 files.use(storage_options)  # of prompt files, on the client too, which pins them when it loads a configuration
 
@@ -51,11 +52,10 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
     began = time.monotonic()
     unusable: list[str] = []
     made, near = prompts.leave_out_near_duplicates(prompts.make_prompts(config, unusable), config)
-    prompts.check_supply(made, [*unusable, *near], prompts_per_round)
+    prompts.check_supply(made, [*unusable, *near], config, prompts_per_round)
     report = quality.check_prompts(made, config)
     _show(report, [*unusable, *near])
     prompts.check_problems(config, made)
-    prompts.round_rows(made["train"].num_rows, prompts_per_round, 0, config.seed)
     folder = new_folder("prompts")
     written = {split: tables.write(table, tables.PROMPTS, folder / f"{split}.parquet") for split, table in made.items()}
     stats = PromptStats(
@@ -69,8 +69,8 @@ def prepare_prompts(config: PromptConfig, prompts_per_round: int) -> Prompts:
         seconds=time.monotonic() - began,
         ended_unix_seconds=time.time(),
     )
-    logger.info("prompts: %d to train, %d to validate, %d to test", stats.train, stats.validation, stats.test)
-    _tell(unusable, near, "prompts")
+    logger.info("prompts: %s", prompts.said_sizes(made, config))
+    _tell(unusable, near, "prompts", folder)
     train, validation, test = (stored_file(written[split]) for split in ("train", "validation", "test"))
     return Prompts(train, validation, test, stats)
 
@@ -122,14 +122,20 @@ def _prepare_test(
     if near_duplicates == "drop":
         table, near = prompts.leave_out_trained_on(table, config.domain, trained_on, similarity)
     left_out = [*unusable, *near]
-    prompts.check_supply({"test": table}, left_out)
+    prompts.check_supply({"test": table}, left_out, config)
     _show(quality.check_test(table, config, trained_on, similarity), left_out)
     prompts.check_problems(config, {"test": table})
-    _tell(unusable, near, whose)
-    return stored_file(tables.write(table, tables.PROMPTS, new_folder("prompts") / "test.parquet"))
+    folder = new_folder("prompts")
+    _tell(unusable, near, whose, folder)
+    return stored_file(tables.write(table, tables.PROMPTS, folder / "test.parquet"))
 
 
-def _tell(unusable: list[str], near: list[str], whose: str) -> None:
+def _tell(unusable: list[str], near: list[str], whose: str, folder: Path) -> None:
+    """Says how many problems were left out, and where a local run, whose Decks nobody sees, lists all of them."""
+    if not in_pod() and (left_out := [*unusable, *near]):
+        file = folder / LEFT_OUT
+        file.write_text("".join(f"{text}\n" for text in left_out), "utf-8")
+        logger.info("%s: %d problems left out, all listed in %s", whose, len(left_out), file)
     if near:
         logger.info("%s: %d left out for being nearly those of another split; the first: %s", whose, len(near), near[0])
     if unusable:

@@ -55,10 +55,11 @@ class Located:
     """
 
     before: str = ""  # the beginning of those texts that are paths from there on
+    beside: str | None = None  # the beginning of those texts that are none
 
     def absolute(self, text: str, folder: str | Path = "") -> str:
         """Returns the text for all folders; by default, it is relative to the working directory."""
-        if not text.startswith(self.before):
+        if not text.startswith(self.before) or (self.beside is not None and text.startswith(self.beside)):
             return text
         return self.before + files.absolute(text.removeprefix(self.before), folder)
 

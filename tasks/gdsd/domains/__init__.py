@@ -18,7 +18,7 @@ from tasks.gdsd.domains.service import Service, ServiceConfig
 from tasks.gdsd.domains.sudoku import Sudoku, SudokuConfig
 from tasks.gdsd.strict import StrictJson, by_name
 
-__all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make"]
+__all__ = ["Answer", "Domain", "DomainChoice", "Problem", "Verdict", "make", "require_as_imported"]
 
 
 Configuration = Annotated[
@@ -82,3 +82,13 @@ def make(choice: DomainChoice) -> Domain:
             return Service(config)
         case CustomConfig() as config:
             return custom.make(config)
+
+
+def require_as_imported(choice: DomainChoice) -> None:
+    """Refuses a domain of a person's own whose code cannot be used as this process has imported it.
+
+    Raises:
+        ConfigError: see `custom.require_as_imported`.
+    """
+    if isinstance(choice.root, CustomConfig):
+        custom.require_as_imported(choice.root)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,10 +19,23 @@ from tasks.gdsd.domains.base import Answer, Domain, DomainConfig
 from tasks.gdsd.errors import ConfigError
 from tasks.gdsd.modules import own
 from tasks.gdsd.modules.own import Code
+from tasks.gdsd.strict import Located
 
 IN_PROJECT = "project:"  # before a path in the project's folder, which lies elsewhere in a pod
 logger = logging.getLogger(__name__)
-_loaded: dict[str, tuple[str | None, str]] = {}  # module -> folder and digest of the code that was imported
+
+
+class _Imported(NamedTuple):
+    """A module as this process has imported it, which an edit of its file does not change."""
+
+    folder: str | None
+    sha256: str
+    code: Code
+    contents: dict[str, str | None]  # of all of its code, at the import
+    module: ModuleType
+
+
+_imported: dict[str, _Imported] = {}  # by the module's name
 
 
 class CustomConfig(DomainConfig):
@@ -37,12 +50,10 @@ class CustomConfig(DomainConfig):
         description="`module:Class`, such as `my_package.my_domain:MyDomain`; the class is called with options",
     )
     options: dict[str, bool | int | float | str] = Field({}, description="keyword arguments of the class")
-    folder: str | None = Field(
+    folder: Annotated[str, Field(min_length=1), Located(beside=IN_PROJECT)] | None = Field(
         default_factory=lambda data: _found(data["path"]),
-        pattern=f"^(/|{IN_PROJECT})",
-        description="folder from which the module is imported: an absolute path, or `project:` and a path in the "
-        "project's folder, as pods have it; null for an installed one. Found when the configuration is loaded, if not "
-        "given",
+        description="folder from which the module is imported: a path, or `project:` and a path in the project's "
+        "folder, as pods have it; null for an installed one. Found when the configuration is loaded, if not given",
     )
     sha256: str = Field(
         default_factory=lambda data: reached(data["path"], data["folder"]).sha256,
@@ -65,13 +76,11 @@ class CustomConfig(DomainConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if (held := _held(self)) is not None:
+            _tell_edited(self, held)
+            return self
         code = reached(self.path, self.folder)
-        if code.sha256 != self.sha256:
-            changed = ", ".join([*code.modules, *code.data])
-            raise ValueError(
-                f"the code of {self.path!r} ({changed}) has sha256 {code.sha256}, but {self.sha256} was pinned; "
-                "restore it, or remove `sha256` to take the code as it is"
-            )
+        _require_pinned(self, code)
         if code.unknown:
             _warn(f"domain {self.path!r}: a change of these is not noticed: {'; '.join(code.unknown)}")
         for words in code.unused:
@@ -93,7 +102,8 @@ def reached(path: str, folder: str | None) -> Code:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"domain {path!r}: {error}{_hidden(module)}; it must lie beside the configuration, where pyflyte was "
-            "started or on PYTHONPATH, and on a cluster in the project's folder or in the image"
+            "started, on PYTHONPATH or in the folder that `folder` beside `path` names, and on a cluster in the "
+            "project's folder or in the image"
         ) from None
     if place is not None and code.folder != Path(os.path.realpath(place)):
         raise ConfigError(
@@ -109,6 +119,21 @@ def _found(path: str) -> str | None:
     if folder is None:
         return None
     return f"{IN_PROJECT}{folder.relative_to(own.PROJECT)}" if folder.is_relative_to(own.PROJECT) else str(folder)
+
+
+def _require_pinned(config: CustomConfig, code: Code) -> None:
+    if code.sha256 != config.sha256:
+        changed = ", ".join([*code.modules, *code.data])
+        raise ConfigError(
+            f"the code of {config.path!r} ({changed}) has sha256 {code.sha256}, but {config.sha256} was pinned; "
+            "restore it, or remove `sha256` to take the code as it is"
+        )
+
+
+def _held(config: CustomConfig) -> _Imported | None:
+    """Returns the module of a configuration if this process has imported the very code that it pins."""
+    held = _imported.get(config.path.partition(":")[0])
+    return held if held is not None and (held.folder, held.sha256) == (config.folder, config.sha256) else None
 
 
 def _hidden(module: str) -> str:
@@ -136,8 +161,8 @@ def make(config: CustomConfig) -> Domain:
         ConfigError: there is no such class, it is incomplete, or it refuses the options.
     """
     module, _, name = config.path.partition(":")
-    code = reached(config.path, config.folder)
-    known = vars(_imported(config, code))
+    held = _held(config) or _import(config)
+    code, known = held.code, vars(held.module)
     if name not in known:
         raise ConfigError(
             f"domain {config.path!r}: the module {module!r} has no class {name!r}{_near(name, known)}{_hidden(module)}"
@@ -165,23 +190,61 @@ def _near(name: str, known: Mapping[str, object]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _imported(config: CustomConfig, code: Code) -> ModuleType:
+def _import(config: CustomConfig) -> _Imported:
     """Imports the module; anew if other code was imported by its name before, as in a notebook after an edit."""
-    module, stands = config.path.partition(":")[0], (config.folder, config.sha256)
-    if _loaded.setdefault(module, stands) != stands:
-        for name in code.modules:
-            sys.modules.pop(name, None)
+    module = config.path.partition(":")[0]
+    code = reached(config.path, config.folder)
+    _require_pinned(config, code)
+    if _imported.pop(module, None) is not None:
+        _forget(code)
+    contents = own.contents(code)
     try:
         found = importlib.import_module(module)
     except Exception as error:  # the user's code may raise anything
+        _forget(code)
         raise ConfigError(f"domain {config.path!r} cannot be imported: {_said(error)}") from error
-    _loaded[module] = stands
     if not code.modules[module].samefile(str(found.__file__)):
         raise ConfigError(
             f"domain {config.path!r} is {code.modules[module]}, but {found.__file__} was imported by its name before; "
             "start Python anew"
         )
-    return found
+    _imported[module] = _Imported(config.folder, config.sha256, code, contents, found)
+    return _imported[module]
+
+
+def _forget(code: Code) -> None:
+    """Lets Python read a code again when it is imported next."""
+    for name in code.modules:
+        sys.modules.pop(name, None)
+
+
+def _tell_edited(config: CustomConfig, held: _Imported) -> None:
+    """Says that code was edited since its import."""
+    if edited := _edited(held):
+        _warn(
+            f"domain {config.path!r}: {', '.join(edited)} was edited while it is in use; this goes on with the code as "
+            "it was imported, and what is started next takes it as it is then"
+        )
+
+
+def require_as_imported(config: CustomConfig) -> None:
+    """Refuses code that has to be read again, and is another by now: files of its own, and modules imported late.
+
+    Raises:
+        ConfigError: some was edited since this process imported the module.
+    """
+    held = _held(config)
+    edited = [] if held is None else [name for name in _edited(held) if name not in sys.modules]
+    if edited:
+        raise ConfigError(
+            f"domain {config.path!r}: {', '.join(edited)} was edited while it is in use, and is read only when it is "
+            "needed; restore it, or start again, which takes it as it is then"
+        )
+
+
+def _edited(held: _Imported) -> list[str]:
+    now = own.contents(held.code)
+    return [name for name, before in held.contents.items() if now[name] != before]
 
 
 def _flaw(kind: type[Domain], code: Code) -> str | None:

@@ -46,7 +46,7 @@ def problems(config: PromptConfig) -> Splits:
     """
     left_out: list[str] = []
     made, near = leave_out_near_duplicates(make_prompts(config, left_out), config)
-    check_supply(made, [*left_out, *near])
+    check_supply(made, [*left_out, *near], config)
     quality.check_prompts(made, config).require()
     check_problems(config, made)
     return Splits(*(_objects(made[split]) for split in tables.SPLITS))

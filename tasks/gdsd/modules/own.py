@@ -9,13 +9,15 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import all_suffixes
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from tasks.gdsd import files
+from tasks.gdsd.errors import DataError, GdsdError, Interrupted
 from tasks.gdsd.modules import syntax
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -88,6 +90,18 @@ def follow(module: str) -> Code:
     return Code(folder, modules, data, _unknown(used, found), _unused(used), total.hexdigest())
 
 
+def contents(code: Code) -> dict[str, str | None]:
+    """Returns by their names what each module of a code means and each file of it holds now; None for what is gone."""
+    now: dict[str, str | None] = {}
+    for name, path in {**code.modules, **code.data}.items():
+        try:
+            signs = files.signs(path)
+            now[name] = _digest(path, signs) if name in code.data else _read(name, path, signs).meaning
+        except OSError:
+            now[name] = None
+    return now
+
+
 def find(module: str) -> Path | None:
     """Returns the file that Python would import as a module; None if there is none, or if it is built in."""
     top, *inner = module.split(".")
@@ -125,6 +139,25 @@ def raised_at(error: BaseException) -> str:
     frames = [] if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)
     frame = next((frame for frame in reversed(frames) if _is_own(frame.filename)), None)
     return "" if frame is None else f" ({frame.filename}, line {frame.lineno})"
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Says of an error in a person's own code what it is, where it was met and in which line it was raised.
+
+    Args:
+        what: whose code it is, and what it was given.
+
+    Raises:
+        DataError: the code raised something else than an error of the project.
+    """
+    try:
+        yield
+    except (GdsdError, Interrupted):
+        raise
+    except (Exception, SystemExit) as error:  # it may raise anything, and `exit()` would end the run
+        said = f"{what} raised {type(error).__name__}: {error!s:.200}{raised_at(error)}"
+        raise DataError(said) from error
 
 
 def _is_own(file: str) -> bool:

@@ -13,6 +13,7 @@ from tasks.gdsd.errors import DataError
 
 logger = logging.getLogger(__name__)
 EXAMPLES = 5
+NAMED = 20  # problems that the log names for each cause
 
 
 class Fitted(NamedTuple):
@@ -57,30 +58,39 @@ def fit(denoiser: Denoiser, problems: pa.Table, room: Room) -> Fitted:
     """
     names = problems["id"].to_pylist()
     counts: dict[int, int] = {}  # row -> tokens, of those that the policy can read and write
-    unread, untaught = list[str](), list[str]()
+    unread, untaught = dict[str, str](), dict[str, str]()  # id -> what is wrong
     for row, problem in enumerate(problems.select(["prompt", "reference"]).to_pylist()):
         try:
             count = _measure(denoiser, problem["prompt"], problem["reference"] if room.writes_references else "")
             answer = len(denoiser.encode(problem["reference"])) if room.teaches_references else 0
         except DataError as error:
-            unread.append(f"\n  {names[row]!r}: {error}"[:300])
+            unread[names[row]] = f"\n  {names[row]!r}: {error}"[:300]
             continue
         if answer <= room.length:
             counts[row] = count
         else:
-            untaught.append(f"\n  {names[row]!r}: the reference has {answer} tokens")
+            untaught[names[row]] = f"\n  {names[row]!r}: the reference has {answer} tokens"
     kept = [row for row, count in counts.items() if count + room.length <= denoiser.positions]
     left_out = problems.num_rows - len(kept)
     if left_out and (room.unusable == "refuse" or len(kept) < room.least):
         raise DataError(_refusal(denoiser, names, counts, unread, untaught, len(kept), room))
     if left_out:
         fits = set(kept)
-        first = next(name for row, name in enumerate(names) if row not in fits)
-        what = f"{left_out} of {problems.num_rows} {room.problems} problems"
-        logger.info("prompts: %s left out, too long or not in the policy's characters; the first: %s", what, first)
+        causes = {
+            "no room": [names[row] for row in counts if row not in fits],
+            "characters that the policy lacks": list(unread),
+            "a reference longer than a completion": list(untaught),
+        }
+        said = "; ".join(f"{len(ids)} for {why}: {_few(ids)}" for why, ids in causes.items() if ids)
+        logger.info("prompts: %d of %d %s problems left out, %s", left_out, problems.num_rows, room.problems, said)
     tokens = [counts[row] for row in kept]
     table = problems.take(pa.array(kept, pa.int64()))
     return Fitted(table, max(tokens, default=0), sum(tokens) / max(len(tokens), 1), left_out)
+
+
+def _few(ids: list[str]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more
 
 
 def _measure(denoiser: Denoiser, prompt: str, answer: str) -> int:
@@ -99,8 +109,8 @@ def _refusal(
     denoiser: Denoiser,
     names: list[str],
     counts: dict[int, int],
-    unread: list[str],
-    untaught: list[str],
+    unread: dict[str, str],
+    untaught: dict[str, str],
     kept: int,
     room: Room,
 ) -> str:
@@ -115,12 +125,12 @@ def _refusal(
             "(max_position_embeddings)."
         )
     if unread:
-        listing = "".join(unread[:EXAMPLES])
+        listing = "".join(list(unread.values())[:EXAMPLES])
         said.append(f"{len(unread)} of {len(names)} {room.problems} problems cannot be read or answered:{listing}\n")
     if untaught:
         said.append(
             f"{len(untaught)} of {len(names)} {room.problems} problems have a reference that is longer than a "
-            f"completion, which has {room.length} tokens:{''.join(untaught[:EXAMPLES])}\n"
+            f"completion, which has {room.length} tokens:{''.join(list(untaught.values())[:EXAMPLES])}\n"
         )
     if room.unusable == "refuse":
         remedies = [f"leave such problems out by {room.section}.unusable: drop"]

@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.gdsd.domains import Domain
 from tasks.gdsd.domains.answers import UNSPACED, WORDS
+from tasks.gdsd.modules.own import explained
 
 Run = tuple[str, ...]  # of `WORDS` words
 NEARLY_ALL = 0.8  # share of a set's problems that have an instruction, where there is one
@@ -39,7 +40,8 @@ def features(domain: Domain, *sets: Sequence[str]) -> Callable[[str], frozenset[
     def found(text: str) -> frozenset[str]:
         if not pattern.match(text):
             return frozenset()
-        return domain.shingles(bare(domain.task(text)) if in_words else text)
+        with explained(f"{type(domain).__name__}.shingles, of {text!r:.60},"):
+            return domain.shingles(bare(domain.task(text)) if in_words else text)
 
     return found
 

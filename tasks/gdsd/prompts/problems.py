@@ -13,6 +13,7 @@ from tasks.gdsd.config.prompts import PromptConfig, Source, TestConfig
 from tasks.gdsd.domains import Domain, DomainChoice, Problem, make
 from tasks.gdsd.domains.spoiled import spoiled
 from tasks.gdsd.errors import DataError
+from tasks.gdsd.modules.own import explained
 from tasks.gdsd.prompts import columns, near_duplicates, sources
 from tasks.gdsd.prompts.formats import HALF, Cells, foreign, is_whole
 from tasks.gdsd.prompts.quality import IDS
@@ -87,13 +88,15 @@ def make_test(config: TestConfig, unusable: list[str] | None = None) -> pa.Table
 
 
 def _tabulate(domain: Domain, split: str, problems: Iterable[Problem]) -> pa.Table:
-    rows = []
-    for index, (problem, reference) in enumerate(problems):
-        try:
-            texts = _phrased(domain, _as_texts({"problem": problem, "reference": reference}))
-        except DataError as error:
-            raise DataError(f"{split} problem {index} of {type(domain).__name__}.problems: {error}") from None
-        rows.append({"id": f"{split}-{index:06d}"} | texts)
+    rows, name = [], type(domain).__name__
+    with explained(f"{name}.problems, for {split},"):
+        for index, (problem, reference) in enumerate(problems):
+            try:
+                with explained(f"{name}.phrase, of {problem!r:.60},"):
+                    texts = _phrased(domain, _as_texts({"problem": problem, "reference": reference}))
+            except DataError as error:
+                raise DataError(f"{split} problem {index} of {name}.problems: {error}") from None
+            rows.append({"id": f"{split}-{index:06d}"} | texts)
     return pa.Table.from_pylist(rows, tables.PROMPTS)
 
 
@@ -126,22 +129,20 @@ def _read(domain: Domain, config: TestConfig, split: str, source: Source, unusab
     rows: list[Cells] = []
     faults, nameless = list[str](), list[str]()  # the rows of the latter are never left out
     for index, row in enumerate(source_rows.rows):
-        try:
-            cells = _cells(row, used, required)
-            if stand and cells["reference"] is None:
-                cells |= _translate(domain, cells)
-            made = _as_texts(cells) if stand else _translate(domain, cells)
-            _require_whole(made["problem"])
-            if config.unusable == "drop":
-                _require_usable(domain, made["problem"], made["reference"])
-            name = _own(made.get("id")) if stand and "id" in used else _id(split, cells.get("id", index))
-            nameless += [] if name else [f"row {index} has no id"]
-            rows.append(_phrased(domain, made) | {"id": name})
-        except DataError as error:
-            faults.append(f"row {index}: {error}"[:300])
-        except Exception as error:  # of a user's own domain
-            error.add_note(f"in row {index} of the {split} source, counted from 0")
-            raise
+        with explained(f"domain {config.domain.name!r}, in row {index} of the {split} source (counted from 0),"):
+            try:
+                cells = _cells(row, used, required)
+                if stand and cells["reference"] is None:
+                    cells |= _translate(domain, cells)
+                made = _as_texts(cells) if stand else _translate(domain, cells)
+                _require_whole(made["problem"])
+                if config.unusable == "drop":
+                    _require_usable(domain, made["problem"], made["reference"])
+                name = _own(made.get("id")) if stand and "id" in used else _id(split, cells.get("id", index))
+                nameless += [] if name else [f"row {index} has no id"]
+                rows.append(_phrased(domain, made) | {"id": name})
+            except DataError as error:
+                faults.append(f"row {index}: {error}"[:300])
     what = f"of {len(source_rows.rows)} rows of the {split} source cannot be read (rows are counted from 0)"
     if config.unusable == "refuse":
         _refuse(faults, what, config)
@@ -299,24 +300,51 @@ def _texts(table: pa.Table) -> list[str]:
     return list(table["problem"].to_pylist())
 
 
-def check_supply(made: Mapping[str, pa.Table], left_out: Sequence[str], prompts_per_round: int = 1) -> None:
+def said_sizes(made: Mapping[str, pa.Table], config: PromptConfig) -> str:
+    """Says how many problems each split has, and where the validation's were taken away from the training's."""
+    aside = ", set aside of the training source by prompts.validation_size" if sets_aside(config) else ""
+    counts = {split: made[split].num_rows for split in tables.SPLITS}
+    return f"{counts['train']} to train, {counts['validation']} to validate{aside}, {counts['test']} to test"
+
+
+def sets_aside(config: TestConfig) -> bool:
+    """Whether problems of the training source become those of the validation."""
+    return isinstance(config, PromptConfig) and config.validation_data is None and not make(config.domain).generates
+
+
+def check_supply(
+    made: Mapping[str, pa.Table], left_out: Sequence[str], config: TestConfig, prompts_per_round: int = 1
+) -> None:
     """Refuses splits of which too little was left.
 
     Args:
         left_out: in words that begin with the name of the split.
 
     Raises:
-        DataError: so much was left out that a split is empty, or that a round wants more training problems.
+        DataError: so much was left out that a split is empty, or a round wants more training problems than there are.
     """
     for split, table in made.items():
+        trains = split == "train"
         gone = [text for text in left_out if text.startswith(f"{split} ")]
-        least = prompts_per_round if split == "train" else 1
-        if gone and table.num_rows < least:
-            listing = "\n  ".join(gone[:5])
-            raise DataError(
-                f"{len(gone)} {split} problems were left out and {table.num_rows} are left, but at least {least} are "
-                f"needed; give more problems, or correct these:\n  {listing}"
-            )
+        least = prompts_per_round if trains else 1
+        if table.num_rows >= least or not (gone or trains):
+            continue
+        why, remedies = list[str](), list[str]()
+        if trains and sets_aside(config):
+            why.append(f"{made['validation'].num_rows} were set aside to validate (prompts.validation_size)")
+            remedies += ["lower prompts.validation_size", "give prompts.validation_data"]
+        remedies.append("give more problems")
+        if trains:
+            remedies.append("lower rollout.prompts_per_round")
+        if gone:
+            why.append(f"{len(gone)} were left out")
+            remedies.append("\n  ".join(["correct these:", *gone[:5]]))
+        because = f", since {' and '.join(why)}" if why else ""
+        wanted = f"a round wants {least} (rollout.prompts_per_round)" if trains else "one is needed"
+        raise DataError(
+            f"{table.num_rows} problems are left of {split}, but {wanted}{because}; "
+            f"{', '.join(remedies[:-1])}{', or ' if remedies[1:] else ''}{remedies[-1]}"
+        )
 
 
 def _refuse(faults: list[str], what: str, config: TestConfig) -> None:
@@ -338,7 +366,9 @@ def check_problems(config: TestConfig, split_tables: Mapping[str, pa.Table]) -> 
     for split, table in split_tables.items():
         faults = []
         for row in table.select(["id", "problem", "reference"]).to_pylist():
-            if (fault := domain.fault(row["problem"], row["reference"])) is not None:
+            with explained(f"domain {config.domain.name!r}: fault, of the {split} problem {row['id']!r},"):
+                fault = domain.fault(row["problem"], row["reference"])
+            if fault is not None:
                 faults.append(f"{row['id']!r}: {fault}"[:200])
         _refuse(faults, f"of {table.num_rows} {split} problems are not valid {config.domain.name}", config)
 

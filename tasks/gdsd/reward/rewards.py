@@ -1,14 +1,18 @@
 """Rewards of rollouts: the domain's verdict on each completion, and the advantage of each within its group."""
 
+import io
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.gdsd import tables
-from tasks.gdsd.domains import Answer, DomainChoice, make
+from tasks.gdsd.domains import Answer, DomainChoice, make, require_as_imported
 from tasks.gdsd.errors import DataError
 from tasks.gdsd.records import RewardStats, RolloutStats
 from tasks.gdsd.reward.advantages import leave_one_out
@@ -16,6 +20,8 @@ from tasks.gdsd.reward.verdicts import require_verdicts
 
 QUOTED = 300  # characters of a remark in a round's record
 JUDGED = 0.9  # least share of answers with a reward, below which there is a warning
+
+logger = logging.getLogger(__name__)
 
 
 def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
@@ -29,7 +35,11 @@ def verify(answers: pa.Table, choice: DomainChoice) -> pa.Table:
     weights = choice.weights
     columns = [answers[name].to_pylist() for name in ("problem", "reference", "completion")]
     items = [Answer(*item) for item in zip(*columns, strict=True)]
-    verdicts = require_verdicts(make(choice), items, choice.name)
+    require_as_imported(choice)
+    with redirect_stdout(io.StringIO()) as printed:
+        verdicts = require_verdicts(make(choice), items, choice.name)
+    if printed.getvalue():
+        _tell_prints(choice.name)
     added: dict[str, list[float | None] | list[bool | None] | list[str | None]] = {
         "reward": [weigh(verdict.parts, weights) for verdict in verdicts],
         "solved": [verdict.solved for verdict in verdicts],
@@ -63,6 +73,12 @@ def unrewarded(judged: pa.Table, choice: DomainChoice) -> str:
         f"{', '.join(parts)} of them{said}. {make(choice).remedies.unrewarded}; mend a service or a limit that is the "
         "cause"
     )
+
+
+@cache
+def _tell_prints(name: str) -> None:
+    """Says once that a domain of a person's own prints, which would flood the console in each round."""
+    logger.warning("domain %r prints while it verifies; what it prints is not shown", name)
 
 
 def reward(rollouts: pa.Table, choice: DomainChoice, group_size: int, scale_by_std: bool) -> pa.Table:

@@ -18,7 +18,8 @@ from tasks.gdsd import tables
 from tasks.gdsd.config import loading
 from tasks.gdsd.config.prompts import PromptConfig
 from tasks.gdsd.config.train import TrainConfig
-from tasks.gdsd.domains import Answer, DomainChoice, make
+from tasks.gdsd.domains import Answer, DomainChoice, make, require_as_imported
+from tasks.gdsd.domains import custom as custom_domain
 from tasks.gdsd.errors import ConfigError, DataError, Interrupted
 from tasks.gdsd.modules import own
 from tasks.gdsd.prompts import problems
@@ -43,6 +44,7 @@ def block(language: str, example: int = 0) -> str:
 def forget() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
         del sys.modules[name]
+    custom_domain._imported.clear()
     importlib.invalidate_caches()
 
 
@@ -189,26 +191,84 @@ def test_the_example_trains(package: Path, monkeypatch: pytest.MonkeyPatch) -> N
 # The pin
 
 
+HELPED = 'def ordered(number):\n    return "".join(sorted(number))\n'
+REVERSED = HELPED.replace("(number))", "(number, reverse=True))")
+
+
+def with_helper(package: Path, place: str = "import random\n") -> Path:
+    """Lets the example import a module beside it, from which it has the references."""
+    line = "from my_package.order import ordered\n"
+    inside = place != "import random\n"
+    edit(package, place, f"{place}        {line}" if inside else f"{place}\n{line}")
+    edit(package, 'return Problem(number, "".join(sorted(number)))', "return Problem(number, ordered(number))")
+    helper = package / "order.py"
+    helper.write_text(HELPED)
+    return helper
+
+
+def reference(choice: DomainChoice) -> str:
+    return make(choice).read({"number": "30412"}).reference
+
+
 def test_edited_code_is_refused_where_it_was_pinned(package: Path) -> None:
     """If it fails, the cache answers for a verifier that has changed since, or a notebook goes on with the old one."""
-    edit(package, "import random\n", "import random\n\nfrom my_package.order import ordered\n")
-    edit(package, 'Problem(number, "".join(sorted(number)))', "Problem(number, ordered(number))")
-    words = package / "order.py"
-    words.write_text('def ordered(number):\n    return "".join(sorted(number))\n')
+    helper = with_helper(package)
     first = custom()
-    assert DomainChoice.model_validate_json(first.model_dump_json()) == first
-    words.write_text('def ordered(number):\n    return "".join(sorted(number, reverse=True))\n')
-    with pytest.raises(
-        ConfigError,
-        match=r"the code of 'my_package.sorting:Sorting' \(my_package.sorting, my_package, my_package.order",
-    ) as caught:
-        DomainChoice.model_validate_json(first.model_dump_json())
+    stored = first.model_dump_json()
+    assert DomainChoice.model_validate_json(stored) == first
+    helper.write_text(REVERSED)
     again = custom()
+    assert (reference(again), reference(custom())) == ("43210", "43210")
+    changed = r"the code of 'my_package.sorting:Sorting' \(my_package.sorting, my_package, my_package.order"
     sums = [json.loads(choice.model_dump_json())["sha256"] for choice in (first, again)]
-    assert f"has sha256 {sums[1]}, but {sums[0]} was pinned; restore it, or remove `sha256`" in str(caught.value)
-    assert next(make(again).problems(0)).reference == "".join(
-        sorted(next(make(again).problems(0)).problem, reverse=True)
-    )
+    for use in (lambda: DomainChoice.model_validate_json(stored), lambda: make(first)):
+        with pytest.raises(ConfigError, match=changed) as caught:
+            use()
+        assert f"has sha256 {sums[1]}, but {sums[0]} was pinned; restore it, or remove `sha256`" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [REVERSED, "def unfinished(:\n", None])
+def test_code_that_is_edited_in_use_goes_on_as_it_was_imported(
+    text: str | None, package: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, saving a file while a run goes on ends the run hours later, or changes its reward in the middle."""
+    custom_domain._warn.cache_clear()
+    helper = with_helper(package)
+    stored = custom().model_dump_json()
+    if text is None:
+        helper.unlink()
+    else:
+        helper.write_text(text)
+    for _ in range(2):
+        choice = DomainChoice.model_validate_json(stored)
+        assert reference(choice) == "01234"
+        require_as_imported(choice)
+    (line,) = caplog.messages
+    assert line.startswith(f"domain {PATH!r}: my_package.order was edited while it is in use; this goes on with the ")
+
+
+def test_what_is_read_late_is_refused_once_it_was_edited(package: Path) -> None:
+    """If it fails, a run that goes on mixes two rewards, under the digest of the first."""
+    helper = with_helper(package, '"""Makes a problem of a data set\'s row."""\n')
+    edit(package, "    generates = True", "    files = ('words.txt',)\n    generates = True")
+    words = package / "words.txt"
+    words.write_text("one\n")
+    choice = custom()
+    helper.write_text(REVERSED)
+    said = r"my_package.order was edited while it is in use, and is read only when it is needed; restore it, or start"
+    with pytest.raises(ConfigError, match=said):
+        judge_by(choice)
+    helper.write_text(HELPED)
+    judge_by(choice)
+    words.write_text("two\n")
+    assert DomainChoice.model_validate_json(choice.model_dump_json()) == choice, "a failed run can still be recorded"
+    with pytest.raises(ConfigError, match=r"my_package/words.txt was edited"):
+        judge_by(choice)
+
+
+def judge_by(choice: DomainChoice) -> None:
+    rows = pa.Table.from_pylist([{"problem": "30412", "reference": "01234"}])
+    rewards.verify(rollouts(rows.append_column("id", pa.array(["a"])), lambda right, sample: right), choice)
 
 
 def test_a_stored_configuration_finds_its_reward_from_anywhere(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +281,7 @@ def test_a_stored_configuration_finds_its_reward_from_anywhere(package: Path, mo
     other = package.parent / "other/my_package"
     shutil.copytree(package, other)
     monkeypatch.syspath_prepend(other.parent)
+    forget()
     with pytest.raises(ConfigError, match=rf"'my_package.sorting' should lie in {package.parent}, but is found in "):
         DomainChoice.model_validate_json(stored)
     assert json.loads(custom(folder=str(other.parent)).model_dump_json())["folder"] == str(other.parent)
@@ -240,6 +301,14 @@ def test_a_reward_lies_beside_its_configuration_or_where_the_command_starts(
     file.write_text(block("yaml"))
     choice = loading.load(TrainConfig, file).prompts.domain
     assert choice.name == PATH
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    named = yaml.safe_load(block("yaml"))
+    named["prompts"]["domain"]["folder"] = ".."
+    (elsewhere / "sorting.yaml").write_text(yaml.safe_dump(named))
+    forget()
+    sys.path.remove(str(package.parent))
+    monkeypatch.setattr(own, "_folders", [])
+    assert reference(loading.load(TrainConfig, elsewhere / "sorting.yaml").prompts.domain) == "01234"
     forget()
     sys.path.remove(str(package.parent))
     monkeypatch.setattr(own, "_folders", [])
@@ -321,7 +390,7 @@ def edit(package: Path, old: str, new: str) -> None:
         ),
         ({"path": "my_package.sorting:Verdict"}, "'Verdict' is no subclass of tasks.gdsd.domains.base.Domain"),
         ({"path": "sys:Sorting"}, "there is no module 'sys'"),
-        ({"folder": "rewards"}, "domain.folder: got 'rewards'; string should match pattern"),
+        ({"folder": "rewards"}, f"'my_package.sorting' should lie in {Path.cwd() / 'rewards'}, but is found in "),
         ({"folder": "project:rewards"}, "'my_package.sorting' should lie in "),
         (
             {"path": "my_package/sorting.py:Sorting"},
@@ -416,14 +485,34 @@ def test_an_answer_that_the_tiny_policy_cannot_write_is_refused(package: Path) -
         TrainConfig.model_validate_json(json.dumps(yaml.safe_load(block("yaml"))))
 
 
-def test_an_error_in_a_row_names_the_row(package: Path, tmp_path: Path) -> None:
-    """If it fails, a user's `read` that cannot take one row of thousands does not say which."""
-    edit(package, 'number = str(row["number"])', 'number = str(int(str(row["number"])))')
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'number = str(row["number"])',
+            'number = str(int(str(row["number"])))',
+            f"domain {PATH!r}, in row 1 of the test source (counted from 0), raised ValueError: invalid literal",
+        ),
+        ('return f"sort {problem}="', "return problem.no", "row 0 of the test source (counted from 0), raised Attri"),
+        ("return frozenset([problem])", "exit()", "Sorting.shingles, of '30412', raised SystemExit: None"),
+        (
+            'return None if reference == "".join(sorted(problem))',
+            "return None if reference == 1 / 0",
+            f"domain {PATH!r}: fault, of the test problem 'test-000000', raised ZeroDivisionError: division by zero",
+        ),
+    ],
+)
+def test_an_error_in_a_domain_names_the_row_and_the_line(
+    old: str, new: str, said: str, package: Path, tmp_path: Path
+) -> None:
+    """If it fails, a user's `read` that cannot take one row of thousands ends in a traceback of a hundred lines."""
+    edit(package, old, new)
     file = tmp_path / "numbers.csv"
-    file.write_text("number\n30412\nmany\n")
-    with pytest.raises(ValueError, match="invalid literal") as caught:
-        read(file)
-    assert caught.value.__notes__ == ["in row 1 of the test source, counted from 0"]
+    file.write_text("number\n30412\n" + ("many\n" if "int(" in new else ""))
+    with pytest.raises(DataError, match=rf"{re.escape(said)}.* \({package}/sorting.py, line \d+\)$"):
+        made = read(file)
+        problems.check_problems(PromptConfig(domain=custom()), {"test": made})
+        problems.leave_out_trained_on(made, custom(), {"a": "30412"}, 0.7)
 
 
 READ = 'return Problem(number, "".join(sorted(number)))'
@@ -475,6 +564,7 @@ def test_a_row_becomes_texts(package: Path, tmp_path: Path) -> None:
         ('yield Problem(number, "".join(sorted(number)))', "yield Problem(number, 5)", "reference .* text, not int: 5"),
         ('return f"sort {problem}="', "None", "prompt .* text, not NoneType: None"),
         ('return f"sort {problem}="', 'return "\\ud800"', r"prompt holds a text with half a character, .*: '\\ud800'"),
+        ('return f"sort {problem}="', "return 1 / 0", r"Sorting.phrase, of '\d+', raised ZeroDivisionError: .*, line"),
     ],
 )
 def test_what_a_domain_generates_is_texts(old: str, new: str, said: str, package: Path) -> None:
@@ -546,6 +636,17 @@ def test_what_is_no_verdict_is_refused(verdict: str, said: str, package: Path) -
     """If it fails, a forgotten part counts as 0, percent are trained on, or a slip ends in a traceback of Arrow."""
     with pytest.raises(DataError, match=f"domain 'my_package.sorting:Sorting' {said}"):
         judge(package, verdict)
+
+
+def test_what_a_reward_prints_does_not_flood_the_console(
+    package: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a forgotten print hides the lines of a run behind thousands of its own."""
+    rewards._tell_prints.cache_clear()
+    judge(package, f"print(answer); {VERDICT}")
+    judge_by(custom())
+    assert capsys.readouterr().out == ""
+    assert caplog.messages == [f"domain {PATH!r} prints while it verifies; what it prints is not shown"]
 
 
 def test_a_signal_is_no_fault_of_the_reward(package: Path) -> None:

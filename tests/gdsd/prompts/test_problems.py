@@ -21,6 +21,7 @@ from tasks.gdsd.prompts.problems import (
     make_prompts,
     make_test,
     round_rows,
+    said_sizes,
 )
 from tasks.gdsd.prompts.quality import check_prompts, check_test
 from tests.gdsd.prompts.conftest import SUDOKU, configured, generated, split_files, sums, write
@@ -362,8 +363,8 @@ def test_a_split_of_which_nothing_is_left_is_refused_in_words(split: str, tmp_pa
     config = configured(**split_files(tmp_path, **splits), unusable="drop", near_duplicates="drop")
     unusable: list[str] = []
     made, near = leave_out_near_duplicates(make_prompts(config, unusable), config)
-    with pytest.raises(DataError, match=rf"4 {split} problems were left out and 0 are left, .*\n  {split} "):
-        check_supply(made, [*unusable, *near])
+    with pytest.raises(DataError, match=rf"0 problems are left of {split}, .* since 4 were left out; .*\n  {split} "):
+        check_supply(made, [*unusable, *near], config)
 
 
 def test_fewer_training_problems_than_a_round_uses_are_refused_with_what_was_left_out(tmp_path: Path) -> None:
@@ -373,6 +374,28 @@ def test_fewer_training_problems_than_a_round_uses_are_refused_with_what_was_lef
     config = configured(**split_files(tmp_path, train=rows, validation=sums(1, 20), test=sums(1, 30)), unusable="drop")
     unusable: list[str] = []
     made = make_prompts(config, unusable)
-    check_supply(made, unusable, 4)
-    with pytest.raises(DataError, match="2 train problems were left out and 4 are left, but at least 5 are needed"):
-        check_supply(made, unusable, 5)
+    check_supply(made, unusable, config, 4)
+    said = (
+        r"4 problems are left of train, but a round wants 5 \(rollout.prompts_per_round\), since 2 were left out; give"
+    )
+    with pytest.raises(DataError, match=said):
+        check_supply(made, unusable, config, 5)
+
+
+def test_a_validation_that_leaves_too_few_to_train_is_named_as_the_cause(tmp_path: Path) -> None:
+    """If it fails, who brings 300 problems is told to correct a blank row, and not that 256 of them were set aside."""
+    rows = sums(30)
+    rows[4] = rows[0]
+    config = configured(**split_files(tmp_path, train=rows, test=sums(5, 60)), unusable="drop", validation_size=25)
+    unusable: list[str] = []
+    made = make_prompts(config, unusable)
+    assert said_sizes(made, config) == (
+        "4 to train, 25 to validate, set aside of the training source by prompts.validation_size, 5 to test"
+    )
+    with pytest.raises(DataError) as caught:
+        check_supply(made, unusable, config, 5)
+    assert str(caught.value).startswith(
+        "4 problems are left of train, but a round wants 5 (rollout.prompts_per_round), since 25 were set aside to "
+        "validate (prompts.validation_size) and 1 were left out; lower prompts.validation_size, give "
+        "prompts.validation_data, give more problems, lower rollout.prompts_per_round, or correct these:\n  train "
+    )
