@@ -279,6 +279,8 @@ def main(arguments: Sequence[str]) -> int:
         print(describe(found, device, config.name, assumed), "", *both, sep="\n")
     if isinstance(config.policy.model, ModelFolder):
         print(f"model in {config.policy.model.path}, sha256: {config.policy.model.sha256}")
+    if config.policy.tiny is not None and config.policy.tiny.alphabet == "from_data":
+        print("parameters are those with the plain alphabet: that of the data is known when problems are made")
     return 0
 
 

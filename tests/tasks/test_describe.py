@@ -185,14 +185,18 @@ def test_it_needs_no_torch() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+FROM_DATA = ["--set", "policy.tiny.alphabet=from_data"]
+
+
 def test_a_field_may_be_changed(capsys: pytest.CaptureFixture[str]) -> None:
     """If it fails, a plan is that of the file, and not of what will be run."""
     smoke = str(ROOT / "configs/smoke.yaml")
     found = []
-    for options in ([], ["--set", "rollout.group_size=8", "--set", "name=larger"]):
+    for options in ([], ["--set", "rollout.group_size=8", "--set", "name=larger", *FROM_DATA]):
         assert describe.main([smoke, "--device", "h100", *options]) == 0
         found.append(capsys.readouterr().out)
     assert "smoke: tiny" in found[0] and "larger: tiny" in found[1] and found[0] != found[1]
+    assert "with the plain alphabet" in found[1] and "alphabet" not in found[0]
     assert describe.main([smoke, "--set", "rollout.group_sise=8"]) == 1
     assert "did you mean 'group_size'?" in capsys.readouterr().err
     assert describe.main([smoke.replace("smoke", "smole")]) == 1
