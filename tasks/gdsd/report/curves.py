@@ -66,8 +66,8 @@ def headline(run: Progress, base: EvalReport | None = None, best: EvalReport | N
             Line("reward of rollouts", range(1, len(rewards) + 1), rewards),
             Line("solved, validation", rounds, [share.mean for share in solved], solved, share=True),
         ],
-        "Rollouts are the completions that the model writes for training: those of a round before its updates. A "
-        "validation is after them. Vertical lines are 95 % intervals.",
+        "By round. Rollouts are the completions that the model writes for training: those of a round before its "
+        "updates. A validation is after them. Vertical lines are 95 % intervals.",
         whole=True,
         level=None if base is None else ("base, test", base.solved.mean),
         mark=None if best is None else (f"round {best.round}, test", best.round, best.solved),

@@ -48,7 +48,8 @@ figure { display: flex; flex-direction: column; justify-content: space-between; 
 figcaption { font-size: .85rem; line-height: 1.4; margin-bottom: .35rem; display: flex; flex-wrap: wrap; gap: 0 .9em; }
 figcaption b, figcaption small { flex-basis: 100%; } figcaption b span { font-weight: 400; margin-left: .4em; }
 figcaption small { font-size: .78rem; line-height: 1.35; color: var(--muted); margin-bottom: .15rem; }
-figure svg { display: block; width: 100%; height: auto; } svg text { font-family: inherit; }
+figure svg { display: block; width: 100%; height: auto; } figure:not(.printed) svg { max-width: 36rem; }
+svg text { font-family: inherit; }
 .key::before { content: ""; display: inline-block; width: .9em; height: .25em; border-radius: 2px; margin-right: .35em;
   vertical-align: middle; background: currentColor; } .a { color: var(--a); } .b { color: var(--b); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem .85rem .75rem;
