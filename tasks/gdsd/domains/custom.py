@@ -219,8 +219,8 @@ def _forget(code: Code) -> None:
 
 
 def _tell_edited(config: CustomConfig, held: _Imported) -> None:
-    """Says that code was edited since its import."""
-    if edited := _edited(held):
+    """Says that code was edited since its import, which goes on as it is."""
+    if edited := [name for name in _edited(held) if name in sys.modules]:
         _warn(
             f"domain {config.path!r}: {', '.join(edited)} was edited while it is in use; this goes on with the code as "
             "it was imported, and what is started next takes it as it is then"

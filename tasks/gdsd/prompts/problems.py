@@ -337,12 +337,12 @@ def check_supply(
         if trains:
             remedies.append("lower rollout.prompts_per_round")
         if gone:
-            why.append(f"{len(gone)} were left out")
+            why.append(f"{len(gone)} {'was' if len(gone) == 1 else 'were'} left out")
             remedies.append("\n  ".join(["correct these:", *gone[:5]]))
         because = f", since {' and '.join(why)}" if why else ""
         wanted = f"a round wants {least} (rollout.prompts_per_round)" if trains else "one is needed"
         raise DataError(
-            f"{table.num_rows} problems are left of {split}, but {wanted}{because}; "
+            f"{split} has {table.num_rows} to use, but {wanted}{because}; "
             f"{', '.join(remedies[:-1])}{', or ' if remedies[1:] else ''}{remedies[-1]}"
         )
 

@@ -363,7 +363,7 @@ def test_a_split_of_which_nothing_is_left_is_refused_in_words(split: str, tmp_pa
     config = configured(**split_files(tmp_path, **splits), unusable="drop", near_duplicates="drop")
     unusable: list[str] = []
     made, near = leave_out_near_duplicates(make_prompts(config, unusable), config)
-    with pytest.raises(DataError, match=rf"0 problems are left of {split}, .* since 4 were left out; .*\n  {split} "):
+    with pytest.raises(DataError, match=rf"{split} has 0 to use, .* since 4 were left out; .*\n  {split} "):
         check_supply(made, [*unusable, *near], config)
 
 
@@ -375,9 +375,7 @@ def test_fewer_training_problems_than_a_round_uses_are_refused_with_what_was_lef
     unusable: list[str] = []
     made = make_prompts(config, unusable)
     check_supply(made, unusable, config, 4)
-    said = (
-        r"4 problems are left of train, but a round wants 5 \(rollout.prompts_per_round\), since 2 were left out; give"
-    )
+    said = r"train has 4 to use, but a round wants 5 \(rollout.prompts_per_round\), since 2 were left out; give"
     with pytest.raises(DataError, match=said):
         check_supply(made, unusable, config, 5)
 
@@ -395,7 +393,7 @@ def test_a_validation_that_leaves_too_few_to_train_is_named_as_the_cause(tmp_pat
     with pytest.raises(DataError) as caught:
         check_supply(made, unusable, config, 5)
     assert str(caught.value).startswith(
-        "4 problems are left of train, but a round wants 5 (rollout.prompts_per_round), since 25 were set aside to "
-        "validate (prompts.validation_size) and 1 were left out; lower prompts.validation_size, give "
+        "train has 4 to use, but a round wants 5 (rollout.prompts_per_round), since 25 were set aside to "
+        "validate (prompts.validation_size) and 1 was left out; lower prompts.validation_size, give "
         "prompts.validation_data, give more problems, lower rollout.prompts_per_round, or correct these:\n  train "
     )
