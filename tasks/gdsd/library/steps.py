@@ -5,6 +5,7 @@ With equal seeds and configurations, tokens and weights are the pipeline's bit f
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -205,6 +206,11 @@ def _rewarded(
     """Returns the rows of `tables.REWARDED` in the pipeline's order."""
     if len(rollouts) != len(rewards) or not rollouts:
         raise DataError(f"there are {len(rollouts)} rollouts and {len(rewards)} rewards; give one reward for each")
+    if strange := [type(value) for value in rewards if value is not None and not isinstance(value, Real)]:
+        raise DataError(
+            f"rewards are numbers, or None for what cannot be judged, not {strange[0].__module__}."
+            f"{strange[0].__name__}; of a tensor give rewards.tolist()"
+        )
     if wrong := [(place, value) for place, value in enumerate(rewards) if value is not None and not np.isfinite(value)]:
         place, value = wrong[0]
         raise DataError(

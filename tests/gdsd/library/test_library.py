@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
@@ -254,6 +255,12 @@ def test_what_would_train_on_something_else_is_refused(
         (rollouts[:-1], good[:-1], {}, "not groups of 3"),
         (rollouts[:-1] + rollouts[:1], good, {}, "not groups of"),
         (rollouts, [*good[:-1], math.nan], {}, "1 rewards are not finite, the first nan of rollout 5"),
+        (
+            rollouts,
+            cast(list[float | None], list(torch.tensor(good))),
+            {},
+            r"not torch.Tensor; of a tensor give rewards",
+        ),
         (rollouts, good, {"compute": two}, "asks for 2 processes"),
         (rollouts, good, {"objective": GdsdConfig()}, "give `base`"),
     ]
