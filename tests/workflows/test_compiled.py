@@ -113,9 +113,10 @@ def test_task_compiles_to_what_is_documented(name: str) -> None:
     assert metadata.discoverable is metadata.cache_serializable is expected.cached
     assert len(metadata.discovery_version) == (64 if expected.cached else 0)
     assert sorted(template.interface.inputs.variables) == sorted(expected.inputs.split())
-    # How a reward service is asked is part of a domain, and its rule is what the cache knows.
-    judges = "domain" in template.interface.inputs.variables
-    assert judges is ("rule" in template.interface.inputs.variables) is ("domain" in metadata.cache_ignore_input_vars)
+    # How a reward service is asked is part of a domain. The cache knows its rule: by itself, or in a configuration.
+    inputs, ignored = template.interface.inputs.variables, metadata.cache_ignore_input_vars
+    assert ("domain" in inputs) is ("domain" in ignored)
+    assert "domain" not in inputs or "rule" in inputs or name == "train_rounds"
     assert sorted(template.interface.outputs.variables) == expected.outputs.split()
 
 
@@ -221,6 +222,7 @@ def test_an_evaluation_maps_over_its_shards(tmp_path: Path) -> None:
         "config": EvaluationConfig(shards=300),
         "seed": 0,
         "hardware": TrainHardwareConfig(),
+        "asked": "test",
     }
     compiled = unroll(gdsd.evaluate_policy, inputs)
     (mapped,) = [node for node in compiled.nodes if node.HasField("array_node")]

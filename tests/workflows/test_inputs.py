@@ -45,7 +45,7 @@ GDSD, RETRAIN = ROOT / "workflows/gdsd.py", ROOT / "workflows/retrain.py"
 def test_a_command_changes_fields(get: Get, tmp_path: Path) -> None:
     """If it fails, one number costs a copy of the file, or `--set` is for some workflows and not for others."""
     train = changed(get(GDSD, "train", "--set", "rounds=7", "--set", "rollout.group_size=8"))
-    assert train == {"rounds": 7, "rollout": {"group_size": 8}}
+    assert train == {"rounds": 7, "rounds_per_task": 10, "rollout": {"group_size": 8}}
     smoke, longer = (changed(get(GDSD, "train", "--config", SMOKE, *more)) for more in ([], ["--set=rounds=7"]))
     assert longer == smoke | {"rounds": 7}
     assert changed(get(GDSD, "train", "--set", "seed=3", "--config", '{"rounds": 7}')) == {"rounds": 7, "seed": 3}

@@ -174,7 +174,9 @@ def test_no_list_of_a_configuration_makes_a_closure_of_a_megabyte(
     (tmp_path / "table").write_text("")
     policy, table = FlyteDirectory(str(tmp_path)), FlyteFile(str(tmp_path / "table"))
     given = dict.fromkeys(("base", "trained", "policy"), policy) | dict.fromkeys(("train", "validation", "test"), table)
-    given |= {"problems": table, "guards": [table] * 64, "config": config} | vars(config)  # whose parts `prepare` takes
+    given |= {"asked": "validation", "problems": table, "guards": [table] * 64, "config": config} | vars(
+        config
+    )  # whose parts `prepare` takes
     compiled = unroll(task, {name: given[name] for name in task.python_interface.inputs})
     assert compiled.nodes and compiled.ByteSize() < 1_000_000
 
