@@ -61,8 +61,8 @@ def of_sampling(
 
     The network: the states, a block's residual stream and 3 F inside its MLP, (3 D + 3 F) b a token. The choice of
     tokens, of which there are most in a block's first step: states of the rows, logits in float32, twice where the head
-    has to be widened, and probabilities of a part of them in float64: two copies, six where the unlikely ones are left
-    out, which takes their order.
+    has to be widened, and probabilities of a part of them, as if all were float64: two copies, six where the unlikely
+    ones are left out, which takes their order.
 
     An adapter arrives in float32. Then it is rounded to b where it stays beside the base, or it is gone: merging takes
     the product of its halves, of a map's size. Before there is a batch, that is what there is beyond the weights.

@@ -18,7 +18,7 @@ from torch import Tensor
 from tasks.gdsd.denoiser.head import Head
 
 LOGITS_BYTES = 2**28  # of logits at a time
-# Of probabilities in float64 at a time: within the cache of a CPU, and enough to keep a GPU busy.
+# Of probabilities at a time, counted in float64: within the cache of a CPU, and enough to keep a GPU busy.
 CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}
 
 CHUNK = 512  # tokens of the vocabulary whose probabilities are summed first
