@@ -14,6 +14,8 @@ INDEXES = $(if $(filter-out undefined,$(origin TORCH_CPU_INDEX)),--torch-cpu-ind
 quoted = $(subst '~/,~/','$(subst ','\'',$(value $(1)))')
 # SET=FIELD=VALUE, or several of them, as options; a value of several words is for pyflyte itself.
 changes = $(foreach change,$(value SET),--set $(call quoted,change))
+# CONFIG has a default, which is of train's form and not of evaluate's.
+measured = $(if $(filter-out undefined file,$(origin CONFIG)),--config $(call quoted,CONFIG))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -45,9 +47,9 @@ train: $(READY) ## train on CONFIG, by default configs/tiny_sudoku.yaml, with ot
 check: $(READY) ## show what the rewards of CONFIG say of answers to some of its problems, before anything is trained, with SET as for train
 	$(BIN)/pyflyte run workflows/gdsd.py check --config $(call quoted,CONFIG) $(changes)
 
-evaluate: $(READY) ## evaluate the checkpoint folder POLICY
+evaluate: $(READY) ## evaluate the checkpoint folder POLICY, on the problems of CONFIG where it is given, with SET as for train
 	$(if $(value POLICY),,$(error name the checkpoint folder: make evaluate POLICY=...))
-	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(call quoted,POLICY)
+	$(BIN)/pyflyte run workflows/gdsd.py evaluate --policy $(call quoted,POLICY) $(measured) $(changes)
 
 describe: $(READY) ## say what CONFIG will need of a device, before anything is spent, with SET as for train
 	$(BIN)/python -m tasks.describe $(call quoted,CONFIG) $(changes)
