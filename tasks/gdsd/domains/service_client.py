@@ -123,6 +123,7 @@ class _Asking:
         self.silence: _Failed | None = None  # why the last one did
         self.failure: _Failed | None = None  # likewise, or why the last one was refused
         self.refusal: ServiceError | None = None  # after which nothing is asked any more
+        self.out = False  # whether the log was told of an outage that no reply has ended
 
     async def ask(self, answers: Sequence[Answer]) -> list[Score]:
         """Returns the scores of the answers of a request; None, with the reason, where it fails.
@@ -156,7 +157,12 @@ class _Asking:
 
     def stopped(self, last: _Failed) -> SilentServiceError:
         """Returns the error of a server that answered nothing, by why it did not answer the last request."""
-        counts = f"none of {self.silent} requests was answered, with up to {self.server.attempts} attempts each"
+        tried = f"{self.server.attempts} {'attempt' if self.server.attempts == 1 else 'attempts'}"
+        counts = (
+            f"its only request was not answered, with up to {tried}"
+            if self.silent == 1
+            else f"none of {self.silent} requests was answered, with up to {tried} each"
+        )
         return SilentServiceError(f"{self.server.url} {last.said}{last.details}{last.remedy} ({counts})")
 
     async def _tried(self, answers: Sequence[Answer]) -> bytes | _Failed:
@@ -167,17 +173,34 @@ class _Asking:
             for attempt in range(1, self.server.attempts + 1):
                 try:
                     with anyio.fail_after(self.server.seconds):
-                        return await self._reply(content)
+                        reply = await self._reply(content)
+                    self.out = False
+                    return reply
                 except (TransportError, HTTPStatusError, TimeoutError) as error:
                     failed, wait = self._failure(error), _asked_wait(error)
                 if not failed.passing or attempt == self.server.attempts:
                     return failed
-                await anyio.sleep(min(WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) if wait is None else wait)
+                wait = min(WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) if wait is None else wait
+                self._tell_outage(failed, wait)
+                await anyio.sleep(wait)
         late = (
             f"had not answered after {self.server.minutes:g} minutes, the time for all answers of a task; give it more "
             "minutes, or let it do more in parallel"
         )
         return _Failed(late, True) if failed is None else _Failed(f"{late}; it {failed.said}", True, failed.details)
+
+    def _tell_outage(self, failed: _Failed, wait: float) -> None:
+        """Says that a request is tried again: once for all requests, until one is answered."""
+        if not self.out:
+            self.out = True
+            logger.warning(
+                "%s %s%s; it is asked again in %g s, up to %d times in all",
+                self.server.url,
+                failed.said,
+                failed.details,
+                wait,
+                self.server.attempts,
+            )
 
     async def _reply(self, content: bytes) -> bytes:
         """Returns the body of a reply.
