@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from flytekit import Deck
 from flytekit.types.file import FlyteFile
 from pydantic import BaseModel
@@ -32,6 +33,26 @@ class AnswerShard(BaseModel):
 class Evaluated(NamedTuple):
     report: EvalReport
     samples: Table
+
+
+def warn_of_another_domain(policy: Checkpoint, domain: DomainChoice) -> None:
+    """Says where a policy that lies in a run's folder was trained on other problems than it is asked here."""
+    path = str(policy.remote_source or policy.path)
+    file = Path(path).parent / "config.yaml"
+    if "://" in path:
+        return
+    try:
+        trained = yaml.safe_load(file.read_text("utf-8"))["prompts"]["domain"]["name"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):  # no run's folder
+        return
+    if trained != domain.name:
+        logger.warning(
+            "this policy was trained on %s problems (%s), and is asked %s problems; "
+            "its own are named by `prompts` of a configuration for evaluate (docs/evaluation.md)",
+            trained,
+            file,
+            domain.name,
+        )
 
 
 @gpu_task(hours=4)

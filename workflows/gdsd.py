@@ -37,7 +37,7 @@ from flytekit import workflow
 from tasks import failure
 from tasks.check import CheckResult, check_rewards, rooms_for, sections, show_verdicts
 from tasks.compare import CompareResult, choose_learning_rate, record_series, report_comparison
-from tasks.evaluate import Evaluated, select_best
+from tasks.evaluate import Evaluated, select_best, warn_of_another_domain
 from tasks.flyte.hardware import on
 from tasks.flyte.sources import reach, ship
 from tasks.flyte.stage import in_order, unroll
@@ -224,15 +224,14 @@ def measure(
 @unroll()
 def evaluate_lengths(policy: Checkpoint, config: EvaluateConfig) -> Evaluations:
     """Evaluates a policy on the problems of a configuration, under one protocol per completion length."""
+    warn_of_another_domain(policy, config.prompts.domain)
     problems = on(config.hardware.prompts, prepare_test(config=config.prompts.rule()))
     protocols = config.protocols()
     # The same problems for all lengths; what the longest has no room for is known before any is answered.
-    longest = max(protocol.sampler.length for protocol in protocols)
+    longest = max(each.sampler.length for each in protocols)
     room = Room(problems="test", length=longest, unusable=config.prompts.unusable)
-    found = [
-        assess(policy, problems, config.prompts.domain, protocol, config.seed, config.hardware, room)
-        for protocol in protocols
-    ]
+    asked = (config.seed, config.hardware, room)
+    found = [assess(policy, problems, config.prompts.domain, protocol, *asked) for protocol in protocols]
     return Evaluations([each.report for each in found], [each.samples for each in found])
 
 

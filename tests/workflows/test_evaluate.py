@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from flytekit.types.directory import FlyteDirectory
 
+from tasks.evaluate import warn_of_another_domain
+from tasks.gdsd.domains import DomainChoice
+from tasks.gdsd.domains.sudoku import SudokuConfig
 from tests.workflows.conftest import Outcome, Pyflyte, run_in_process
 
 
@@ -28,6 +32,27 @@ def results(outcome: Outcome) -> list[tuple[list[str], list[dict[str, object]]]]
         (samples,) = (line.split(None, 1)[1] for line in lines[start:end] if line.startswith("samples "))
         found.append((said, pq.read_table(samples).to_pylist()))
     return found
+
+
+@pytest.mark.parametrize(
+    ("beside", "warned"),
+    [
+        ("prompts: {domain: {name: countdown}}", True),
+        ("prompts: {domain: {name: sudoku}}", False),
+        ("prompts: 3", False),
+        ("a: [", False),
+        (None, False),
+    ],
+)
+def test_a_policy_that_is_asked_other_problems_than_its_own_is_named(
+    beside: str | None, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, whoever forgets the configuration takes a Sudoku's 0 % for what the policy reaches."""
+    if beside is not None:
+        (tmp_path / "config.yaml").write_text(beside)
+    caplog.set_level("WARNING", "tasks.evaluate")
+    warn_of_another_domain(FlyteDirectory(str(tmp_path / "policy")), DomainChoice(SudokuConfig()))
+    assert ["trained on countdown problems" in line for line in caplog.messages] == [True] * warned
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import re
 
-MISSING = re.compile(r"(?i:[-+]?nan|none|\(?null\)?|nat|<na>|n/a|-?1\.#(?:ind|inf|qnan))|NA|\\N")
+MISSING = re.compile(r"(?i:[-+]?nan|none|\(?null\)?|<na>|n/a|-?1\.#(?:ind|inf|qnan))|NaT|NA|\\N")
 UNANSWERED = re.compile("proof|notfound")  # as in NuminaMath-1.5
 CELL = re.compile(r"#[A-Z0-9/]+[!?]|#N/A|#{3,}|Err:[0-9]{3}|=\".*\"")  # of a spreadsheet
 LIST = re.compile(r"\[(['\"]).*\1\]", re.DOTALL)

@@ -37,7 +37,7 @@ from tasks.gdsd.reward import scoring
 from tasks.gdsd.rollout import shard
 
 Result = TypeVar("Result")
-Shard: TypeAlias = tuple[list[dict[str, object]], RolloutStats]
+Shard: TypeAlias = tuple[pa.Table, RolloutStats]
 Tell = Callable[[Made], None]
 
 
@@ -150,8 +150,9 @@ class _Resident:
         """Generates this process's shards of a round's rollouts; returns those of all, in order."""
         rollout = self.rounds.config.rollout
         number, count = self.accelerator.process_index, self.accelerator.num_processes
-        mine = [
-            shard.generate_shard(
+        mine = []
+        for each in range(number, rollout.shards, count):
+            rows, cost = shard.generate_shard(
                 self.policy.denoiser,
                 self.train,
                 rollout.sampler,
@@ -164,15 +165,14 @@ class _Resident:
                 shard=each,
                 shards=rollout.shards,
             )
-            for each in range(number, rollout.shards, count)
-        ]
+            mine.append((pa.Table.from_pylist(rows, tables.ROLLOUTS), cost))
         everyones = processes.gather(mine, self.accelerator)
         return [everyones[each % count][each // count] for each in range(rollout.shards)]
 
     def _judge(self, made: list[Shard], engine: RolloutEngine, measured: DriftStats | None, index: int) -> Collected:
         """Rewards a round's completions, and writes them down."""
         rounds, work = self.rounds, self.rounds.work
-        merged = tables.join(pa.Table.from_pylist(rows, tables.ROLLOUTS) for rows, _ in made)
+        merged = tables.join(table for table, _ in made)
         costs = [cost for _, cost in made]
         group_size = rounds.config.rollout.group_size
         table, stats = scoring.score(merged, costs, rounds.config.domain, group_size, rounds.config.reward, _unshown)

@@ -331,11 +331,13 @@ def test_a_compressed_reply_is_not_unpacked(start: Start) -> None:
 # What fails
 
 
-def test_what_may_pass_is_tried_again(start: Start) -> None:
-    """If it fails, a busy server costs answers their reward."""
+def test_what_may_pass_is_tried_again(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """If it fails, a busy server costs answers their reward, or nobody knows why a round takes so long."""
     replies = iter([Reply("later", 429, {"Retry-After": "0"}), Reply("broken", 503), Reply({"scores": [0.5]})])
     server = start(lambda asked: next(replies))
     assert scores(post(server.url), "a") == [0.5] and len(server.asked) == 3
+    (said,) = [line for line in caplog.messages if "asked again" in line]
+    assert said.startswith(server.url) and said.endswith("it is asked again in 0 s, up to 4 times in all")
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +352,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(start: Start, monkeypatc
     headers = iter(["7", "", "soon", "86400", "", "", ""])
     server = start(lambda asked: Reply("", 429, {"Retry-After": next(headers)}))
     with pytest.raises(
-        SilentServiceError, match=r"does not answer: status 429: .*; set fewer .*server\.attempts \(none of 1 "
+        SilentServiceError, match=r"does not answer: status 429: .*; set fewer .*server\.attempts \(its only request "
     ):
         scores(post(server.url, attempts=7), "a")
     assert waits == [7.0, 2.0, 4.0, 120.0, 16.0, 30.0]
