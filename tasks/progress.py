@@ -5,6 +5,7 @@ import logging
 import os
 import time
 import uuid
+from collections import deque
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def announce_round(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
     """Says in a line what a round came to, of `rounds` in all; nothing of one whose updates came from the cache."""
     from tasks.gdsd.run import progress
 
-    line = progress.round_line(reward, epoch, rounds)
+    line = progress.round_line(reward, epoch, rounds, list(_seconds))
+    _seconds.append(progress.work(reward, epoch))
     logger.info(line)
     return line
 
@@ -83,9 +85,11 @@ def say_round(name: str, rounds: int, run: Progress) -> None:
     """
     from tasks.gdsd.run import progress
 
-    logger.info(progress.round_line(run.rewards[-1], run.epochs[-1], rounds))
-    before = run.model_copy(update={"rewards": run.rewards[:-1], "epochs": run.epochs[:-1]})
-    _warn(name, before, run)
+    pairs = zip(run.rewards[:-1], run.epochs[:-1], strict=True)
+    before = [progress.work(reward, epoch) for reward, epoch in pairs]
+    logger.info(progress.round_line(run.rewards[-1], run.epochs[-1], rounds, before))
+    earlier = run.model_copy(update={"rewards": run.rewards[:-1], "epochs": run.epochs[:-1]})
+    _warn(name, earlier, run)
 
 
 def show_rounds(name: str, rounds: int, run: Progress) -> None:
@@ -167,4 +171,5 @@ def _say(level: int, words: str) -> None:
 
 
 _pace = Pace(SHARE)
+_seconds: deque[float] = deque(maxlen=5)  # of the rounds that were announced last
 _warned: set[tuple[str, str, int]] = set()  # of runs of a name: the concern, and the round since which there is one

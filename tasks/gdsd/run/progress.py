@@ -2,20 +2,32 @@
 
 import hashlib
 import statistics
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from tasks.gdsd.records import EpochStats, Progress, RewardStats
 
+RECENT = 5  # rounds by which the next ones are judged, so that a slow one does not count for all that are left
 
-def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
+
+def work(reward: RewardStats, epoch: EpochStats) -> float:
+    """Returns the seconds of a round's work."""
+    return reward.rollout_busy_seconds + reward.reward_seconds + epoch.seconds
+
+
+def round_line(reward: RewardStats, epoch: EpochStats, rounds: int, before: Sequence[float] = ()) -> str:
     """Returns the one line that is said of a round, of `rounds` in all.
 
-    What is left is told by this round's own work, without the validations.
+    What is left is told by the work of this round and those before, without the validations.
+
+    Args:
+        before: seconds of the rounds before; the last ones count, by their median.
     """
     applied = epoch.applied()
     last = applied[-1] if applied else None
-    seconds = reward.rollout_busy_seconds + reward.reward_seconds + epoch.seconds
+    seconds = work(reward, epoch)
+    usual = statistics.median([*before[1 - RECENT :], seconds])
     measured = {
         "shift": last.shift_abs if last else None,
         "KL": last.kl_ref if last else None,
@@ -31,7 +43,7 @@ def round_line(reward: RewardStats, epoch: EpochStats, rounds: int) -> str:
         *(f"{name} {value:.3g}" for name, value in measured.items() if value is not None),
         *([f"{skipped} skipped"] if skipped else []),
         f"{len(applied)} {updates} ({seconds:.1f} s, {reward.tokens / reward.rollout_seconds:,.0f} tokens/s)",
-        *([f"{duration(seconds * (rounds - epoch.round))} left"] if epoch.round < rounds else []),
+        *([f"{duration(usual * (rounds - epoch.round))} left"] if epoch.round < rounds else []),
     ]
     return f"round {epoch.round} of {rounds}: {', '.join(parts)}"
 

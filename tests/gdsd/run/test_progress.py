@@ -20,6 +20,9 @@ def test_a_round_is_one_line_with_all_that_matters() -> None:
     )
     assert round_line(reward(solved=None), epoch(3), 63).startswith("round 3 of 63: reward 0.500, 30% of")
     assert "20% solved, 62% judged, 30% of" in round_line(reward(judged=37 / 60), epoch(3), 63)
+    assert round_line(reward(), epoch(3), 63, [900.0, 10.0, 10.0, 400.0, 10.0]).endswith(
+        "(2.0 s, 2,048 tokens/s), 10 min left"
+    )
     last = round_line(reward(), epoch(3, skipped=True), 3)
     assert last.endswith("without spread, 1 skipped, 0 updates (2.0 s, 2,048 tokens/s)")
 
