@@ -187,7 +187,10 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
         ({"GDSD_WEEKLY_CONFIG": "/"}, "GDSD_WEEKLY_CONFIG=/: '/' is a folder; name a file in it"),
         ({"GDSD_RETRAIN_CONFIG": "two mistakes"}, "units; rounds: got 0; "),
         ({"GDSD_RETRAIN_CONFIG": "broken"}, "GDSD_RETRAIN_CONFIG={}: TrainConfig refused: rounds: got 0;"),
-        ({"GDSD_WEEKLY_CONFIG": "broken"}, "GDSD_WEEKLY_CONFIG={}: EvaluateConfig refused: rounds: unknown key;"),
+        (
+            {"GDSD_WEEKLY_CONFIG": "broken"},
+            "GDSD_WEEKLY_CONFIG={}: this is a configuration of train and retrain, since it has rounds; evaluate takes seed, prompts,",
+        ),
         ({"GDSD_RETRAIN_CONFIG": "no yaml"}, "GDSD_RETRAIN_CONFIG={}: {}, line 2: "),
         ({"GDSD_RETRAIN_CONFIG": "local"}, "GDSD_RETRAIN_CONFIG={}: prompts.train_data.path '"),
         ({"GDSD_RETRAIN_CONFIG": "local url"}, "is a file of this machine, which pods do not have"),
