@@ -189,7 +189,7 @@ def test_a_refusal_is_a_sentence_on_the_screen(files: dict[str, str], tmp_path: 
         ({"GDSD_RETRAIN_CONFIG": "broken"}, "GDSD_RETRAIN_CONFIG={}: TrainConfig refused: rounds: got 0;"),
         (
             {"GDSD_WEEKLY_CONFIG": "broken"},
-            "GDSD_WEEKLY_CONFIG={}: this is a configuration of train and retrain, since it has rounds; evaluate takes seed, prompts,",
+            "GDSD_WEEKLY_CONFIG={}: this is a configuration of train and retrain, since it has rounds;",
         ),
         ({"GDSD_RETRAIN_CONFIG": "no yaml"}, "GDSD_RETRAIN_CONFIG={}: {}, line 2: "),
         ({"GDSD_RETRAIN_CONFIG": "local"}, "GDSD_RETRAIN_CONFIG={}: prompts.train_data.path '"),
