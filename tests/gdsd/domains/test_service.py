@@ -452,7 +452,7 @@ def test_answers_without_time_have_no_score(start: Start, monkeypatch: pytest.Mo
     ended = threading.Event()
 
     def reply(asked: Asked) -> Reply:
-        if "c" in str(asked.body["messages"]):
+        if "'c'" in str(asked.body["messages"]):
             ended.wait(30)
         return says("Score: 5")(asked)
 
