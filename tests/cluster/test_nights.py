@@ -18,7 +18,7 @@ from tests.tasks.mail_server import MailServer
 
 pytestmark = pytest.mark.cluster
 PLACE = ("-p", "flytesnacks", "-d", "production")
-NIGHTLY = SMALL | {"name": "nocturne", "rounds": 1, "judge": {"resamples": 100}}
+NIGHTLY = SMALL | {"name": "nocturne", "rounds": 1, "rounds_per_task": 2, "judge": {"resamples": 100}}
 FIRST, SECOND = f"s3://{BUCKET}/first", f"s3://{BUCKET}/second"
 
 Write = Callable[[str, dict[str, Any]], Path]

@@ -102,7 +102,7 @@ def test_rounds_in_one_pod_give_the_same_numbers(
     cluster: Cluster, trained: tuple[list[Execution], Any], written: Write, request: pytest.FixtureRequest
 ) -> None:
     """If it fails, a run that pays for no pod of each stage is another experiment, or pays for them after all."""
-    config = written("resident", TRAIN | {"rounds_per_task": TRAIN["rounds"]})
+    config = written("resident", TRAIN | PROMPTS | {"rounds_per_task": TRAIN["rounds"]})
     execution = cluster.start("resident", WORKFLOWS, "train", "--config", config).succeeded()
     assert not tries(execution, "generate_rollouts") and not tries(execution, "distill_epoch")
     record = cluster.record(execution, "run.json")

@@ -33,6 +33,7 @@ SOLUTION = "1234341221434321"
 NIGHTLY = {
     "name": "nightly",
     "rounds": 1,
+    "rounds_per_task": 2,  # a process in place of three
     "prompts": {
         "domain": {"name": "sudoku", "min_empty": 3, "max_empty": 5},
         "train_size": 64,
